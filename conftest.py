@@ -1,0 +1,3 @@
+"""The linked folders are collected once, as part of the package."""
+
+collect_ignore = ["attacks", "defenses", "scenarios"]

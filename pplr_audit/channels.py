@@ -1,0 +1,62 @@
+"""What can cross the wire, and the protocol of the defences that act on it. Imports nothing of ours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+class Channel(StrEnum):
+    """One kind of thing that one party sends another, in the order of one split step, one round, and serving."""
+
+    FRONT_ACTIVATIONS = "front_activations"
+    TRUNK_ACTIVATIONS = "trunk_activations"
+    BACK_GRADIENTS = "back_gradients"
+    TRUNK_GRADIENTS = "trunk_gradients"
+    METADATA = "metadata"
+    TRUNK_UPDATE = "trunk_update"
+    CLIENT_UPDATE = "client_update"
+    STATUS = "status"
+    AGGREGATE = "aggregate"
+    PERSONAL_MODEL = "personal_model"
+    MODEL_OUTPUT = "model_output"
+    INFERENCE_ACTIVATIONS = "inference_activations"
+    INFERENCE_OUTPUT = "inference_output"
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """One message: what crossed, whose it is, and when.
+
+    ``tensors`` hold what the receiver got, that is after every defence. ``step`` counts local steps within the round,
+    from 0; it is -1 for what crosses once a round.
+    """
+
+    channel: Channel
+    client: str
+    round: int
+    step: int
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def wire_bytes(self) -> int:
+        """Bytes of the payload as it stands in memory (no framing, no compression)."""
+        return sum(t.numel() * t.element_size() for t in self.tensors.values())
+
+
+@runtime_checkable
+class Defense(Protocol):
+    """Something that changes what crosses. A defence is a value: parameters in, one verb, a crossing out.
+
+    ``holds_against`` names the adversaries its formal guarantee binds (empty where it has none).
+    """
+
+    name: str
+    holds_against: frozenset[str]
+
+    def apply(self, crossing: Crossing, generator: torch.Generator) -> Crossing:
+        """What the receiver gets instead of ``crossing``. Draws randomness from ``generator`` alone."""
+        ...
