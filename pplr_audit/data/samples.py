@@ -1,0 +1,80 @@
+"""From each user's items to training samples (history, target) and to the prompts that a trained model serves."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from pplr_audit.data.dataset import Ragged, Split
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Row i: user ``users[i]`` saw ``history[i]`` (oldest first) and then ``targets[i]`` (-1 where it is not known)."""
+
+    users: Int[np.ndarray, "samples"]
+    history: Ragged
+    targets: Int[np.ndarray, "samples"]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: Int[np.ndarray, "rows"]) -> "Samples":
+        """The given rows, in the given order."""
+        starts = self.history.offsets[:-1][rows]
+        return Samples(
+            self.users[rows], gather(self.history, starts, starts + self.history.lengths[rows]), self.targets[rows]
+        )
+
+
+def gather(source: Ragged, starts: Int[np.ndarray, "rows"], stops: Int[np.ndarray, "rows"]) -> Ragged:
+    """Rows cut out of the flat values: row i is ``source.values[starts[i]:stops[i]]``.
+
+    >>> gather(Ragged(np.array([0, 5]), np.arange(5)), np.array([1, 0]), np.array([3, 1])).values
+    array([1, 2, 0])
+    """
+    lengths = stops - starts
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    return Ragged(offsets, source.values[index])
+
+
+def training_samples(
+    split: Split, users: Int[np.ndarray, "chosen"], history: int, how: Literal["last", "all"]
+) -> Samples:
+    """The training samples of ``users``: the last training item after up to ``history`` items, or every prefix.
+
+    A user needs two training items; one with fewer gives no sample.
+    """
+    first = split.train.offsets[:-1][users]
+    end = split.train.offsets[1:][users]
+    many = end - first >= 2
+    users, first, end = users[many], first[many], end[many]
+    if how == "last":
+        owner, at = np.arange(len(users)), end - 1
+    else:
+        counts = end - first - 1
+        owner = np.repeat(np.arange(len(users)), counts)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        at = first[owner] + 1 + within
+    starts = np.maximum(first[owner], at - history)
+    return Samples(users[owner], gather(split.train, starts, at), split.train.values[at])
+
+
+def serving_samples(split: Split, users: Int[np.ndarray, "chosen"], history: int) -> Samples:
+    """What a trained model is asked for ``users``: the last ``history`` items before the test, the answer unknown."""
+    known = seen_items(split, users)
+    starts = np.maximum(known.offsets[:-1], known.offsets[1:] - history)
+    return Samples(users, gather(known, starts, known.offsets[1:]), np.full(len(users), -1, dtype=np.int64))
+
+
+def seen_items(split: Split, users: Int[np.ndarray, "chosen"]) -> Ragged:
+    """All that each of ``users`` had before the test, in time order: training items, then validation items."""
+    train = gather(split.train, split.train.offsets[:-1][users], split.train.offsets[1:][users])
+    valid = gather(split.valid, split.valid.offsets[:-1][users], split.valid.offsets[1:][users])
+    offsets = train.offsets + valid.offsets
+    values = np.empty(offsets[-1], dtype=np.int64)
+    values[np.arange(len(train.values)) + np.repeat(valid.offsets[:-1], train.lengths)] = train.values
+    values[np.arange(len(valid.values)) + np.repeat(train.offsets[1:], valid.lengths)] = valid.values
+    return Ragged(offsets, values)

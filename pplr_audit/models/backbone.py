@@ -1,0 +1,204 @@
+"""The causal language model a recommender is built on: trained here, read from a folder, or fetched from a hub.
+
+Whatever its source, it passes the same checks, because a model that is silently half random or reads a tokenizer not
+its own gives an audit that looks fine and means nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, validate_repo_id
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from pplr_audit.data.dataset import Catalogue
+from pplr_audit.errors import InputError
+from pplr_audit.models import tiny_llama
+
+MODEL_TYPES = ("llama",)
+"""The families whose blocks the cut knows."""
+
+ACCEPTED = "accepted: tiny-llama, a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face hub name"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A causal language model with its tokenizer."""
+
+    name: str
+    """As the scenario states it."""
+    model: PreTrainedModel
+    """Float32, eval mode, no parameter requires grad."""
+    tokenizer: PreTrainedTokenizerFast
+    """Has an end token, and a padding token (the end token where it brought none)."""
+    digest: str
+    """SHA-256 in hex over the names, shapes and bytes of all weights and over the tokenizer."""
+
+
+def load_backbone(name: str, catalogue: Catalogue, *, seed: int, cache: Path | None = None) -> Backbone:
+    """The backbone called ``name``: ``tiny-llama``, a folder, or a name on the Hugging Face hub, tried in this order.
+
+    ``catalogue``, ``seed`` and ``cache`` matter to ``tiny-llama`` alone, which is trained on the catalogue and kept
+    under ``cache``. Raises InputError, naming the folder and the file, where the model cannot be had or is not whole.
+    """
+    if name == "tiny-llama":
+        model, tokenizer = tiny_llama.train(catalogue, seed=seed, cache=cache)
+    else:
+        folder = Path(name).expanduser()
+        model, tokenizer = _load_folder(folder if folder.is_dir() else _fetch(name))
+    return Backbone(name, model, tokenizer, digest(model, tokenizer))
+
+
+def bos_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """What a sequence starts with: the begin token, or nothing where the tokenizer has none."""
+    return [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+
+
+def digest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> str:
+    """SHA-256 over the names, shapes, types and bytes of all weights and over the tokenizer, in hex.
+
+    The tokenizer's padding and truncation are left out: they are switched by use, not part of what it is.
+    """
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        sha.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
+        sha.update(memoryview(values.view(torch.uint8).numpy() if values.dim() else values.reshape(1).numpy()))
+    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    description |= {"padding": None, "truncation": None}
+    special = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token]
+    sha.update(json.dumps([description, special], sort_keys=True).encode())
+    return sha.hexdigest()
+
+
+def _fetch(name: str) -> Path:
+    """Download (or find in the hub's own cache) the safetensors, configs and tokenizer of ``name``."""
+    try:
+        validate_repo_id(name)
+        with _quiet():
+            # Weights in pickle files are never fetched; nor is anything in subfolders, where repositories keep copies.
+            return Path(
+                snapshot_download(
+                    name, allow_patterns=["*.json", "*.safetensors", "*.model"], ignore_patterns=["*/*"], etag_timeout=5
+                )
+            )
+    except HFValidationError:
+        tried = "it is no folder here and cannot be a hub name"
+    except LocalEntryNotFoundError:
+        tried = "it is no folder here, and the hub cannot be reached, nor is it in the hub's cache"
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        tried = f"it is no folder here, and the hub answered: {reason}"
+    raise InputError(f"model.backbone: {name!r}: {tried}; {ACCEPTED}")
+
+
+def _load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    _check_config(folder)
+    _check_weight_files(folder)
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        tokenizer = _load_tokenizer(folder)
+        model = _load_model(folder)
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise InputError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the embedding has {rows} rows")
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _check_config(folder: Path) -> None:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: there is no config.json; {ACCEPTED}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from None
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind not in MODEL_TYPES:
+        raise InputError(f"{path}: model_type is {kind!r}; supported: {', '.join(MODEL_TYPES)}")
+
+
+def _check_weight_files(folder: Path) -> None:
+    """Every weight file is there and whole. Opening one checks its header against its length."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists():
+        paths = [folder / "model.safetensors"]
+    elif index.exists():
+        try:
+            paths = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{index}: no weight_map can be read: {error}") from None
+    else:
+        pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+        found = f"only pickled weights ({pickled[0]}), which are never read" if pickled else "no weights"
+        raise InputError(f"{folder}: there are {found}; expected model.safetensors")
+    for path in paths:
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: cannot be read as safetensors: {error}") from None
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers and tokenizers raise bare Exceptions for a tokenizer they cannot read
+        raise InputError(f"{folder}: the tokenizer cannot be read (tokenizer.json): {_first_line(error)}") from None
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise InputError(f"{folder}: the tokenizer is a {type(tokenizer).__name__}; expected one with a tokenizer.json")
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{folder}: the tokenizer has no end token (eos_token in tokenizer_config.json)")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _load_model(folder: Path) -> PreTrainedModel:
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+        raise InputError(f"{folder}: the model cannot be built: {_first_line(error)}") from None
+    # transformers fills what is missing with random values and goes on.
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        keys = sorted(map(str, info[kind]))
+        if keys:
+            what = kind.replace("_keys", "").replace("mismatched", "misshapen")
+            raise InputError(f"{folder}: {len(keys)} {what} tensor(s) in *.safetensors, the first {keys[0]}")
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings and progress bars of transformers and the hub inside; as before outside."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        enable_progress_bars()
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,282 @@
+"""The generic cut: the first blocks and the last on the client, the rest on the server, no copied forward pass.
+
+The middle blocks of the client's model are replaced by one module, the `Gap`, and the blocks that were taken out become
+the layers of a second body of the same class, the `Trunk`. Both run the library's own forward pass, so that masks and
+rotary embeddings are recomputed on either side from the two-dimensional mask, which is all that has to cross besides
+activations.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicLayer
+
+from pplr_audit.errors import InputError
+from pplr_audit.models.lora import adapter_parameters
+from pplr_audit.seeds import derive
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where an architecture keeps the parts that the cut needs, as attribute names."""
+
+    body: str
+    blocks: str
+    norm: str
+    embeddings: str
+
+
+FAMILIES = {"llama": Family(body="model", blocks="layers", norm="norm", embeddings="embed_tokens")}
+
+
+def family(model: Any) -> Family:
+    """The family of a causal language model, by its config. Raises InputError for one that cannot be cut yet."""
+    kind = model.config.model_type
+    if kind not in FAMILIES:
+        raise InputError(f"model.backbone: architecture {kind!r} cannot be cut (accepted: {', '.join(FAMILIES)})")
+    return FAMILIES[kind]
+
+
+def body(model: Any) -> Any:
+    """The stack of blocks with its embeddings and final norm: the causal model without its head."""
+    return getattr(model, family(model).body)
+
+
+def blocks(model: Any) -> nn.ModuleList:
+    """The blocks of a causal language model, in order."""
+    return getattr(body(model), family(model).blocks)  # type: ignore[no-any-return]
+
+
+def positions(mask: Int[Tensor, "batch total"]) -> Int[Tensor, "batch total"]:
+    """Each token's position in its own sequence, as the generation of transformers counts them; padding gets 0."""
+    return (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
+
+
+class Session(Protocol):
+    """One served request batch: the trunk keeps its keys and values between calls."""
+
+    def forward(
+        self, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch total"]
+    ) -> Float[Tensor, "batch seq hidden"]: ...
+
+    def reorder(self, beams: Int[Tensor, "batch"]) -> None: ...
+
+
+class FarSide(Protocol):
+    """What the client's model calls where its middle blocks were: in training once a step, in serving by session."""
+
+    def forward(
+        self, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]: ...
+
+    def open(self) -> Session: ...
+
+
+class Gap(nn.Module):
+    """Stands in the client's list of blocks for those that the server holds."""
+
+    def __init__(self, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.far_side: FarSide | None = None
+        self._mask: Tensor | None = None
+
+    def listen(self, client_body: nn.Module) -> None:
+        """Take the mask from each call of the client's body: blocks get it only in a derived form."""
+
+        def note(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._mask = kwargs["attention_mask"]
+
+        client_body.register_forward_pre_hook(note, with_kwargs=True)
+
+    def forward(
+        self, hidden_states: Float[Tensor, "batch seq hidden"], past_key_values: Any = None, **_: Any
+    ) -> Float[Tensor, "batch seq hidden"]:
+        assert self.far_side is not None and self._mask is not None
+        if past_key_values is None:
+            return self.far_side.forward(hidden_states, self._mask)
+        far = past_key_values.layers[self.layer]
+        if not isinstance(far, _FarCache):
+            far = past_key_values.layers[self.layer] = _FarCache(self.far_side.open())
+        far.length += hidden_states.shape[1]
+        return far.session.forward(hidden_states, self._mask)
+
+
+class _FarCache(DynamicLayer):
+    """The client's handle on the trunk's cache: it knows the length and passes on the order of the beams."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.length = 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def reorder_cache(self, beam_idx: Int[Tensor, "batch"]) -> None:
+        self.session.reorder(beam_idx)
+
+
+class Randomness:
+    """Draws of one local step, block by block, that do not depend on where a block lives.
+
+    Within `step`, each block with active dropout runs under ``fork_rng`` from a seed hashed from (seed, round, client,
+    step, absolute layer). Outside of it nothing is reseeded.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._step: int | None = None
+
+    @contextmanager
+    def step(self, round_: int, client: str, step: int) -> Iterator[None]:
+        self._step = derive(self.seed, "dropout", round_, client, step)
+        try:
+            yield
+        finally:
+            self._step = None
+
+    def govern(self, block: nn.Module, layer: int) -> None:
+        """Wrap the forward pass of ``block``."""
+        inner = block.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if self._step is None or not block.training:
+                return inner(*args, **kwargs)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive(self._step, layer))
+                return inner(*args, **kwargs)
+
+        block.forward = forward  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True)
+class CutModel:
+    """A causal language model in two parts that have no module in common."""
+
+    layers: int
+    front: int
+    back: int
+    client: Any
+    """A causal language model whose blocks are the front, the `Gap` (unless nothing is left between), and the back."""
+    gap: Gap | None
+    trunk: Any
+    """A body whose blocks are the middle ones, without embeddings and norm; None where k + m = L."""
+    client_parameters: dict[str, nn.Parameter]
+    trunk_parameters: dict[str, nn.Parameter]
+    client_randomness: Randomness
+    trunk_randomness: Randomness
+
+
+def check_cut(front: int, back: int, layers: int) -> None:
+    """Raises InputError unless 0 <= k, 0 <= m and k + m <= L."""
+    if front < 0 or back < 0 or front + back > layers:
+        raise InputError(
+            f"model.cut: front {front} + back {back} exceeds the {layers} blocks of this backbone"
+            f" (accepted: front + back <= {layers})"
+        )
+
+
+def cut(model: Any, front: int, back: int, *, seed: int = 0) -> CutModel:
+    """Cut ``model`` after ``front`` blocks and before the last ``back``. The model given is used up.
+
+    Raises:
+        InputError: the architecture cannot be cut, or there are not so many blocks.
+    """
+    kind, whole = family(model), blocks(model)
+    layers = len(whole)
+    check_cut(front, back, layers)
+    names = adapter_parameters(model)
+    near, middle, last = list(whole[:front]), list(whole[front : layers - back]), list(whole[layers - back :])
+    client_randomness, trunk_randomness = Randomness(seed), Randomness(seed)
+    for layer, block in enumerate(whole):
+        if _draws(block):
+            inside = front <= layer < layers - back
+            (trunk_randomness if inside else client_randomness).govern(block, layer)
+
+    gap = Gap(front) if middle else None
+    client = _shell(model, kind, [*near, *([gap] if gap else []), *last])
+    if gap:
+        gap.listen(getattr(client, kind.body))
+    trunk = None
+    if middle:
+        trunk = getattr(_shell(model, kind, middle), kind.body)
+        setattr(trunk, kind.norm, nn.Identity())
+        setattr(trunk, kind.embeddings, nn.Identity())
+    held = {id(p) for block in middle for p in block.parameters()}
+    return CutModel(
+        layers, front, back, client, gap, trunk,
+        {n: p for n, p in names.items() if id(p) not in held},
+        {n: p for n, p in names.items() if id(p) in held},
+        client_randomness, trunk_randomness,
+    )  # fmt: skip
+
+
+def _shell(model: Any, kind: Family, layers: list[nn.Module]) -> Any:
+    """A copy of everything around the blocks (sharing the frozen embeddings, norm and head), around ``layers``."""
+    inner = getattr(model, kind.body)
+    shared = [getattr(inner, kind.norm), getattr(inner, kind.embeddings), model.get_output_embeddings()]
+    memo: dict[int, Any] = {id(m): m for m in shared}
+    memo[id(getattr(inner, kind.blocks))] = nn.ModuleList()
+    shell = copy.deepcopy(model, memo)
+    shell_body = getattr(shell, kind.body)
+    setattr(shell_body, kind.blocks, nn.ModuleList(layers))
+    for config in {id(c): c for c in (shell.config, shell_body.config)}.values():
+        config.num_hidden_layers = len(layers)
+    for place, block in enumerate(layers):
+        for module in block.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = place  # the place in this part's own cache
+    return shell
+
+
+def _draws(block: nn.Module) -> bool:
+    """Whether the block has any dropout that is on."""
+    rates = [m.p for m in block.modules() if isinstance(m, nn.Dropout)]
+    return any(rates) or any(getattr(m, "attention_dropout", 0.0) for m in block.modules())
+
+
+Sink = Callable[[int, Tensor], None]
+"""Called with l and what enters block l, (batch, seq, hidden)."""
+
+
+@contextmanager
+def tap(tapped: list[tuple[int, nn.Module]], activation: Sink, gradient: Sink | None = None) -> Iterator[None]:
+    """Within the block, hand on what enters each of the given blocks, h_l, and optionally dLoss/dh_l when it is known.
+
+    Args:
+        tapped: absolute layer l and its block.
+    """
+
+    def hook(layer: int) -> Callable[..., None]:
+        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            activation(layer, hidden.detach())
+            if gradient is not None and hidden.requires_grad:
+                hidden.register_hook(lambda grad: gradient(layer, grad))
+
+        return note
+
+    handles = [block.register_forward_pre_hook(hook(layer), with_kwargs=True) for layer, block in tapped]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def tappable(parts: CutModel) -> list[tuple[int, nn.Module]]:
+    """Every block of both parts under its absolute layer."""
+    near = list(blocks(parts.client))
+    found = list(enumerate(near[: parts.front]))
+    if parts.trunk is not None:
+        inner = getattr(parts.trunk, family(parts.client).blocks)
+        found += [(parts.front + i, block) for i, block in enumerate(inner)]
+    first_back = parts.layers - parts.back
+    return found + [(first_back + i, block) for i, block in enumerate(near[len(near) - parts.back :])]

@@ -1,0 +1,280 @@
+"""A small Llama trained on the spot from the public catalogue: a backbone that needs no download.
+
+It knows the prompt, the titles and the categories, as a pretrained model would, and nothing about any user: the
+catalogue is all it is given. Trained once a catalogue and seed, then read from the cache.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import torch
+from jaxtyping import Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from pplr_audit.data.dataset import Catalogue
+from pplr_audit.data.prompts import END, PREFIX, SEPARATOR, SUFFIX
+
+FORMAT = 1
+"""Raised when what is trained changes in a way that the fields of the recipe do not show."""
+
+Progress = Callable[[int, int], None]
+"""Called after every training step with the steps done and the steps in all."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the model is built and trained. The tokens are capped, not the epochs, so that time stays bounded."""
+
+    layers: int = 6
+    hidden: int = 96
+    intermediate: int = 256
+    heads: int = 4
+    positions: int = 1024
+    vocabulary: int = 2000
+    history: int = 10
+    """Titles in one prompt, at most."""
+    title_tokens: int = 24
+    """A title is cut here for training only, so that one endless title does not set the length of a batch."""
+    batch: int = 32
+    tokens: int = 700_000
+    """Training tokens for an empty catalogue, padding included."""
+    tokens_per_title: int = 600
+    steps: int | None = None
+    """Train so many steps instead of what the tokens allow."""
+    learning_rate: float = 3e-3
+    warmup: int = 20
+    lines: float = 0.25
+    """Share of batches made of "title | categories" lines; the others are prompts."""
+
+
+def train(
+    catalogue: Catalogue,
+    *,
+    seed: int,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    recipe: Recipe | None = None,
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """The tiny Llama of this catalogue and seed: float32, eval mode, no parameter requires grad.
+
+    It is read from ``cache`` (default: the environment's ``PPLR_AUDIT_CACHE``, else the user's cache folder) where a
+    former call left it whole, else trained and left there. The same arguments give the same bytes on one machine with
+    one number of threads. No random state outside is read or changed.
+    """
+    recipe = recipe or Recipe()
+    folder = (cache or cache_root()) / "tiny-llama" / _key(catalogue, seed, recipe)
+    cached = _read(folder)
+    if cached is not None:
+        return cached
+    tokenizer = train_tokenizer(catalogue, recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_derived(seed, "weights"))
+        model = LlamaForCausalLM(_config(tokenizer, recipe))
+    _fit(model, list(_batches(catalogue, tokenizer, seed, recipe)), recipe, progress)
+    model.eval().requires_grad_(False)
+    _write(folder, model, tokenizer)
+    return model, tokenizer
+
+
+def cache_root() -> Path:
+    """Where trained models are kept: ``PPLR_AUDIT_CACHE`` where set, else the platform's cache folder."""
+    root = os.environ.get("PPLR_AUDIT_CACHE")
+    return Path(root) if root else Path(platformdirs.user_cache_dir("pplr-audit"))
+
+
+def train_tokenizer(catalogue: Catalogue, recipe: Recipe) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over titles, categories and the prompt's pieces; every text can be encoded and decoded back."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        # Two merges a title keep a small catalogue's titles longer than one token a word.
+        vocab_size=min(recipe.vocabulary, 400 + 2 * len(catalogue)),
+        min_frequency=2,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    # The template is in every prompt, so its words earn their tokens first.
+    template = [PREFIX, SEPARATOR, SUFFIX, END] * len(catalogue)
+    tokenizer.train_from_iterator([*catalogue.titles, *map(_category_text, catalogue.categories), *template], trainer)
+    return _wrap(tokenizer)
+
+
+def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _config(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.intermediate,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        max_position_embeddings=recipe.positions,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=False,
+        attention_dropout=0.0,
+        attn_implementation="sdpa",
+        dtype="float32",
+    )
+
+
+def _category_text(categories: str) -> str:
+    return " | " + ", ".join(filter(None, categories.split("|")))
+
+
+def _shelves(catalogue: Catalogue) -> list[list[int]]:
+    """The items of each category with at least two; all items on one shelf where there are no categories."""
+    shelves: dict[str, list[int]] = {}
+    for item, categories in enumerate(catalogue.categories):
+        for category in filter(None, categories.split("|")):
+            shelves.setdefault(category, []).append(item)
+    usable = [shelves[name] for name in sorted(shelves) if len(shelves[name]) > 1]
+    return usable or [list(range(len(catalogue)))]
+
+
+def _batches(
+    catalogue: Catalogue, tokenizer: PreTrainedTokenizerFast, seed: int, recipe: Recipe
+) -> Iterator[Int[Tensor, "batch seq"]]:
+    """Training sequences, -1 behind the end of each, until the tokens (or the steps) are spent."""
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False))
+
+    draw = np.random.default_rng(_derived(seed, "batches"))
+    titles = [ids(title)[: recipe.title_tokens] for title in catalogue.titles]
+    categories = [ids(_category_text(text)) for text in catalogue.categories]
+    prefix, separator, suffix, end = ids(PREFIX), ids(SEPARATOR), ids(SUFFIX), ids(END)
+    bos, eos = [tokenizer.bos_token_id], [tokenizer.eos_token_id]
+    shelves = _shelves(catalogue)
+    weights = np.array([len(shelf) for shelf in shelves], dtype=float)
+    weights /= weights.sum()
+
+    def line() -> list[int]:
+        item = int(draw.integers(len(titles)))
+        return [*bos, *titles[item], *categories[item], *eos]
+
+    def prompt(length: int) -> list[int]:
+        shelf = shelves[int(draw.choice(len(shelves), p=weights))]
+        *history, target = draw.choice(shelf, size=min(length + 1, len(shelf)), replace=False)
+        sequence = [*bos, *prefix]
+        for position, item in enumerate(history):
+            sequence += [*(separator if position else []), *titles[item]]
+        return [*sequence, *suffix, *titles[target], *end, *eos]
+
+    spent = step = 0
+    budget = recipe.tokens + recipe.tokens_per_title * len(catalogue)
+    while step < recipe.steps if recipe.steps is not None else spent < budget:
+        if draw.random() < recipe.lines:
+            rows = [line() for _ in range(4 * recipe.batch)]
+        else:
+            # One length a batch: little padding, so the tokens are spent on text.
+            length = int(draw.integers(1, recipe.history + 1))
+            rows = [prompt(length) for _ in range(recipe.batch)]
+        batch = torch.full((len(rows), min(max(map(len, rows)), recipe.positions)), -1)
+        for row, sequence in zip(batch, rows, strict=True):
+            row[: len(sequence)] = torch.tensor(sequence[: len(row)])
+        spent += batch.numel()
+        step += 1
+        yield batch
+
+
+def _fit(
+    model: LlamaForCausalLM, batches: list[Int[Tensor, "batch seq"]], recipe: Recipe, progress: Progress | None
+) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / recipe.warmup, max(0.05, 1 - step / len(batches))),
+    )
+    model.train()
+    for step, batch in enumerate(batches):
+        # No attention mask: the padding is on the right, where a causal model's real tokens never look.
+        logits = model(input_ids=batch.clamp(min=0), use_cache=False).logits
+        loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten(), ignore_index=-1)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        rate.step()
+        if progress is not None:
+            progress(step + 1, len(batches))
+
+
+def _derived(seed: int, purpose: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"tiny-llama/{purpose}/{seed}".encode()).digest()[:8], "big") >> 1
+
+
+def _key(catalogue: Catalogue, seed: int, recipe: Recipe) -> str:
+    """Hash of everything that determines the weights."""
+    parts = {
+        "format": FORMAT,
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "titles": catalogue.titles,
+        "categories": catalogue.categories,
+        "prompt": [PREFIX, SEPARATOR, SUFFIX, END],
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _file_digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.iterdir() if path.name != "digests.json")
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _read(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast] | None:
+    """What a former call wrote; None where there is nothing, or anything but exactly what was written."""
+    try:
+        if json.loads((folder / "digests.json").read_text()) != _file_digests(folder):
+            return None
+        tokenizer = _wrap(Tokenizer.from_file(str(folder / "tokenizer.json")))
+        with torch.random.fork_rng(devices=[]):
+            model = LlamaForCausalLM(LlamaConfig.from_pretrained(folder, attn_implementation="sdpa"))
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, ValueError, SafetensorError):
+        return None
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _write(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Leave the model in the cache, whole or not at all; a cache that cannot be written costs time, not the run."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as new:
+            fresh = Path(new) / "model"
+            model.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+            (fresh / "digests.json").write_text(json.dumps(_file_digests(fresh)))
+            if folder.exists() and _read(folder) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                fresh.rename(folder)
+    except OSError as error:
+        warnings.warn(f"tiny-llama could not be cached and will be trained again: {error}", stacklevel=3)

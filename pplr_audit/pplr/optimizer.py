@@ -1,0 +1,80 @@
+"""The local optimizer: elementwise, keyed by parameter name, and carried from round to round.
+
+Client and server each step their own part of a client's adapter; because nothing in it looks across parameters, the two
+together do what one optimizer over the whole adapter would do, wherever the cut lies.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pplr_audit import scenario
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """Steps taken so far, and the moments under ``<parameter name>/<moment>``."""
+
+    steps: int = 0
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def rate_factor(schedule: str, step: int, total: int) -> float:
+    """What the learning rate is multiplied by in step ``step`` (from 0) of ``total`` over all rounds.
+
+    >>> [rate_factor("linear", step, 4) for step in range(4)]
+    [1.0, 0.75, 0.5, 0.25]
+    """
+    share = min(step / max(total, 1), 1.0)
+    if schedule == "linear":
+        return 1.0 - share
+    if schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * share))
+    return 1.0
+
+
+class LocalOptimizer:
+    """torch's own optimizer over ``parameters``, with a state that can be put away and taken up again."""
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], training: scenario.Training, total_steps: int, state: OptimizerState
+    ) -> None:
+        self._parameters = dict(parameters)
+        self._training = training
+        self._total = total_steps
+        self._steps = state.steps
+        self._inner: torch.optim.Optimizer | None = None
+        if parameters:
+            kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.SGD
+            self._inner = kind(
+                list(parameters.values()), lr=training.learning_rate, weight_decay=training.weight_decay
+            )
+            for name, parameter in self._parameters.items():
+                if f"{name}/{MOMENTS[0]}" in state.moments:
+                    self._inner.state[parameter] = {
+                        "step": torch.tensor(float(state.steps)),
+                        **{moment: state.moments[f"{name}/{moment}"].clone() for moment in MOMENTS},
+                    }
+
+    def step(self) -> None:
+        """One step with the gradients that the parameters hold; clears them."""
+        if self._inner is not None:
+            factor = rate_factor(self._training.schedule, self._steps, self._total)
+            for group in self._inner.param_groups:
+                group["lr"] = self._training.learning_rate * factor
+            self._inner.step()
+            self._inner.zero_grad(set_to_none=True)
+        self._steps += 1
+
+    def state(self) -> OptimizerState:
+        """A copy that does not change any more."""
+        moments = {}
+        for name, parameter in self._parameters.items():
+            held = self._inner.state.get(parameter, {}) if self._inner is not None else {}
+            moments.update({f"{name}/{moment}": held[moment].clone() for moment in MOMENTS if moment in held})
+        return OptimizerState(self._steps, moments)

@@ -1,0 +1,186 @@
+"""The server: it hosts every client's trunk, balances the clients after each round, and sends each its own model.
+
+What it knows of the clients' own layers is what crossed the link: the model it sent them, and their updates.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from pplr_audit import scenario
+from pplr_audit.models.cut import Randomness, positions
+from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
+from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
+from pplr_audit.pplr.schedule import total_steps
+from pplr_audit.pplr.strategies.protocol import Contribution, Mixing, Strategy
+from pplr_audit.pplr.balance import mix
+
+OPEN_SESSIONS = 8
+"""Generations in progress that the server remembers; the oldest is dropped for a new one."""
+
+
+@dataclass(frozen=True)
+class TrunkPart:
+    """The server's half of a cut model; ``module`` is None where nothing lies between front and back."""
+
+    module: Any
+    parameters: Mapping[str, nn.Parameter]
+    randomness: Randomness
+
+
+class Server:
+    """One object for all clients; each client has its own trunk adapter and optimizer state here.
+
+    Args:
+        trunk: the middle blocks.
+        initial: the whole adapter that all clients start from.
+        training: the scenario's training section.
+        strategy: who learns what from whom.
+        detailed: whether gradients of the trunk adapter are kept for a recorder at every step.
+    """
+
+    def __init__(
+        self, trunk: TrunkPart, initial: Adapter, training: scenario.Training, strategy: Strategy, *, detailed: bool = False
+    ) -> None:
+        self._trunk = trunk
+        self._initial = initial
+        self._training = training
+        self._strategy = strategy
+        self._detailed = detailed
+        self.models: dict[str, Adapter] = {}
+        """Each client's whole adapter as the server last set it."""
+        self.optimizers: dict[str, OptimizerState] = {}
+        self._samples: dict[str, int] = {}
+        self._contributions: dict[str, Contribution] = {}
+        self._optimizer: LocalOptimizer | None = None
+        self._round = 0
+        self._graph: tuple[Tensor, Tensor] | None = None
+        self._sessions: dict[int, Any] = {}
+        self._opened = 0
+        self._served: str | None = None
+
+    def join(self, client: str, samples: int) -> None:
+        self._samples[client] = samples
+        self.models[client] = dict(self._initial)
+        self.optimizers[client] = OptimizerState()
+
+    # One round of one client.
+
+    def start_round(self, client: str, round_: int) -> None:
+        self._round, self._served = round_, None
+        load_adapter(self._trunk.parameters, self.models[client])
+        self._optimizer = LocalOptimizer(
+            self._trunk.parameters,
+            self._training,
+            total_steps(self._samples[client], self._training),
+            self.optimizers[client],
+        )
+        if self._trunk.module is not None:
+            self._trunk.module.train()
+
+    def forward(
+        self, client: str, step: int, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        entered = hidden.detach().requires_grad_()
+        with torch.enable_grad(), self._trunk.randomness.step(self._round, client, step):
+            left = self._trunk.module(
+                inputs_embeds=entered, attention_mask=mask, position_ids=positions(mask), use_cache=False
+            ).last_hidden_state
+        self._graph = entered, left
+        return left.detach()  # type: ignore[no-any-return]
+
+    def backward(self, gradient: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq hidden"]:
+        assert self._graph is not None
+        entered, left = self._graph
+        self._graph = None
+        torch.autograd.backward(left, gradient)
+        assert entered.grad is not None
+        return entered.grad
+
+    def finish_step(self) -> dict[str, Tensor]:
+        """Step the trunk adapter; answers its gradients if somebody at the server looks."""
+        assert self._optimizer is not None
+        gradients: dict[str, Tensor] = {}
+        if self._detailed:
+            gradients = {n: p.grad.clone() for n, p in self._trunk.parameters.items() if p.grad is not None}
+        self._optimizer.step()
+        return gradients
+
+    def finish_round(self, client: str, update: dict[str, Tensor], loss: float) -> dict[str, Tensor]:
+        """Take a client's update; answers that of its trunk.
+
+        Both parts are rebuilt as before - (before - after), so that rounding does not depend on the cut.
+        """
+        assert self._optimizer is not None
+        before = self.models[client]
+        trunk_update = {n: before[n] - value for n, value in read_adapter(self._trunk.parameters).items()}
+        whole = {**update, **trunk_update}
+        self._contributions[client] = Contribution(
+            client=client,
+            adapter={n: before[n] - whole[n] for n in sorted(whole)},
+            update={n: whole[n] for n in sorted(whole)},
+            loss=loss,
+            samples=self._samples[client],
+        )
+        self.optimizers[client] = self._optimizer.state()
+        return trunk_update
+
+    # Between rounds.
+
+    def balance(self, round_: int) -> Mixing:
+        """Every client's new model, all from one frozen snapshot. Needs every client's update of the round."""
+        contributions = [self._contributions[client] for client in self.models]
+        mixing = self._strategy.mixing(contributions, round_)
+        mixed = mix([c.adapter for c in contributions], mixing.matrix)
+        self.models = dict(zip(self.models, mixed, strict=True))
+        self._served = None
+        self._contributions = {}
+        return mixing
+
+    def personal_model(self, client: str) -> dict[str, Tensor]:
+        return {n: value for n, value in self.models[client].items() if n not in self._trunk.parameters}
+
+    def resume(self, models: Mapping[str, Adapter], optimizers: Mapping[str, OptimizerState]) -> None:
+        """Take up the state at the start of a round. Moments of the clients' own layers are passed over."""
+        self._served = None
+        self.models = {client: dict(models[client]) for client in self.models}
+        self.optimizers = {client: optimizers[client] for client in self.models}
+
+    # Serving a trained model.
+
+    def open_session(self) -> int:
+        number = self._opened
+        self._opened += 1
+        self._sessions[number] = DynamicCache()
+        self._sessions.pop(number - OPEN_SESSIONS, None)
+        return number
+
+    def reorder(self, session: int, beams: Int[Tensor, "batch"]) -> None:
+        self._sessions[session].reorder_cache(beams)
+
+    @torch.no_grad()
+    def serve(
+        self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch total"],
+        base: bool,
+    ) -> Float[Tensor, "batch seq hidden"]:  # fmt: skip
+        module = self._trunk.module
+        module.eval()
+        where = positions(mask)[:, -hidden.shape[1] :]
+        cache = None if session is None else self._sessions[session]
+        if base:
+            with adapter_off(module):
+                out = module(inputs_embeds=hidden, attention_mask=mask, position_ids=where, use_cache=False)
+        else:
+            if self._served != client:
+                load_adapter(self._trunk.parameters, self.models[client])
+                self._served = client
+            out = module(
+                inputs_embeds=hidden, attention_mask=mask, position_ids=where, past_key_values=cache,
+                use_cache=cache is not None,
+            )  # fmt: skip
+        return out.last_hidden_state  # type: ignore[no-any-return]
