@@ -1,12 +1,47 @@
 """What to do: the validated scenario. Every field has a default; a scenario states only what it is about."""
 
-from typing import Annotated, Any, Literal
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from pplr_audit import plugins, scenarios
+from pplr_audit.errors import InputError
+from pplr_audit.scenario_errors import dotted, explain
+from pplr_audit.scenario_yaml import MAX_BYTES, Document, Loc, override, parse, text_of
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    """Fields and nothing else: an unknown one is an error, an empty section stands for its defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if value is None and isinstance(kind, type) and issubclass(kind, Section):
+            return {}
+        if isinstance(value, bool) and kind is not bool:
+            raise PydanticCustomError("type", "not true or false")
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _no_twins(cls, value: Any) -> Any:
+        if isinstance(value, tuple):
+            if not value:
+                raise ValueError("an empty list is not accepted")
+            for position, item in enumerate(value):
+                if item in value[:position]:
+                    raise ValueError(f"{list(item) if isinstance(item, tuple) else item!r} stands there twice")
+        return value
 
 
 class Market(Section):
@@ -20,8 +55,8 @@ class Market(Section):
 class Data(Section):
     """Where the interactions come from, who holds them, and who is audited."""
 
-    path: str = "synthetic"
-    reader: str = "auto"
+    path: Annotated[str, Field(min_length=1, description="a folder or a file, or synthetic")] = "synthetic"
+    reader: Annotated[str, Field(description="auto, or a reader's name")] = "auto"
     market: Market = Market()
     clients: Annotated[int, Field(ge=2)] = 5
     partition: Literal["kmeans", "per_user", "random"] = "kmeans"
@@ -54,7 +89,7 @@ class Cut(Section):
 class Model(Section):
     """The backbone, the recommender built on it, and the cut that training really runs."""
 
-    backbone: str = "tiny-llama"
+    backbone: Annotated[str, Field(min_length=1, description="a hub name, a folder, or tiny-llama")] = "tiny-llama"
     recommender: Literal["bigrec"] = "bigrec"
     lora: Lora = Lora()
     max_tokens: Annotated[int, Field(ge=16)] = 512
@@ -67,7 +102,7 @@ class Model(Section):
 class Training(Section):
     """The rounds, the local optimizer, and the dynamic balance (FACTS: alpha, beta, tau)."""
 
-    strategy: str = "pplr"
+    strategy: Annotated[str, Field(description="a strategy's name")] = "pplr"
     rounds: Annotated[int, Field(ge=1)] = 5
     local_epochs: Annotated[int, Field(ge=1)] = 1
     batch_size: Annotated[int, Field(ge=1)] = 16
@@ -88,14 +123,20 @@ class Budget(Section):
     seconds: Annotated[float, Field(gt=0)] = 300
 
 
+Blocks = Annotated[int, Field(ge=0)]
+Settings = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
+Named = Annotated[str, Field(description="a name")] | Settings
+"""A plugin by its name, or ``{name: {setting: value}}``."""
+
+
 class Audit(Section):
     """Which cuts, adversaries and attacks to measure."""
 
-    cuts: Literal["all"] | tuple[tuple[int, int], ...] = "all"
+    cuts: Literal["all"] | tuple[tuple[Blocks, Blocks], ...] = "all"
     adversaries: tuple[Literal["server", "trunk_host", "outsider"], ...] = ("server", "outsider")
-    attacks: tuple[str | dict[str, dict[str, Any]], ...] = ("ridge", "loss")
+    attacks: tuple[Named, ...] = ("ridge", "loss")
     knowledge: Literal["strongest", "base"] = "strongest"
-    rounds: Literal["last", "all"] | tuple[int, ...] = "last"
+    rounds: Literal["last", "all"] | tuple[Annotated[int, Field(ge=1)], ...] = "last"
     victims: Annotated[int, Field(ge=1)] = 200
     budget: Budget = Budget()
 
@@ -117,3 +158,136 @@ class Scenario(Section):
     defenses: tuple[Literal["none"], ...] = ("none",)
     audit: Audit = Audit()
     report: Report = Report()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for field, message in _conflicts(self):
+            raise PydanticCustomError("conflict", "{message}", {"field": field, "message": message})
+        return self
+
+
+def load(source: str, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario of a shipped name or a YAML file, with ``a.b=value`` overrides applied.
+
+    Relative paths in a file start at that file, in overrides at the current folder; the scenario holds absolute ones.
+
+    Raises:
+        InputError: one line for each wrong field, with the file and line or the override it comes from.
+    """
+    text, name, folder = _read(source)
+    document = parse(text, name)
+    _require_fields(document)
+    for setting in overrides:
+        override(document, setting)
+    _make_absolute(document, folder)
+    scenario = _validate(document)
+    wrong = [f"{document.place(loc)}: {message}" for loc, message in _unknown_names(scenario)]
+    if wrong:
+        raise InputError("\n".join(wrong))
+    return scenario
+
+
+def from_text(text: str, name: str = "scenario.yaml") -> Scenario:
+    """What ``dump`` wrote, also where its plugins are not installed. Raises InputError that names ``name`` and line."""
+    document = parse(text, name)
+    _require_fields(document)
+    return _validate(document)
+
+
+def dump(scenario: Scenario) -> str:
+    """The whole scenario as YAML, every default written out: ``from_text(dump(s)) == s``."""
+    return text_of(scenario.model_dump(mode="json"))
+
+
+def digest(scenario: Scenario) -> str:
+    """SHA-256 of the scenario's values, in hexadecimal: the same for all files that say the same."""
+    canonical = json.dumps(scenario.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256(canonical.encode()).hexdigest()
+
+
+def _read(source: str) -> tuple[str, str, Path]:
+    """Text, the name for messages, and the folder that relative paths start at."""
+    known = tuple(scenarios.shipped())
+    if source in known:
+        return scenarios.text(source), f"{source}.yaml", Path.cwd()
+    file = Path(source).expanduser()
+    if not file.is_file():
+        if file.is_dir():
+            raise InputError(f"{source}: a folder; give a scenario's YAML file or one of {', '.join(known)}")
+        raise InputError(plugins.unknown(f"{source}: no such scenario and no such file", source, known))
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise InputError(f"{source}: larger than {MAX_BYTES // 1000} kB; a scenario is a short file")
+        return file.read_text(encoding="utf-8-sig"), source, file.absolute().parent
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not UTF-8 (byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
+
+
+def _require_fields(document: Document) -> None:
+    """An empty file stands for all the defaults; a file of anything but fields is refused."""
+    if document.values is None:
+        document.values = {}
+    if not isinstance(document.values, dict):
+        raise InputError(f"{document.name}: holds no fields; accepted: {', '.join(Scenario.model_fields)}")
+
+
+def _validate(document: Document) -> Scenario:
+    try:
+        return Scenario.model_validate(document.values)
+    except ValidationError as error:
+        raise InputError(explain(error, document, _schema())) from None
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return Scenario.model_json_schema()
+
+
+def _make_absolute(document: Document, folder: Path) -> None:
+    for section, field, names in (("data", "path", ("synthetic",)), ("model", "backbone", ("tiny-llama", "minilm"))):
+        fields = document.values.get(section)
+        value = fields.get(field) if isinstance(fields, dict) else None
+        if not isinstance(value, str) or not value or value in names:
+            continue
+        base = Path.cwd() if document.is_overridden((section, field)) else folder
+        path = base / Path(value).expanduser()
+        # ``org/name`` is a name on the hub unless a folder of that name is there.
+        if field == "path" or value[0] in "./~" or path.exists():
+            fields[field] = os.path.abspath(path)
+
+
+def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Fields that are right one by one and wrong together."""
+    data, rounds, last = scenario.data, scenario.audit.rounds, scenario.training.rounds
+    if not isinstance(rounds, str) and max(rounds) > last:
+        yield "audit.rounds", f"round {max(rounds)} is not among the {last} of training.rounds"
+    users = data.users if data.users is not None else data.market.users if data.path == "synthetic" else None
+    if users is not None and users < data.clients and data.partition != "per_user":
+        yield "data.clients", f"{data.clients} clients cannot share {users} users"
+    if data.path == "synthetic" and data.history >= data.market.items:
+        yield "data.history", f"{data.history} items are not to be had from a market of {data.market.items}"
+
+
+def _unknown_names(scenario: Scenario) -> Iterator[tuple[Loc, str]]:
+    """Plugins that are not installed. Asked when a scenario is loaded, not when an old run's is read again."""
+    asked: list[tuple[plugins.Kind, Loc, str]] = [("strategies", ("training", "strategy"), scenario.training.strategy)]
+    if scenario.data.reader != "auto":
+        asked.append(("readers", ("data", "reader"), scenario.data.reader))
+    asked += [("attacks", ("audit", "attacks", *at), name) for at, name in _names_in(scenario.audit.attacks)]
+    asked += [("defenses", ("defenses", *at), name) for at, name in _names_in(scenario.defenses)]
+    for kind, loc, name in asked:
+        known = plugins.names(kind)
+        if name not in known:
+            yield loc, plugins.unknown(f"{dotted(loc)}: unknown name {name!r}", name, known)
+
+
+def _names_in(entries: Sequence[Any], *at: int) -> Iterator[tuple[Loc, str]]:
+    for position, entry in enumerate(entries):
+        if isinstance(entry, str):
+            yield (*at, position), entry
+        elif isinstance(entry, Mapping):
+            yield from (((*at, position), name) for name in entry)
+        else:  # several, composed
+            yield from _names_in(entry, *at, position)

@@ -6,6 +6,7 @@ two arrays and no Python objects.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Int
@@ -31,13 +32,15 @@ class Catalogue:
 class Ragged:
     """Row i is ``values[offsets[i]:offsets[i + 1]]``."""
 
-    offsets: Int[np.ndarray, "rows+1"]
-    values: Int[np.ndarray, "total"]  # noqa: UP037
+    offsets: Int[np.ndarray, "bounds"]
+    """One more than there are rows."""
+    values: Int[np.ndarray, "total"]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, row: int) -> Int[np.ndarray, "length"]:
+    def __getitem__(self, row: SupportsIndex) -> Int[np.ndarray, "length"]:
+        row = range(len(self))[row]
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
     @property

@@ -1,21 +1,21 @@
 """A client: it alone holds its users' histories, the front and the back of its model, and talks over a link only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pplr_audit import scenario
-from pplr_audit.data.prompts import Prompts, collate
+from pplr_audit.data.prompts import Prompt, Prompts, collate
 from pplr_audit.data.samples import Samples
 from pplr_audit.errors import RunError
-from pplr_audit.models.bigrec import answer_loss, tensors
+from pplr_audit.models.bigrec import answer_loss, embed_titles, generate_titles, tensors
 from pplr_audit.models.cut import Gap, Randomness, positions
-from pplr_audit.models.lora import Adapter, load_adapter, read_adapter
+from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
 from pplr_audit.pplr.link import Link
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
 from pplr_audit.pplr.schedule import batches, total_steps
@@ -116,12 +116,9 @@ class Client:
         self.adapter = {n: adapter[n] for n in self._part.parameters}
         self.optimizer = optimizer
 
-    def serve_with(self, link: Link) -> Any:
-        """This client's trained model, ready to generate: its trunk is reached over ``link``."""
-        load_adapter(self._part.parameters, self.adapter)
-        if self._part.gap is not None:
-            self._part.gap.far_side = link.serving(self.name)
-        return self._part.model.eval()
+    def served(self, link: Link) -> "ServedClient":
+        """This client's trained model as its users meet it: the trunk is reached over ``link``."""
+        return ServedClient(self.name, self.adapter, self._part, self._prompts, link)
 
     def _loss(self, rows: Int[np.ndarray, "batch"]) -> Tensor:
         batch = collate([self._built[row] for row in rows], self._prompts.pad, loss_on=self._training.loss_on)
@@ -130,3 +127,27 @@ class Client:
             input_ids=tokens, attention_mask=mask, position_ids=positions(mask), use_cache=False
         ).logits
         return answer_loss(logits, tokens, learned)
+
+
+class ServedClient:
+    """A client's personal model serving requests. Valid until the device trains or serves another client."""
+
+    def __init__(self, name: str, adapter: Adapter, part: ClientPart, prompts: Prompts, link: Link) -> None:
+        self._name, self._part, self._prompts, self._link = name, part, prompts, link
+        load_adapter(part.parameters, adapter)
+        part.model.eval()
+
+    def generate(self, prompts: Sequence[Prompt], beams: int) -> list[Int[np.ndarray, "length"]]:
+        """A title for each prompt, as tokens; prompt and title cross the cut."""
+        self._reach(base=False)
+        return generate_titles(self._part.model, prompts, self._prompts, beams=beams)
+
+    def embed(self, titles: Sequence[Int[np.ndarray, "length"]]) -> Float[np.ndarray, "titles hidden"]:
+        """Points of titles in the base model's embedding space; the titles cross the cut."""
+        self._reach(base=True)
+        with adapter_off(self._part.model):
+            return embed_titles(self._part.model, titles, self._prompts)
+
+    def _reach(self, *, base: bool) -> None:
+        if self._part.gap is not None:
+            self._part.gap.far_side = self._link.serving(self._name, base=base)

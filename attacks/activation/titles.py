@@ -1,0 +1,76 @@
+"""Reads items off a prompt: the template is public, so it is known where the first title starts and what parts titles."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pplr_audit.data.prompts import Prompts
+
+DEPTH = 10
+"""Items named for each slot, best first."""
+
+
+class TitleReader:
+    """Ranks the catalogue for each slot of a prompt, from how well every word fits every position.
+
+    The catalogue is the language: a title is scored by the mean fit of its tokens and of what must stand behind it (the
+    separator or the suffix). The best title says where the next one starts.
+    """
+
+    def __init__(self, prompts: Prompts) -> None:
+        self._prompts = prompts
+        parts = [prompts.prefix, prompts.separator, prompts.suffix, prompts.end, prompts.titles.values]
+        self.vocabulary: Int[np.ndarray, "words"] = np.unique(np.concatenate(parts))
+        """The tokens that a prompt over this catalogue can hold, in ascending order; columns of ``fit``."""
+        self._lengths = prompts.titles.lengths
+        width = int(self._lengths.max())
+        places = np.minimum(np.arange(width)[None, :], self._lengths[:, None] - 1)
+        self._titles = self._column(prompts.titles.values[prompts.titles.offsets[:-1, None] + places])
+        self._inside = np.arange(width)[None, :] < self._lengths[:, None]
+        self._separator = self._column(prompts.separator)
+        self._suffix = self._column(prompts.suffix)
+
+    def read(self, fit: Float[np.ndarray, "length words"]) -> Int[np.ndarray, "slots depth"]:
+        """The best items for each slot, oldest first. ``fit``: how well each word stands at each position."""
+        separator, suffix = self._mean_fit(fit, self._separator), self._mean_fit(fit, self._suffix)
+        behind = np.maximum(separator, suffix)
+        found = []
+        at = len(self._prompts.prefix)
+        while at < len(fit):
+            scores = self._scores(fit, at, behind)
+            if not np.isfinite(scores).any():
+                break
+            best = np.argsort(-scores, kind="stable")[:DEPTH]
+            found.append(np.pad(best, (0, DEPTH - len(best)), constant_values=-1))
+            end = at + int(self._lengths[best[0]])
+            if suffix[end] >= separator[end]:
+                break
+            at = end + len(self._separator)
+        return np.array(found, dtype=np.int64).reshape(-1, DEPTH)
+
+    def _scores(
+        self, fit: Float[np.ndarray, "length words"], at: int, behind: Float[np.ndarray, "length+1"]
+    ) -> Float[np.ndarray, "items"]:
+        """Mean fit of each title that starts at ``at`` and of what stands behind it; minus infinity past the end."""
+        width = self._titles.shape[1]
+        window = fit[at : at + width]
+        if len(window) < width:
+            window = np.pad(window, ((0, width - len(window)), (0, 0)))
+        total = np.where(self._inside, window[np.arange(width), self._titles], 0).sum(1)
+        ends = at + self._lengths
+        parted = np.where(ends < len(behind), behind[np.minimum(ends, len(behind) - 1)], -np.inf)
+        weight = len(self._separator)
+        return (total + weight * parted) / (self._lengths + weight)
+
+    @staticmethod
+    def _mean_fit(
+        fit: Float[np.ndarray, "length words"], piece: Int[np.ndarray, "piece"]
+    ) -> Float[np.ndarray, "length+1"]:
+        """Mean fit of ``piece`` started at each position; minus infinity where it would run over the end."""
+        mean = np.full(len(fit) + 1, -np.inf)
+        room = len(fit) - len(piece) + 1
+        if room > 0:
+            mean[:room] = fit[np.arange(room)[:, None] + np.arange(len(piece)), piece].mean(1)
+        return mean
+
+    def _column(self, tokens: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
+        return np.searchsorted(self.vocabulary, tokens)

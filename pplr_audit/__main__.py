@@ -1,0 +1,5 @@
+"""``python -m pplr_audit``: the same as ``pplr-audit``."""
+
+from pplr_audit.cli import main
+
+main()

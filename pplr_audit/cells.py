@@ -1,0 +1,182 @@
+"""One cell of an audit: an attack on a view, its answer sealed, then scored against the truth and its control."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from pplr_audit.channels import Channel
+from pplr_audit.errors import RunError
+from pplr_audit.findings import HistoryTruth, MembershipTruth, Score
+from pplr_audit.runs.failpoints import reach
+from pplr_audit.runs.store import Store
+from pplr_audit.seeds import derive
+from pplr_audit.views import Attack, Budget, BudgetExhausted, Guess, Knowledge, NotApplicable, View
+
+METRICS = {"history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",)}
+"""What stands in the findings for a secret, also where nothing could be measured."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Which attack, by whom, on what."""
+
+    attack: str
+    settings: str
+    """The attack's settings as canonical JSON."""
+    adversary: str
+    knowledge: str
+    channel: Channel
+    front: int | None
+    back: int | None
+    round: int
+    defense: str
+
+    @property
+    def slug(self) -> str:
+        """A readable file name, made unique by a hash over everything."""
+        sha = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        place = "" if self.front is None else f"-k{self.front}"
+        return f"{self.attack}-{self.channel}{place}-r{self.round}-{self.adversary}-{sha}"
+
+    def row(self, metric: str, status: str, **fields: Any) -> dict[str, Any]:
+        """One finding, in the order of DESIGN's contract."""
+        cut = None if self.front is None and self.back is None else {"front": self.front, "back": self.back}
+        base = {
+            "cut": cut, "defense": self.defense, "adversary": self.adversary, "knowledge": self.knowledge,
+            "channel": str(self.channel), "round": self.round, "client": "all", "attack": self.attack,
+            "adaptive": True, "secret": "history", "metric": metric, "value": None, "ci": None, "baseline": None,
+            "n": 0, "status": status, "seconds": 0.0, "detail": {},
+        }  # fmt: skip
+        return {**base, **fields}
+
+
+Truth = HistoryTruth | MembershipTruth
+
+
+class Exposed(Protocol):
+    """Where a cell finds what it needs; the truth is asked for only once the guess is sealed."""
+
+    def view(self, cell: Cell) -> View: ...
+    def knowledge(self, cell: Cell) -> Knowledge: ...
+    def truth(self, cell: Cell) -> Truth: ...
+
+
+def run_cell(
+    cell: Cell, attack: Attack, exposed: Exposed, store: Store, *, budget: float, seed: int
+) -> dict[str, Any]:
+    """The cell's findings and what the report shows of it; from the run directory where they are there already."""
+    result = f"cells/{cell.slug}.json"
+    if store.exists(result):
+        return dict(store.read_json(result))
+    sealed = f"guesses/{cell.slug}.safetensors"
+    try:
+        if not store.exists(sealed):
+            _seal(cell, attack, exposed.view(cell), exposed.knowledge(cell), store, sealed, budget, seed)
+        document = _score(cell, attack, exposed.truth(cell), store, sealed, seed)
+    except NotApplicable as reason:
+        document = _without_value(cell, attack, "not_applicable", str(reason))
+    except BudgetExhausted as reason:
+        document = _without_value(cell, attack, "budget_exhausted", str(reason))
+    except (RunError, OSError):
+        raise
+    except Exception as error:  # a third party's attack may fail in any way; the audit goes on and says so
+        document = _without_value(cell, attack, "failed", f"{type(error).__name__}: {error}")
+        store.event("attack_failed", cell=cell.slug, error=document["findings"][0]["detail"]["reason"])
+    store.write_json(result, document)
+    return document
+
+
+def not_applicable(cell: Cell, secret: str, reason: str) -> dict[str, Any]:
+    """The findings of a cell in which there is nothing to run."""
+    rows = [cell.row(metric, "not_applicable", secret=secret, detail={"reason": reason}) for metric in METRICS[secret]]
+    return {"findings": rows, "per_user": {}, "roc": []}
+
+
+def _without_value(cell: Cell, attack: Attack, status: str, reason: str) -> dict[str, Any]:
+    document = not_applicable(cell, attack.secret, reason)
+    for row in document["findings"]:
+        row["status"] = status
+    return document
+
+
+def _seal(
+    cell: Cell, attack: Attack, view: View, knowledge: Knowledge, store: Store, path: str, budget: float, seed: int
+) -> None:
+    """Run the attack and its controls and write what they answered, with its hash, before any truth is opened."""
+    started = time.perf_counter()
+    guess = attack.run(view, knowledge, Budget(budget))
+    seconds = time.perf_counter() - started
+    reach("attack")
+    arrays = dict(guess.arrays)
+    for number in range(attack.controls):
+        shuffled = view.shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number)))
+        control = attack.run(shuffled, knowledge, Budget(budget))
+        arrays |= {f"control{number}/{name}": array for name, array in control.arrays.items()}
+    store.write_tensors(path, arrays, {"seconds": f"{seconds:.6f}", "facts": json.dumps(dict(guess.facts))})
+    digest = hashlib.sha256(store.read_bytes(path)).hexdigest()
+    store.event("guess_sealed", cell=cell.slug, sha256=digest)
+
+
+def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], float]:
+    arrays, metadata = store.read_arrays(path), store.read_metadata(path)
+    controls = [
+        Guess({name.split("/", 1)[1]: a for name, a in arrays.items() if name.startswith(f"control{number}/")})
+        for number in range(attack.controls)
+    ]
+    own = {name: a for name, a in arrays.items() if not name.startswith("control")}
+    return Guess(own, json.loads(metadata["facts"])), controls, float(metadata["seconds"])
+
+
+def _score(cell: Cell, attack: Attack, truth: Truth, store: Store, path: str, seed: int) -> dict[str, Any]:
+    guess, controls, seconds = _open(store, path, attack)
+    scores = truth.score(guess, seed=derive(seed, "interval") % 2**32)
+    at_control = _controls(truth, controls, scores, seed)
+    findings = []
+    for score in scores:
+        control = at_control.get(_key(score))
+        baseline = score.baseline if control is None else max(score.baseline, control)
+        detail = {**guess.facts, **score.detail}
+        if control is not None:
+            detail["control"] = control
+        findings.append(
+            cell.row(
+                score.metric, "ok", secret=attack.secret, value=score.estimate.value,
+                ci=[score.estimate.low, score.estimate.high], baseline=baseline, n=score.estimate.n, seconds=seconds,
+                detail=detail,
+            )
+        )  # fmt: skip
+    per_user = {
+        "/".join(_key(s)): {str(user): value for user, value in s.per_user.items()} for s in scores if s.per_user
+    }
+    return {"findings": findings, "per_user": per_user, "roc": _curves(cell, truth, guess, scores)}
+
+
+def _key(score: Score) -> tuple[str, str]:
+    return score.metric, str(score.detail.get("mode", ""))
+
+
+def _controls(truth: Truth, controls: list[Guess], scores: list[Score], seed: int) -> Mapping[tuple[str, str], float]:
+    """What the attack scores where there is nothing to find, averaged over its control runs."""
+    if isinstance(truth, MembershipTruth):
+        values = [{("auc", mode): value for mode, value in truth.control(control).items()} for control in controls]
+    else:
+        values = [{_key(s): s.estimate.value for s in truth.score(c, seed=seed % 2**32)} for c in controls]
+    return {_key(s): float(np.mean([v[_key(s)] for v in values])) for s in scores if values and _key(s) in values[0]}
+
+
+def _curves(cell: Cell, truth: Truth, guess: Guess, scores: list[Score]) -> list[dict[str, Any]]:
+    if not isinstance(truth, MembershipTruth):
+        return []
+    value = {s.detail["mode"]: s.estimate.value for s in scores if s.metric == "auc"}
+    cut = cell.row("auc", "ok")["cut"]
+    return [
+        {"attack": cell.attack, "metric_mode": mode, "client": "all", "cut": cut, "fpr": fpr.tolist(),
+         "tpr": tpr.tolist(), "auc": value[mode]}
+        for mode, (fpr, tpr) in truth.curves(guess).items()
+    ]  # fmt: skip
+

@@ -1,0 +1,85 @@
+"""The scenario's data made ready: who holds what, who is audited, and what is put before the model."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pplr_audit import scenario
+from pplr_audit.data.dataset import Dataset, Population, Split
+from pplr_audit.data.load import load
+from pplr_audit.data.population import populate
+from pplr_audit.data.samples import Samples, training_samples
+from pplr_audit.data.split import split as split_dataset
+from pplr_audit.seeds import derive
+
+
+@dataclass(frozen=True)
+class PrivateData:
+    """All users of one scenario. The harness holds it; attacks never see it."""
+
+    dataset: Dataset
+    split: Split
+    population: Population
+    samples: dict[str, Samples]
+    """Each client's training samples, of members alone; clients without any are left out."""
+
+    def users_of(self, client: str) -> Int[np.ndarray, "users"]:
+        """The users who train at ``client``."""
+        at = self.population.clients.index(client)
+        return np.flatnonzero((self.population.client_of == at) & (self.population.member == 1))
+
+    @property
+    def members(self) -> Int[np.ndarray, "users"]:
+        return np.flatnonzero(self.population.member == 1)
+
+    def victims(self, count: int, seed: int) -> Int[np.ndarray, "victims"]:
+        """Audited members to attack: at most ``count``, drawn by the seed."""
+        able = (self.population.audited == 1) & (self.population.member == 1) & (self.split.train.lengths >= 2)
+        users = np.flatnonzero(able)
+        chosen = np.random.default_rng(derive(seed, "victims")).permutation(users)[:count]
+        return np.sort(chosen)
+
+    def candidates(self) -> Int[np.ndarray, "candidates"]:
+        """Every audited user with a client: half of them trained, by the coins."""
+        able = (self.population.audited == 1) & (self.population.client_of >= 0) & (self.split.train.lengths >= 2)
+        return np.flatnonzero(able)
+
+
+def prepare(data: scenario.Data, seed: int) -> PrivateData:
+    """Read, split, assign to clients, toss the coins, build the samples. Raises InputError for what does not fit."""
+    dataset = load(data, seed)
+    parts = split_dataset(dataset, data.split)
+    population = populate(dataset, parts, data, seed)
+    samples = {}
+    for at, client in enumerate(population.clients):
+        users = np.flatnonzero((population.client_of == at) & (population.member == 1))
+        own = training_samples(parts, users, data.history, data.samples)
+        if len(own):
+            samples[client] = own
+    return PrivateData(dataset, parts, population, samples)
+
+
+def model_free_features(
+    private: PrivateData, asked: Samples, popularity: Float[np.ndarray, "items"], *, words: int = 8
+) -> Float[np.ndarray, "samples features"]:
+    """What can be said of a candidate without any model: history length, popularity, and a bag of its titles' words.
+
+    Args:
+        popularity: counted on users outside the audit, so that no candidate's own items are in it.
+        words: dimensions that the bag of words is brought down to (truncated SVD of TF-IDF).
+    """
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    titles = private.dataset.catalogue.titles
+    log = np.log1p(popularity)
+    lengths = private.split.train.lengths[asked.users]
+    means = np.array([log[asked.history[row]].mean() for row in range(len(asked))])
+    plain = np.column_stack([lengths, log[asked.targets], means])
+    texts = [" ".join(titles[item] for item in [*asked.history[row], asked.targets[row]]) for row in range(len(asked))]
+    bag = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit_transform(texts)
+    size = min(words, bag.shape[1] - 1, len(texts) - 1)
+    if size < 1:
+        return plain
+    return np.hstack([plain, TruncatedSVD(size, random_state=0).fit_transform(bag)])

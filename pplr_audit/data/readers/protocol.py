@@ -1,0 +1,19 @@
+"""What a reader of a data format is: ours and a third party's alike."""
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from pplr_audit.data.dataset import Dataset
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Reads one format. Registered under the entry point group ``pplr_audit.readers``; made without arguments."""
+
+    def detect(self, path: Path) -> bool:
+        """Whether ``path``, a folder or a file, looks like this format. Cheap: looks at names, not at content."""
+        ...
+
+    def read(self, path: Path) -> Dataset:
+        """Everything in ``path``, unfiltered. Raises InputError: one line with the file, the line, what is accepted."""
+        ...

@@ -1,0 +1,147 @@
+"""A small market that ships: users with tastes, items with genres, and a best possible recommender known exactly.
+
+The next item of user u after item i, with S the items u has had, is drawn from
+
+    P(j | u, i, S) ∝ [j not in S] · (λ · T[i, j] + (1 - λ) · pop_j · Σ_t θ_ut A_tj)
+
+with θ_u the user's mixture of tastes, A_tj how much taste t likes item j (mostly its own genre), pop a power law, and
+T[i] a few likely successors of item i. Nothing is fitted to any real source.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pplr_audit import scenario
+from pplr_audit.data.dataset import Catalogue, Dataset, Ragged
+from pplr_audit.data.titles import GENRES, titles
+from pplr_audit.seeds import derive
+
+FOLLOWS = 0.4
+"""λ: how much of the next item comes from the last one rather than from taste and popularity."""
+SUCCESSORS = (0.4, 0.3, 0.2, 0.1)
+"""How likely each of an item's successors is, given that the next item comes from the last one."""
+SAME_GENRE = 0.8
+"""Chance that a successor is of the genre of its item."""
+POPULARITY = 1.1
+"""Exponent of the power law, over rank."""
+OTHER_GENRE = 0.05
+"""How much a taste likes an item of another genre, relative to 1 for its own."""
+MIXTURE = 0.3
+"""Concentration of the Dirichlet distribution of the users' mixtures: small means one taste prevails."""
+SHORTEST, LONGEST = 6, 20
+"""Items a user has, both included."""
+CUTOFFS = (5, 10, 20)
+AGES = ("under 25", "25 to 44", "45 and over")
+
+
+@dataclass(frozen=True)
+class Law:
+    """What the market's users draw from; an oracle knows it, a recommender has to learn it."""
+
+    genre: Int[np.ndarray, "items"]
+    taste: Float[np.ndarray, "users tastes"]
+    base: Float[np.ndarray, "users items"]
+    """What each user likes, whatever came before; rows sum to 1."""
+    follows: Float[np.ndarray, "items items"]
+    """T; rows sum to 1."""
+
+    def next_item(
+        self, users: Int[np.ndarray, "n"], last: Int[np.ndarray, "n"], seen: Float[np.ndarray, "n items"]
+    ) -> Float[np.ndarray, "n items"]:
+        """Probability of each item to come next, given the last one and which (``seen`` = 1) cannot."""
+        weight = (FOLLOWS * self.follows[last] + (1 - FOLLOWS) * self.base[users]) * (1 - seen)
+        chance: np.ndarray = weight / weight.sum(axis=1, keepdims=True)
+        return chance
+
+
+def market(size: scenario.Market, seed: int) -> Dataset:
+    """The market of this size and seed, with the best possible expected Recall@k of a leave-one-out test."""
+    return drawn(size, seed)[0]
+
+
+def drawn(size: scenario.Market, seed: int) -> tuple[Dataset, Law]:
+    """The market and the law behind it.
+
+    ``best_recall[k]`` is the mean over users of the k largest probabilities of the last item, given the user's tastes
+    and all items before: what a recommender that knows the law reaches on average, and none can surpass.
+    """
+    rng = np.random.default_rng(derive(seed, "market"))
+    law = _law(size, rng)
+    catalogue = _catalogue(law.genre, size.tastes, rng)
+    items, final = _histories(law, rng)
+    best = -np.sort(-final, axis=1)[:, : max(CUTOFFS)].cumsum(axis=1)
+    attributes = _attributes(law.taste, rng)
+    users = tuple(str(number) for number in range(1, size.users + 1))
+    content = repr((catalogue, users, attributes)).encode() + items.offsets.tobytes() + items.values.tobytes()
+    dataset = Dataset(
+        name="synthetic",
+        catalogue=catalogue,
+        users=users,
+        items=items,
+        given=None,
+        attributes=attributes,
+        digest=hashlib.sha256(content).hexdigest(),
+        best_recall={k: float(best[:, k - 1].mean()) for k in CUTOFFS},
+    )
+    return dataset, law
+
+
+def _law(size: scenario.Market, rng: np.random.Generator) -> Law:
+    genre = rng.permutation(np.arange(size.items) % size.tastes)
+    popularity = rng.permutation(np.arange(1, size.items + 1.0) ** -POPULARITY)
+    taste = rng.dirichlet(np.full(size.tastes, MIXTURE), size.users)
+    likes = np.where(np.arange(size.tastes)[:, None] == genre, 1.0, OTHER_GENRE)
+    base = (taste @ likes) * popularity
+    follows = np.zeros((size.items, size.items))
+    for item in range(size.items):
+        same = genre == genre[item]
+        chance = np.where(same, SAME_GENRE / (same.sum() - 1), (1 - SAME_GENRE) / (~same).sum())
+        chance[item] = 0
+        follows[item, rng.choice(size.items, len(SUCCESSORS), replace=False, p=chance)] = SUCCESSORS
+    return Law(genre, taste, base / base.sum(axis=1, keepdims=True), follows)
+
+
+def _catalogue(genre: Int[np.ndarray, "items"], tastes: int, rng: np.random.Generator) -> Catalogue:
+    stock = [iter(titles(GENRES[taste], int((genre == taste).sum()), rng)) for taste in range(tastes)]
+    return Catalogue(
+        ids=tuple(str(number) for number in range(1, len(genre) + 1)),
+        titles=tuple(next(stock[taste]) for taste in genre),
+        categories=tuple(GENRES[taste].name for taste in genre),
+    )
+
+
+def _histories(law: Law, rng: np.random.Generator) -> tuple[Ragged, Float[np.ndarray, "users items"]]:
+    """Everyone's items, and the distribution that everyone's last item was drawn from."""
+    count, width = law.base.shape
+    lengths = rng.integers(SHORTEST, LONGEST + 1, (count,))
+    taken = np.zeros((count, LONGEST), dtype=np.int64)
+    seen = np.zeros((count, width))
+    final = np.zeros((count, width))
+    for step in range(LONGEST):
+        going = np.flatnonzero(lengths > step)
+        chance = law.next_item(going, taken[going, step - 1], seen[going]) if step else law.base
+        # Inverse transform sampling, all users at once; the minimum guards the last item against rounding.
+        edges = chance.cumsum(axis=1)
+        point = rng.random(len(going)) * edges[:, -1]
+        taken[going, step] = np.minimum((edges <= point[:, None]).sum(axis=1), width - 1)
+        seen[going, taken[going, step]] = 1
+        ending = lengths[going] == step + 1
+        final[going[ending]] = chance[ending]
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    return Ragged(offsets, taken[np.arange(LONGEST) < lengths[:, None]]), final
+
+
+def _attributes(taste: Float[np.ndarray, "users tastes"], rng: np.random.Generator) -> dict[str, tuple[str, ...]]:
+    """Gender and age group, drawn from a logit that is linear in the mixture of tastes."""
+    count, tastes = taste.shape
+    # Signs alternate and ages go up with the taste, so that no seed makes an attribute independent of taste.
+    lean = taste @ np.where(np.arange(tastes) % 2, 1.0, -1.0)
+    woman = 1 / (1 + np.exp(-3 * (lean - lean.mean())))
+    age = taste @ np.linspace(-1, 1, tastes) + rng.normal(0, 0.5, count)
+    return {
+        "gender": tuple("F" if draw else "M" for draw in rng.random(count) < woman),
+        "age_group": tuple(AGES[group] for group in np.digitize(age, [-0.35, 0.35])),
+    }

@@ -1,0 +1,148 @@
+"""What is written down at the end: the findings document and the evidence behind it, as DESIGN's contract has them."""
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pplr_audit import __version__
+from pplr_audit.channels import Channel
+from pplr_audit.data.prepare import PrivateData
+from pplr_audit.models.recommender import Recommender
+from pplr_audit.plan import Plan
+from pplr_audit.pplr.rounds import RoundLog
+from pplr_audit.scenario import Scenario
+from pplr_audit.views import channels_of
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "scikit-learn", "numpy", "scipy", "safetensors")
+
+
+def findings_document(
+    scenario: Scenario,
+    private: PrivateData,
+    model: Recommender,
+    plan: Plan,
+    victims: int,
+    cells: Iterable[Mapping[str, Any]],
+    utility: Sequence[Mapping[str, Any]],
+    costs: Sequence[Mapping[str, Any]],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """``findings.json``."""
+    findings = [row for cell in cells for row in cell["findings"]]
+    data, population = private.dataset, private.population
+    clients = [
+        {
+            "name": name,
+            "users": int((population.client_of == at).sum()),
+            "members": int(((population.client_of == at) & (population.member == 1)).sum()),
+            "non_members": int(((population.client_of == at) & (population.member == 0)).sum()),
+            "samples": len(private.samples[name]) if name in private.samples else 0,
+        }
+        for at, name in enumerate(population.clients)
+    ]
+    dropped = [model.prompts.items_dropped_share(s.history) * len(s.history.values) for s in private.samples.values()]
+    run = {
+        "name": scenario.name,
+        "seed": scenario.seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "backbone": Path(model.backbone).name,
+        "backbone_digest": model.digest,
+        "recommender": scenario.model.recommender,
+        "strategy": scenario.training.strategy,
+        "rounds": scenario.training.rounds,
+        "layers": model.layers,
+        "hidden": int(model.whole.model.config.hidden_size),
+        "cut": {"front": model.parts.front, "back": model.parts.back},
+        "clients": clients,
+        "data": {
+            "name": data.name, "users": len(data.users), "items": len(data.catalogue),
+            "interactions": len(data.items.values), "digest": data.digest, "notes": dict(data.notes),
+        },
+        "prompt": {
+            "max_tokens": scenario.model.max_tokens,
+            "titles_cut_share": model.prompts.titles_cut_share,
+            "items_dropped_share": sum(dropped) / sum(len(s.history.values) for s in private.samples.values()),
+        },
+        "audit": {
+            "victims": victims, "candidates": len(private.candidates()), "audited": int(population.audited.sum()),
+            "rounds": list(plan.rounds), "knowledge": scenario.audit.knowledge, "history": scenario.data.history,
+        },
+        "libraries": libraries(),
+        "hardware": hardware(),
+        "seconds": dict(seconds),
+        "not_measured": not_measured(scenario, plan),
+    }  # fmt: skip
+    return {
+        "schema": "pplr-audit/findings/1", "run": run, "findings": findings, "utility": list(utility),
+        "costs": list(costs),
+    }  # fmt: skip
+
+
+def evidence_document(
+    logs: Sequence[RoundLog], cells: Iterable[Mapping[str, Any]], examples: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """``evidence.json``: what the pictures and the side-by-side histories are drawn from."""
+    curves = [curve for cell in cells for curve in cell["roc"]]
+    training = [
+        {"round": log.round, "client": client, "loss": loss} for log in logs for client, loss in log.losses.items()
+    ]
+    balance = [
+        {
+            "round": log.round,
+            "clients": list(log.losses),
+            "weights": log.mixing.speed.tolist(),
+            "similarity": log.mixing.similarity.tolist(),
+            "status": log.mixing.status.tolist(),
+        }
+        for log in logs
+        if log.mixing.speed is not None and log.mixing.similarity is not None and log.mixing.status is not None
+    ]
+    return {
+        "schema": "pplr-audit/evidence/1", "examples": list(examples), "roc": curves, "training": training,
+        "balance": balance,
+    }  # fmt: skip
+
+
+def libraries() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def hardware() -> dict[str, Any]:
+    """The machine that a run ran on."""
+    return {
+        "cpu": _cpu(), "cores": psutil.cpu_count() or 1, "memory_bytes": psutil.virtual_memory().total,
+        "platform": platform.platform(),
+    }  # fmt: skip
+
+
+def not_measured(scenario: Scenario, plan: Plan) -> list[str]:
+    """What this audit says nothing about, in words for the report."""
+    read = {cell.channel for cell in plan.cells}
+    seen = {channel for adversary in scenario.audit.adversaries for channel in channels_of(adversary)}
+    unread = sorted((str(c) for c in seen - read), key=[str(c) for c in Channel].index)
+    said = []
+    if unread:
+        said.append(f"Channels that the adversaries see and no attack of this run reads: {', '.join(unread)}.")
+    said += [
+        "Active adversaries, who also choose what they send, and clients who collude.",
+        "Other training runs: every interval is conditional on this one (one seed).",
+        "Attacks that are not in the list of findings: a low figure bounds the tested attacks, not what is possible.",
+    ]
+    return said
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

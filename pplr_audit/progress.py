@@ -1,0 +1,87 @@
+"""How a long run says where it is: bars on a terminal, silence otherwise."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from pplr_audit.terminal import visible
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+
+class Advance(Protocol):
+    """Say that ``n`` more steps of a phase are done, and in a few words what comes next."""
+
+    def __call__(self, n: int = 1, note: str = "") -> None: ...
+
+
+class Progress(Protocol):
+    """Where phases are announced."""
+
+    def phase(self, name: str, total: int | None = None) -> AbstractContextManager[Advance]:
+        """Begin a phase of ``total`` steps (None: unknown), inside of another one or after it."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        yield _nothing
+
+
+class Bars:
+    """A bar for each phase that is under way, on a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bars: RichProgress | None = None
+        self._depth = 0
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        if self._bars is None:
+            self._bars = _rich_bars(self._stream)
+        bars = self._bars
+        if self._depth == 0:
+            bars.start()
+        self._depth += 1
+        task = bars.add_task(visible(name), total=total, note="")
+
+        def advance(n: int = 1, note: str = "") -> None:
+            bars.update(task, advance=n, note=visible(note))
+
+        try:
+            yield advance
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                bars.stop()
+            else:
+                bars.remove_task(task)
+
+
+def to(stream: TextIO) -> Progress:
+    """Bars if ``stream`` is a terminal that can draw them, else silence."""
+    return Bars(stream) if stream.isatty() and os.environ.get("TERM") != "dumb" else Silent()
+
+
+def _nothing(n: int = 1, note: str = "") -> None:
+    pass
+
+
+def _rich_bars(stream: TextIO) -> "RichProgress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    return Progress(*columns, console=Console(file=stream))

@@ -1,0 +1,14 @@
+"""One line that says which run this is."""
+
+from pplr_audit.report.document import Document
+from pplr_audit.report.vocabulary import cut_words
+
+
+def identity(run: Document) -> str:
+    """Data, model, training, cut and seed of a run."""
+    clients = len(run["clients"])
+    return (
+        f"{run['data']['name']}, {run['data']['users']:,} users at {clients} clients; {run['backbone']} with "
+        f"{run['recommender']} ({run['layers']} blocks), {run['strategy']} for {run['rounds']} rounds, cut "
+        f"{cut_words(run['cut'])}; seed {run['seed']}, {run['created'].replace('T', ' ')}."
+    )

@@ -1,0 +1,61 @@
+"""What the cut that ran costs a client, and what the recommendations are worth beside their references."""
+
+from pplr_audit.report.content import listed
+from pplr_audit.report.document import Document
+from pplr_audit.report.quantities import interval, number, percent, size
+from pplr_audit.report.vocabulary import REFERENCES, cut_words, metric_words
+
+
+def cost_at_front(findings: Document, front: int) -> Document | None:
+    """The costs with ``front`` blocks in front and, behind, what ran, or less where else no trunk would remain.
+
+    Activations cross only while there is a trunk, so a leak at k must not be priced at a cut that has none.
+    """
+    run = findings["run"]
+    back = max(0, min(run["cut"]["back"], run["layers"] - 1 - front))
+    return next((row for row in findings["costs"] if row["cut"] == {"front": front, "back": back}), None)
+
+
+def headline_utility(findings: Document) -> tuple[str, list[Document]]:
+    """The metric to speak of first, and its rows over all clients."""
+    rows = [row for row in findings["utility"] if row["client"] == "all"]
+    metrics = [row["metric"] for row in rows]
+    metric = "recall@10" if "recall@10" in metrics else metrics[0] if metrics else ""
+    return metric, [row for row in rows if row["metric"] == metric]
+
+
+def wire_sentence(findings: Document) -> str:
+    """Share, memory and traffic of the cut that ran."""
+    run = findings["run"]
+    cost = next((row for row in findings["costs"] if row["cut"] == run["cut"]), None)
+    if cost is None:
+        return "The costs of the cut that ran were not computed."
+    return (
+        f"The cut that ran ({cut_words(run['cut'])}, of {run['layers']} blocks) puts {percent(cost['client_share'])} "
+        f"of the parameters ({size(cost['client_bytes'])}) on each client and sends "
+        f"{size(cost['wire_bytes_per_round'])} over the wire a round."
+    )
+
+
+def utility_sentence(findings: Document) -> str:
+    """The strategy that ran beside the references, in words that respect the intervals."""
+    metric, rows = headline_utility(findings)
+    own = next((row for row in rows if row["strategy"] == findings["run"]["strategy"]), None)
+    if own is None:
+        return "Utility was not measured."
+    text = f"Recommendations reach {metric_words(metric)} {_amount(own)}"
+    others = [row for row in rows if row["strategy"] in REFERENCES]
+    if not others:
+        return f"{text}; no reference was measured beside it."
+    compared = [f"{_relation(own, other)} {REFERENCES[other['strategy']]} {_amount(other)}" for other in others]
+    return f"{text}: {listed(compared)}."
+
+
+def _amount(row: Document) -> str:
+    return f"{number(row['metric'], row['value'])} {interval(row['metric'], row['ci'])}"
+
+
+def _relation(own: Document, other: Document) -> str:
+    if own["ci"][0] > other["ci"][1]:
+        return "above"
+    return "below" if own["ci"][1] < other["ci"][0] else "not distinguishable from"

@@ -1,0 +1,29 @@
+"""The sections of the report, in reading order. A section that has nothing to show says so instead of vanishing."""
+
+from pplr_audit.report.content import Section
+from pplr_audit.report.document import Document
+from pplr_audit.report.sections.appendix import every_finding
+from pplr_audit.report.sections.costs import costs
+from pplr_audit.report.sections.histories import histories
+from pplr_audit.report.sections.leakage import leakage
+from pplr_audit.report.sections.membership import membership
+from pplr_audit.report.sections.method import method, reproduce
+from pplr_audit.report.sections.threat import threat
+from pplr_audit.report.sections.training import training
+from pplr_audit.report.sections.utility import utility
+
+
+def sections(findings: Document, evidence: Document) -> tuple[Section, ...]:
+    """Everything under the answer."""
+    return (
+        threat(findings),
+        leakage(findings),
+        histories(evidence),
+        membership(findings, evidence),
+        utility(findings),
+        costs(findings),
+        training(findings, evidence),
+        method(findings),
+        every_finding(findings),
+        reproduce(findings),
+    )

@@ -1,0 +1,62 @@
+"""Every finding, as the document has it."""
+
+import json
+from collections.abc import Sequence
+
+from pplr_audit.report.cells import Finding, above_baseline, is_measured, reason
+from pplr_audit.report.content import Cell, Fold, Section, Table, Text
+from pplr_audit.report.document import Document
+from pplr_audit.report.quantities import MISSING, duration, interval, number
+from pplr_audit.report.vocabulary import STATUS, cut_words
+
+
+def every_finding(findings: Document) -> Section:
+    """The whole list, closed until asked for."""
+    rows = findings["findings"]
+    title = "Every finding"
+    if not rows:
+        return Section("findings", title, (Text("This audit has no findings."),))
+    return Section("findings", title, (Fold(f"All {len(rows):,} rows", (_table(rows),)),))
+
+
+def _table(rows: Sequence[Finding]) -> Table:
+    """One row for each finding; what is the same in all of them is said once, so that the rest fits on a page."""
+    records = [_record(row) for row in rows]
+    told_once = {
+        name: cell.text
+        for name, cell in records[0].items()
+        if name not in ("attack", "metric", "value") and len(rows) > 1 and len({record[name] for record in records}) == 1
+    }
+    columns = tuple(name for name in records[0] if name not in told_once)
+    same = ", ".join(f"{name} {text}" for name, text in told_once.items() if text)
+    caption = "Every finding of the audit" + (f". The same in every row: {same}." if same else "")
+    return Table(caption, columns, tuple(tuple(record[name] for name in columns) for record in records))
+
+
+def _record(row: Finding) -> dict[str, Cell]:
+    metric, measured = row["metric"], is_measured(row)
+    return {
+        "attack": Cell(row["attack"]),
+        "secret": Cell(row["secret"]),
+        "metric": Cell(metric),
+        "cut": Cell(cut_words(row["cut"])),
+        "channel": Cell(row["channel"]),
+        "value": Cell(number(metric, row["value"]), mark="near" if measured and not above_baseline(row) else "number"),
+        "95% interval": Cell(interval(metric, row["ci"]), mark="number"),
+        "baseline": Cell(number(metric, row["baseline"]), mark="number"),
+        "n": Cell(f"{row['n']:,}", mark="number"),
+        "status": Cell(STATUS[row["status"]], reason(row), mark="" if measured else "status"),
+        "defense": Cell(row["defense"]),
+        "adversary": Cell(row["adversary"]),
+        "knowledge": Cell(row["knowledge"]),
+        "round": Cell(MISSING if row["round"] is None else str(row["round"])),
+        "client": Cell(row["client"]),
+        "adaptive": Cell("yes" if row["adaptive"] else "no"),
+        "time": Cell(duration(row["seconds"]), mark="number"),
+        "detail": Cell(_detail(row)),
+    }
+
+
+def _detail(row: Finding) -> str:
+    rest = {key: value for key, value in row["detail"].items() if key != "reason"}
+    return json.dumps(rest, ensure_ascii=False, sort_keys=True)[:200] if rest else ""

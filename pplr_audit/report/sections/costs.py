@@ -1,0 +1,91 @@
+"""What each cut costs a client, computed from the model's shape, beside what was measured on the cut that ran."""
+
+from pplr_audit.report.cells import first_defense, headline, overall, strongest_by_front
+from pplr_audit.report.charts.chart import Chart
+from pplr_audit.report.charts.costs import bought_chart, wire_chart
+from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, labels, numbers
+from pplr_audit.report.document import Document
+from pplr_audit.report.price import cost_at_front
+from pplr_audit.report.quantities import count, duration, percent, size
+
+FIELDS = {
+    "client_parameters": ("parameters on the client", count),
+    "client_share": ("share", percent),
+    "client_bytes": ("memory for them", size),
+    "client_flops_per_token": ("FLOP a token", count),
+    "training_flops_per_token": ("FLOP a token, training", count),
+    "wire_bytes_per_sample": ("wire a sample", size),
+    "wire_bytes_per_round": ("wire a round", size),
+    "serving_wire_bytes_per_request": ("wire a request, serving", size),
+    "seconds_per_round": ("time a round", duration),
+}
+
+
+def costs(findings: Document) -> Section:
+    """The picture, the cuts with the back that ran, and all others folded."""
+    rows, ran = findings["costs"], findings["run"]["cut"]
+    if not rows:
+        return Section("costs", "What each cut costs", (Text("No costs were computed in this audit."),))
+    lead = (
+        f"Computed from the model's shape for every cut; the cut that ran (k={ran['front']}, m={ran['back']}) also "
+        "shows what was measured. While a trunk remains, activations cross at every step whatever the depth; with "
+        "no trunk only updates cross. Bytes are payload, without framing or compression."
+    )
+    same_back = [row for row in rows if row["cut"]["back"] == ran["back"]]
+    others = [row for row in rows if row["cut"]["back"] != ran["back"]]
+    blocks: list[Block] = [Text(lead), Figure("", (*_bought(findings), wire_chart(rows, ran)))]
+    if same_back:
+        blocks.append(_table(f"Costs with m={ran['back']} at the back, as it ran", same_back, findings["run"]))
+    if others:
+        blocks.append(
+            Fold(f"Other cuts ({len(others)})", (_table("Costs of the other cuts, computed", others, findings["run"]),))
+        )
+    return Section("costs", "What each cut costs", tuple(blocks))
+
+
+def _bought(findings: Document) -> tuple[Chart, ...]:
+    """What depth buys against the reading of histories, where that was measured at two cuts or more."""
+    rows = overall(findings["findings"])
+    defense = first_defense(rows)
+    rows = [row for row in rows if row["secret"] == "history" and row["defense"] == defense]
+    metric = headline(rows, "history")
+    best = strongest_by_front([row for row in rows if row["metric"] == metric])
+    points = [(cost, row) for k, row in best.items() if (cost := cost_at_front(findings, k)) is not None]
+    return (bought_chart(metric, points, findings["run"]["cut"]),) if metric and len(points) > 1 else ()
+
+
+def _table(caption: str, rows: list[Document], run: Document) -> Table:
+    fields = [name for name in FIELDS if any(name in row for row in rows)]
+    body: list[tuple[Cell, ...]] = []
+    layers = run["layers"]
+    for row in rows:
+        source = "computed" if _has_trunk(row, layers) else "computed, no trunk"
+        body.append(
+            (
+                *labels(f"{row['cut']['front']}", f"{row['cut']['back']}", source),
+                *numbers(*(FIELDS[name][1](row.get(name)) for name in fields)),
+            )
+        )
+        measured = row.get("measured")
+        if measured:
+            body.append(
+                (
+                    *labels(f"{row['cut']['front']}", f"{row['cut']['back']}", "measured"),
+                    *(_measured(name, measured, row) for name in fields),
+                )
+            )
+    return Table(caption, ("k", "m", "source", *(FIELDS[name][0] for name in fields)), tuple(body), headers=3)
+
+
+def _has_trunk(row: Document, layers: int) -> bool:
+    return bool(row["cut"]["front"] + row["cut"]["back"] < layers)
+
+
+def _measured(name: str, measured: Document, computed: Document) -> Cell:
+    """A measured value, with its distance from the computed one where there is one."""
+    value, expected = measured.get(name), computed.get(name)
+    if value is None:
+        return Cell("–", mark="number")
+    off = f"{value / expected - 1:+.1%} vs computed" if expected and value != expected else ""
+    note = "as computed" if expected is not None and value == expected else off
+    return Cell(FIELDS[name][1](value), note, mark="strong")

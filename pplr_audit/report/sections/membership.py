@@ -1,0 +1,68 @@
+"""Who can be told to have been trained on: curves, and the rates that the audit can resolve."""
+
+from pplr_audit.report.cells import Series, depths, metrics_in_order, overall, series, value_cell
+from pplr_audit.report.charts.membership import against_baseline_chart
+from pplr_audit.report.charts.roc import roc_chart
+from pplr_audit.report.content import Block, Cell, Figure, Section, Table, Text, labels
+from pplr_audit.report.document import Document
+from pplr_audit.report.vocabulary import cut_words, metric_words
+
+LEAD = (
+    "Membership was decided by a fair coin for each user before training. A curve on the diagonal is a coin. "
+    "False-alarm rates that the number of non-members cannot resolve are left without a value. A rate over "
+    "all users is not a bound of differential privacy."
+)
+
+
+def membership(findings: Document, evidence: Document) -> Section:
+    """The ROC picture and the table of AUC and true-positive rates."""
+    rows = [row for row in overall(findings["findings"]) if row["secret"] == "membership"]
+    curves = [curve for curve in evidence["roc"] if curve["client"] == "all"] or list(evidence["roc"])
+    if not rows and not curves:
+        return Section("membership", "Who can be recognized", (Text("No membership attack was part of this audit."),))
+    blocks: list[Block] = [Text(LEAD)]
+    metrics = metrics_in_order(rows, "membership")
+    lines = series(rows)
+    charts = [roc_chart([(_label(curve), curve) for curve in curves])] if curves else []
+    first_metric = [(f"{s.label} · {_place(row)}", row) for s in lines for row in s.rows if row["metric"] == metrics[0]]
+    charts += [against_baseline_chart(metrics[0], first_metric)] if first_metric else []
+    blocks.append(Figure("", tuple(charts)))
+    table = []
+    for s in lines:
+        for depth in _depths(s):
+            first = next((row for row in s.rows if depth is None or row["cut"]), s.rows[0])
+            at = first["cut"] if depth is None else {**first["cut"], _side(first): depth}
+            table.append(
+                (*labels(s.label, first["channel"], cut_words(at)), *(value_cell(s.at(depth, m)) for m in metrics))
+            )
+    if table:
+        said = "; ".join(f"{m} is {metric_words(m)}" for m in metrics)
+        caption = f"Membership, value with 95% interval and baseline. {said}."
+        blocks.append(Table(caption, ("attack", "channel", "cut", *metrics), tuple(table), headers=2))
+    else:
+        blocks.append(_curves_only(curves))
+    return Section("membership", "Who can be recognized", tuple(blocks))
+
+
+def _depths(s: Series) -> list[int | None]:
+    return [*depths(s.rows)] or [None]
+
+
+def _place(row: Document) -> str:
+    return f"{row['channel']}, {cut_words(row['cut'])}" if row["cut"] else str(row["channel"])
+
+
+def _side(row: Document) -> str:
+    return "front" if row["cut"]["front"] is not None else "back"
+
+
+def _label(curve: Document) -> str:
+    parts = [curve["attack"], curve["metric_mode"], cut_words(curve["cut"]) if curve["cut"] else ""]
+    return " · ".join(part for part in parts if part)
+
+
+def _curves_only(curves: list[Document]) -> Table:
+    rows = tuple(
+        (Cell(_label(curve)), Cell(f"{curve['auc']:.3f}", "no interval was given", mark="number")) for curve in curves
+    )
+    return Table("Area under each curve", ("curve", "auc"), rows)

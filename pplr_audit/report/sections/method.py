@@ -1,0 +1,89 @@
+"""How it was measured, what was not, and everything needed to do it again."""
+
+from collections import Counter
+
+from pplr_audit.report.content import Block, Cell, Facts, Fold, Items, Section, Table, Text, labels, numbers
+from pplr_audit.report.document import Document
+from pplr_audit.report.quantities import count, duration, percent, size
+from pplr_audit.report.vocabulary import KNOWLEDGE, STATUS
+
+HOW = (
+    "One training run is recorded and replayed for every cut; what crosses a cut is what a live link carries.",
+    "An attack sees the channels of its adversary and what that adversary knows. Its guess is sealed before the truth "
+    "is opened to score it.",
+    "The baseline is what the same attack scores on a control where there is nothing to find, or what the template and "
+    "popularity alone give, whichever is more.",
+    "Intervals are 95%, by resampling users; they are conditional on one training run. A value whose interval reaches "
+    "down to its baseline is called not distinguishable from it.",
+    "Reconstruction is scored on title tokens and items, never on the public template.",
+    "Several attacks and cuts are compared without correction: the strongest of many is a little too strong by chance.",
+)
+
+
+def method(findings: Document) -> Section:
+    """The protocol in a few statements, the sizes, the states of all cells, and what was not measured."""
+    run = findings["run"]
+    audit, prompt = run["audit"], run["prompt"]
+    facts = (
+        ("users attacked", f"{audit['victims']:,}"),
+        ("rounds audited", ", ".join(map(str, audit["rounds"])) or "none"),
+        ("knowledge", KNOWLEDGE.get(audit["knowledge"], audit["knowledge"])),
+        (
+            "prompt",
+            f"up to {prompt['max_tokens']} tokens; {percent(prompt['titles_cut_share'])} of the titles cut, "
+            f"{percent(prompt['items_dropped_share'])} of the history items dropped to fit",
+        ),
+        ("findings", _states(findings["findings"])),
+    )
+    not_measured = run["not_measured"]
+    blocks: list[Block] = [Items(HOW), Facts(facts)]
+    blocks += (
+        [Text("Not measured:"), Items(tuple(not_measured))]
+        if not_measured
+        else [Text("The run lists nothing as left unmeasured beyond the channels marked so above.")]
+    )
+    blocks.append(_clients(run))
+    return Section("method", "How it was measured, and what was not", tuple(blocks))
+
+
+def _states(rows: list[Document]) -> str:
+    counts = Counter(row["status"] for row in rows)
+    return ", ".join(f"{counts[status]} {words}" for status, words in STATUS.items() if counts[status]) or "none"
+
+
+def _clients(run: Document) -> Block:
+    fields = ("users", "members", "non_members", "samples")
+    rows = tuple((Cell(client["name"]), *numbers(*(f"{client[f]:,}" for f in fields))) for client in run["clients"])
+    table = Table("Clients", ("client", "users", "members", "non-members", "training samples"), rows)
+    return table if len(rows) <= 12 else Fold(f"Clients ({len(rows)})", (table,))
+
+
+def reproduce(findings: Document) -> Section:
+    """Versions, seed, data digest, hardware, wall times."""
+    run = findings["run"]
+    data, hardware = run["data"], run["hardware"]
+    facts = (
+        ("pplr-audit", run["version"]),
+        ("seed", str(run["seed"])),
+        ("created", run["created"]),
+        (
+            "data",
+            f"{data['name']}: {data['users']:,} users, {data['items']:,} items, {data['interactions']:,} interactions",
+        ),
+        ("data digest", data["digest"]),
+        ("model", f"{run['backbone']} with {run['recommender']}: {run['layers']} blocks, hidden size {run['hidden']}"),
+        ("training", f"{run['strategy']}, {run['rounds']} rounds"),
+        (
+            "hardware",
+            f"{hardware['cpu']}, {hardware['cores']} cores, {size(hardware['memory_bytes'])}, {hardware['platform']}",
+        ),
+        ("findings", f"{count(len(findings['findings']))} rows, schema {findings['schema']}"),
+    )
+    times = tuple((Cell(phase), *numbers(duration(seconds))) for phase, seconds in run["seconds"].items())
+    libraries = tuple(labels(name, version) for name, version in sorted(run["libraries"].items()))
+    blocks: list[Block] = [Facts(facts)]
+    if times:
+        blocks.append(Table("Wall time by phase", ("phase", "time"), times))
+    if libraries:
+        blocks.append(Table("Libraries", ("library", "version"), libraries))
+    return Section("reproduce", "To do it again", tuple(blocks))

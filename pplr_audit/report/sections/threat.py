@@ -1,0 +1,71 @@
+"""Who sees what, what they know, and which channels no attack of this audit has read."""
+
+from pplr_audit.report.cells import distinct, is_measured
+from pplr_audit.report.content import Block, Cell, Items, Section, Table, Text, labels, listed
+from pplr_audit.report.document import Document
+from pplr_audit.report.vocabulary import ADVERSARIES, CHANNELS, KNOWLEDGE
+
+OUT_OF_SCOPE = (
+    "Attacks other than those in the tables. A channel that was not attacked is not safe; it is unknown.",
+    "Anything outside the channels: timing, memory, a compromised client, what people paste elsewhere.",
+    "Users and data other than those audited: the intervals are about users like these, in this one training run.",
+)
+
+
+def threat(findings: Document) -> Section:
+    """The adversaries of this audit, and every channel with the attacks that read it."""
+    rows = findings["findings"]
+    blocks: list[Block] = [
+        Text(
+            "Every adversary knows the base weights, the prompt template and the catalogue unless it says less below."
+        ),
+        Table(
+            "Adversaries of this audit",
+            ("adversary", "sees", "knows", "attacks"),
+            tuple(
+                labels(
+                    name,
+                    ADVERSARIES.get(name, "not described"),
+                    _knowledge(rows, name),
+                    _attacks(rows, "adversary", name),
+                )
+                for name in distinct(rows, "adversary")
+            ),
+        ),
+        _channels(findings),
+        Text("Out of scope:"),
+        Items(OUT_OF_SCOPE),
+    ]
+    return Section("threat", "Threat model: who sees what", tuple(blocks))
+
+
+def _knowledge(rows: list[Document], adversary: str) -> str:
+    known = [str(name) for name in distinct([row for row in rows if row["adversary"] == adversary], "knowledge")]
+    return "; ".join(f"{name}: {KNOWLEDGE[name]}" if name in KNOWLEDGE else name for name in known)
+
+
+def _attacks(rows: list[Document], field: str, value: str) -> str:
+    return listed(sorted({str(row["attack"]) for row in rows if row[field] == value}))
+
+
+def _channels(findings: Document) -> Table:
+    rows = findings["findings"]
+    names = [*CHANNELS, *(name for name in distinct(rows, "channel") if name not in CHANNELS)]
+    body = []
+    for name in names:
+        words = CHANNELS.get(name)
+        mine = [row for row in rows if row["channel"] == name]
+        if any(is_measured(row) for row in mine):
+            tested = Cell(f"attacked by {_attacks(rows, 'channel', name)}")
+        elif mine:
+            tested = Cell("attacks gave no value", _attacks(rows, "channel", name), mark="status")
+        else:
+            tested = Cell("not attacked in this audit", mark="status")
+        body.append(
+            (Cell(name), Cell(words.direction if words else "?"), Cell(words.content if words else "?"), tested)
+        )
+    return Table(
+        "What crosses, and whether an attack of this audit read it",
+        ("channel", "direction", "content", "tested"),
+        tuple(body),
+    )

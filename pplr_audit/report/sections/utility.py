@@ -1,0 +1,57 @@
+"""How good the recommendations are, for everyone and for each client, beside references."""
+
+from pplr_audit.report.cells import distinct
+from pplr_audit.report.charts.utility import strategy_name, utility_chart
+from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, labels
+from pplr_audit.report.document import Document
+from pplr_audit.report.quantities import interval, number
+from pplr_audit.report.vocabulary import metric_words
+
+LEAD = (
+    "Full ranking of the catalogue with the history masked; users resampled for the 95% intervals. References (hollow "
+    "marks): untrained is the base model without its adapter, popularity ranks by how often an item was bought. A "
+    "model that does not beat them has lost its use, and its leakage buys nothing."
+)
+PICTURES = 2
+
+
+def utility(findings: Document) -> Section:
+    """Pictures of the first metrics, the table for all clients, and the single clients folded."""
+    rows = findings["utility"]
+    if not rows:
+        return Section(
+            "utility", "What the recommendations are worth", (Text("Utility was not measured in this audit."),)
+        )
+    metrics = distinct(rows, "metric")
+    clients = sorted(distinct(rows, "client"), key=lambda name: name != "all")
+    strategies = list(dict.fromkeys(strategy_name(row) for row in rows))
+    charts = tuple(utility_chart(metric, rows, strategies, clients) for metric in metrics[:PICTURES])
+    blocks: list[Block] = [Text(LEAD), Figure("Utility for each client and strategy, 95% intervals", charts)]
+    first = _table(rows, metrics, strategies, clients[:1], "all users" if clients[0] == "all" else clients[0])
+    blocks.append(first)
+    if clients[1:]:
+        blocks.append(
+            Fold(f"Each client ({len(clients) - 1})", (_table(rows, metrics, strategies, clients[1:], "clients"),))
+        )
+    return Section("utility", "What the recommendations are worth", tuple(blocks))
+
+
+def _table(rows: list[Document], metrics: list[str], strategies: list[str], clients: list[str], who: str) -> Table:
+    at = {(row["client"], strategy_name(row), row["metric"]): row for row in rows}
+    body = []
+    for client in clients:
+        for strategy in strategies:
+            found = [at.get((client, strategy, metric)) for metric in metrics]
+            if any(found):
+                sizes = sorted({row["n"] for row in found if row})
+                body.append(
+                    (*labels(client, strategy), *(_cell(row) for row in found), Cell(f"{sizes[-1]:,}", mark="number"))
+                )
+    columns = ("client", "strategy", *(metric_words(m) for m in metrics), "n")
+    return Table(f"Utility, {who}, with 95% intervals", columns, tuple(body), headers=2)
+
+
+def _cell(row: Document | None) -> Cell:
+    if row is None:
+        return Cell("not measured", mark="status")
+    return Cell(number(row["metric"], row["value"]), interval(row["metric"], row["ci"]), mark="value")

@@ -1,0 +1,144 @@
+"""The words of the report: what a channel carries, who an adversary is, what a metric counts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ChannelWords:
+    """One channel: who sends it to whom, and what is in it."""
+
+    direction: str
+    content: str
+
+
+CHANNELS = {
+    "front_activations": ChannelWords(
+        "client → server", "hidden states after the front blocks, for every training token"
+    ),
+    "trunk_activations": ChannelWords("server → client", "hidden states after the server's blocks"),
+    "back_gradients": ChannelWords("client → server", "gradient of the loss at the return cut"),
+    "trunk_gradients": ChannelWords("server → client", "gradient of the loss at the front cut"),
+    "metadata": ChannelWords("client → server", "masks, lengths, sample counts"),
+    "trunk_update": ChannelWords("inside the server", "gradients and weights of the trunk adapter, per client"),
+    "client_update": ChannelWords("client → server", "change of the client's adapter over one round"),
+    "status": ChannelWords("client → server", "training loss and stopping metric"),
+    "aggregate": ChannelWords("server → all", "the sum of client updates, as secure aggregation would reveal it"),
+    "personal_model": ChannelWords("server → client", "the balanced adapter sent back to one client"),
+    "model_output": ChannelWords("model → anyone", "scores or text for a query to a trained personal model"),
+    "inference_activations": ChannelWords(
+        "both ways", "hidden states when the trained model serves a user: prompt, no label"
+    ),
+    "inference_output": ChannelWords("both ways", "what the served model returns across the cut"),
+}
+
+ADVERSARIES = {
+    "server": "runs the trunk and balances the clients: sees everything that reaches the server",
+    "trunk_host": "runs the trunk: sees activations, gradients, metadata and the trunk's own updates",
+    "aggregator": "balances the clients: sees client updates and status, no activations",
+    "peer": "another client: its own data and models, and what the server sends it",
+    "outsider": "queries a trained model and sees its output",
+    "malicious_server": "the server, and also chooses what it sends",
+}
+
+KNOWLEDGE = {
+    "front": "the client's front blocks as they were at the start of the round",
+    "strongest": "the client's front as it was at the start of the round, which PPLR's server has balanced itself",
+    "base": "the public base weights only",
+    "auxiliary": "base weights and data of the same kind from elsewhere",
+}
+
+SECRETS = {
+    "history": "what a user did before",
+    "label": "the next item, the training target",
+    "membership": "whether a user was trained on",
+    "attribute": "a personal attribute",
+}
+
+STATUS = {
+    "ok": "measured",
+    "not_applicable": "not applicable",
+    "failed": "failed",
+    "budget_exhausted": "budget exhausted",
+    "skipped": "skipped",
+}
+
+_METRICS = {
+    "token_accuracy": "title tokens recovered",
+    "exact_history": "whole histories, in order",
+    "auc": "area under the ROC curve",
+    "epsilon_lower": "measured lower bound of epsilon",
+    "rouge1": "single words recovered (ROUGE-1)",
+    "rouge2": "word pairs recovered (ROUGE-2)",
+    "rougeL": "longest common word sequence (ROUGE-L)",
+}
+
+REFERENCES = {"untrained": "the untrained model", "popularity": "popularity"}
+"""Utility rows that are not a training: what a strategy must beat to be of use."""
+
+HEADLINE = {
+    "history": ("item_hit@1", "token_accuracy", "exact_history"),
+    "label": ("label_hit@1", "label_hit@10", "token_accuracy"),
+    "membership": ("auc", "tpr@0.1", "tpr@0.01"),
+    "attribute": ("auc", "accuracy"),
+}
+"""For each secret the metrics a reader asks about first, in this order."""
+
+
+def metric_words(metric: str) -> str:
+    """What a metric counts.
+
+    >>> metric_words("item_hit@5"), metric_words("tpr@0.01"), metric_words("something_new")
+    ('true item among the best 5', 'members found at 1% false alarms', 'something_new')
+    """
+    family, _, at = metric.partition("@")
+    if family in ("item_hit", "label_hit") and at:
+        what = "true item" if family == "item_hit" else "true next item"
+        return f"{what} named first" if at == "1" else f"{what} among the best {at}"
+    if family == "tpr" and at:
+        return f"members found at {100 * float(at):.3g}% false alarms"
+    if family in ("recall", "ndcg"):
+        return {"recall": "Recall", "ndcg": "NDCG"}[family] + f"@{at}"
+    return _METRICS.get(metric, metric)
+
+
+def metric_claim(metric: str, amount: str) -> str:
+    """What somebody who scores ``amount`` in a metric does, as a verb phrase.
+
+    >>> metric_claim("item_hit@1", "93%"), metric_claim("something_new", "0.4")
+    ("names 93% of a history's items at the first guess", 'reaches something_new 0.4')
+    """
+    family, _, at = metric.partition("@")
+    if family in ("item_hit", "label_hit") and at:
+        what = "of a history's items" if family == "item_hit" else "of the next items"
+        return (
+            f"names {amount} {what} at the first guess"
+            if at == "1"
+            else f"has {amount} {what} among its best {at} guesses"
+        )
+    if family == "tpr" and at:
+        return f"finds {amount} of the members at {100 * float(at):.3g}% false alarms"
+    claims = {
+        "token_accuracy": f"recovers {amount} of the title tokens",
+        "exact_history": f"recovers {amount} of the histories whole and in order",
+        "auc": f"reaches an area under the ROC curve of {amount}",
+    }
+    return claims.get(family, f"reaches {metric_words(metric)} {amount}")
+
+
+def cut_words(cut: Mapping[str, Any] | None) -> str:
+    """A cut as k (blocks in front) and m (blocks behind); a side that does not matter is left out.
+
+    >>> cut_words({"front": 2, "back": None}), cut_words({"front": 2, "back": 1}), cut_words(None)
+    ('k=2', 'k=2, m=1', 'any cut')
+    """
+    if cut is None:
+        return "any cut"
+    sides = [f"{letter}={cut[side]}" for letter, side in (("k", "front"), ("m", "back")) if cut[side] is not None]
+    return ", ".join(sides) or "any cut"
+
+
+def channel_words(channel: str) -> ChannelWords:
+    """The words of a channel, also of one this version does not know."""
+    return CHANNELS.get(channel, ChannelWords("?", channel))

@@ -1,0 +1,352 @@
+"""The run directory: every file whole, checked and under one lock, so that a kill at any moment loses nothing.
+
+A file counts once its checksum is in the ledger; one that a kill left without is as if it had never been written.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Self
+
+from pplr_audit.errors import InputError, RunError
+from pplr_audit.runs import ledger as ledgers
+from pplr_audit.runs import tensors as codec
+from pplr_audit.runs.atomic import TEMPORARY, Pending, make_folder, sync_folder, write_all
+from pplr_audit.runs.failpoints import reach
+from pplr_audit.runs.ledger import Entry, Ledger
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pplr_audit.runs.tensors import Array
+
+SCHEMA = "pplr-audit/run/1"
+MANIFEST = "manifest.json"
+SCENARIO = "scenario.yaml"
+EVENTS = "events.jsonl"
+LOCK = ".pplr-audit.lock"
+_OWN = frozenset({ledgers.NAME, EVENTS, LOCK})
+
+
+class Store:
+    """One run's files, by POSIX paths relative to its directory. Use ``Store.open`` or ``Store.load``."""
+
+    def __init__(self, root: Path, ledger: Ledger, lock: int | None) -> None:
+        self.root = root
+        self._ledger = ledger
+        self._lock = lock
+        self._events: int | None = None
+
+    @classmethod
+    def open(cls, root: Path, scenario_text: str, digest: str) -> Self:
+        """Create the run of one scenario, or continue it.
+
+        Raises:
+            InputError: the directory belongs to another scenario, to a later version, to another process that is
+                running, or is no run at all; then nothing in it has been touched.
+            RunError: the directory cannot be written.
+        """
+        _check_free_or_run(root)
+        try:
+            make_folder(root.absolute())
+        except OSError as error:
+            raise InputError(f"{root}: cannot be made: {error.strerror}; choose another with --out DIR") from None
+        lock = _lock(root)
+        try:
+            ledger = Ledger.read(root / ledgers.NAME) if (root / ledgers.NAME).exists() else Ledger.new(root)
+            store = cls(root, ledger, lock)
+            if store.exists(MANIFEST):
+                store._check_scenario(digest)
+            store._begin()
+            if not store.exists(MANIFEST):
+                store.write_text(SCENARIO, scenario_text)
+                store.write_json(MANIFEST, {"schema": SCHEMA, "scenario": digest})
+        except BaseException:
+            os.close(lock)
+            raise
+        return store
+
+    @classmethod
+    def load(cls, root: Path, *, writable: bool = False) -> Self:
+        """Open a run that exists: for reading beside whoever writes it, or alone for writing too.
+
+        Raises:
+            InputError: there is no such directory, it is no run, its ledger or manifest cannot be read, a later
+                version wrote it, or (``writable``) another process is running it.
+        """
+        if not root.is_dir():
+            raise InputError(f"{root}: no such directory; give the directory of a run")
+        for name in (ledgers.NAME, MANIFEST):
+            if not (root / name).is_file():
+                raise InputError(f"{root}: not a run of pplr-audit (it has no {name})")
+        lock = _lock(root) if writable else None
+        try:
+            store = cls(root, Ledger.read(root / ledgers.NAME), lock)
+            store._check_version()
+            if writable:
+                store._begin()
+        except BaseException:
+            if lock is not None:
+                os.close(lock)
+            raise
+        return store
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """``schema``, ``scenario`` (its digest), and what ``update_manifest`` added."""
+        manifest: dict[str, Any] = self.read_json(MANIFEST)
+        return manifest
+
+    def update_manifest(self, **fields: Any) -> None:
+        """Set these top-level fields of the manifest and keep the others."""
+        self.write_json(MANIFEST, {**self.manifest, **fields})
+
+    def exists(self, path: str) -> bool:
+        """Whether ``path`` was written to the end. A file that a kill left unrecorded does not count."""
+        return _clean(path) in self._ledger.entries
+
+    def paths(self, folder: str = "") -> tuple[str, ...]:
+        """All recorded paths below ``folder``, in alphabetical order."""
+        prefix = f"{_clean(folder)}/" if folder else ""
+        return tuple(sorted(name for name in self._ledger.entries if name.startswith(prefix)))
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write the file at once and record its checksum; all of it is on the disk when this returns.
+
+        Raises:
+            InputError: the path leaves the run directory or is one of the store's own.
+            RunError: the disk is full or refuses; what was there before stays whole.
+        """
+        name, file = self._locate(path)
+        entry = Entry.of(data)
+        self._require_lock()
+        with Pending(file, data) as pending:
+            reach("store.data_written")
+            replaces = name in self._ledger.entries
+            if replaces:
+                # Announced first: killed on either side of the rename, the file still matches what is listed.
+                before = self._ledger.settled(name)
+                self._ledger.record(name, Entry(entry.sha256, entry.size, before))
+            pending.rename()
+            reach("store.renamed")
+            if replaces:
+                self._ledger.settle(name)
+            else:
+                self._ledger.record(name, entry)
+        reach("store.recorded")
+
+    def read_bytes(self, path: str) -> bytes:
+        """The bytes that were written. Raises InputError that names a missing, truncated or altered file."""
+        name, file = self._locate(path)
+        if name not in self._ledger.entries:
+            raise InputError(f"{file}: not in this run")
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            raise InputError(f"{file} is missing; {_MEND}") from None
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror}") from None
+        if self._lock is None and not self._ledger.entries[name].matches(data):
+            # Whoever holds the lock may have written since; what is on the disk now is announced in the list.
+            self._ledger = Ledger.read(self._ledger.path)
+        entry = self._ledger.entries.get(name)
+        if entry is None or not entry.matches(data):
+            raise InputError(f"{file} is truncated or altered; {_MEND}")
+        return data
+
+    def write_text(self, path: str, text: str) -> None:
+        """``write_bytes`` of ``text`` in UTF-8."""
+        self.write_bytes(path, text.encode())
+
+    def read_text(self, path: str) -> str:
+        """What ``write_text`` wrote."""
+        return self.read_bytes(path).decode()
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Write ``value`` as indented JSON, keys in their own order. Raises ValueError on NaN and infinity."""
+        self.write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def read_json(self, path: str) -> Any:
+        """What ``write_json`` wrote."""
+        return json.loads(self.read_bytes(path))
+
+    def write_tensors(
+        self, path: str, tensors: "Mapping[str, Array | Tensor]", metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write NumPy arrays or torch tensors, and strings beside them, as one safetensors file."""
+        self.write_bytes(path, codec.pack(tensors, metadata or {}))
+
+    def read_tensors(self, path: str) -> "dict[str, Tensor]":
+        """What ``write_tensors`` wrote, as torch tensors on the CPU."""
+        return codec.unpack(self.read_bytes(path))
+
+    def read_arrays(self, path: str) -> "dict[str, Array]":
+        """What ``write_tensors`` wrote, as NumPy arrays; torch is not imported."""
+        return codec.unpack_arrays(self.read_bytes(path))
+
+    def read_metadata(self, path: str) -> dict[str, str]:
+        """The strings that ``write_tensors`` wrote beside the tensors."""
+        return codec.unpack_metadata(self.read_bytes(path))
+
+    def remove(self, path: str) -> None:
+        """Take the file away, if there is one. Raises RunError where the disk refuses."""
+        name, file = self._locate(path)
+        self._require_lock()
+        if name in self._ledger.entries:
+            self._ledger.record(name, None)
+        reach("store.unlisted")
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"{file}: cannot be removed: {error.strerror}") from error
+
+    def event(self, kind: str, /, **fields: Any) -> None:
+        """Append one line to ``events.jsonl``: the time (UTC), the kind, the fields. Raises RunError (a full disk)."""
+        self._require_lock()
+        if self._events is None:
+            self._events = os.open(self.root / EVENTS, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        size = os.fstat(self._events).st_size
+        try:
+            write_all(self._events, line)
+            os.fsync(self._events)
+        except OSError as error:
+            os.ftruncate(self._events, size)
+            raise RunError(f"{self.root / EVENTS}: cannot be written: {error.strerror}") from error
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events so far, the oldest first; a last line that is still being written is left out.
+
+        Raises InputError that names a line that cannot be read.
+        """
+        try:
+            data = (self.root / EVENTS).read_bytes()
+        except FileNotFoundError:
+            return []
+        events = []
+        for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                raise InputError(f"{self.root / EVENTS}, line {number}: unreadable; remove the line") from None
+        return events
+
+    def close(self) -> None:
+        """Give the lock back. The store is of no use afterwards."""
+        self._ledger.close()
+        if self._events is not None:
+            os.close(self._events)
+        if self._lock is not None:
+            os.close(self._lock)
+        self._events = self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self) -> None:
+        """Sweep what a kill left behind and stand ready to write."""
+        for file in self.root.rglob(f".*{TEMPORARY}"):
+            file.unlink(missing_ok=True)
+        _cut_half_line(self.root / EVENTS)
+        self._ledger.open()
+
+    def _check_version(self) -> None:
+        if not self.exists(MANIFEST):
+            raise InputError(f"{self.root}: a run that was killed as it began; start it again with `pplr-audit run`")
+        schema = self.manifest.get("schema")
+        if schema != SCHEMA:
+            raise InputError(
+                f"{self.root / MANIFEST}: schema {schema!r}, this version of pplr-audit reads {SCHEMA!r}; "
+                "use the version that wrote the run"
+            )
+
+    def _check_scenario(self, digest: str) -> None:
+        self._check_version()
+        theirs = str(self.manifest.get("scenario"))
+        if theirs != digest:
+            raise InputError(
+                f"{self.root}: holds the run of another scenario ({theirs[:8]}, not {digest[:8]}); "
+                "choose another directory with --out DIR, or remove this one"
+            )
+
+    def _locate(self, path: str) -> tuple[str, Path]:
+        name = _clean(path)
+        file = self.root / name
+        if not file.parent.resolve().is_relative_to(self.root.resolve()):
+            raise InputError(f"{path!r}: leads out of the run directory {self.root} by a link")
+        return name, file
+
+    def _require_lock(self) -> None:
+        if self._lock is None:
+            raise RunError(f"{self.root}: opened for reading only")
+
+
+_MEND = "restore it from a copy, or start again in another directory with --out DIR"
+
+
+def _clean(path: str) -> str:
+    """The one spelling of ``path``. Raises InputError if it could leave the directory or is the store's own."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+        raise InputError(f"{path!r}: not a path inside the run directory")
+    name = "/".join(parts)
+    if name in _OWN or name.endswith(TEMPORARY):
+        raise InputError(f"{path!r}: kept by the run directory itself")
+    return name
+
+
+def _check_free_or_run(root: Path) -> None:
+    """Refuse a directory that holds something else, before anything is put into it."""
+    if not root.exists():
+        return
+    if not root.is_dir():
+        raise InputError(f"{root}: not a directory; choose another with --out DIR")
+    try:
+        found = {entry.name for entry in os.scandir(root)}
+    except OSError as error:
+        raise InputError(f"{root}: cannot be read: {error.strerror}; choose another with --out DIR") from None
+    # The lock and the ledger come first into a new run: with nothing more, a kill came right after.
+    others = {name for name in found if name != LOCK and not name.endswith(TEMPORARY)}
+    if others and ledgers.NAME not in others:
+        raise InputError(
+            f"{root}: not empty and not a run of pplr-audit; nothing was touched; choose another with --out DIR"
+        )
+
+
+def _lock(root: Path) -> int:
+    """Take the run for this process until the descriptor is closed. Raises InputError if another one has it."""
+    try:
+        fd = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise InputError(f"{root}: cannot be written: {error.strerror}; choose another with --out DIR") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
+        os.close(fd)
+        raise InputError(f"{root}: another process is running it (id {owner}); wait for it or stop it") from None
+    except OSError as error:
+        os.close(fd)
+        raise InputError(f"{root}: no lock on this file system: {error.strerror}; choose another --out DIR") from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def _cut_half_line(file: Path) -> None:
+    """Cut off what stands after the last line end: it was being written when the process was killed."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        return
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(file, whole)
+        sync_folder(file.parent)

@@ -1,0 +1,165 @@
+"""The threat model as types: who sees what, what they know besides, and how an attack answers.
+
+An attack is handed a `View` and `Knowledge` and nothing else. Rows are numbered without meaning; which user a row
+belongs to, and what is true of it, stands in another object that attacks are never handed.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pplr_audit.channels import Channel
+from pplr_audit.data.prompts import Prompt, Prompts
+
+Secret = Literal["history", "label", "membership", "attribute"]
+
+SEES: Mapping[str, frozenset[Channel]] = {
+    "trunk_host": frozenset(
+        {
+            Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS, Channel.BACK_GRADIENTS, Channel.TRUNK_GRADIENTS,
+            Channel.METADATA, Channel.TRUNK_UPDATE, Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT,
+        }
+    ),
+    "aggregator": frozenset({Channel.CLIENT_UPDATE, Channel.STATUS, Channel.PERSONAL_MODEL}),
+    "outsider": frozenset({Channel.MODEL_OUTPUT}),
+}  # fmt: skip
+"""What each adversary sees by itself."""
+
+
+def channels_of(adversary: str) -> frozenset[Channel]:
+    """Every channel that ``adversary`` sees; ``server`` is trunk host and aggregator in one, as in PPLR."""
+    if adversary == "server":
+        return SEES["trunk_host"] | SEES["aggregator"]
+    return SEES[adversary]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What crossed of one row of one batch, padding taken off by the mask that crossed with it."""
+
+    row: int
+    client: str
+    round: int
+    step: int
+    tensor: Float[Tensor, "length *width"]
+
+
+@dataclass(frozen=True)
+class View:
+    """All that one adversary saw on one channel at one cut under one defence.
+
+    ``front`` and ``back`` are None where the channel does not depend on that side of the cut.
+    """
+
+    adversary: str
+    channel: Channel
+    front: int | None
+    back: int | None
+    defense: str
+    records: tuple[Record, ...]
+
+    def shuffled(self, generator: np.random.Generator) -> "View":
+        """The negative control: what crossed is dealt to other rows of the same client, so there is nothing to find."""
+        dealt = list(self.records)
+        for client in sorted({r.client for r in self.records}):
+            places = [i for i, r in enumerate(self.records) if r.client == client]
+            order = generator.permutation(len(places))
+            if len(places) > 1:  # a cycle over a random order moves every record
+                for place, other in zip(order, np.roll(order, 1), strict=True):
+                    source = self.records[places[other]]
+                    dealt[places[place]] = replace(self.records[places[place]], tensor=source.tensor, step=source.step)
+        return replace(self, records=tuple(dealt))
+
+
+class Model(Protocol):
+    """A model that the adversary can run by itself."""
+
+    def states(
+        self, prompts: Sequence[Prompt], layers: Sequence[int]
+    ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
+        """What enters each of ``layers`` (from 0) for each prompt: its place, and h_l by l."""
+        ...
+
+    def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
+        """log-probability of each token of each prompt's answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What an adversary knows besides its view; everything here is public or was sent to it."""
+
+    level: str
+    """``front``: the start-of-round front of every client, as PPLR's server has it; ``base``: public weights only."""
+    prompts: Prompts
+    """The template and the catalogue's titles as tokens."""
+    embeddings: Float[Tensor, "vocab hidden"]
+    """The input word embeddings of the base model."""
+    base: Model
+    fronts: Mapping[tuple[str, int], Model]
+    """Each client's model as it stood at the start of a round, by (client, round); empty for level ``base``."""
+    layers: tuple[int, ...]
+    """Every cut that this audit asks about, so that one pass can serve them all."""
+    history: int
+    """How many items a prompt holds at most."""
+    queries: Mapping[int, Prompt] = field(default_factory=dict)
+    """For an adversary who asks a model: what it asked, by row."""
+
+    def front(self, client: str, round_: int) -> Model:
+        """The best copy of a client's front that the adversary has."""
+        return self.fronts.get((client, round_), self.base)
+
+
+class BudgetExhausted(Exception):
+    """An attack ran out of what it may spend."""
+
+
+class Budget:
+    """Seconds that an attack may spend on one cell, from now on."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raises BudgetExhausted once the time is up. Attacks call it between rows."""
+        if time.monotonic() > self._end:
+            raise BudgetExhausted(f"more than {self.seconds:g} s")
+
+
+class NotApplicable(Exception):
+    """The view cannot carry what the attack is after; the reason is the message."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """An attack's answer, sealed before the truth is opened.
+
+    For ``history``: ``rows``, ``token_offsets`` and ``tokens`` (one guess a position), ``slot_offsets`` and ``items``
+    (slots, depth): the best items of the whole catalogue for each slot, oldest slot first.
+    For ``membership``: ``rows`` and one score a row under the name of each mode; higher means member.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the report should say of how the answer was found; never scored."""
+
+
+class Attack(Protocol):
+    """Parameters in, one verb, a guess out."""
+
+    name: str
+    secret: Secret
+    channels: frozenset[Channel]
+    """The channels it can read, one at a time."""
+    controls: int
+    """How often the negative control is run (more for a score that is noisy over a shuffle)."""
+
+    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+        """Raises NotApplicable or BudgetExhausted; any other error is reported as ``failed``."""
+        ...

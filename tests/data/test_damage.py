@@ -1,0 +1,61 @@
+"""Whatever happens to a file, a reader reads it or refuses it in one line; it never breaks down."""
+
+import random
+
+import pytest
+
+from pplr_audit.data.readers.movielens import MovieLens
+from pplr_audit.data.readers.recbole import RecBole
+from pplr_audit.data.readers.sequences import Sequences
+from pplr_audit.data.split import split
+from pplr_audit.errors import InputError
+
+READERS = {"recbole": RecBole, "movielens": MovieLens, "plain": Sequences, "parts": Sequences, "whole": Sequences}
+PIECES = [
+    b"\t",
+    b"\n",
+    b"::",
+    b":",
+    b" ",
+    b"\r",
+    b"\r\n",
+    b"\x00",
+    b"\xff",
+    b"1",
+    b"-1",
+    b"nan",
+    b"1e999",
+    "é".encode(),
+]
+
+
+def damaged(content, rng):
+    for _ in range(rng.randint(1, 3)):
+        start, end = sorted(rng.randrange(len(content) + 1) for _ in range(2))
+        end = min(end, start + rng.randint(0, 6))
+        content = content[:start] + b"".join(rng.choices(PIECES, k=rng.randint(0, 2))) + content[end:]
+    return content if rng.random() < 0.9 else content[: rng.randrange(len(content) + 1)]
+
+
+@pytest.mark.parametrize("form", READERS)
+def test_a_damaged_file_is_read_or_refused(write, request, form):
+    files = request.getfixturevalue(form)
+    rng = random.Random(form)
+    refused = 0
+    for _ in range(400):
+        name = rng.choice(sorted(files))
+        content = files[name] if isinstance(files[name], bytes) else files[name].encode()
+        try:
+            dataset = READERS[form]().read(write({**files, name: damaged(content, rng)}))
+        except InputError as error:
+            refused += 1
+            message = str(error)
+            assert len(message.splitlines()) == 1
+            assert name in message or "accepted" in message
+        else:
+            assert dataset.items.offsets[-1] == len(dataset.items.values)
+            assert dataset.items.values.max() < len(dataset.catalogue)
+            assert len(dataset.items) == len(dataset.users)
+            assert all(len(values) == len(dataset.users) for values in dataset.attributes.values())
+            split(dataset, "leave_one_out")
+    assert refused > 100

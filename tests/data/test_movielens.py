@@ -1,0 +1,68 @@
+"""MovieLens as GroupLens ships it."""
+
+import numpy as np
+import pytest
+
+from pplr_audit.data.readers.movielens import MovieLens
+from pplr_audit.errors import InputError
+
+
+def test_the_three_files_become_a_dataset(write, movielens):
+    dataset = MovieLens().read(write(movielens))
+    assert dataset.name == "toy"
+    assert dataset.users == ("1", "2")
+    assert dataset.catalogue.titles == ("Toy Story (1995)", "Misérables, Les (1995)")
+    assert dataset.catalogue.categories == ("Animation|Children's", "Drama")
+    assert [dataset.items[user].tolist() for user in range(2)] == [[1, 0], [1]]
+    assert dataset.attributes["gender"] == ("F", "M")
+    assert dataset.attributes["zip"] == ("48067", "70072")
+
+
+def test_titles_in_utf_8_are_read_as_such(write, movielens):
+    movies = movielens["movies.dat"].decode("iso-8859-1").encode()
+    assert MovieLens().read(write({**movielens, "movies.dat": movies})).catalogue.titles[1] == "Misérables, Les (1995)"
+
+
+def test_users_are_optional_and_any_file_names_the_folder(write, movielens):
+    folder = write({name: movielens[name] for name in ("ratings.dat", "movies.dat")})
+    assert MovieLens().read(folder / "movies.dat").attributes == {}
+
+
+def test_many_shuffled_ratings_come_out_in_time_order(write, movielens):
+    rng = np.random.default_rng(0)
+    times = rng.permutation(20_000)
+    ratings = "".join(f"{time % 50}::{10 + 10 * (time % 2)}::3::{time}\n" for time in times)
+    dataset = MovieLens().read(write({**movielens, "ratings.dat": ratings}))
+    assert dataset.users == tuple(str(user) for user in range(50))
+    assert (dataset.items.lengths == 400).all()
+    assert all(dataset.items[user].tolist() == [user % 2] * 400 for user in range(50))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("ratings.dat", "1::10::5::300\n2::20::3\n", "ratings.dat, line 2: 3 columns: the file ends in the middle"),
+        (
+            "ratings.dat",
+            "1::10::5::300\n2::20::3\n1::10::5::300\n",
+            "ratings.dat, line 2: 3 columns (accepted: 4 columns",
+        ),
+        ("ratings.dat", "1::10::five::300\n", "ratings.dat, line 1: rating is 'five'"),
+        ("ratings.dat", "1::10::5::\n", "ratings.dat, line 1: timestamp is ''"),
+        ("ratings.dat", "1::11::5::1\n", "ratings.dat, line 1: unknown item id '11'"),
+        ("ratings.dat", " \n", "ratings.dat: the file is empty"),
+        ("movies.dat", "10::A::x\n10::B::x\n", "movies.dat, line 2: item_id '10' is there already, in line 1"),
+        ("movies.dat", "10::::x\n", "movies.dat, line 1: the title of item '10' is empty"),
+        ("users.dat", "1::F::1\n", "users.dat, line 1: 3 columns"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name_and_line(write, movielens, name, content, said):
+    with pytest.raises(InputError) as caught:
+        MovieLens().read(write({**movielens, name: content}))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(write, movielens):
+    with pytest.raises(InputError, match=r"movies\.dat: no such file"):
+        MovieLens().read(write({"ratings.dat": movielens["ratings.dat"]}))

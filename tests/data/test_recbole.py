@@ -1,0 +1,192 @@
+"""RecBole atomic files."""
+
+import numpy as np
+import pytest
+
+from pplr_audit.data.readers.recbole import RecBole
+from pplr_audit.errors import InputError
+
+
+def rows(dataset):
+    ids = np.array(dataset.catalogue.ids)
+    return {user: ids[dataset.items[row]].tolist() for row, user in enumerate(dataset.users)}
+
+
+def refusal(folder):
+    with pytest.raises(InputError) as caught:
+        RecBole().read(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "accepted" in message or "no such file" in message or "empty" in message
+    return message
+
+
+def test_a_folder_becomes_users_items_and_attributes(write, recbole):
+    dataset = RecBole().read(write(recbole))
+    assert dataset.name == "toy"
+    assert dataset.catalogue.ids == ("a", "b", "c")
+    assert dataset.catalogue.titles == ("Toy Story", "GoldenEye", "Heat")
+    assert dataset.catalogue.categories == ("Animation|Children's", "Action", "Action")
+    assert dataset.users == ("9", "10")
+    assert dataset.attributes == {"gender": ("F", "M"), "age": ("24", "53")}
+    assert dataset.given is None
+
+
+def test_items_come_in_time_order_and_equal_times_keep_the_order_of_the_file(write, recbole):
+    assert rows(RecBole().read(write(recbole))) == {"9": ["a", "b", "c"], "10": ["b", "c", "a"]}
+
+
+def test_without_timestamps_the_order_of_the_file_counts(write, recbole):
+    inter = "user_id:token\titem_id:token\n1\tc\n1\ta\n1\tb\n"
+    assert rows(RecBole().read(write({**recbole, "toy.inter": inter}))) == {"1": ["c", "a", "b"]}
+
+
+def test_the_order_of_the_rows_says_nothing_where_times_differ(write, recbole):
+    header, *lines = "u\ti\tt\n1\ta\t3\n2\tb\t9\n1\tb\t1\n2\tc\t4\n".splitlines()
+    typed = "user_id:token\titem_id:token\ttimestamp:float"
+    one = RecBole().read(write({**recbole, "toy.inter": "\n".join([typed, *lines]) + "\n"}))
+    other = RecBole().read(write({**recbole, "toy.inter": "\n".join([typed, *lines[::-1]]) + "\n"}))
+    assert rows(one) == rows(other)
+    assert one.users == other.users
+    assert header == "u\ti\tt"
+
+
+def test_of_prefix_rows_the_longest_and_its_next_item_are_kept(write, recbole):
+    inter = "user_id:token\titem_id_list:token_seq\titem_id:token\n1\ta\tb\n1\ta b\tc\n2\tc\ta\n1\ta b c\ta\n3\t\tb\n"
+    dataset = RecBole().read(write({**recbole, "toy.inter": inter}))
+    assert rows(dataset) == {"1": ["a", "b", "c", "a"], "2": ["c", "a"], "3": ["b"]}
+    assert dataset.notes == {"prefix_rows": 2}
+
+
+def test_any_of_the_three_files_names_the_source(write, recbole):
+    folder = write(recbole)
+    digests = {RecBole().read(path).digest for path in (folder, *(folder / name for name in recbole))}
+    assert len(digests) == 1
+
+
+def test_the_digest_changes_with_any_file(write, recbole):
+    digest = RecBole().read(write(recbole)).digest
+    for name in recbole:
+        changed = {
+            **recbole,
+            name: recbole[name].replace("GoldenEye", "Goldfinger").replace("50", "51").replace("53", "5"),
+        }
+        assert RecBole().read(write(changed)).digest != digest, name
+
+
+def test_windows_line_ends_a_byte_order_mark_and_a_missing_last_line_end_change_nothing(write, recbole):
+    plain = RecBole().read(write(recbole))
+    windows = {name: b"\xef\xbb\xbf" + text.replace("\n", "\r\n").rstrip().encode() for name, text in recbole.items()}
+    other = RecBole().read(write(windows))
+    assert rows(plain) == rows(other)
+    assert plain.catalogue == other.catalogue
+    assert plain.attributes == other.attributes
+
+
+def test_a_user_without_attributes_has_empty_ones(write, recbole):
+    dataset = RecBole().read(write({**recbole, "toy.user": "user_id:token\tgender:token\n10\tM\n"}))
+    assert dataset.attributes == {"gender": ("", "M")}
+
+
+@pytest.mark.parametrize(
+    ("header", "title"),
+    [("title", "T"), ("movie_title", "T"), ("book_title", "T"), ("name", "T"), ("name\ttitle", "U")],
+)
+def test_the_title_column_is_found(write, recbole, header, title):
+    types = "\t".join(f"{name}:token_seq" for name in ("item_id", *header.split("\t")))
+    row = ["T", "U"][: header.count("\t") + 1]
+    item = (
+        types.replace("item_id:token_seq", "item_id:token")
+        + "\n"
+        + "".join(f"{i}\t" + "\t".join(row) + "\n" for i in "abc")
+    )
+    assert RecBole().read(write({**recbole, "toy.item": item})).catalogue.titles == (title,) * 3
+
+
+def test_titles_are_normal_form_and_stripped_but_otherwise_as_they_are(write, recbole):
+    item = 'item_id:token\ttitle:token_seq\na\t Cafe\u0301 \nb\t"Q&amp;A" <b>x</b>  y\nc\t"Q&amp;A" <b>x</b>  y\n'
+    titles = RecBole().read(write({**recbole, "toy.item": item})).catalogue.titles
+    assert titles == ("Caf\u00e9", '"Q&amp;A" <b>x</b>  y', '"Q&amp;A" <b>x</b>  y')
+
+
+INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("toy.inter", "", "toy.inter: the file is empty"),
+        ("toy.inter", INTER, "toy.inter: no rows after the header"),
+        ("toy.inter", "user_id\titem_id\n1\ta\n", "toy.inter, line 1: the column 'user_id' has no type"),
+        (
+            "toy.inter",
+            "user:token\titem_id:token\n1\ta\n",
+            "toy.inter, line 1: no column 'user_id' or 'session_id'; the nearest is 'user'",
+        ),
+        (
+            "toy.inter",
+            "user_id:token\titem:token\n1\ta\n",
+            "toy.inter, line 1: no column 'item_id'; the nearest is 'item'",
+        ),
+        (
+            "toy.inter",
+            "user_id:token\tuser_id:token\n1\ta\n",
+            "toy.inter, line 1: the column 'user_id:token' is there twice",
+        ),
+        ("toy.inter", "user_id:token\tuser_id:float\n1\ta\n", "toy.inter, line 1: the column 'user_id' is there twice"),
+        ("toy.inter", INTER + "1\ta\t3\t4\n1\ta\t3\n1\tb\t3\t4\n", "toy.inter, line 3: 3 columns (accepted: 4 columns"),
+        ("toy.inter", INTER + "1\ta\t3\t4\n1\ta\t3\t4\t5\n", "toy.inter, line 3: 5 columns (accepted: 4 columns"),
+        (
+            "toy.inter",
+            INTER + "1\ta\t3\t4\n1\ta",
+            "toy.inter, line 3: 2 columns: the file ends in the middle of a line",
+        ),
+        ("toy.inter", INTER + "1\ta\t3\t4\n\n1\ta\t3\t4\n", "toy.inter, line 3: an empty line"),
+        ("toy.inter", INTER + "1\ta\t3\t4\n1\tb\t3\tnoon\n", "toy.inter, line 3: timestamp is 'noon'"),
+        ("toy.inter", INTER + "1\ta\t3\tnan\n1\tb\t3\t3\n", "toy.inter, line 2: timestamp is 'nan'"),
+        ("toy.inter", INTER + "1\ta\t3\t4\n1\tb\tgood\t5\n", "toy.inter, line 3: rating is 'good'"),
+        ("toy.inter", INTER + "1\ta\t3\t4\n1\tz\t3\t5\n", "toy.inter, line 3: unknown item id 'z'"),
+        ("toy.inter", INTER + "1\ta\t3\t4\n\tb\t3\t5\n", "toy.inter, line 3: user_id is empty"),
+        (
+            "toy.inter",
+            INTER.encode() + b"1\ta\t3\t4\n1\t\xff\t3\t5\n",
+            "toy.inter, line 3: byte 0xff is not text (accepted: UTF-8)",
+        ),
+        (
+            "toy.inter",
+            "user_id:token\titem_id_list:token_seq\titem_id:token\n1\ta b\tc\n1\ta q b\tc\n",
+            "toy.inter, line 3: unknown item id 'q'",
+        ),
+        ("toy.item", "item_id:token\tgenre:token\na\tx\n", "toy.item, line 1: no column 'title'"),
+        (
+            "toy.item",
+            "item_id:token\ttitle:token\na\tx\nb\ty\na\tz\n",
+            "toy.item, line 4: item_id 'a' is there already, in line 2",
+        ),
+        ("toy.item", "item_id:token\ttitle:token\na\tx\n\ty\n", "toy.item, line 3: item_id is empty"),
+        ("toy.item", "item_id:token\ttitle:token\na\tx\nb\t \n", "toy.item, line 3: the title of item 'b' is empty"),
+        (
+            "toy.item",
+            "item_id:token\ttitle:token\na\tx\nb\ty\x07z\n",
+            "toy.item, line 3: the title of item 'b' holds a control character",
+        ),
+        (
+            "toy.user",
+            "user_id:token\tage:token\n9\t1\n9\t2\n",
+            "toy.user, line 3: user_id '9' is there already, in line 2",
+        ),
+        ("toy.user", "name:token\tage:token\n9\t1\n", "toy.user, line 1: no column 'user_id'"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name_and_line(write, recbole, name, content, said):
+    assert said in refusal(write({**recbole, name: content}))
+
+
+def test_a_missing_item_table_is_named(write, recbole):
+    assert "toy.item: no such file" in refusal(write({"toy.inter": recbole["toy.inter"]}))
+
+
+def test_of_several_inter_files_one_has_to_be_named(write, recbole):
+    folder = write({**recbole, "other.inter": recbole["toy.inter"]})
+    assert "several .inter files: other.inter, toy.inter" in refusal(folder)
+    assert RecBole().read(folder / "toy.inter").name == "toy"

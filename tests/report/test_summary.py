@@ -1,0 +1,55 @@
+"""The terminal's table: the strongest attack at each cut, with what that cut costs."""
+
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+
+from pplr_audit.report.summary import summary_table
+
+Json = dict[str, Any]
+Make = Callable[..., Json]
+
+
+def shown(findings: Json) -> str:
+    """The table as a wide terminal shows it."""
+    console = Console(width=200, file=StringIO(), record=True)
+    console.print(summary_table(findings))
+    return console.export_text()
+
+
+def test_each_cut_shows_its_strongest_leak_and_its_price(findings: Json) -> None:
+    (line,) = [line for line in shown(findings).splitlines() if " k=2 " in line]
+    for part in (
+        "history item_hit@1",
+        "87.2%",
+        "[82.5%, 92.0%]",
+        "1.2%",
+        "ridge on front_activations",
+        "65.0%",
+        "72.2 MB",
+    ):
+        assert part in line
+
+
+def test_a_leak_is_priced_at_a_cut_that_still_has_a_trunk(findings: Json) -> None:
+    (line,) = [line for line in shown(findings).splitlines() if " k=4 " in line]
+    assert "82.5%" in line
+    assert "72.2 MB" in line
+
+
+def test_a_cut_without_a_value_shows_its_status(findings: Json, a_finding: Make, no_finding: Make) -> None:
+    findings["findings"] = [
+        a_finding(cut={"front": 0, "back": None}),
+        no_finding("budget_exhausted", "too slow", cut={"front": 1, "back": None}),
+    ]
+    (line,) = [line for line in shown(findings).splitlines() if " k=1 " in line]
+    assert "budget exhausted" in line
+    assert "0%" not in line.split("budget exhausted")[1].split("ridge")[0]
+
+
+def test_utility_stands_beside_its_references(findings: Json) -> None:
+    text = shown(findings)
+    assert "popularity (reference)" in text
+    assert "0.1280" in text
