@@ -90,7 +90,7 @@ class Model(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Knowledge:
     """What an adversary knows besides its view; everything here is public or was sent to it."""
 

@@ -10,6 +10,7 @@ read off along the template: of all titles of the catalogue, the one whose token
 """
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -40,11 +41,11 @@ class Ridge:
     channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
     controls = 1
 
-    def __init__(self, prompts: int = 256, held_out: int = 32, seed: int = 0) -> None:
+    def __init__(self, prompts: int = 128, held_out: int = 16, seed: int = 0) -> None:
         if prompts < 1 or held_out < 1:
             raise InputError(f"audit.attacks: ridge needs prompts >= 1 and held_out >= 1, got {prompts} and {held_out}")
         self.prompts, self.held_out, self.seed = prompts, held_out, seed
-        self._fitted: dict[tuple[int, str, int], dict[int, Inverter]] = {}
+        self._fitted: WeakKeyDictionary[Knowledge, dict[tuple[str, int], dict[int, Inverter]]] = WeakKeyDictionary()
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         if view.front is None:
@@ -77,10 +78,11 @@ class Ridge:
 
     def _inverters(self, client: str, round_: int, knowledge: Knowledge) -> dict[int, "Inverter"]:
         model = knowledge.front(client, round_)
-        key = (id(knowledge), client, round_) if model is not knowledge.base else (id(knowledge), "", 0)
-        if key not in self._fitted:
-            self._fitted[key] = self._fit(model, knowledge)
-        return self._fitted[key]
+        key = ("", 0) if model is knowledge.base else (client, round_)
+        fitted = self._fitted.setdefault(knowledge, {})
+        if key not in fitted:
+            fitted[key] = self._fit(model, knowledge)
+        return fitted[key]
 
     def _fit(self, model: Model, knowledge: Knowledge) -> dict[int, "Inverter"]:
         generator = np.random.default_rng(self.seed)

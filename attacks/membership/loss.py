@@ -4,6 +4,8 @@
 same under the base model (LoRA switched off), which takes out how predictable a title is to anyone.
 """
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 
 from pplr_audit.channels import Channel
@@ -18,6 +20,9 @@ class Loss:
     channels = frozenset({Channel.MODEL_OUTPUT})
     controls = 20
 
+    def __init__(self) -> None:
+        self._base: WeakKeyDictionary[Knowledge, dict[int, float]] = WeakKeyDictionary()
+
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         if not view.records:
             raise NotApplicable("no query was answered")
@@ -25,9 +30,12 @@ class Loss:
         if missing:
             raise NotApplicable(f"{len(missing)} answers belong to no query of the adversary")
         budget.check()
-        asked = [knowledge.queries[record.row] for record in view.records]
+        base = self._base.setdefault(knowledge, {})
+        new = [r.row for r in view.records if r.row not in base]
+        answers = knowledge.base.log_probs([knowledge.queries[row] for row in new])
+        base |= {row: float(answer.mean()) for row, answer in zip(new, answers, strict=True)}
         own = np.array([float(record.tensor.double().mean()) for record in view.records])
-        reference = np.array([float(answer.mean()) for answer in knowledge.base.log_probs(asked)])
+        reference = np.array([base[record.row] for record in view.records])
         budget.check()
         rows = np.array([record.row for record in view.records])
         return Guess({"rows": rows, "threshold": own, "reference": own - reference})

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, validate_repo_id
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.errors import InputError
@@ -49,6 +49,7 @@ def load_backbone(name: str, catalogue: Catalogue, *, seed: int, cache: Path | N
     ``catalogue``, ``seed`` and ``cache`` matter to ``tiny-llama`` alone, which is trained on the catalogue and kept
     under ``cache``. Raises InputError, naming the folder and the file, where the model cannot be had or is not whole.
     """
+    model: PreTrainedModel
     if name == "tiny-llama":
         model, tokenizer = tiny_llama.train(catalogue, seed=seed, cache=cache)
     else:
@@ -82,7 +83,6 @@ def digest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> str:
 def _fetch(name: str) -> Path:
     """Download (or find in the hub's own cache) the safetensors, configs and tokenizer of ``name``."""
     try:
-        validate_repo_id(name)
         with _quiet():
             # Weights in pickle files are never fetched; nor is anything in subfolders, where repositories keep copies.
             return Path(
@@ -106,10 +106,14 @@ def _load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast
     with _quiet(), torch.random.fork_rng(devices=[]):
         tokenizer = _load_tokenizer(folder)
         model = _load_model(folder)
-    rows = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
-        raise InputError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the embedding has {rows} rows")
-    return model.eval().requires_grad_(False), tokenizer
+    embeddings: Any = model.get_input_embeddings()
+    if len(tokenizer) > embeddings.num_embeddings:
+        raise InputError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the embedding in *.safetensors has"
+            f" {embeddings.num_embeddings} rows"
+        )
+    model.requires_grad_(False).train(False)
+    return model, tokenizer
 
 
 def _check_config(folder: Path) -> None:
@@ -162,8 +166,11 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _load_model(folder: Path) -> PreTrainedModel:
+    library: Any = AutoModelForCausalLM
+    model: PreTrainedModel
+    info: dict[str, Any]
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = library.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
@@ -172,14 +179,16 @@ def _load_model(folder: Path) -> PreTrainedModel:
             attn_implementation="sdpa",
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-        raise InputError(f"{folder}: the model cannot be built: {_first_line(error)}") from None
+    except Exception as error:  # a config with impossible sizes ends in whatever the layer built first raises
+        raise InputError(f"{folder}: no model can be built from config.json: {_first_line(error)}") from None
     # transformers fills what is missing with random values and goes on.
-    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        keys = sorted(map(str, info[kind]))
+    for kind, word in (("missing_keys", "missing"), ("mismatched_keys", "misshapen"), ("unexpected_keys", "unexpected")):
+        keys = sorted(key if isinstance(key, str) else key[0] for key in info[kind])
         if keys:
-            what = kind.replace("_keys", "").replace("mismatched", "misshapen")
-            raise InputError(f"{folder}: {len(keys)} {what} tensor(s) in *.safetensors, the first {keys[0]}")
+            raise InputError(f"{folder}: {len(keys)} tensors are {word} in *.safetensors, the first: {keys[0]}")
+    for name, tensor in model.named_parameters():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{folder}: values that are not finite in *.safetensors, tensor {name}")
     return model
 
 
@@ -191,14 +200,13 @@ def _first_line(error: Exception) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No warnings and progress bars of transformers and the hub inside; as before outside."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    library: Any = transformers_logging
+    verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
-        enable_progress_bars()
+        library.set_verbosity(verbosity)
         if bars:
-            logging.enable_progress_bar()
+            library.enable_progress_bar()

@@ -91,21 +91,25 @@ class Gap(nn.Module):
         """Take the mask from each call of the client's body: blocks get it only in a derived form."""
 
         def note(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._mask = kwargs["attention_mask"]
+            self._mask = kwargs.get("attention_mask")
 
         client_body.register_forward_pre_hook(note, with_kwargs=True)
 
     def forward(
         self, hidden_states: Float[Tensor, "batch seq hidden"], past_key_values: Any = None, **_: Any
     ) -> Float[Tensor, "batch seq hidden"]:
-        assert self.far_side is not None and self._mask is not None
+        assert self.far_side is not None, "a client trains and serves over a link: connect one first"
+        batch, length = hidden_states.shape[:2]
         if past_key_values is None:
-            return self.far_side.forward(hidden_states, self._mask)
+            return self.far_side.forward(hidden_states, self._full_mask(batch, length))
         far = past_key_values.layers[self.layer]
         if not isinstance(far, _FarCache):
             far = past_key_values.layers[self.layer] = _FarCache(self.far_side.open())
-        far.length += hidden_states.shape[1]
-        return far.session.forward(hidden_states, self._mask)
+        far.length += length
+        return far.session.forward(hidden_states, self._full_mask(batch, far.length))
+
+    def _full_mask(self, batch: int, total: int) -> Int[Tensor, "batch total"]:
+        return torch.ones(batch, total, dtype=torch.long) if self._mask is None else self._mask
 
 
 class _FarCache(DynamicLayer):

@@ -14,20 +14,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
 import torch
 from jaxtyping import Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pplr_audit.data.dataset import Catalogue
-from pplr_audit.data.prompts import END, PREFIX, SEPARATOR, SUFFIX
+from pplr_audit.data.prompts import END, PREFIX, SEPARATOR, SUFFIX, Prompts
+from pplr_audit.seeds import derive
 
 FORMAT = 1
 """Raised when what is trained changes in a way that the fields of the recipe do not show."""
@@ -41,25 +44,28 @@ class Recipe:
     """How the model is built and trained. The tokens are capped, not the epochs, so that time stays bounded."""
 
     layers: int = 6
-    hidden: int = 96
-    intermediate: int = 256
+    hidden: int = 128
+    intermediate: int = 344
     heads: int = 4
     positions: int = 1024
     vocabulary: int = 2000
+    """Tokens at most; a small catalogue gets fewer."""
     history: int = 10
     """Titles in one prompt, at most."""
-    title_tokens: int = 24
-    """A title is cut here for training only, so that one endless title does not set the length of a batch."""
-    batch: int = 32
-    tokens: int = 700_000
-    """Training tokens for an empty catalogue, padding included."""
-    tokens_per_title: int = 600
+    sequence: int = 384
+    """Tokens of one training sequence, at most."""
+    batch: int = 8
+    """Prompts in one step; lines are shorter, and come four times as many."""
+    lines: float = 0.5
+    """Share of steps on "title | categories" lines; the others are on prompts."""
+    tokens: int = 130_000
+    """Tokens to train on for the template, padding included ..."""
+    tokens_per_title: int = 300
+    """... and for every title in the catalogue."""
     steps: int | None = None
     """Train so many steps instead of what the tokens allow."""
     learning_rate: float = 3e-3
     warmup: int = 20
-    lines: float = 0.25
-    """Share of batches made of "title | categories" lines; the others are prompts."""
 
 
 def train(
@@ -83,10 +89,10 @@ def train(
         return cached
     tokenizer = train_tokenizer(catalogue, recipe)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_derived(seed, "weights"))
+        torch.manual_seed(derive(seed, "tiny-llama", "weights") % 2**63)
         model = LlamaForCausalLM(_config(tokenizer, recipe))
     _fit(model, list(_batches(catalogue, tokenizer, seed, recipe)), recipe, progress)
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False).train(False)
     _write(folder, model, tokenizer)
     return model, tokenizer
 
@@ -117,13 +123,15 @@ def train_tokenizer(catalogue: Catalogue, recipe: Recipe) -> PreTrainedTokenizer
 
 
 def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(
+    library: Any = PreTrainedTokenizerFast
+    wrapped: PreTrainedTokenizerFast = library(
         tokenizer_object=tokenizer,
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
         clean_up_tokenization_spaces=False,
     )
+    return wrapped
 
 
 def _config(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaConfig:
@@ -139,7 +147,6 @@ def _config(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaConfig:
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
         attention_dropout=0.0,
-        attn_implementation="sdpa",
         dtype="float32",
     )
 
@@ -161,44 +168,36 @@ def _shelves(catalogue: Catalogue) -> list[list[int]]:
 def _batches(
     catalogue: Catalogue, tokenizer: PreTrainedTokenizerFast, seed: int, recipe: Recipe
 ) -> Iterator[Int[Tensor, "batch seq"]]:
-    """Training sequences, -1 behind the end of each, until the tokens (or the steps) are spent."""
+    """Training sequences, -1 behind the end of each, until the tokens (or the steps) are spent.
 
-    def ids(text: str) -> list[int]:
-        return list(tokenizer.encode(text, add_special_tokens=False))
-
-    draw = np.random.default_rng(_derived(seed, "batches"))
-    titles = [ids(title)[: recipe.title_tokens] for title in catalogue.titles]
-    categories = [ids(_category_text(text)) for text in catalogue.categories]
-    prefix, separator, suffix, end = ids(PREFIX), ids(SEPARATOR), ids(SUFFIX), ids(END)
-    bos, eos = [tokenizer.bos_token_id], [tokenizer.eos_token_id]
+    The titles of one prompt share a category and are otherwise drawn at random, the answer too.
+    """
+    draw = np.random.default_rng(derive(seed, "tiny-llama", "batches"))
+    prompts = Prompts(tokenizer, catalogue.titles, max_tokens=recipe.sequence, history=recipe.history)
+    categories = [tokenizer.encode(_category_text(text), add_special_tokens=False) for text in catalogue.categories]
     shelves = _shelves(catalogue)
-    weights = np.array([len(shelf) for shelf in shelves], dtype=float)
-    weights /= weights.sum()
+    weights = np.array([len(shelf) for shelf in shelves]) / sum(map(len, shelves))
 
-    def line() -> list[int]:
-        item = int(draw.integers(len(titles)))
-        return [*bos, *titles[item], *categories[item], *eos]
+    def line() -> Int[np.ndarray, "length"]:
+        item = int(draw.integers(len(catalogue)))
+        return np.concatenate([prompts.bos, prompts.titles[item], categories[item], [prompts.eos]])
 
-    def prompt(length: int) -> list[int]:
+    def prompt(length: int) -> Int[np.ndarray, "length"]:
         shelf = shelves[int(draw.choice(len(shelves), p=weights))]
-        *history, target = draw.choice(shelf, size=min(length + 1, len(shelf)), replace=False)
-        sequence = [*bos, *prefix]
-        for position, item in enumerate(history):
-            sequence += [*(separator if position else []), *titles[item]]
-        return [*sequence, *suffix, *titles[target], *end, *eos]
+        items = draw.choice(shelf, size=min(length + 1, len(shelf)), replace=False)
+        return prompts.build(items[:-1], int(items[-1])).tokens
 
     spent = step = 0
     budget = recipe.tokens + recipe.tokens_per_title * len(catalogue)
-    while step < recipe.steps if recipe.steps is not None else spent < budget:
+    while spent < budget if recipe.steps is None else step < recipe.steps:
         if draw.random() < recipe.lines:
             rows = [line() for _ in range(4 * recipe.batch)]
         else:
             # One length a batch: little padding, so the tokens are spent on text.
             length = int(draw.integers(1, recipe.history + 1))
             rows = [prompt(length) for _ in range(recipe.batch)]
-        batch = torch.full((len(rows), min(max(map(len, rows)), recipe.positions)), -1)
-        for row, sequence in zip(batch, rows, strict=True):
-            row[: len(sequence)] = torch.tensor(sequence[: len(row)])
+        sequences = [torch.from_numpy(row[: recipe.sequence]) for row in rows]
+        batch = pad_sequence(sequences, batch_first=True, padding_value=-1).long()
         spent += batch.numel()
         step += 1
         yield batch
@@ -218,16 +217,12 @@ def _fit(
         logits = model(input_ids=batch.clamp(min=0), use_cache=False).logits
         loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten(), ignore_index=-1)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         rate.step()
         if progress is not None:
             progress(step + 1, len(batches))
-
-
-def _derived(seed: int, purpose: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"tiny-llama/{purpose}/{seed}".encode()).digest()[:8], "big") >> 1
 
 
 def _key(catalogue: Catalogue, seed: int, recipe: Recipe) -> str:
@@ -256,11 +251,12 @@ def _read(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast] | No
             return None
         tokenizer = _wrap(Tokenizer.from_file(str(folder / "tokenizer.json")))
         with torch.random.fork_rng(devices=[]):
-            model = LlamaForCausalLM(LlamaConfig.from_pretrained(folder, attn_implementation="sdpa"))
+            model = LlamaForCausalLM(LlamaConfig.from_pretrained(folder))
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, ValueError, SafetensorError):
         return None
-    return model.eval().requires_grad_(False), tokenizer
+    model.requires_grad_(False).train(False)
+    return model, tokenizer
 
 
 def _write(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -269,7 +265,9 @@ def _write(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizer
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as new:
             fresh = Path(new) / "model"
-            model.save_pretrained(fresh)
+            # Not model.save_pretrained: it draws a progress bar.
+            model.config.save_pretrained(fresh)
+            save_file(model.state_dict(), fresh / "model.safetensors", {"format": "pt"})
             tokenizer.save_pretrained(fresh)
             (fresh / "digests.json").write_text(json.dumps(_file_digests(fresh)))
             if folder.exists() and _read(folder) is None:

@@ -19,7 +19,7 @@ from pplr_audit.report.cells import (
     overall,
     reason,
     strongest,
-    strongest_by_front,
+    strongest_by_depth,
 )
 from pplr_audit.report.content import listed
 from pplr_audit.report.document import Document
@@ -58,26 +58,27 @@ def _reading(run: Document, rows: Sequence[Finding], secret: str) -> Sentence:
     if metric is None:
         return _unmeasured(rows, secret, topic)
     rows = [row for row in rows if row["metric"] == metric]
-    best = strongest_by_front(rows)
+    side = "front" if any(row["cut"] and row["cut"]["front"] is not None for row in rows) else "back"
+    best = strongest_by_depth(rows, side)
     if not best:
         found = strongest(rows)
         assert found is not None  # a headline metric has a measured row
-        where = "" if found["cut"] is None else f"At {cut_words(found['cut'])} "
-        return Sentence(topic, f"{where}{_claim(found)}. {_hedge(rows, [found])}".strip(), _verdict([found]))
-    shallow, deep, ran = min(best), max(best), run["cut"]["front"]
-    layers = run["layers"]
-    parts = [f"With {_held(shallow, layers, ran)} on the client, {_claim(best[shallow])}"]
+        return Sentence(topic, f"Wherever the cut is, {_claim(found)}. {_hedge(rows, [found])}", _verdict([found]))
+    shallow, deep, ran = min(best), max(best), run["cut"][side]
+    held = [_held(depth, side, run) for depth in (shallow, ran, deep)]
+    parts = [f"With {held[0]} on the client, {_claim(best[shallow])}"]
     if ran in best and ran not in (shallow, deep):
-        parts.append(f"with {_held(ran, layers, ran)}, {_amount(best[ran])}")
+        parts.append(f"with {held[1]}, {_amount(best[ran])}")
     if deep != shallow:
-        parts.append(f"with {_held(deep, layers, ran)}, {_amount(best[deep])}")
+        parts.append(f"with {held[2]}, {_amount(best[deep])}")
     more = [_trend(best[shallow], best[deep])] if deep != shallow else []
+    letter = "k" if side == "front" else "m"
     peak = max(best, key=lambda k: best[k]["value"])
     if best[peak]["value"] > max(best[shallow]["ci"][1], best[deep]["ci"][1]):
-        more.append(f"The most is read at k={peak}: {_amount(best[peak])}.")
-    gaps = [k for k in depths(row for row in rows if row["cut"] and row["cut"]["front"] is not None) if k not in best]
+        more.append(f"The most is read at {letter}={peak}: {_amount(best[peak])}.")
+    gaps = [k for k in depths(row for row in rows if row["cut"] and row["cut"][side] is not None) if k not in best]
     if gaps:
-        more.append(f"No attack gave a value at {listed([f'k={k}' for k in gaps])}: that is not a finding of 0.")
+        more.append(_gaps(rows, side, gaps))
     shown = list(best.values())
     return Sentence(topic, " ".join([f"{'; '.join(parts)}.", *more, _hedge(rows, shown)]), _verdict(shown))
 
@@ -138,9 +139,21 @@ def _statuses(rows: Sequence[Finding]) -> str:
     return listed([f"{n} {STATUS[status]}" for status, n in sorted(Counter(row["status"] for row in rows).items())])
 
 
-def _held(front: int, layers: int, ran: int) -> str:
-    here = ", the cut that ran" if front == ran else ""
-    return f"only the embeddings (k=0{here})" if front == 0 else f"{front} of {layers} blocks (k={front}{here})"
+def _gaps(rows: Sequence[Finding], side: str, gaps: Sequence[int]) -> str:
+    """Depths without a value, and why: nothing to read there is another matter than an attack that failed."""
+    at = [row for row in rows if row["cut"] and row["cut"][side] in gaps]
+    letter = "k" if side == "front" else "m"
+    why = f"{STATUS[at[0]['status']]}: {reason(at[0])}".rstrip(".")
+    return f"No attack gave a value at {listed([f'{letter}={k}' for k in gaps])} ({why}); that is not a finding of 0."
+
+
+def _held(depth: int, side: str, run: Document) -> str:
+    here = ", the cut that ran" if depth == run["cut"][side] else ""
+    if side == "back":
+        return f"{depth} of {run['layers']} blocks at the back (m={depth}{here})"
+    if depth == 0:
+        return f"only the embeddings (k=0{here})"
+    return f"{depth} of {run['layers']} blocks in front (k={depth}{here})"
 
 
 def _claim(row: Finding) -> str:

@@ -11,8 +11,6 @@ from pplr_audit.report.vocabulary import HEADLINE, STATUS
 
 Finding = Document
 
-_NAMED = ("attack", "mode", "defense", "adversary", "knowledge", "round", "client", "adaptive", "other_side")
-
 
 @dataclass(frozen=True)
 class Series:
@@ -56,15 +54,14 @@ def strongest(rows: Iterable[Finding]) -> Finding | None:
     return max(measured, key=lambda row: (above_baseline(row), row["value"]), default=None)
 
 
-def at_front(rows: Iterable[Finding], depth: int) -> list[Finding]:
-    """What an adversary has with ``depth`` blocks in front: channels cut there, and those that do not depend on it."""
-    return [row for row in rows if row["cut"] is None or row["cut"]["front"] in (None, depth)]
+def strongest_by_depth(rows: Sequence[Finding], side: str = "front") -> dict[int, Finding]:
+    """The strongest finding at each depth of one side of the cut, where some channel is cut there and has a value.
 
-
-def strongest_by_front(rows: Sequence[Finding]) -> dict[int, Finding]:
-    """The strongest finding at each k where some channel is cut there and has a value."""
-    fronts = sorted({row["cut"]["front"] for row in rows if row["cut"] and row["cut"]["front"] is not None})
-    return {k: found for k in fronts if (found := strongest(at_front(rows, k))) is not None}
+    What does not depend on that side counts at every depth: an adversary has it wherever the cut is.
+    """
+    ends = sorted({row["cut"][side] for row in rows if row["cut"] and row["cut"][side] is not None})
+    at = {k: [row for row in rows if row["cut"] is None or row["cut"][side] in (None, k)] for k in ends}
+    return {k: found for k in ends if (found := strongest(at[k])) is not None}
 
 
 def headline(rows: Iterable[Finding], secret: str) -> str | None:
@@ -92,41 +89,71 @@ def metrics_in_order(rows: Iterable[Finding], secret: str) -> list[str]:
 
 
 def overall(rows: Sequence[Finding]) -> list[Finding]:
-    """The rows over all clients, or every row where an audit has only single clients."""
-    return [row for row in rows if row["client"] == "all"] or list(rows)
+    """The rows over all clients, and those of single clients where the same was not scored over all."""
+    pooled = {_pool(row) for row in rows if row["client"] == "all"}
+    return [row for row in rows if row["client"] == "all" or _pool(row) not in pooled]
+
+
+def _pool(row: Finding) -> tuple[str, ...]:
+    return (
+        *(str(row[f]) for f in ("attack", "channel", "metric", "defense", "adversary", "knowledge", "round", "cut")),
+        str(row["detail"].get("mode")),
+    )
 
 
 def series(rows: Sequence[Finding]) -> list[Series]:
-    """Rows grouped by everything but cut depth and metric; a label names the attack and whatever else varies."""
+    """Rows grouped by everything but cut depth and metric; a label says as little as tells the groups apart."""
+    one_sided = {_identity(row) for row in rows if row["cut"] and row["cut"]["back"] is None}
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for row in rows:
-        groups.setdefault(_identity(row), []).append(row)
-    keys = list(groups)
-    varying = [i for i, name in enumerate(_NAMED) if name == "attack" or len({key[i] for key in keys}) > 1]
+        # where an attack ignores m, a cut without a trunk (k + m = L) still names its m: it is the same line
+        key = _identity(row)
+        groups.setdefault((*key, "" if key in one_sided else _back(row)), []).append(row)
+    said = _distinguishing(list(groups))
     return [
-        Series(" · ".join(key[i] for i in varying if key[i]), tuple(sorted(group, key=lambda row: depth_of(row) or 0)))
+        Series(" · ".join(key[i] for i in said if key[i]), tuple(sorted(group, key=lambda row: depth_of(row) or 0)))
         for key, group in groups.items()
     ]
 
 
+def _distinguishing(keys: list[tuple[str, ...]]) -> list[int]:
+    """The parts of the keys to say: the attack and its mode, then whatever tells more keys apart than those before."""
+    said = [0, 1]
+    for i in range(2, len(keys[0]) if keys else 0):
+        without = len({tuple(key[j] for j in said) for key in keys})
+        if len({tuple(key[j] for j in (*said, i)) for key in keys}) > without:
+            said.append(i)
+    return said
+
+
 def _identity(row: Finding) -> tuple[str, ...]:
-    cut = row["cut"] or {"front": None, "back": None}
     return (
         row["attack"],
         str(row["detail"].get("mode", "")),
         f"defense {row['defense']}",
+        row["channel"],
         f"by {row['adversary']}",
         f"knows {row['knowledge']}",
         f"round {row['round']}",
         "" if row["client"] == "all" else f"client {row['client']}",
         "adaptive" if row["adaptive"] else "not adaptive",
-        f"m={cut['back']}" if cut["front"] is not None and cut["back"] is not None else "",
     )
+
+
+def _back(row: Finding) -> str:
+    cut = row["cut"]
+    return f"m={cut['back']}" if cut and cut["front"] is not None and cut["back"] is not None else ""
 
 
 def reason(row: Finding) -> str:
     """Why a finding has no value."""
     return str(row["detail"].get("reason", ""))
+
+
+def value_words(row: Finding) -> str:
+    """A measured finding with its interval and its baseline, for a picture's description."""
+    metric = row["metric"]
+    return f"{number(metric, row['value'])} {interval(metric, row['ci'])}, baseline {number(metric, row['baseline'])}"
 
 
 def value_cell(row: Finding | None) -> Cell:

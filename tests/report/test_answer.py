@@ -36,8 +36,8 @@ def test_a_leak_is_told_at_the_shallowest_and_deepest_cut_with_interval_and_base
     assert told.verdict == "above"
     assert "only the embeddings (k=0)" in told.text
     assert "names 99.5% [98.4%, 100%] of a history's items at the first guess (baseline 1.2%" in told.text
-    assert "1 of 5 blocks (k=1, the cut that ran), 95.2%" in told.text
-    assert "4 of 5 blocks (k=4), 64.8% [58.1%, 71.5%] (baseline 1.2%)" in told.text
+    assert "1 of 5 blocks in front (k=1, the cut that ran), 95.2%" in told.text
+    assert "4 of 5 blocks in front (k=4), 64.8% [58.1%, 71.5%] (baseline 1.2%)" in told.text
     assert "lowers it and does not end it" in told.text
 
 
@@ -64,7 +64,7 @@ def test_a_leak_that_peaks_in_between_is_not_hidden_by_the_ends(findings: Json, 
 def test_a_depth_without_a_value_is_named(findings: Json, a_finding: Make, no_finding: Make) -> None:
     rows = [a_finding(cut=at(0)), no_finding("failed", "out of memory", cut=at(4))]
     told = sentence(only(findings, *rows), "Reading histories")
-    assert "No attack gave a value at k=4: that is not a finding of 0." in told.text
+    assert "No attack gave a value at k=4 (failed: out of memory); that is not a finding of 0." in told.text
 
 
 def test_a_stronger_channel_that_does_not_depend_on_k_is_counted_at_every_k(findings: Json, a_finding: Make) -> None:

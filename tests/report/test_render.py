@@ -172,3 +172,56 @@ def test_markdown_tables_are_tables(findings: Json, evidence: Json) -> None:
         columns = table.split("</thead>")[0].count("</th>")
         rows = table.split("</table>")[0].split("<tr>")[2:]
         assert all(row.count("</td>") == columns for row in rows)
+
+
+def test_a_long_table_is_folded_behind_the_strongest_attack_at_each_depth(
+    findings: Json, evidence: Json, a_finding: Make
+) -> None:
+    for attack, value in (("weak", 0.2), ("strong", 0.8)):
+        findings["findings"] += [
+            a_finding(attack=attack, cut={"front": k, "back": None}, value=value, ci=[value - 0.1, value + 0.1])
+            for k in range(30)
+        ]
+    html = render_html(findings, evidence)
+    assert "the strongest attack at each depth" in html
+    assert "<small>strong: [70.0%, 90.0%], baseline 1.2%</small>" in html
+    assert re.search(r"<summary>All attacks \(\d+ rows\)</summary>", html)
+
+
+def test_one_attack_on_two_channels_is_told_twice(findings: Json, evidence: Json, a_finding: Make) -> None:
+    for channel, value in (("front_activations", 0.91), ("inference_activations", 0.87)):
+        findings["findings"].append(
+            a_finding(attack="lookup", channel=channel, secret="membership", metric="auc", value=value,
+                      ci=[value - 0.01, value + 0.01], baseline=0.5)
+        )  # fmt: skip
+    section = render_html(findings, evidence).split('<section id="membership"')[1].split("<section")[0]
+    assert "0.910" in section
+    assert "0.870" in section
+
+
+def test_a_single_client_is_shown_where_nothing_was_scored_over_all(
+    findings: Json, evidence: Json, a_finding: Make
+) -> None:
+    findings["findings"].append(a_finding(attack="lonely", client="c3", value=0.4321, ci=[0.4, 0.5]))
+    section = render_html(findings, evidence).split('<section id="leakage"')[1].split("<section")[0]
+    assert "lonely" in section
+    assert "43.2%" in section
+
+
+def test_what_is_read_wherever_the_cut_is_stands_under_leakage(findings: Json, evidence: Json, a_finding: Make) -> None:
+    findings["findings"].append(
+        a_finding(attack="rows", channel="client_update", cut=None, value=0.4321, ci=[0.4, 0.5])
+    )
+    section = render_html(findings, evidence).split('<section id="leakage"')[1].split("<section")[0]
+    assert "where the finding names no cut" in section
+    assert "43.2%" in section
+
+
+def test_a_cut_without_a_trunk_belongs_to_the_line_of_its_attack(
+    findings: Json, evidence: Json, a_finding: Make, no_finding: Make
+) -> None:
+    findings["findings"] = [a_finding(cut={"front": k, "back": None}) for k in range(5)]
+    findings["findings"].append(no_finding("not_applicable", "nothing crosses", cut={"front": 5, "back": 0}))
+    section = render_html(findings, evidence).split('<section id="leakage"')[1].split("<section")[0]
+    assert "m=0" not in section
+    assert '<th scope="row">5</th><td class="status">not applicable<small>nothing crosses</small></td>' in section

@@ -126,9 +126,13 @@ class Plot:
         if entry not in self.legend:
             self.legend.append(entry)
 
-    def note_above(self, point: Point, text: str) -> None:
+    def note_over(self, point: Point, text: str) -> None:
         """A few words over a data point."""
         self.labels.append(Label(_at(self.x(point[0])), _at(self.y(point[1]) - 10), text))
+
+    def note_under(self, point: Point, text: str) -> None:
+        """A few words under a data point."""
+        self.labels.append(Label(_at(self.x(point[0])), _at(self.y(point[1]) + 14), text))
 
     def note(self, point: Point, text: str) -> None:
         """A few words to the right of a data point, or to its left where the frame ends."""

@@ -4,19 +4,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pplr_audit.report.cells import Finding
+from pplr_audit.report.cells import Finding, value_words
 from pplr_audit.report.charts.chart import REFERENCE, Chart, Plot
 from pplr_audit.report.charts.scales import Scale, decades, linear_ticks, widened
 from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import interval, is_rate, number, percent, size
+from pplr_audit.report.quantities import is_rate, percent, size
 from pplr_audit.report.vocabulary import cut_words, metric_words
 
 WIDTH, HEIGHT = 440, 290
+NAMED = 8
+"""Cuts that are named in the picture; with more only the one that ran and the deepest are."""
+
 SHARE = "share of the parameters on the client"
 
 
 def wire_chart(rows: Sequence[Document], ran: Any) -> Chart:
-    """A dot for each cut, bytes on a logarithmic axis; the cut that ran is filled and named."""
+    """A dot for each cut with the back that ran, bytes on a logarithmic axis; the cut that ran is filled and named."""
     wire = [max(row["wire_bytes_per_round"], 1.0) for row in rows]
     low = 10.0 ** math.floor(math.log10(min(wire)))
     high = 10.0 ** math.ceil(math.log10(max(wire)) + 0.15)
@@ -26,7 +29,7 @@ def wire_chart(rows: Sequence[Document], ran: Any) -> Chart:
         "Traffic a round",
         WIDTH,
         HEIGHT,
-        "computed, logarithmic",
+        f"computed, m={ran['back']} at the back, logarithmic",
     )
     plot.x_ticks([(t, f"{100 * t:.0f}%") for t in linear_ticks(0, 1)], SHARE, lines=True)
     plot.y_ticks([(t, size(t)) for t in decades(low, high)])
@@ -36,7 +39,7 @@ def wire_chart(rows: Sequence[Document], ran: Any) -> Chart:
         tip = f"{cut_words(row['cut'])}: {percent(row['client_share'])} on the client, {size(at[1])} a round"
         plot.mark(at, 0 if is_run else REFERENCE, tip, hollow=not is_run)
         if is_run:
-            plot.note_above(at, cut_words(ran))
+            plot.note_over(at, cut_words(ran))
     plot.name("the cut that ran", 0, "mark")
     plot.name("another cut", REFERENCE, "mark", hollow=True)
     ends = [min(rows, key=lambda row: row["client_share"]), max(rows, key=lambda row: row["client_share"])]
@@ -66,15 +69,16 @@ def bought_chart(metric: str, points: Sequence[tuple[Document, Finding]], ran: A
     for cost, row in points:
         share = cost["client_share"]
         plot.line([(share, row["ci"][0]), (share, row["ci"][1])], 0, "whisker")
-        plot.mark((share, row["value"]), 0, f"{cut_words(row['cut'])}: {_words(row)}, {percent(share)} on the client")
+        plot.mark(
+            (share, row["value"]), 0, f"{cut_words(row['cut'])}: {value_words(row)}, {percent(share)} on the client"
+        )
         cut = cost["cut"]
-        plot.note((share, row["value"]), f"k={cut['front']}" if cut["back"] == ran["back"] else cut_words(cut))
+        name = f"k={cut['front']}" if cut["back"] == ran["back"] else cut_words(cut)
+        if len(points) <= NAMED:
+            plot.note((share, row["value"]), name)
+        elif cut["front"] == ran["front"] or cost is points[-1][0]:
+            plot.note_under((share, row["ci"][0]), name)
     plot.name("strongest attack, 95% interval", 0, "whisker")
     plot.name("baseline", REFERENCE, "dotted")
-    said = "; ".join(f"{percent(cost['client_share'])} on the client: {_words(row)}" for cost, row in points)
+    said = "; ".join(f"{percent(cost['client_share'])} on the client: {value_words(row)}" for cost, row in points)
     return plot.chart(f"{metric_words(metric)}, strongest attack at each cut, against the share on a client. {said}.")
-
-
-def _words(row: Finding) -> str:
-    metric = row["metric"]
-    return f"{number(metric, row['value'])} {interval(metric, row['ci'])}, baseline {number(metric, row['baseline'])}"

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
-from pplr_audit.report.cells import Finding, Series, depth_of, depths, is_measured, reason
+from pplr_audit.report.cells import Finding, Series, depth_of, depths, is_measured, reason, value_words
 from pplr_audit.report.charts.chart import REFERENCE, TONES, Chart, Plot
 from pplr_audit.report.charts.scales import Scale, linear_ticks, widened
-from pplr_audit.report.quantities import interval, is_rate, number
+from pplr_audit.report.quantities import is_rate
 from pplr_audit.report.vocabulary import STATUS, metric_words
 
 WIDTH, HEIGHT = 256, 214
+
+MARKS = 8
+"""Points of a line from which on only every second, third, ... carries a mark."""
 
 
 def leakage_chart(metric: str, lines: Sequence[Series]) -> Chart:
@@ -17,7 +20,8 @@ def leakage_chart(metric: str, lines: Sequence[Series]) -> Chart:
     drawn = [s for s in of_metric if s.rows][:TONES]
     rows = [row for s in drawn for row in s.rows]
     plot = _frame(metric, rows)
-    shared = len({tuple((depth_of(r), r["baseline"]) for r in s.rows if is_measured(r)) for s in drawn}) == 1
+    floors = {tuple((depth_of(row), row["baseline"]) for row in s.rows if is_measured(row)) for s in drawn}
+    shared = len(floors - {()}) == 1
     for tone, s in enumerate(drawn):
         plot.name(s.label, tone)
     plot.name("baseline", REFERENCE if shared else 0, "dotted")
@@ -63,8 +67,9 @@ def _draw(plot: Plot, s: Series, tone: int, baseline_tone: int) -> None:
         floor = [(k, row["baseline"]) for k, row in zip(ks, run, strict=True)]
         ends = [(ks[0] - 0.3, floor[0][1]), (ks[-1] + 0.3, floor[-1][1])]
         plot.line([ends[0], *floor, ends[1]], baseline_tone, "dotted")
-        for k, row in zip(ks, run, strict=True):
-            plot.mark((k, row["value"]), tone, f"{s.label}, {plot.title}, {k:.0f}: {_words(row)}")
+        step = max(1, len(run) // MARKS)
+        for k, row in list(zip(ks, run, strict=True))[::step]:
+            plot.mark((k, row["value"]), tone, f"{s.label}, {plot.title}, {k:.0f}: {value_words(row)}")
     for row in s.rows:
         depth = depth_of(row)
         if not is_measured(row) and depth is not None:
@@ -86,18 +91,13 @@ def _unbroken(s: Series) -> list[list[Finding]]:
     return stretches
 
 
-def _words(row: Finding) -> str:
-    metric = row["metric"]
-    return f"{number(metric, row['value'])} {interval(metric, row['ci'])}, baseline {number(metric, row['baseline'])}"
-
-
 def _description(metric: str, drawn: Sequence[Series]) -> str:
     parts = []
     for s in drawn:
         measured = [row for row in s.rows if is_measured(row)]
         if measured:
             ends = [measured[0], measured[-1]] if len(measured) > 1 else measured
-            parts.append(f"{s.label}: " + "; ".join(f"at {depth_of(row)} {_words(row)}" for row in ends))
+            parts.append(f"{s.label}: " + "; ".join(f"at {depth_of(row)} {value_words(row)}" for row in ends))
         else:
             parts.append(f"{s.label}: no value")
     return f"{metric_words(metric)} against the depth of the cut. {'. '.join(parts)}."

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from pplr_audit.report.cells import Finding, is_measured
-from pplr_audit.report.charts.chart import REFERENCE, TONES, Chart, Label, Plot
+from pplr_audit.report.cells import Finding, is_measured, value_words
+from pplr_audit.report.charts.chart import REFERENCE, Chart, Label, Plot
 from pplr_audit.report.charts.scales import Scale, linear_ticks, widened
-from pplr_audit.report.quantities import interval, is_rate, number
+from pplr_audit.report.quantities import is_rate
 from pplr_audit.report.vocabulary import STATUS, metric_words
 
 WIDTH = 400
@@ -33,23 +33,20 @@ def against_baseline_chart(metric: str, findings: Sequence[tuple[str, Finding]])
         [(t, f"{100 * t:.3g}%" if is_rate(metric) else f"{t:.3g}") for t in linear_ticks(low, high, 6)], metric, True
     )
     for i, (label, row) in enumerate(drawn):
-        y, tone = len(drawn) - i - 0.65, i % TONES
+        y = len(drawn) - i - 0.65
         text = _short(label if is_measured(row) else f"{STATUS[row['status']]}: {label}")
         plot.labels.append(Label("12", f"{plot.y(y) - 15:.1f}", text, "start", "name"))
         if is_measured(row):
             plot.line([(row["baseline"], y + 0.15), (row["baseline"], y - 0.15)], REFERENCE, "whisker")
-            plot.line([(row["ci"][0], y), (row["ci"][1], y)], tone, "whisker")
-            plot.mark((row["value"], y), tone, f"{label}: {_words(row)}")
+            plot.line([(row["ci"][0], y), (row["ci"][1], y)], 0, "whisker")
+            plot.mark((row["value"], y), 0, f"{label}: {value_words(row)}")
     plot.name("baseline", REFERENCE, "rule")
-    said = "; ".join(f"{label}: {_words(row) if is_measured(row) else STATUS[row['status']]}" for label, row in drawn)
+    said = "; ".join(
+        f"{label}: {value_words(row) if is_measured(row) else STATUS[row['status']]}" for label, row in drawn
+    )
     return plot.chart(f"{metric_words(metric)} with 95% interval against the baseline. {said}.")
 
 
 def _short(label: str, limit: int = 58) -> str:
     """What fits into the width of the picture."""
     return label if len(label) <= limit else f"{label[: limit - 1]}…"
-
-
-def _words(row: Finding) -> str:
-    metric = row["metric"]
-    return f"{number(metric, row['value'])} {interval(metric, row['ci'])}, baseline {number(metric, row['baseline'])}"

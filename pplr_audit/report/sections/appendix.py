@@ -25,7 +25,9 @@ def _table(rows: Sequence[Finding]) -> Table:
     told_once = {
         name: cell.text
         for name, cell in records[0].items()
-        if name not in ("attack", "metric", "value") and len(rows) > 1 and len({record[name] for record in records}) == 1
+        if name not in ("attack", "metric", "value")
+        and len(rows) > 1
+        and len({record[name] for record in records}) == 1
     }
     columns = tuple(name for name in records[0] if name not in told_once)
     same = ", ".join(f"{name} {text}" for name, text in told_once.items() if text)

@@ -1,6 +1,6 @@
 """What each cut costs a client, computed from the model's shape, beside what was measured on the cut that ran."""
 
-from pplr_audit.report.cells import first_defense, headline, overall, strongest_by_front
+from pplr_audit.report.cells import first_defense, headline, overall, strongest_by_depth
 from pplr_audit.report.charts.chart import Chart
 from pplr_audit.report.charts.costs import bought_chart, wire_chart
 from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, labels, numbers
@@ -20,6 +20,9 @@ FIELDS = {
     "seconds_per_round": ("time a round", duration),
 }
 
+LISTED = 60
+"""Cuts with another m that are written out; a model of 32 blocks has more than 500."""
+
 
 def costs(findings: Document) -> Section:
     """The picture, the cuts with the back that ran, and all others folded."""
@@ -33,13 +36,14 @@ def costs(findings: Document) -> Section:
     )
     same_back = [row for row in rows if row["cut"]["back"] == ran["back"]]
     others = [row for row in rows if row["cut"]["back"] != ran["back"]]
-    blocks: list[Block] = [Text(lead), Figure("", (*_bought(findings), wire_chart(rows, ran)))]
+    blocks: list[Block] = [Text(lead), Figure("", (*_bought(findings), wire_chart(same_back or rows, ran)))]
     if same_back:
         blocks.append(_table(f"Costs with m={ran['back']} at the back, as it ran", same_back, findings["run"]))
-    if others:
-        blocks.append(
-            Fold(f"Other cuts ({len(others)})", (_table("Costs of the other cuts, computed", others, findings["run"]),))
-        )
+    if len(others) > LISTED:
+        blocks.append(Text(f"The costs of {len(others)} cuts with another m stand in findings.json."))
+    elif others:
+        table = _table("Costs of the other cuts, computed", others, findings["run"])
+        blocks.append(Fold(f"Other cuts ({len(others)})", (table,)))
     return Section("costs", "What each cut costs", tuple(blocks))
 
 
@@ -49,7 +53,7 @@ def _bought(findings: Document) -> tuple[Chart, ...]:
     defense = first_defense(rows)
     rows = [row for row in rows if row["secret"] == "history" and row["defense"] == defense]
     metric = headline(rows, "history")
-    best = strongest_by_front([row for row in rows if row["metric"] == metric])
+    best = strongest_by_depth([row for row in rows if row["metric"] == metric])
     points = [(cost, row) for k, row in best.items() if (cost := cost_at_front(findings, k)) is not None]
     return (bought_chart(metric, points, findings["run"]["cut"]),) if metric and len(points) > 1 else ()
 

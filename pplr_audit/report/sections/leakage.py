@@ -5,16 +5,19 @@ from collections.abc import Sequence
 from pplr_audit.report.cells import (
     Finding,
     Series,
+    depth_of,
     depths,
     distinct,
     is_measured,
     metrics_in_order,
     overall,
     series,
+    strongest,
     value_cell,
 )
+from pplr_audit.report.charts.chart import TONES
 from pplr_audit.report.charts.leakage import leakage_chart
-from pplr_audit.report.content import Block, Cell, Figure, Section, Table, Text, labels
+from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, labels
 from pplr_audit.report.document import Document
 from pplr_audit.report.vocabulary import SECRETS, channel_words, metric_words
 
@@ -25,30 +28,82 @@ LEAD = (
     "where an attack was tried or planned and has no value; it does not mean 0."
 )
 
+OPEN_ROWS = 36
+"""Rows up to which a table stands open; a longer one is folded behind the strongest attack at each depth."""
+
 
 def leakage(findings: Document) -> Section:
-    """Everything that depends on the cut, by secret and channel."""
-    rows = [row for row in overall(findings["findings"]) if row["cut"] is not None]
-    blocks: list[Block] = [Text(LEAD if rows else "No attack in this audit reads a channel that depends on the cut.")]
-    for secret in distinct(rows, "secret"):
-        of_secret = [row for row in rows if row["secret"] == secret]
+    """Everything that depends on the cut, by secret and channel; then what is read wherever the cut is."""
+    rows = overall(findings["findings"])
+    at_cut = [row for row in rows if row["cut"] is not None]
+    blocks: list[Block] = [Text(LEAD if at_cut else "No attack in this audit reads a channel that depends on the cut.")]
+    for secret in distinct(at_cut, "secret"):
+        of_secret = [row for row in at_cut if row["secret"] == secret]
         for channel in distinct(of_secret, "channel"):
             blocks += _channel(secret, channel, [row for row in of_secret if row["channel"] == channel])
+    # membership has a section of its own
+    anywhere = [row for row in rows if row["cut"] is None and row["secret"] != "membership"]
+    for secret in distinct(anywhere, "secret"):
+        blocks.append(_anywhere(secret, [row for row in anywhere if row["secret"] == secret]))
     return Section("leakage", "What leaks at each cut", tuple(blocks))
 
 
 def _channel(secret: str, channel: str, rows: Sequence[Finding]) -> list[Block]:
+    """A row of pictures for each defense, then the numbers: all of them, or the strongest with the rest folded."""
     metrics = metrics_in_order(rows, secret)
-    lines = series(rows)
     words = channel_words(channel)
     caption = f"{secret} ({SECRETS[secret]}) from {channel}: {words.content} ({words.direction})"
-    charts = tuple(leakage_chart(m, lines) for m in metrics if any(is_measured(r) for r in rows if r["metric"] == m))
-    blocks: list[Block] = [Figure(caption, charts)] if charts else [Text(f"{caption}. No attack gave a value here.")]
-    return [*blocks, _table(secret, channel, metrics, lines)]
+    defenses = distinct(rows, "defense")
+    blocks: list[Block] = []
+    for defense in defenses:
+        under = [row for row in rows if row["defense"] == defense]
+        lines = _fit_to_draw(series(under))
+        charts = tuple(
+            leakage_chart(m, lines) for m in metrics if any(is_measured(r) for r in under if r["metric"] == m)
+        )
+        title = caption if len(defenses) == 1 else f"{caption}; defense {defense}"
+        blocks.append(Figure(title, charts) if charts else Text(f"{title}. No attack gave a value here."))
+    table = _table(secret, channel, metrics, series(rows))
+    if len(table.rows) <= OPEN_ROWS:
+        return [*blocks, table]
+    return [
+        *blocks,
+        _strongest(secret, channel, metrics, rows),
+        Fold(f"All attacks ({len(table.rows)} rows)", (table,)),
+    ]
+
+
+def _fit_to_draw(lines: Sequence[Series]) -> list[Series]:
+    """The strongest lines first where a picture cannot hold all; else as they come: an attack keeps its color."""
+    if len(lines) <= TONES:
+        return list(lines)
+    return sorted(lines, key=lambda s: max((r["value"] for r in s.rows if is_measured(r)), default=-1.0), reverse=True)
+
+
+def _strongest(secret: str, channel: str, metrics: Sequence[str], rows: Sequence[Finding]) -> Table:
+    body = []
+    for defense in distinct(rows, "defense"):
+        for k in depths(rows):
+            at = [row for row in rows if row["defense"] == defense and depth_of(row) == k]
+            body.append((*labels(str(k), defense), *(_best(at, metric) for metric in metrics)))
+    columns = ("m" if _by_back(rows) else "k", "defense", *metrics)
+    caption = f"{secret} from {channel}: the strongest attack at each depth, with 95% interval and baseline"
+    return Table(caption, columns, tuple(body), headers=2)
+
+
+def _best(rows: Sequence[Finding], metric: str) -> Cell:
+    of_metric = [row for row in rows if row["metric"] == metric]
+    found = strongest(of_metric) or next(iter(of_metric), None)
+    cell = value_cell(found)
+    return cell if found is None else Cell(cell.text, f"{found['attack']}: {cell.note}", cell.mark)
+
+
+def _by_back(rows: Sequence[Finding]) -> bool:
+    return any(row["cut"]["front"] is None for row in rows)
 
 
 def _table(secret: str, channel: str, metrics: Sequence[str], lines: Sequence[Series]) -> Table:
-    by_back = any(row["cut"]["front"] is None for s in lines for row in s.rows)
+    by_back = any(_by_back(s.rows) for s in lines)
     columns = ("attack", "m" if by_back else "k", *metrics, "n")
     rows = tuple(
         (
@@ -61,6 +116,17 @@ def _table(secret: str, channel: str, metrics: Sequence[str], lines: Sequence[Se
     )
     said = "; ".join(f"{metric} is {metric_words(metric)}" for metric in metrics if metric_words(metric) != metric)
     return Table(f"{secret} from {channel}, value with 95% interval and baseline. {said}.", columns, rows, headers=2)
+
+
+def _anywhere(secret: str, rows: Sequence[Finding]) -> Table:
+    """What is read wherever the cut is, and attacks that found nothing to read at any cut."""
+    metrics = metrics_in_order(rows, secret)
+    body = tuple(
+        (*labels(s.label, s.rows[0]["channel"]), *(value_cell(s.at(None, metric)) for metric in metrics))
+        for s in series(rows)
+    )
+    caption = f"{secret} ({SECRETS[secret]}) where the finding names no cut, with 95% interval and baseline"
+    return Table(caption, ("attack", "channel", *metrics), body, headers=2)
 
 
 def _users(s: Series, depth: int) -> str:

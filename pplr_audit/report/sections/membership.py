@@ -1,6 +1,6 @@
 """Who can be told to have been trained on: curves, and the rates that the audit can resolve."""
 
-from pplr_audit.report.cells import Series, depths, metrics_in_order, overall, series, value_cell
+from pplr_audit.report.cells import Series, depths, metrics_in_order, overall, series, strongest, value_cell
 from pplr_audit.report.charts.membership import against_baseline_chart
 from pplr_audit.report.charts.roc import roc_chart
 from pplr_audit.report.content import Block, Cell, Figure, Section, Table, Text, labels
@@ -24,28 +24,37 @@ def membership(findings: Document, evidence: Document) -> Section:
     metrics = metrics_in_order(rows, "membership")
     lines = series(rows)
     charts = [roc_chart([(_label(curve), curve) for curve in curves])] if curves else []
-    first_metric = [(f"{s.label} · {_place(row)}", row) for s in lines for row in s.rows if row["metric"] == metrics[0]]
-    charts += [against_baseline_chart(metrics[0], first_metric)] if first_metric else []
+    lanes = [(s.label, [row for row in s.rows if row["metric"] == metrics[0]]) for s in lines]
+    strongest_of = [(f"{label} · {_place(row)}", row) for label, rows in lanes if rows for row in [_loudest(rows)]]
+    charts += [against_baseline_chart(metrics[0], strongest_of)] if strongest_of else []
     blocks.append(Figure("", tuple(charts)))
     table = []
     for s in lines:
         for depth in _depths(s):
             first = next((row for row in s.rows if depth is None or row["cut"]), s.rows[0])
             at = first["cut"] if depth is None else {**first["cut"], _side(first): depth}
-            table.append(
-                (*labels(s.label, first["channel"], cut_words(at)), *(value_cell(s.at(depth, m)) for m in metrics))
-            )
+            table.append((*labels(s.label, first["channel"], cut_words(at)), *(_cell(s.at(depth, m)) for m in metrics)))
     if table:
         said = "; ".join(f"{m} is {metric_words(m)}" for m in metrics)
-        caption = f"Membership, value with 95% interval and baseline. {said}."
+        caption = f"Membership, value with 95% interval and baseline; a dash: not a metric of this attack. {said}."
         blocks.append(Table(caption, ("attack", "channel", "cut", *metrics), tuple(table), headers=2))
     else:
         blocks.append(_curves_only(curves))
     return Section("membership", "Who can be recognized", tuple(blocks))
 
 
+def _loudest(rows: list[Document]) -> Document:
+    """One lane a series: its strongest cut, or the reason why it has none."""
+    return strongest(rows) or rows[0]
+
+
 def _depths(s: Series) -> list[int | None]:
     return [*depths(s.rows)] or [None]
+
+
+def _cell(row: Document | None) -> Cell:
+    """Attacks on membership rarely share their metrics, so a metric that is not an attack's own gets a dash."""
+    return Cell("–", mark="status") if row is None else value_cell(row)
 
 
 def _place(row: Document) -> str:

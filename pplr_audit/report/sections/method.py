@@ -71,7 +71,9 @@ def reproduce(findings: Document) -> Section:
             f"{data['name']}: {data['users']:,} users, {data['items']:,} items, {data['interactions']:,} interactions",
         ),
         ("data digest", data["digest"]),
+        *((("data notes", _notes(data["notes"])),) if data.get("notes") else ()),
         ("model", f"{run['backbone']} with {run['recommender']}: {run['layers']} blocks, hidden size {run['hidden']}"),
+        *((("model digest", run["backbone_digest"]),) if "backbone_digest" in run else ()),
         ("training", f"{run['strategy']}, {run['rounds']} rounds"),
         (
             "hardware",
@@ -87,3 +89,8 @@ def reproduce(findings: Document) -> Section:
     if libraries:
         blocks.append(Table("Libraries", ("library", "version"), libraries))
     return Section("reproduce", "To do it again", tuple(blocks))
+
+
+def _notes(notes: Document) -> str:
+    """What reading the data met with, as its reader tells it."""
+    return "; ".join(f"{name} {value}" for name, value in notes.items())

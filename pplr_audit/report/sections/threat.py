@@ -27,7 +27,7 @@ def threat(findings: Document) -> Section:
                     name,
                     ADVERSARIES.get(name, "not described"),
                     _knowledge(rows, name),
-                    _attacks(rows, "adversary", name),
+                    _tried(rows, name),
                 )
                 for name in distinct(rows, "adversary")
             ),
@@ -42,6 +42,12 @@ def threat(findings: Document) -> Section:
 def _knowledge(rows: list[Document], adversary: str) -> str:
     known = [str(name) for name in distinct([row for row in rows if row["adversary"] == adversary], "knowledge")]
     return "; ".join(f"{name}: {KNOWLEDGE[name]}" if name in KNOWLEDGE else name for name in known)
+
+
+def _tried(rows: list[Document], adversary: str) -> str:
+    """Attacks that gave a value; one that cannot read what this adversary sees was not an attack by it."""
+    measured = [row for row in rows if row["adversary"] == adversary and is_measured(row)]
+    return _attacks(measured, "adversary", adversary) or "none gave a value"
 
 
 def _attacks(rows: list[Document], field: str, value: str) -> str:

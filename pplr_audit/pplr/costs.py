@@ -1,0 +1,217 @@
+"""What each cut costs a client: memory, arithmetic and traffic, from the model's config alone.
+
+The model is built on the meta device, so that every size is read off the library's own modules and no weight is needed.
+Arithmetic is counted as matrix products (one multiply-add is 2 FLOP); what is elementwise is left out, as in
+`torch.utils.flop_counter`, with whose counts these agree.
+"""
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from pplr_audit import scenario
+from pplr_audit.models.cut import blocks, body, check_cut, family
+from pplr_audit.models.lora import add_lora
+
+MASK_BYTES = 1
+"""A position of the mask crosses as one byte."""
+STATUS_BYTES = 8
+"""The training loss crosses as one double."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run asks of one client, which is all that its cost depends on besides the model and the cut."""
+
+    samples: float
+    """Training samples that the client goes through in one round (each local epoch counts again)."""
+    tokens_per_sample: float
+    """Positions that cross for one training sample, padding included: the mean over samples of their batch's length."""
+    bytes_per_value: int = 4
+    """Of weights, activations and adapters: 4 for float32."""
+    prompt_tokens: float = 0.0
+    """Positions of a prompt at serving, padding included."""
+    generated_tokens: float = 0.0
+    """Tokens generated for one request, along one beam."""
+    title_tokens: float = 0.0
+    """Positions of the generated title when the base model embeds it to ground it in the catalogue."""
+    beams: int = 1
+
+
+def cost_rows(
+    config: PreTrainedConfig, lora: scenario.Lora, cuts: Iterable[tuple[int, int]], workload: Workload
+) -> list[dict[str, Any]]:
+    """The ``costs`` rows of a findings document, one for each (front, back) in ``cuts``, in that order.
+
+    ========================  ==========================================================================================
+    client_parameters         embeddings, final norm, head, front and back blocks with their adapters; tied ones once
+    client_bytes              the same times ``bytes_per_value``: weights only, no gradients or optimizer state
+    client_share              client_parameters over those of the whole model with its adapter
+    client_flops_per_token    forward over a sample of T tokens, over T: 2 x the weights of every linear layer that the
+                              client runs (adapters and head too), and 4·T·heads·head_dim a block for attention: both
+                              products over all T positions, as kernels are counted, though half are masked
+    training_flops_per_token  forward and backward: a frozen weight costs one product, for the gradient of its input, and
+                              nothing below the client's lowest adapter; an adapter costs also its own gradient;
+                              attention 2.5 times its forward
+    wire_bytes_per_sample     4 crossings of (T, hidden) and one of the mask; 0 where no trunk is left
+    wire_bytes_per_round      of one client, both ways: its samples, its adapter's update up and personal model down,
+                              and its loss; the trunk's adapter never crosses
+    serving_wire_bytes_per_request  2 crossings of (positions, hidden) and the mask, over beams · (prompt + generated -
+                              1) + title positions: the library repeats the prompt for every beam, and the last token
+                              generated is never fed back
+    seconds_per_round         null: this is measured, not computed
+    ========================  ==========================================================================================
+
+    Args:
+        config: of a causal language model of a family that can be cut; it is not changed.
+
+    Raises:
+        InputError: the architecture cannot be cut, a LoRA target is missing, or a cut does not fit.
+    """
+    model = _meta_model(config, lora)
+    T, value = workload.tokens_per_sample, workload.bytes_per_value
+    layers = [_measure(block, T) for block in blocks(model)]
+    ends, head = _parameters(_ends(model)), _head(model)
+    trained_ends = _parameters(_ends(model), trainable=True)
+    whole = ends + sum(block.parameters for block in layers)
+    positions = workload.beams * (workload.prompt_tokens + max(workload.generated_tokens - 1, 0))
+    rows = []
+    for front, back in cuts:
+        check_cut(front, back, len(layers))
+        near, far = layers[:front], layers[len(layers) - back :]
+        has_trunk = front + back < len(layers)
+        held = ends + sum(block.parameters for block in near + far)
+        adapter = trained_ends + sum(block.adapter for block in near + far)
+        forward = sum(block.forward for block in near + far) + _linears(head)
+        activation = config.hidden_size * value
+        wire_sample = T * (4 * activation + MASK_BYTES) if has_trunk else 0.0
+        wire_request = (positions + workload.title_tokens) * (2 * activation + MASK_BYTES) if has_trunk else 0.0
+        rows.append(
+            {
+                "cut": {"front": front, "back": back},
+                "client_parameters": held,
+                "client_bytes": held * value,
+                "client_share": held / whole,
+                "client_flops_per_token": forward,
+                "training_flops_per_token": forward + _backward(near, far, head, has_trunk),
+                "wire_bytes_per_sample": wire_sample,
+                "wire_bytes_per_round": workload.samples * wire_sample + 2 * adapter * value + STATUS_BYTES,
+                "serving_wire_bytes_per_request": wire_request,
+                "seconds_per_round": None,
+            }
+        )
+    return rows
+
+
+def all_cuts(layers: int) -> list[tuple[int, int]]:
+    """Every (front, back) of a model with so many blocks, those without a trunk too."""
+    return [(front, back) for front in range(layers + 1) for back in range(layers + 1 - front)]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What one block costs; FLOP a token."""
+
+    parameters: int
+    adapter: int
+    forward: float
+    backward: dict[bool, tuple[float, bool]]
+    """By whether what enters needs a gradient: the cost, and whether what leaves does."""
+
+
+def _measure(block: nn.Module, tokens: float) -> _Block:
+    return _Block(
+        _parameters([block]),
+        _parameters([block], trainable=True),
+        _linears(block) + _attention(block, tokens),
+        {needed: _block_backward(block, tokens, needed) for needed in (False, True)},
+    )
+
+
+def _meta_model(config: PreTrainedConfig, lora: scenario.Lora) -> Any:
+    library: Any = AutoModelForCausalLM
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        model = library.from_config(copy.deepcopy(config))
+        family(model)
+        add_lora(model, lora, 0)
+    return model
+
+
+def _head(model: Any) -> nn.Module:
+    head: nn.Module = model.get_output_embeddings()
+    return head
+
+
+def _ends(model: Any) -> list[nn.Module]:
+    """What is the client's at every cut."""
+    kind, inner = family(model), body(model)
+    return [getattr(inner, kind.embeddings), getattr(inner, kind.norm), _head(model)]
+
+
+def _parameters(modules: Sequence[nn.Module], *, trainable: bool = False) -> int:
+    """Parameters of ``modules``, shared ones counted once."""
+    found = {id(p): p.numel() for m in modules for p in m.parameters() if p.requires_grad or not trainable}
+    return sum(found.values())
+
+
+def _linears(module: nn.Module) -> float:
+    """Forward FLOP a token of all linear layers in ``module``."""
+    return sum(2.0 * m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
+
+
+def _attention(block: Any, tokens: float) -> float:
+    """Forward FLOP a token of the two products of attention, scores and weighted values."""
+    return 4.0 * tokens * int(block.self_attn.config.num_attention_heads) * int(block.self_attn.head_dim)
+
+
+def _backward(near: Sequence[_Block], far: Sequence[_Block], head: nn.Module, has_trunk: bool) -> float:
+    """Backward FLOP a token of everything that the client runs."""
+    total, needed = 0.0, False
+    for block in near:
+        flops, needed = block.backward[needed]
+        total += flops
+    # What comes back from the server needs a gradient, whatever the front is made of: the trunk waits for it.
+    needed = needed or has_trunk
+    for block in far:
+        flops, needed = block.backward[needed]
+        total += flops
+    return total + _linear_backward(head, needed)
+
+
+def _block_backward(block: Any, tokens: float, needed: bool) -> tuple[float, bool]:
+    """Backward FLOP a token of one block, and whether what leaves it needs a gradient.
+
+    ``needed``: what enters needs one, because something below it is trained. A frozen weight costs one product, for the
+    gradient of its input, and only if that is needed; so nothing runs below the lowest adapter. Attention costs 5
+    products for the forward's 2: the kernel keeps no scores and computes them again.
+    """
+    attention, mlp = block.self_attn, block.mlp
+    inputs = [attention.q_proj, attention.k_proj, attention.v_proj]
+    total = sum(_linear_backward(m, needed) for m in inputs)
+    mixed = needed or any(map(_trained, inputs))
+    total += mixed * 2.5 * _attention(block, tokens) + _linear_backward(attention.o_proj, mixed)
+    needed = mixed or _trained(attention.o_proj)
+    gates = [mlp.gate_proj, mlp.up_proj]
+    total += sum(_linear_backward(m, needed) for m in gates)
+    gated = needed or any(map(_trained, gates))
+    total += _linear_backward(mlp.down_proj, gated)
+    return total, gated or _trained(mlp.down_proj)
+
+
+def _linear_backward(layer: nn.Module, needed: bool) -> float:
+    """One linear layer, or one with its adapter: y = W x + s B A x, W frozen, A and B trained."""
+    total = 0
+    for name, part in layer.named_modules():
+        if isinstance(part, nn.Linear):
+            # B reads A x, which always needs a gradient, as A is trained.
+            total += 2 * part.weight.numel() * (part.weight.requires_grad + (needed or "lora_B" in name))
+    return float(total)
+
+
+def _trained(layer: nn.Module) -> bool:
+    return any(p.requires_grad for p in layer.parameters())

@@ -1,0 +1,83 @@
+"""Small things that are real: a Llama built from a config with its own tokenizer, and a small market."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from pplr_audit import scenario
+from pplr_audit.data.dataset import Dataset
+from pplr_audit.data.prompts import prompt_text
+from pplr_audit.data.synthetic import market
+
+LAYERS = 3
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Two test workers on two cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_market() -> Dataset:
+    return market(scenario.Market(users=120, items=48, tastes=3), 1)
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory, small_market: Dataset) -> Path:
+    """A model folder as transformers writes it: 3 blocks, hidden 32, weights drawn at random."""
+    folder = tmp_path_factory.mktemp("llama")
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator([*small_market.catalogue.titles, prompt_text(["x"], "y")], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>", model_max_length=512
+    )
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_scenario(llama_folder: Path) -> scenario.Scenario:
+    """Seconds from start to end: 3 clients, 2 rounds, random weights."""
+    return scenario.Scenario.model_validate(
+        {
+            "name": "small",
+            "seed": 1,
+            "data": {
+                "market": {"users": 120, "items": 48, "tastes": 3}, "clients": 3, "history": 3, "audit_users": 80,
+                "test_users": 30,
+            },
+            "model": {
+                "backbone": str(llama_folder), "beams": 1, "max_tokens": 256,
+                "lora": {"rank": 4, "targets": ["q_proj", "v_proj", "down_proj"]},
+            },
+            "training": {"rounds": 2, "learning_rate": 0.01, "batch_size": 8},
+            "audit": {"victims": 12, "attacks": [{"ridge": {"prompts": 48, "held_out": 8}}, "loss"]},
+        }
+    )  # fmt: skip
