@@ -11,12 +11,13 @@ from typing import Any
 
 from pplr_audit import plugins, scenario as scenarios
 from pplr_audit.cells import not_applicable, run_cell
+from pplr_audit.cost_rows import SERVING, cost_rows
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.documents import evidence_document, findings_document, hardware, libraries
 from pplr_audit.errors import InputError
 from pplr_audit.examples import examples
 from pplr_audit.exposure import Exposure
-from pplr_audit.measure import cost_rows, utility_rows
+from pplr_audit.models.bigrec import Tally
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.plan import make_plan
 from pplr_audit.pplr.rounds import Federation, assemble, train
@@ -26,6 +27,7 @@ from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
+from pplr_audit.utility_rows import utility_rows
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,14 @@ def run(scenario: Scenario, out: Path | None = None, progress: Progress | None =
         logs = files.logs(scenario.training.rounds)
 
         with clock.phase("measuring what it recommends", 3 * len(federation.clients)) as advance:
-            utility = _once(store, "utility.json", lambda: utility_rows(scenario, private, model, federation, "none", advance))
-            costs = _once(store, "costs.json", lambda: cost_rows(scenario, private, model, federation, logs))
+
+            def measure() -> dict[str, Any]:
+                tally = Tally()
+                utility = utility_rows(scenario, private, model, federation, "none", tally, advance)
+                served = sum(federation.link.sent[channel] for channel in SERVING)
+                return {"utility": utility, "costs": cost_rows(scenario, model, federation, logs, tally, served)}
+
+            measured = _once(store, "utility.json", measure)
 
         exposure = Exposure(scenario, private, model, federation, files, plan)
         with clock.phase("attacking", len(plan.cells)) as advance:
@@ -87,8 +95,8 @@ def run(scenario: Scenario, out: Path | None = None, progress: Progress | None =
 
         with clock.phase("writing the report"):
             document = findings_document(
-                scenario, private, model, plan, len(exposure.victims), results, utility, costs,
-                _seconds(store, clock),
+                scenario, private, model, plan, len(exposure.victims), results, measured["utility"],
+                measured["costs"],                _seconds(store, clock),
             )  # fmt: skip
             shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)
             write_reports(store, document, evidence_document(logs, results, shown), scenario.report.formats)
@@ -125,9 +133,7 @@ def _same_inputs(store: Store, private: PrivateData, model: Recommender) -> None
     before = store.manifest.get("inputs")
     if before is None:
         population = private.population
-        coins = {
-            private.dataset.users[user]: bool(population.member[user]) for user in population.audited.nonzero()[0]
-        }
+        coins = {private.dataset.users[user]: bool(population.member[user]) for user in population.audited.nonzero()[0]}
         store.write_json("coins.json", coins)
         store.update_manifest(inputs=inputs, libraries=libraries(), hardware=hardware())
         return
@@ -161,11 +167,11 @@ def _training_slug(scenario: Scenario) -> str:
     return f"none-{hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
-def _once(store: Store, path: str, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _once(store: Store, path: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What stands in the run directory under ``path``, made first if it is not there."""
     if not store.exists(path):
         store.write_json(path, make())
-    return list(store.read_json(path))
+    return dict(store.read_json(path))
 
 
 def _seconds(store: Store, clock: Clock) -> dict[str, float]:

@@ -128,7 +128,7 @@ def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], 
         Guess({name.split("/", 1)[1]: a for name, a in arrays.items() if name.startswith(f"control{number}/")})
         for number in range(attack.controls)
     ]
-    own = {name: a for name, a in arrays.items() if not name.startswith("control")}
+    own = {name: a for name, a in sorted(arrays.items()) if not name.startswith("control")}
     return Guess(own, json.loads(metadata["facts"])), controls, float(metadata["seconds"])
 
 

@@ -113,7 +113,9 @@ def test_the_same_run_again_does_nothing_and_answers_the_same(
     assert guesses == {path: path.stat().st_mtime_ns for path in (finished.directory / "guesses").iterdir()}
 
 
-def shell(setting: scenario.Scenario, folder: Path, *extra: str, failpoint: str = "") -> subprocess.CompletedProcess[str]:
+def shell(
+    setting: scenario.Scenario, folder: Path, *extra: str, failpoint: str = ""
+) -> subprocess.CompletedProcess[str]:
     file = folder / "scenario.yaml"
     if not file.exists():
         file.write_text(yaml.safe_dump(setting.model_dump(mode="json")))
@@ -142,7 +144,9 @@ def copied(finished: audit.AuditResult, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["truncated", "altered", "missing"])
-@pytest.mark.parametrize("pattern", ["trainings/*/rounds/003/state.safetensors", "cells/ridge-front*k1*", "utility.json"])
+@pytest.mark.parametrize(
+    "pattern", ["trainings/*/rounds/003/state.safetensors", "cells/ridge-front*k1*", "utility.json"]
+)
 def test_a_damaged_file_is_refused_by_name(
     small_scenario: scenario.Scenario, finished: audit.AuditResult, tmp_path: Path, pattern: str, kind: str
 ) -> None:
@@ -170,7 +174,9 @@ def test_the_directory_of_another_scenario_is_refused_and_left_as_it_is(
 def test_the_report_can_be_written_again_and_redacted(finished: audit.AuditResult, tmp_path: Path) -> None:
     directory = copied(finished, tmp_path)
     titles = {
-        slot["truth"] for example in json.loads((directory / "evidence.json").read_text())["examples"] for slot in example["slots"]
+        slot["truth"]
+        for example in json.loads((directory / "evidence.json").read_text())["examples"]
+        for slot in example["slots"]
     }
     assert titles
     html = (directory / "report.html").read_text()

@@ -182,7 +182,8 @@ def _load_model(folder: Path) -> PreTrainedModel:
     except Exception as error:  # a config with impossible sizes ends in whatever the layer built first raises
         raise InputError(f"{folder}: no model can be built from config.json: {_first_line(error)}") from None
     # transformers fills what is missing with random values and goes on.
-    for kind, word in (("missing_keys", "missing"), ("mismatched_keys", "misshapen"), ("unexpected_keys", "unexpected")):
+    words = {"missing_keys": "missing", "mismatched_keys": "misshapen", "unexpected_keys": "unexpected"}
+    for kind, word in words.items():
         keys = sorted(key if isinstance(key, str) else key[0] for key in info[kind])
         if keys:
             raise InputError(f"{folder}: {len(keys)} tensors are {word} in *.safetensors, the first: {keys[0]}")

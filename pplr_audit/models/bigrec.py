@@ -5,13 +5,14 @@ are embedded by the *base* model (last layer, last token), and items are ranked 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from pplr_audit.data.prompts import Batch, Prompt, Prompts, collate
 from pplr_audit.models.cut import body, positions
@@ -57,6 +58,18 @@ def answer_log_probs(model: Any, prompts: Sequence[Prompt], pad: int, *, batch: 
     return found
 
 
+@dataclass
+class Tally:
+    """What serving put through the model so far, padding included; sums over requests."""
+
+    requests: int = 0
+    prompt_positions: int = 0
+    generated: int = 0
+    """Tokens generated along one beam."""
+    title_positions: int = 0
+    """Of the generated titles, when they are embedded."""
+
+
 class Grounding:
     """Titles as points in the base model's embedding space.
 
@@ -97,7 +110,12 @@ class Grounding:
 
 @torch.no_grad()
 def embed_titles(
-    model: Any, titles: Sequence[Int[np.ndarray, "length"]], prompts: Prompts, *, batch: int = 128
+    model: Any,
+    titles: Sequence[Int[np.ndarray, "length"]],
+    prompts: Prompts,
+    *,
+    batch: int = 128,
+    tally: Tally | None = None,
 ) -> Float[np.ndarray, "titles hidden"]:
     """The last layer's state at the last token of each title (left padding), in batches of similar length."""
     sequences = [np.concatenate([prompts.bos, title]) for title in titles]
@@ -109,12 +127,20 @@ def embed_titles(
         tokens, mask = _left_padded([sequences[i] for i in rows], prompts.pad)
         out = body(model)(input_ids=tokens, attention_mask=mask, position_ids=positions(mask), use_cache=False)
         points[rows] = out.last_hidden_state[:, -1].float().numpy()
+        if tally is not None:
+            tally.title_positions += tokens.numel()
     return points
 
 
 @torch.no_grad()
 def generate_titles(
-    model: Any, served: Sequence[Prompt], prompts: Prompts, *, beams: int, batch: int = 64
+    model: Any,
+    served: Sequence[Prompt],
+    prompts: Prompts,
+    *,
+    beams: int,
+    batch: int = 64,
+    tally: Tally | None = None,
 ) -> list[Int[np.ndarray, "length"]]:
     """The title that ``model`` generates for each prompt, as tokens, without the closing quote and what follows it."""
     longest = int(prompts.titles.lengths.max()) + len(prompts.end)
@@ -127,10 +153,29 @@ def generate_titles(
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         tokens, mask = _left_padded([served[i].tokens for i in rows], prompts.pad)
-        out = model.generate(input_ids=tokens, attention_mask=mask, generation_config=settings)
+        steps = _Steps()
+        out = model.generate(
+            input_ids=tokens, attention_mask=mask, generation_config=settings,
+            stopping_criteria=StoppingCriteriaList([steps]),
+        )  # fmt: skip
+        if tally is not None:
+            tally.requests += len(rows)
+            tally.prompt_positions += tokens.numel()
+            tally.generated += steps.taken * len(rows)
         for row, answer in zip(rows, out[:, tokens.shape[1] :].numpy(), strict=True):
             titles[row] = _title(answer, prompts)
     return titles
+
+
+class _Steps(StoppingCriteria):
+    """Counts the passes of a generation; stops nothing."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        self.taken += 1
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool)
 
 
 def _title(answer: Int[np.ndarray, "new"], prompts: Prompts) -> Int[np.ndarray, "length"]:

@@ -13,7 +13,7 @@ from pplr_audit import scenario
 from pplr_audit.data.prompts import Prompt, Prompts, collate
 from pplr_audit.data.samples import Samples
 from pplr_audit.errors import RunError
-from pplr_audit.models.bigrec import answer_loss, embed_titles, generate_titles, tensors
+from pplr_audit.models.bigrec import Tally, answer_loss, embed_titles, generate_titles, tensors
 from pplr_audit.models.cut import Gap, Randomness, positions
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
 from pplr_audit.pplr.link import Link
@@ -116,9 +116,14 @@ class Client:
         self.adapter = {n: adapter[n] for n in self._part.parameters}
         self.optimizer = optimizer
 
-    def served(self, link: Link) -> "ServedClient":
+    def served(self, link: Link, tally: Tally | None = None) -> "ServedClient":
         """This client's trained model as its users meet it: the trunk is reached over ``link``."""
-        return ServedClient(self.name, self.adapter, self._part, self._prompts, link)
+        return ServedClient(self.name, self.adapter, self._part, self._prompts, link, tally)
+
+    def positions(self, round_: int) -> int:
+        """Positions that cross in a round, padding included: each step's batch times its longest sequence."""
+        lengths = np.array([len(prompt) for prompt in self._built])
+        return sum(int(lengths[rows].max()) * len(rows) for rows in self.plan(round_))
 
     def _loss(self, rows: Int[np.ndarray, "batch"]) -> Tensor:
         batch = collate([self._built[row] for row in rows], self._prompts.pad, loss_on=self._training.loss_on)
@@ -132,21 +137,23 @@ class Client:
 class ServedClient:
     """A client's personal model serving requests. Valid until the device trains or serves another client."""
 
-    def __init__(self, name: str, adapter: Adapter, part: ClientPart, prompts: Prompts, link: Link) -> None:
-        self._name, self._part, self._prompts, self._link = name, part, prompts, link
+    def __init__(
+        self, name: str, adapter: Adapter, part: ClientPart, prompts: Prompts, link: Link, tally: Tally | None
+    ) -> None:
+        self._name, self._part, self._prompts, self._link, self._tally = name, part, prompts, link, tally
         load_adapter(part.parameters, adapter)
         part.model.eval()
 
     def generate(self, prompts: Sequence[Prompt], beams: int) -> list[Int[np.ndarray, "length"]]:
         """A title for each prompt, as tokens; prompt and title cross the cut."""
         self._reach(base=False)
-        return generate_titles(self._part.model, prompts, self._prompts, beams=beams)
+        return generate_titles(self._part.model, prompts, self._prompts, beams=beams, tally=self._tally)
 
     def embed(self, titles: Sequence[Int[np.ndarray, "length"]]) -> Float[np.ndarray, "titles hidden"]:
         """Points of titles in the base model's embedding space; the titles cross the cut."""
         self._reach(base=True)
         with adapter_off(self._part.model):
-            return embed_titles(self._part.model, titles, self._prompts)
+            return embed_titles(self._part.model, titles, self._prompts, tally=self._tally)
 
     def _reach(self, *, base: bool) -> None:
         if self._part.gap is not None:

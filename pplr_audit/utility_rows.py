@@ -1,4 +1,4 @@
-"""What the trained models recommend and what each cut costs, as rows of the findings document."""
+"""What the trained models recommend, as rows of the findings document."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pplr_audit.data.prepare import PrivateData
+from pplr_audit.models.bigrec import Tally
 from pplr_audit.models.recommender import Recommender
 from pplr_audit.pplr.rounds import Federation
 from pplr_audit.pplr.utility import Ranking, popularity_of, rank, recommend, tested
@@ -17,11 +18,17 @@ from pplr_audit.seeds import derive
 
 
 def utility_rows(
-    scenario: Scenario, private: PrivateData, model: Recommender, federation: Federation, defense: str, advance: Advance
+    scenario: Scenario,
+    private: PrivateData,
+    model: Recommender,
+    federation: Federation,
+    defense: str,
+    tally: Tally,
+    advance: Advance,
 ) -> list[dict[str, Any]]:
     """Recall and NDCG of the trained personal models beside two references: the base model and mere popularity.
 
-    Every user is served by the model of its own client, over the link.
+    Every user is served by the model of its own client, over the link; ``tally`` sums up what that took.
     """
     users = _test_users(scenario, private)
     counts = popularity_of(private.split, private.members, len(private.dataset.catalogue))
@@ -32,7 +39,7 @@ def utility_rows(
 
     def trained(client: str, own: Int[np.ndarray, "users"]) -> Float[np.ndarray, "users items"]:
         (party,) = (c for c in federation.clients if c.name == client)
-        served = party.served(federation.link)
+        served = party.served(federation.link, tally)
         return recommend(served, model.prompts, model.grounding, private.split, own, **settings)
 
     base = model.whole.served(None, model.prompts)
@@ -54,11 +61,6 @@ def utility_rows(
             advance(1, f"{strategy}, {client}")
         rows += _rows(strategy, defense, rankings, scenario.seed)
     return rows
-
-
-def test_count(scenario: Scenario, private: PrivateData) -> int:
-    """How many users are asked for recommendations."""
-    return sum(map(len, _test_users(scenario, private).values()))
 
 
 def _test_users(scenario: Scenario, private: PrivateData) -> dict[str, Int[np.ndarray, "users"]]:
@@ -86,7 +88,3 @@ def _rows(strategy: str, defense: str, rankings: Mapping[str, Ranking], seed: in
                  "ci": [e.low, e.high], "n": e.n}
             )  # fmt: skip
     return rows
-
-
-def cost_rows(*args: Any) -> list[dict[str, Any]]:
-    return []

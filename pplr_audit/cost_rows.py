@@ -1,0 +1,115 @@
+"""What every cut costs: computed from the model's config for all of them, measured for the one that ran."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pplr_audit.channels import Channel
+from pplr_audit.models.bigrec import Tally, answer_loss
+from pplr_audit.models.cut import CutModel, FarSide, Session
+from pplr_audit.models.recommender import Recommender
+from pplr_audit.pplr import costs, flops
+from pplr_audit.pplr.rounds import Federation, RoundLog
+from pplr_audit.scenario import Scenario
+
+OVER_THE_CUT = (
+    Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS, Channel.BACK_GRADIENTS, Channel.TRUNK_GRADIENTS,
+    Channel.METADATA,
+)  # fmt: skip
+SERVING = (Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT)
+
+
+def cost_rows(
+    scenario: Scenario, model: Recommender, federation: Federation, logs: Sequence[RoundLog], tally: Tally,
+    served_bytes: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The ``costs`` rows of the findings document, per client and for the last round.
+
+    Args:
+        tally: what serving the test users put through the model.
+        served_bytes: what that put on the wire.
+    """
+    last = logs[-1]
+    clients = len(federation.clients)
+    samples = sum(sum(map(len, client.plan(last.round))) for client in federation.clients)
+    positions = sum(client.positions(last.round) for client in federation.clients)
+    requests = max(tally.requests, 1)
+    workload = costs.Workload(
+        samples=samples / clients,
+        tokens_per_sample=positions / samples,
+        prompt_tokens=tally.prompt_positions / requests,
+        generated_tokens=tally.generated / requests,
+        title_tokens=tally.title_positions / requests,
+        beams=scenario.model.beams,
+    )
+    rows = costs.cost_rows(model.whole.model.config, scenario.model.lora, costs.all_cuts(model.layers), workload)
+    seconds = float(np.mean([log.seconds for log in logs]))
+    ran = {"front": model.parts.front, "back": model.parts.back}
+    for row in rows:
+        row["measured"] = None
+        if row["cut"] == ran:
+            forward, training = _flops_per_token(model.parts, round(workload.tokens_per_sample))
+            row["seconds_per_round"] = seconds
+            row["measured"] = {
+                **_sizes(model),
+                "client_flops_per_token": forward,
+                "training_flops_per_token": training,
+                "wire_bytes_per_sample": _sent(last.sent, OVER_THE_CUT) / samples,
+                "wire_bytes_per_round": sum(last.sent.values()) / clients,
+                "serving_wire_bytes_per_request": served_bytes / requests,
+                "seconds_per_round": seconds,
+            }
+    return rows
+
+
+def _sent(sent: Mapping[str, int], channels: Sequence[Channel]) -> int:
+    return sum(sent.get(str(channel), 0) for channel in channels)
+
+
+def _sizes(model: Recommender) -> dict[str, float]:
+    """Parameters and bytes that the client's module really holds."""
+    held = list(model.parts.client.parameters())
+    whole = sum(p.numel() for p in model.whole.model.parameters())
+    count = sum(p.numel() for p in held)
+    return {
+        "client_parameters": count,
+        "client_bytes": sum(p.numel() * p.element_size() for p in held),
+        "client_share": count / whole,
+    }
+
+
+class _Echo(FarSide):
+    """Stands for a trunk that costs nothing: hands back what it gets."""
+
+    def forward(
+        self, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        del mask
+        # The server waits for its gradient even where the front has nothing to train.
+        return hidden if hidden.requires_grad else hidden.detach().requires_grad_()
+
+    def open(self) -> Session:
+        raise RuntimeError("nothing is generated here")
+
+
+def _flops_per_token(parts: CutModel, length: int) -> tuple[float, float]:
+    """Counted by torch while the client's part runs, forward alone and with the backward pass, over its tokens."""
+    batch = 2
+    tokens, mask = torch.zeros(batch, length, dtype=torch.long), torch.ones(batch, length, dtype=torch.long)
+    if parts.gap is not None:
+        parts.gap.far_side = _Echo()
+    parts.client.train()
+    counted = []
+    for backward in (False, True):
+        with flops.counter() as counter:
+            logits = parts.client(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+            if backward:
+                answer_loss(logits, tokens, mask).backward()  # type: ignore[no-untyped-call]
+        counted.append(counter.get_total_flops() / (batch * length))
+    for parameter in parts.client_parameters.values():
+        parameter.grad = None
+    return counted[0], counted[1]
