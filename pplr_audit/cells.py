@@ -66,9 +66,7 @@ class Exposed(Protocol):
     def truth(self, cell: Cell) -> Truth: ...
 
 
-def run_cell(
-    cell: Cell, attack: Attack, exposed: Exposed, store: Store, *, budget: float, seed: int
-) -> dict[str, Any]:
+def run_cell(cell: Cell, attack: Attack, exposed: Exposed, store: Store, *, budget: float, seed: int) -> dict[str, Any]:
     """The cell's findings and what the report shows of it; from the run directory where they are there already."""
     result = f"cells/{cell.slug}.json"
     if store.exists(result):
@@ -179,4 +177,3 @@ def _curves(cell: Cell, truth: Truth, guess: Guess, scores: list[Score]) -> list
          "tpr": tpr.tolist(), "auc": value[mode]}
         for mode, (fpr, tpr) in truth.curves(guess).items()
     ]  # fmt: skip
-

@@ -15,7 +15,9 @@ from pplr_audit.views import Guess
 VICTIMS = 2
 
 
-def examples(cells: Sequence[Cell], exposure: Exposure, catalogue: Catalogue, tokenizer: Any, store: Store) -> list[dict[str, Any]]:
+def examples(
+    cells: Sequence[Cell], exposure: Exposure, catalogue: Catalogue, tokenizer: Any, store: Store
+) -> list[dict[str, Any]]:
     """The same victims for every cut of a channel, at the shallowest, the middle and the deepest cut."""
     shown = []
     for cell in _chosen(cells):

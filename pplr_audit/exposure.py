@@ -88,7 +88,9 @@ class Exposure:
     def client_of(self, user: int) -> str:
         return self._private.population.clients[int(self._private.population.client_of[user])]
 
-    def _asked(self, channel: Channel, round_: int) -> tuple[dict[int, int], dict[int, int], dict[int, Prompt], Samples]:
+    def _asked(
+        self, channel: Channel, round_: int
+    ) -> tuple[dict[int, int], dict[int, int], dict[int, Prompt], Samples]:
         """Row to user, row to the sample's place in its client (training only), row to prompt, and the samples."""
         split, history = self._private.split, self._scenario.data.history
         if channel == Channel.INFERENCE_ACTIVATIONS:

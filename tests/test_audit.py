@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import Result
+from typer.testing import CliRunner
 
-from pplr_audit import audit, scenario
+from pplr_audit import audit, cli, scenario
 from pplr_audit.errors import InputError
 from pplr_audit.report.document import validate, validate_evidence
 from tests.conftest import LAYERS
@@ -113,14 +117,12 @@ def test_the_same_run_again_does_nothing_and_answers_the_same(
     assert guesses == {path: path.stat().st_mtime_ns for path in (finished.directory / "guesses").iterdir()}
 
 
-def shell(
-    setting: scenario.Scenario, folder: Path, *extra: str, failpoint: str = ""
-) -> subprocess.CompletedProcess[str]:
+def shell(setting: scenario.Scenario, folder: Path, failpoint: str = "") -> subprocess.CompletedProcess[str]:
     file = folder / "scenario.yaml"
     if not file.exists():
         file.write_text(yaml.safe_dump(setting.model_dump(mode="json")))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PPLR_AUDIT_FAILPOINT": failpoint}
-    command = [sys.executable, "-m", "pplr_audit", "run", str(file), "--out", str(folder / "run"), "--json", *extra]
+    command = [sys.executable, "-m", "pplr_audit", "run", str(file), "--out", str(folder / "run"), "--json"]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
 
 
@@ -137,8 +139,6 @@ def test_a_run_killed_and_continued_ends_with_the_same_findings(
 
 
 def copied(finished: audit.AuditResult, folder: Path) -> Path:
-    import shutil
-
     shutil.copytree(finished.directory, folder / "run")
     return folder / "run"
 
@@ -210,10 +210,8 @@ def test_the_report_can_be_written_again_and_redacted(finished: audit.AuditResul
 def test_wrong_input_ends_with_exit_code_2_one_clear_message_and_nothing_written(
     small_scenario: scenario.Scenario, tmp_path: Path, settings: Sequence[str], said: str
 ) -> None:
-    import re
-
-    done = shell(small_scenario, tmp_path, *[part for s in settings for part in ("--set", s)])
-    assert done.returncode == 2, done.stderr
+    done = called(small_scenario, tmp_path, settings)
+    assert done.exit_code == 2, done.output
     assert done.stdout == ""
     assert re.search(said, done.stderr), done.stderr
     assert "Traceback" not in done.stderr
@@ -221,14 +219,19 @@ def test_wrong_input_ends_with_exit_code_2_one_clear_message_and_nothing_written
     assert not (tmp_path / "run").exists()
 
 
+def called(setting: scenario.Scenario, folder: Path, settings: Sequence[str]) -> Result:
+    file = folder / "scenario.yaml"
+    file.write_text(yaml.safe_dump(setting.model_dump(mode="json")))
+    options = [part for s in settings for part in ("--set", s)]
+    return CliRunner().invoke(cli.app, ["run", str(file), "--out", str(folder / "run"), *options])
+
+
 def test_a_model_folder_without_weights_is_refused(
     small_scenario: scenario.Scenario, llama_folder: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.copytree(llama_folder, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
-    done = shell(small_scenario, tmp_path, "--set", f"model.backbone={tmp_path / 'model'}")
-    assert done.returncode == 2
+    done = called(small_scenario, tmp_path, [f"model.backbone={tmp_path / 'model'}"])
+    assert done.exit_code == 2
     assert "safetensors" in done.stderr
     assert not (tmp_path / "run").exists()
 

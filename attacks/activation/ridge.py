@@ -101,7 +101,8 @@ class Ridge:
                 held[layer].append(hidden)
         answers = torch.from_numpy(np.concatenate(truth))
         return {
-            layer: sums[layer].solve(torch.cat(held[layer]), answers, knowledge.embeddings) for layer in knowledge.layers
+            layer: sums[layer].solve(torch.cat(held[layer]), answers, knowledge.embeddings)
+            for layer in knowledge.layers
         }
 
 
@@ -137,7 +138,10 @@ class NormalEquations:
         self._n += len(x)
 
     def solve(
-        self, held: Float[Tensor, "positions hidden"], answers: Int[Tensor, "positions"], table: Float[Tensor, "vocab hidden"]
+        self,
+        held: Float[Tensor, "positions hidden"],
+        answers: Int[Tensor, "positions"],
+        table: Float[Tensor, "vocab hidden"],
     ) -> Inverter:
         """The inverter whose lambda names most of the held-out tokens; the smallest one of equals."""
         x_mean, y_mean = self._x / self._n, self._y / self._n

@@ -28,9 +28,7 @@ def token_log_probs(
     logits: Float[Tensor, "batch seq vocab"], tokens: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, "batch seq-1"]:
     """log p(token t+1 | tokens up to t), at place t."""
-    return -torch.nn.functional.cross_entropy(
-        logits[:, :-1].transpose(1, 2).float(), tokens[:, 1:], reduction="none"
-    )
+    return -torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2).float(), tokens[:, 1:], reduction="none")
 
 
 def answer_loss(
@@ -46,7 +44,9 @@ def answer_loss(
 
 
 @torch.no_grad()
-def answer_log_probs(model: Any, prompts: Sequence[Prompt], pad: int, *, batch: int = 64) -> list[Float[np.ndarray, "answer"]]:
+def answer_log_probs(
+    model: Any, prompts: Sequence[Prompt], pad: int, *, batch: int = 64
+) -> list[Float[np.ndarray, "answer"]]:
     """log-probability of each token of each prompt's answer (title, closing quote, end) under ``model``."""
     found: list[Float[np.ndarray, "answer"]] = []
     for start in range(0, len(prompts), batch):
@@ -91,7 +91,10 @@ class Grounding:
             return cls(prompts, embed_titles(model, titles, prompts))
 
     def scores(
-        self, points: Float[np.ndarray, "users hidden"], popularity: Float[np.ndarray, "items"] | None = None, weight: float = 0.0
+        self,
+        points: Float[np.ndarray, "users hidden"],
+        popularity: Float[np.ndarray, "items"] | None = None,
+        weight: float = 0.0,
     ) -> Float[np.ndarray, "users items"]:
         """Higher is better: minus the L2 distance to every item.
 

@@ -29,9 +29,15 @@ def add_lora(model: nn.Module, lora: scenario.Lora, seed: int) -> None:
     linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
     for target in lora.targets:
         if target not in linear:
-            raise InputError(f"model.lora.targets: no layer {target!r} in this backbone (accepted: {', '.join(linear)})")
+            raise InputError(
+                f"model.lora.targets: no layer {target!r} in this backbone (accepted: {', '.join(linear)})"
+            )
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets), bias="none"  # type: ignore[arg-type]
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        bias="none",  # type: ignore[arg-type]
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -53,6 +53,4 @@ def build(model: scenario.Model, catalogue: Catalogue, *, history: int, seed: in
     whole = WholeModel(backbone.model, prompts.pad)
     grounding = Grounding.of_base(whole.model, prompts)
     parts = cut(backbone.model, model.cut.front, model.cut.back, seed=seed)
-    return Recommender(
-        backbone.name, backbone.digest, prompts, initial, parts, whole, grounding, backbone.tokenizer
-    )
+    return Recommender(backbone.name, backbone.digest, prompts, initial, parts, whole, grounding, backbone.tokenizer)

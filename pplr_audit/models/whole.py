@@ -41,8 +41,13 @@ class WholeModel:
         return table.detach()
 
     def states(
-        self, prompts: Sequence[Prompt], layers: Sequence[int], adapter: Mapping[str, Tensor] | None, *,
-        batch: int = 64, side: str = "right",
+        self,
+        prompts: Sequence[Prompt],
+        layers: Sequence[int],
+        adapter: Mapping[str, Tensor] | None,
+        *,
+        batch: int = 64,
+        side: str = "right",
     ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
         """What enters each of ``layers`` for every prompt, without padding, in batches; only the blocks needed run.
 
@@ -65,9 +70,7 @@ class WholeModel:
             for start in range(0, len(prompts), batch):
                 part = prompts[start : start + batch]
                 tokens, mask, _ = tensors(collate(part, self.pad, side=side))
-                body(self.model)(
-                    input_ids=tokens, attention_mask=mask, position_ids=positions(mask), use_cache=False
-                )
+                body(self.model)(input_ids=tokens, attention_mask=mask, position_ids=positions(mask), use_cache=False)
                 for row, prompt in enumerate(part):
                     own = slice(0, len(prompt)) if side == "right" else slice(tokens.shape[1] - len(prompt), None)
                     yield start + row, {layer: seen[layer][row, own].clone() for layer in layers}

@@ -98,8 +98,10 @@ class Client:
             side.finish_step()  # the server steps this client's trunk
             losses.append(float(loss.detach()) * len(rows))
             if not np.isfinite(losses[-1]):
-                raise RunError(f"{self.name}: the loss is not finite in round {round_}, step {step}; try a lower "
-                               f"training.learning_rate (now {self._training.learning_rate:g})")
+                raise RunError(
+                    f"{self.name}: the loss is not finite in round {round_}, step {step}; try a lower "
+                    f"training.learning_rate (now {self._training.learning_rate:g})"
+                )
         mean = sum(losses) / (self._training.local_epochs * len(self._samples))
         after = read_adapter(part.parameters)
         update = {n: self.adapter[n] - after[n] for n in after}

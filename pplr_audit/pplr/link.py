@@ -85,7 +85,12 @@ class Link:
     # What the two sides of the cut call.
 
     def trunk_forward(
-        self, client: str, round_: int, step: int, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
+        self,
+        client: str,
+        round_: int,
+        step: int,
+        hidden: Float[Tensor, "batch seq hidden"],
+        mask: Int[Tensor, "batch seq"],
     ) -> Float[Tensor, "batch seq hidden"]:
         up = self._cross(Channel.FRONT_ACTIVATIONS, client, round_, step, hidden=hidden)
         said = self._cross(Channel.METADATA, client, round_, step, mask=mask.to(torch.uint8))
@@ -204,4 +209,3 @@ class _Across(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         return ctx.link.trunk_backward(*ctx.address, gradient), None, None, None, None
-

@@ -42,7 +42,11 @@ class LocalOptimizer:
     """torch's own optimizer over ``parameters``, with a state that can be put away and taken up again."""
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], training: scenario.Training, total_steps: int, state: OptimizerState
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        training: scenario.Training,
+        total_steps: int,
+        state: OptimizerState,
     ) -> None:
         self._parameters = dict(parameters)
         self._training = training
@@ -51,9 +55,7 @@ class LocalOptimizer:
         self._inner: torch.optim.Optimizer | None = None
         if parameters:
             kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.SGD
-            self._inner = kind(
-                list(parameters.values()), lr=training.learning_rate, weight_decay=training.weight_decay
-            )
+            self._inner = kind(list(parameters.values()), lr=training.learning_rate, weight_decay=training.weight_decay)
             for name, parameter in self._parameters.items():
                 if f"{name}/{MOMENTS[0]}" in state.moments:
                     self._inner.state[parameter] = {

@@ -84,9 +84,7 @@ def assemble(
     )  # fmt: skip
     link = Link(server, defenses=defenses, seed=seed, recorder=recorder)
     device = ClientPart(parts.client, parts.gap, parts.client_parameters, parts.client_randomness)
-    clients = tuple(
-        Client(name, own, prompts, device, initial, training, seed=seed) for name, own in samples.items()
-    )
+    clients = tuple(Client(name, own, prompts, device, initial, training, seed=seed) for name, own in samples.items())
     for client in clients:
         client.join(link)
     return Federation(clients, server, link)

@@ -45,7 +45,13 @@ class Server:
     """
 
     def __init__(
-        self, trunk: TrunkPart, initial: Adapter, training: scenario.Training, strategy: Strategy, *, detailed: bool = False
+        self,
+        trunk: TrunkPart,
+        initial: Adapter,
+        training: scenario.Training,
+        strategy: Strategy,
+        *,
+        detailed: bool = False,
     ) -> None:
         self._trunk = trunk
         self._initial = initial

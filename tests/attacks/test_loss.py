@@ -55,9 +55,7 @@ def looked_at(model: Recommender, prompts: list[Prompt], adapter: dict[str, torc
     records = [Record(row, "client-0", 3, -1, torch.from_numpy(answer)) for row, answer in enumerate(answers)]
     view = View("outsider", Channel.MODEL_OUTPUT, None, None, "none", tuple(records))
     base = KnownModel(model.whole, None)
-    known = Knowledge(
-        "base", model.prompts, model.whole.embeddings, base, {}, (0,), 3, dict(enumerate(prompts))
-    )
+    known = Knowledge("base", model.prompts, model.whole.embeddings, base, {}, (0,), 3, dict(enumerate(prompts)))
     return view, known
 
 
@@ -93,7 +91,9 @@ def test_the_base_model_is_asked_once_for_each_query(model: Recommender) -> None
         def __init__(self) -> None:
             self.asked = 0
 
-        def states(self, prompts: Sequence[Prompt], layers: Sequence[int]) -> Iterator[tuple[int, dict[int, torch.Tensor]]]:
+        def states(
+            self, prompts: Sequence[Prompt], layers: Sequence[int]
+        ) -> Iterator[tuple[int, dict[int, torch.Tensor]]]:
             raise AssertionError
 
         def log_probs(self, prompts: Sequence[Prompt]) -> list[np.ndarray]:

@@ -61,9 +61,7 @@ def test_it_reads_the_history_where_it_is(
     guess = Ridge(prompts=64, held_out=8).run(view_of(model, prompts, layer), knowledge, Budget(60))
     assert right(guess.arrays["tokens"], guess.arrays["token_offsets"], prompts) > 0.95
     offsets, items = guess.arrays["slot_offsets"], guess.arrays["items"]
-    hits = [
-        (items[offsets[i] : offsets[i + 1], 0][: len(p.items)] == p.items).mean() for i, p in enumerate(prompts)
-    ]
+    hits = [(items[offsets[i] : offsets[i + 1], 0][: len(p.items)] == p.items).mean() for i, p in enumerate(prompts)]
     assert np.mean(hits) > 0.95
 
 

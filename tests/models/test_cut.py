@@ -129,7 +129,11 @@ def reachable(start: object, stop: tuple[type, ...]) -> list[object]:
     todo = [start]
     while todo:
         thing = todo.pop()
-        if id(thing) in seen or isinstance(thing, (type, *stop)) or type(thing).__name__ in ("module", "builtin_function"):
+        if (
+            id(thing) in seen
+            or isinstance(thing, (type, *stop))
+            or type(thing).__name__ in ("module", "builtin_function")
+        ):
             continue
         if callable(thing) and hasattr(thing, "__globals__"):
             closure = getattr(thing, "__closure__", None) or ()

@@ -15,7 +15,9 @@ from pplr_audit.pplr.strategies.protocol import Contribution
 
 def clients(count: int = 4) -> list[dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(1)
-    return [{"a": torch.randn(3, 2, generator=generator), "b": torch.randn(5, generator=generator)} for _ in range(count)]
+    return [
+        {"a": torch.randn(3, 2, generator=generator), "b": torch.randn(5, generator=generator)} for _ in range(count)
+    ]
 
 
 def contributions(count: int = 4) -> list[Contribution]:

@@ -25,7 +25,9 @@ def private(small_scenario: scenario.Scenario) -> PrivateData:
     return prepare(small_scenario.data, small_scenario.seed)
 
 
-def model_at(setting: scenario.Scenario, private: PrivateData, front: int, back: int, dropout: float = 0.0) -> Recommender:
+def model_at(
+    setting: scenario.Scenario, private: PrivateData, front: int, back: int, dropout: float = 0.0
+) -> Recommender:
     lora = setting.model.lora.model_copy(update={"dropout": dropout})
     chosen = setting.model.model_copy(update={"cut": scenario.Cut(front=front, back=back), "lora": lora})
     return build(chosen, private.dataset.catalogue, history=setting.data.history, seed=setting.seed)

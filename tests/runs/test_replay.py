@@ -47,9 +47,7 @@ def test_a_replayed_round_at_one_cut_yields_what_a_live_link_recorded_at_another
     for client in live_federation.clients:
         samples = private.samples[client.name]
         crossings = [
-            c
-            for c in live
-            if c.channel == Channel.FRONT_ACTIVATIONS and c.client == client.name and c.round == round_
+            c for c in live if c.channel == Channel.FRONT_ACTIVATIONS and c.client == client.name and c.round == round_
         ]
         watched[client.name] = []
         for sample in range(0, len(samples), 3):

@@ -1,0 +1,198 @@
+"""Scores from hand-made guesses: perfect, wrong, too short; and cells that end without a value."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pplr_audit import scenario
+from pplr_audit.cells import Cell, run_cell
+from pplr_audit.channels import Channel
+from pplr_audit.data.dataset import Dataset
+from pplr_audit.data.prompts import Prompt, Prompts
+from pplr_audit.errors import InputError
+from pplr_audit.findings import HistoryTruth, MembershipTruth
+from pplr_audit.models.recommender import Recommender, build
+from pplr_audit.plan import make_plan
+from pplr_audit.runs.store import Store
+from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, Record, View
+
+
+@pytest.fixture(scope="module")
+def prompts(small_scenario: scenario.Scenario, small_market: Dataset) -> Prompts:
+    model: Recommender = build(small_scenario.model, small_market.catalogue, history=3, seed=1)
+    return model.prompts
+
+
+@pytest.fixture
+def truth(prompts: Prompts) -> HistoryTruth:
+    histories = {0: [3, 1, 7], 1: [2, 5], 2: [9, 9, 4]}
+    built = {row: prompts.build(np.array(items), 11) for row, items in histories.items()}
+    popularity = np.zeros(48)
+    popularity[[9, 3]] = [5, 4]
+    titles = [prompts.titles[i] for i in range(48)]
+    return HistoryTruth({0: 10, 1: 11, 2: 12}, built, prompts.title_classes(), popularity, titles)
+
+
+def guess_of(prompts: dict[int, Prompt], items: dict[int, list[int]]) -> Guess:
+    tokens = [prompts[row].tokens for row in prompts]
+    ranked = [np.pad(np.array(items[row])[:, None], ((0, 0), (0, 9)), constant_values=-1) for row in prompts]
+    return Guess(
+        {
+            "rows": np.array(list(prompts)),
+            "token_offsets": np.concatenate([[0], np.cumsum([len(t) for t in tokens])]),
+            "tokens": np.concatenate(tokens),
+            "slot_offsets": np.concatenate([[0], np.cumsum([len(r) for r in ranked])]),
+            "items": np.concatenate(ranked),
+        }
+    )
+
+
+def values(truth: HistoryTruth, guess: Guess) -> dict[str, float]:
+    return {score.metric: score.estimate.value for score in truth.score(guess, seed=0)}
+
+
+def test_a_perfect_guess_scores_one_everywhere(truth: HistoryTruth) -> None:
+    guess = guess_of(dict(truth.prompts), {0: [3, 1, 7], 1: [2, 5], 2: [9, 9, 4]})
+    assert values(truth, guess) == {"token_accuracy": 1, "item_hit@1": 1, "item_hit@5": 1, "exact_history": 1}
+
+
+def test_hits_are_counted_by_slot_and_histories_as_wholes(truth: HistoryTruth) -> None:
+    guess = guess_of(dict(truth.prompts), {0: [3, 1, 7], 1: [2, 6], 2: [9, 8]})
+    got = values(truth, guess)
+    assert got["item_hit@1"] == pytest.approx(5 / 8)
+    assert got["exact_history"] == pytest.approx(1 / 3)
+
+
+def test_order_matters(truth: HistoryTruth) -> None:
+    guess = guess_of(dict(truth.prompts), {0: [7, 1, 3], 1: [5, 2], 2: [4, 9, 9]})
+    assert values(truth, guess)["item_hit@1"] == pytest.approx(2 / 8)
+
+
+def test_only_title_tokens_of_the_history_count(truth: HistoryTruth) -> None:
+    guess = guess_of(dict(truth.prompts), {0: [3], 1: [2], 2: [9]})
+    tokens = guess.arrays["tokens"].copy()
+    slots = np.concatenate([prompt.slots for prompt in truth.prompts.values()])
+    tokens[slots < 0] = -5  # the template and the answer all wrong
+    assert values(truth, Guess({**guess.arrays, "tokens": tokens}))["token_accuracy"] == 1
+    tokens[slots >= 0] = -5
+    assert values(truth, Guess({**guess.arrays, "tokens": tokens}))["token_accuracy"] == 0
+
+
+def test_the_baseline_is_what_popularity_alone_gives(truth: HistoryTruth) -> None:
+    guess = guess_of(dict(truth.prompts), {0: [3, 1, 7], 1: [2, 5], 2: [9, 9, 4]})
+    baseline = {score.metric: score.baseline for score in truth.score(guess, seed=0)}
+    assert baseline["item_hit@1"] == pytest.approx(2 / 8)  # item 9 is the most popular
+    assert baseline["item_hit@5"] >= 3 / 8
+    assert 0 < baseline["token_accuracy"] < 1
+
+
+def test_membership_is_compared_within_clients_and_beside_a_model_free_baseline() -> None:
+    rows = range(80)
+    generator = np.random.default_rng(0)
+    member = {row: row % 2 for row in rows}
+    client = {row: row // 40 for row in rows}
+    # The clients' scores are far apart; within each of them members stand a little higher.
+    scores = np.array([10.0 * client[row] + member[row] * 3 + generator.normal() for row in rows])
+    truth = MembershipTruth(
+        {row: row for row in rows}, client, member, {row: generator.normal(size=3).tolist() for row in rows}
+    )
+    guess = Guess({"rows": np.array(rows), "threshold": scores})
+    (auc, *rates) = truth.score(guess, seed=0)
+    assert auc.estimate.value > 0.95
+    assert auc.detail["mode"] == "threshold"
+    assert auc.baseline >= 0.5
+    assert [rate.metric for rate in rates] == ["tpr@0.1"]
+    assert truth.control(guess)["threshold"] == pytest.approx(auc.estimate.value)
+
+
+class Stub:
+    """An attack that does what it is told to."""
+
+    name = "stub"
+    secret = "membership"
+    channels = frozenset({Channel.MODEL_OUTPUT})
+    controls = 0
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+        budget.check()
+        raise self.error
+
+
+class Nothing:
+    """A cell's surroundings, of which the truth must not be asked for."""
+
+    def view(self, cell: Cell) -> View:
+        return View("outsider", cell.channel, None, None, "none", (Record(0, "a", 1, 0, torch.zeros(1)),))
+
+    def knowledge(self, cell: Cell) -> Any:
+        return None
+
+    def truth(self, cell: Cell) -> Any:
+        raise AssertionError("the truth was opened without a sealed guess")
+
+
+CELL = Cell("stub", "{}", "outsider", "base", Channel.MODEL_OUTPUT, None, None, 3, "none")
+
+
+@pytest.mark.parametrize(
+    ("error", "budget", "status", "reason"),
+    [
+        (NotApplicable("the view is empty"), 9, "not_applicable", "the view is empty"),
+        (ZeroDivisionError("by zero"), 9, "failed", "ZeroDivisionError: by zero"),
+        (AssertionError("never reached"), 1e-12, "budget_exhausted", "more than"),
+    ],
+)
+def test_an_attack_that_gives_no_answer_is_reported_with_its_reason_and_never_as_zero(
+    tmp_path: Path, error: Exception, budget: float, status: str, reason: str
+) -> None:
+    with Store.open(tmp_path / "run", "name: x\n", "0" * 64) as store:
+        document = run_cell(CELL, Stub(error), Nothing(), store, budget=budget, seed=0)
+        (row,) = document["findings"]
+        assert row["status"] == status
+        assert row["value"] is None
+        assert row["ci"] is None
+        assert reason in row["detail"]["reason"]
+        assert run_cell(CELL, Stub(RuntimeError("not run again")), Nothing(), store, budget=9, seed=0) == document
+
+
+def test_the_view_handed_to_an_attack_holds_no_user_and_a_shuffled_one_keeps_no_row_in_place() -> None:
+    records = tuple(Record(row, f"client-{row % 2}", 1, 0, torch.full((2, 3), float(row))) for row in range(9))
+    view = View("server", Channel.FRONT_ACTIVATIONS, 1, None, "none", records)
+    shuffled = view.shuffled(np.random.default_rng(1))
+    for record in shuffled.records:
+        came_from = int(record.tensor[0, 0])
+        assert came_from != record.row
+        assert came_from % 2 == record.row % 2  # of the same client
+    assert set(Record.__dataclass_fields__) == {"row", "client", "round", "step", "tensor"}
+
+
+def test_every_cut_with_a_trunk_is_planned_once_a_front(small_scenario: scenario.Scenario) -> None:
+    cuts = small_scenario.model_copy(
+        update={"audit": small_scenario.audit.model_copy(update={"cuts": ((1, 1), (1, 0), (2, 1))})}
+    )
+    plan = make_plan(cuts, 3)
+    fronts = [cell.front for cell in plan.cells if cell.channel == Channel.FRONT_ACTIVATIONS]
+    assert fronts == [1]
+    closed = {(cell.front, cell.back) for cell, why in plan.impossible if "nothing crosses" in why}
+    assert closed == {(2, 1)}
+    assert any("sees none of the channels" in why for _, why in plan.impossible)
+
+
+def test_trunk_hosts_do_not_know_the_fronts_that_only_the_aggregator_is_sent(small_scenario: scenario.Scenario) -> None:
+    both = small_scenario.model_copy(
+        update={"audit": small_scenario.audit.model_copy(update={"adversaries": ("server", "trunk_host")})}
+    )
+    known = {cell.adversary: cell.knowledge for cell in make_plan(both, 3).cells if cell.attack == "ridge"}
+    assert known == {"server": "front", "trunk_host": "base"}
+
+
+def test_an_attack_with_unknown_settings_is_refused(small_scenario: scenario.Scenario) -> None:
+    audit = small_scenario.audit.model_copy(update={"attacks": ({"loss": {"k": 3}},)})
+    with pytest.raises(InputError, match=r"audit\.attacks: loss does not take these settings.*k"):
+        make_plan(small_scenario.model_copy(update={"audit": audit}), 3)
