@@ -101,7 +101,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
-def write(name: str, title: str, text: str, figures: Mapping[str, Any], at: Mapping[str, Any], into: Path | None) -> None:
+def write(
+    name: str, title: str, text: str, figures: Mapping[str, Any], at: Mapping[str, Any], into: Path | None
+) -> None:
     """Print what was found, and write ``NAME.json`` and ``NAME.md`` into a folder (None: only print).
 
     Args:

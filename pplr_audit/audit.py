@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pplr_audit import plugins, scenario as scenarios
+from pplr_audit import plugins
+from pplr_audit import scenario as scenarios
 from pplr_audit.cells import not_applicable, run_cell
 from pplr_audit.cost_rows import SERVING, cost_rows
 from pplr_audit.data.prepare import PrivateData, prepare

@@ -10,4 +10,3 @@ class InputError(Exception):
 
 class RunError(Exception):
     """The run failed while running (a full disk, a loss that is not finite): exit code 1."""
-

@@ -4,8 +4,9 @@ This is the harness: it holds private data and hands attacks only the `View` and
 for every channel and round, in a random order, so that a number says nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -110,10 +111,10 @@ class Exposure:
 
     def _last_sample(self, user: int) -> int:
         """Where a user's last training sample stands in its client; of many prefixes the longest."""
-        own: Int[np.ndarray, "samples"] = self._private.samples[self.client_of(user)].users
+        own: Int[np.ndarray, samples] = self._private.samples[self.client_of(user)].users
         return int(np.flatnonzero(own == user)[-1])
 
-    def _records(self, channel: Channel, round_: int) -> dict[int | None, Sequence[Record]]:
+    def _records(self, channel: Channel, round_: int) -> Mapping[Any, Sequence[Record]]:
         users, places, prompts, _ = self.asked(channel, round_)
         by_client: dict[str, list[int]] = {}
         for row in sorted(users):
@@ -124,10 +125,10 @@ class Exposure:
                 client: [Watched(row, places[row], len(prompts[row])) for row in rows]
                 for client, rows in by_client.items()
             }
-            return dict(training_records(self._federation, self._model.parts, state, watched, layers))
+            return training_records(self._federation, self._model.parts, state, watched, layers)
         queries = {client: [(row, prompts[row]) for row in rows] for client, rows in by_client.items()}
         if channel == Channel.INFERENCE_ACTIVATIONS:
-            return dict(serving_records(self._model.whole, state, queries, layers))
+            return serving_records(self._model.whole, state, queries, layers)
         return {None: query_records(self._model.whole, state, queries)}
 
     def _know(self, level: str, channel: Channel, round_: int) -> Knowledge:

@@ -5,8 +5,8 @@ For activations X (positions, hidden) of auxiliary prompts and the input embeddi
     W = (X'X + lambda I)^-1 X'Y        (both centred; lambda chosen on auxiliary prompts held out)
 
 and each observed position is given the token whose embedding is nearest to xW by cosine. The auxiliary prompts are the
-public template over random titles of the public catalogue, run through the front that the adversary knows. Items are then
-read off along the template: of all titles of the catalogue, the one whose tokens fit best where a title must start.
+public template over random titles of the public catalogue, run through the front that the adversary knows. Items are
+then read off along the template: of all titles, the one whose tokens fit best where a title must start.
 """
 
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ class Ridge:
             for layer, hidden in states.items():
                 sums[layer].add(hidden, wanted)
         held: dict[int, list[Tensor]] = {layer: [] for layer in knowledge.layers}
-        truth: list[Int[np.ndarray, "length"]] = []
+        truth: list[Int[np.ndarray, length]] = []
         for place, states in model.states(choose_on, knowledge.layers):
             truth.append(choose_on[place].tokens)
             for layer, hidden in states.items():

@@ -1,4 +1,4 @@
-"""Reads items off a prompt: the template is public, so it is known where the first title starts and what parts titles."""
+"""Reads items off a prompt: the template is public, so it is known where titles start and what parts them."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ class TitleReader:
     def __init__(self, prompts: Prompts) -> None:
         self._prompts = prompts
         parts = [prompts.prefix, prompts.separator, prompts.suffix, prompts.end, prompts.titles.values]
-        self.vocabulary: Int[np.ndarray, "words"] = np.unique(np.concatenate(parts))
+        self.vocabulary: Int[np.ndarray, words] = np.unique(np.concatenate(parts))
         """The tokens that a prompt over this catalogue can hold, in ascending order; columns of ``fit``."""
         self._lengths = prompts.titles.lengths
         width = int(self._lengths.max())
@@ -59,7 +59,7 @@ class TitleReader:
         ends = at + self._lengths
         parted = np.where(ends < len(behind), behind[np.minimum(ends, len(behind) - 1)], -np.inf)
         weight = len(self._separator)
-        return (total + weight * parted) / (self._lengths + weight)
+        return np.asarray((total + weight * parted) / (self._lengths + weight))
 
     @staticmethod
     def _mean_fit(

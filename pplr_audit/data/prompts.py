@@ -77,7 +77,9 @@ class Prompts:
         lengths = np.array([len(ids) for ids in whole])
         if (lengths == 0).any():
             bad = titles[int(np.argmin(lengths))]
-            raise InputError(f"model.backbone: its tokenizer gives no token for the title {bad!r}; use another backbone")
+            raise InputError(
+                f"model.backbone: its tokenizer gives no token for the title {bad!r}; use another backbone"
+            )
         room = max_tokens - len(self.prefix) - len(self.suffix) - len(self.end)
         longest = max(SHORTEST_CUT, room // (history + 1) - len(self.separator))
         self.title_cap = int(min(longest, lengths.max()))
@@ -142,9 +144,7 @@ class Batch:
     """1 for the tokens whose prediction is trained."""
 
 
-def collate(
-    prompts: Sequence[Prompt], pad: int, *, side: str = "right", loss_on: str = "title"
-) -> Batch:
+def collate(prompts: Sequence[Prompt], pad: int, *, side: str = "right", loss_on: str = "title") -> Batch:
     """One rectangle: padded on ``side``; trained on the answer (``loss_on: title``) or on all tokens."""
     longest = max(map(len, prompts))
     tokens = np.full((len(prompts), longest), pad, dtype=np.int64)

@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from pplr_audit.data.dataset import Catalogue
@@ -95,8 +95,7 @@ def _fetch(name: str) -> Path:
     except LocalEntryNotFoundError:
         tried = "it is no folder here, and the hub cannot be reached, nor is it in the hub's cache"
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        tried = f"it is no folder here, and the hub answered: {reason}"
+        tried = f"it is no folder here, and the hub answered: {_one_line(error)}"
     raise InputError(f"model.backbone: {name!r}: {tried}; {ACCEPTED}")
 
 
@@ -127,6 +126,10 @@ def _check_config(folder: Path) -> None:
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in MODEL_TYPES:
         raise InputError(f"{path}: model_type is {kind!r}; supported: {', '.join(MODEL_TYPES)}")
+    try:
+        AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the library validates with exceptions of its own
+        raise InputError(f"{path}: {_one_line(error)}") from None
 
 
 def _check_weight_files(folder: Path) -> None:
@@ -136,9 +139,13 @@ def _check_weight_files(folder: Path) -> None:
         paths = [folder / "model.safetensors"]
     elif index.exists():
         try:
-            paths = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            outside = [name for name in names if Path(name).name != name]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{index}: no weight_map can be read: {error}") from None
+            raise InputError(f"{index}: no weight_map can be read: {error!r}") from None
+        if outside:
+            raise InputError(f"{index}: {outside[0]!r} is no file of this folder")
+        paths = [folder / name for name in names]
     else:
         pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
         found = f"only pickled weights ({pickled[0]}), which are never read" if pickled else "no weights"
@@ -155,7 +162,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers and tokenizers raise bare Exceptions for a tokenizer they cannot read
-        raise InputError(f"{folder}: the tokenizer cannot be read (tokenizer.json): {_first_line(error)}") from None
+        raise InputError(f"{folder}: the tokenizer cannot be read (tokenizer.json): {_one_line(error)}") from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"{folder}: the tokenizer is a {type(tokenizer).__name__}; expected one with a tokenizer.json")
     if tokenizer.eos_token_id is None:
@@ -178,9 +185,10 @@ def _load_model(folder: Path) -> PreTrainedModel:
             dtype=torch.float32,
             attn_implementation="sdpa",
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, by name
         )
     except Exception as error:  # a config with impossible sizes ends in whatever the layer built first raises
-        raise InputError(f"{folder}: no model can be built from config.json: {_first_line(error)}") from None
+        raise InputError(f"{folder}: no model can be built from config.json: {_one_line(error)}") from None
     # transformers fills what is missing with random values and goes on.
     words = {"missing_keys": "missing", "mismatched_keys": "misshapen", "unexpected_keys": "unexpected"}
     for kind, word in words.items():
@@ -193,9 +201,8 @@ def _load_model(folder: Path) -> PreTrainedModel:
     return model
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """BIGRec (Bao et al. 2023, arXiv 2308.08434): generate the title of the next item, ground it in the catalogue.
 
-The model is tuned on the title of the next item. At inference it generates a title; that and all titles of the catalogue
-are embedded by the *base* model (last layer, last token), and items are ranked by L2 distance.
+The model is tuned on the title of the next item. At inference it generates a title; that and all titles of the
+catalogue are embedded by the *base* model (last layer, last token), and items are ranked by L2 distance.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def answer_log_probs(
     model: Any, prompts: Sequence[Prompt], pad: int, *, batch: int = 64
 ) -> list[Float[np.ndarray, "answer"]]:
     """log-probability of each token of each prompt's answer (title, closing quote, end) under ``model``."""
-    found: list[Float[np.ndarray, "answer"]] = []
+    found: list[Float[np.ndarray, answer]] = []
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
         tokens, mask, learned = tensors(collate(part, pad))
@@ -98,8 +98,8 @@ class Grounding:
     ) -> Float[np.ndarray, "users items"]:
         """Higher is better: minus the L2 distance to every item.
 
-        With ``weight`` g > 0, as in the paper's section 3.3, the distance D scaled to [0, 1] for each user is divided by
-        (1 + P)^g, where P is the popularity scaled to [0, 1].
+        With ``weight`` g > 0 (the paper's injection of popularity) the distance D, scaled to [0, 1] for each user, is
+        divided by (1 + P)^g, where P is the popularity scaled to [0, 1].
         """
         squared = (points**2).sum(1)[:, None] + self._squares - 2 * points @ self._table.T
         distance = np.sqrt(np.maximum(squared, 0))
@@ -108,7 +108,7 @@ class Grounding:
             scaled = (distance - low) / np.maximum(high - low, 1e-12)
             spread = max(float(popularity.max() - popularity.min()), 1e-12)
             distance = scaled / (1 + (popularity - popularity.min()) / spread) ** weight
-        return -distance
+        return np.asarray(-distance)
 
 
 @torch.no_grad()
@@ -152,7 +152,7 @@ def generate_titles(
         bos_token_id=int(prompts.bos[0]) if len(prompts.bos) else None,
     )  # fmt: skip
     order = np.argsort([len(p) for p in served], kind="stable")
-    titles: list[Int[np.ndarray, "length"]] = [np.empty(0, dtype=np.int64)] * len(served)
+    titles: list[Int[np.ndarray, length]] = [np.empty(0, dtype=np.int64)] * len(served)
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         tokens, mask = _left_padded([served[i].tokens for i in rows], prompts.pad)

@@ -116,7 +116,7 @@ class _FarCache(DynamicLayer):
     """The client's handle on the trunk's cache: it knows the length and passes on the order of the beams."""
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.session = session
         self.length = 0
 
@@ -157,7 +157,7 @@ class Randomness:
                 torch.manual_seed(derive(self._step, layer))
                 return inner(*args, **kwargs)
 
-        block.forward = forward  # type: ignore[method-assign]
+        block.forward = forward
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _shell(model: Any, kind: Family, layers: list[nn.Module]) -> Any:
     for place, block in enumerate(layers):
         for module in block.modules():
             if hasattr(module, "layer_idx"):
-                module.layer_idx = place  # the place in this part's own cache
+                setattr(module, "layer_idx", place)  # noqa: B010  # the place in this part's own cache
     return shell
 
 

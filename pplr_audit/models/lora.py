@@ -34,10 +34,10 @@ def add_lora(model: nn.Module, lora: scenario.Lora, seed: int) -> None:
             )
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number will do
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets),
-        bias="none",  # type: ignore[arg-type]
+        bias="none",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -58,13 +58,13 @@ class Recipe:
     """Prompts in one step; lines are shorter, and come four times as many."""
     lines: float = 0.3
     """Share of steps on "title | categories" lines; the others are on prompts."""
-    tokens: int = 130_000
+    tokens: int = 160_000
     """Tokens to train on for the template, padding included ..."""
     tokens_per_title: int = 300
     """... and for every title in the catalogue."""
     steps: int | None = None
     """Train so many steps instead of what the tokens allow."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     warmup: int = 20
 
 

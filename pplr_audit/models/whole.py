@@ -94,7 +94,7 @@ class WholeModel:
             load_adapter(self._parameters, adapter)
 
 
-class _stop_after:  # noqa: N801
+class _stop_after:
     """Within the block, a forward pass ends with block ``layer``: those above it have nothing to add."""
 
     def __init__(self, model: Any, layer: int) -> None:

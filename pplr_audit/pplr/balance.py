@@ -30,7 +30,7 @@ def similarity(vectors: Sequence[Mapping[str, Tensor]]) -> Float[np.ndarray, "cl
     cosine = np.divide(dots, lengths, out=np.ones_like(dots), where=lengths > 0)
     result = (np.clip(cosine, -1, 1) + 1) / 2
     np.fill_diagonal(result, 1.0)
-    return result
+    return np.asarray(result)
 
 
 def learning_status(losses: Sequence[float], tau: float) -> Float[np.ndarray, "clients"]:
@@ -41,7 +41,7 @@ def learning_status(losses: Sequence[float], tau: float) -> Float[np.ndarray, "c
     """
     scaled = np.asarray(losses, dtype=np.float64) / tau
     weights = np.exp(scaled - scaled.max())
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def learning_speed(
@@ -53,7 +53,7 @@ def learning_speed(
     array([0.6044, 0.9926])
     """
     with np.errstate(divide="ignore", over="ignore"):
-        return np.tanh(alpha * np.exp(-(round_ / beta) * np.log(status)))
+        return np.asarray(np.tanh(alpha * np.exp(-(round_ / beta) * np.log(status))))
 
 
 def mixing_matrix(
@@ -62,7 +62,7 @@ def mixing_matrix(
     """M with theta_i <- sum_j M_ij theta_j: rows sum to one."""
     weights = speed[:, None] * similarity
     np.fill_diagonal(weights, 1.0)
-    return weights / weights.sum(axis=1, keepdims=True)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def mix(

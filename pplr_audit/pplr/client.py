@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -93,7 +92,7 @@ class Client:
         for step, rows in enumerate(self.plan(round_)):
             with part.randomness.step(round_, self.name, step):
                 loss = self._loss(rows)  # front_activations and metadata up, trunk_activations down
-                loss.backward()  # type: ignore[no-untyped-call]  # back_gradients up, trunk_gradients down
+                loss.backward()  # back_gradients up, trunk_gradients down
             optimizer.step()
             side.finish_step()  # the server steps this client's trunk
             losses.append(float(loss.detach()) * len(rows))

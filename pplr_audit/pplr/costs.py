@@ -55,7 +55,7 @@ def cost_rows(
     client_flops_per_token    forward over a sample of T tokens, over T: 2 x the weights of every linear layer that the
                               client runs (adapters and head too), and 4·T·heads·head_dim a block for attention: both
                               products over all T positions, as kernels are counted, though half are masked
-    training_flops_per_token  forward and backward: a frozen weight costs one product, for the gradient of its input, and
+    training_flops_per_token  forward and backward: a frozen weight costs one product, for its input's gradient, and
                               nothing below the client's lowest adapter; an adapter costs also its own gradient;
                               attention 2.5 times its forward
     wire_bytes_per_sample     4 crossings of (T, hidden) and one of the mask; 0 where no trunk is left

@@ -32,8 +32,8 @@ class Host(Protocol):
     def finish_round(self, client: str, update: dict[str, Tensor], loss: float) -> dict[str, Tensor]: ...
     def personal_model(self, client: str) -> dict[str, Tensor]: ...
     def serve(
-        self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch total"],
-        base: bool,
+        self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"],
+        mask: Int[Tensor, "batch total"], base: bool,
     ) -> Float[Tensor, "batch seq hidden"]: ...  # fmt: skip
     def open_session(self) -> int: ...
     def reorder(self, session: int, beams: Int[Tensor, "batch"]) -> None: ...
@@ -111,8 +111,8 @@ class Link:
             self._record(Crossing(Channel.TRUNK_UPDATE, client, round_, step, inside))
 
     def serve(
-        self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch total"],
-        base: bool,
+        self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"],
+        mask: Int[Tensor, "batch total"], base: bool,
     ) -> Float[Tensor, "batch seq hidden"]:  # fmt: skip
         fresh = mask[:, -hidden.shape[1] :].to(torch.uint8)  # the server has the mask of what came before
         up = self._cross(Channel.INFERENCE_ACTIVATIONS, client, 0, -1, hidden=hidden, mask=fresh)
@@ -199,7 +199,7 @@ class _Across(torch.autograd.Function):
     """Forward: h_k up, h_{L-m} down. Backward: dLoss/dh_{L-m} up, dLoss/dh_k down."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: Tensor, anchor: Tensor, link: Link, address: tuple[str, int, int], mask: Tensor
     ) -> Tensor:
         del anchor
@@ -207,5 +207,5 @@ class _Across(torch.autograd.Function):
         return link.trunk_forward(*address, hidden.detach(), mask)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return ctx.link.trunk_backward(*ctx.address, gradient), None, None, None, None

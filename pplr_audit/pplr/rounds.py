@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pplr_audit import scenario
+from pplr_audit.channels import Defense
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.data.samples import Samples
 from pplr_audit.models.cut import CutModel
@@ -14,7 +15,6 @@ from pplr_audit.pplr.link import Link, Recorder
 from pplr_audit.pplr.optimizer import OptimizerState
 from pplr_audit.pplr.server import Server, TrunkPart
 from pplr_audit.pplr.strategies.protocol import Mixing, Strategy
-from pplr_audit.channels import Defense
 
 
 @dataclass(frozen=True)

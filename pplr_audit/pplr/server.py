@@ -15,10 +15,10 @@ from transformers import DynamicCache
 from pplr_audit import scenario
 from pplr_audit.models.cut import Randomness, positions
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
+from pplr_audit.pplr.balance import mix
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
 from pplr_audit.pplr.schedule import total_steps
 from pplr_audit.pplr.strategies.protocol import Contribution, Mixing, Strategy
-from pplr_audit.pplr.balance import mix
 
 OPEN_SESSIONS = 8
 """Generations in progress that the server remembers; the oldest is dropped for a new one."""
@@ -171,8 +171,8 @@ class Server:
 
     @torch.no_grad()
     def serve(
-        self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch total"],
-        base: bool,
+        self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"],
+        mask: Int[Tensor, "batch total"], base: bool,
     ) -> Float[Tensor, "batch seq hidden"]:  # fmt: skip
         module = self._trunk.module
         module.eval()

@@ -62,7 +62,7 @@ def recommend(
     batch: int = 128,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Float[np.ndarray, "users items"]:
-    """Scores of the whole catalogue for each user: generate a title, embed it with the base model, measure distances."""
+    """Scores of the whole catalogue for each user: generate a title, embed it by the base model, measure distances."""
     asked = serving_samples(split, users, history)
     built = [prompts.build(asked.history[row]) for row in range(len(asked))]
     scores = np.empty((len(users), len(prompts.titles)), dtype=np.float32)
@@ -80,7 +80,7 @@ def popularity_of(split: Split, users: Int[np.ndarray, "users"], items: int) -> 
 
 def tested(split: Split, users: Int[np.ndarray, "users"]) -> Int[np.ndarray, "tested"]:
     """Those of ``users`` who have a test item and something to recommend from."""
-    return users[(split.test.lengths[users] > 0) & (split.train.lengths[users] > 0)]
+    return np.asarray(users[(split.test.lengths[users] > 0) & (split.train.lengths[users] > 0)])
 
 
 def _rows(ragged: Ragged, rows: Int[np.ndarray, "rows"]) -> Ragged:

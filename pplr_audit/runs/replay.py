@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pplr_audit.data.prompts import Prompt
@@ -38,39 +38,49 @@ def training_records(
 ) -> dict[int, list[Record]]:
     """What enters each of ``layers`` in the round that ``state`` starts, for the watched samples of each client.
 
-    A sample that the round holds more than once (local epochs) is recorded the first time. The federation is left in the
-    middle of nowhere: resume it before it is used for anything else.
+    A sample that the round holds more than once (local epochs) is recorded the first time. The federation is left in
+    the middle of nowhere: resume it before it is used for anything else.
     """
     federation.resume(state)
     records: dict[int, list[Record]] = {layer: [] for layer in layers}
     for client in federation.clients:
-        wanted = {w.sample: w for w in watched.get(client.name, ())}
-        if not wanted:
+        victims = {w.sample: w for w in watched.get(client.name, ())}
+        if not victims:
             continue
-        plan = client.plan(state.round)
-        step = -1
-        seen: set[tuple[int, int]] = set()
-
-        def note(
-            layer: int, hidden: Float[Tensor, "batch seq hidden"], name: str = client.name,
-            wanted: dict[int, Watched] = wanted, plan: Sequence[Sequence[int]] = plan, seen: set[tuple[int, int]] = seen,
-        ) -> None:  # fmt: skip
-            nonlocal step
-            step += layer == 0
-            if layer not in records:
-                return
-            for place, sample in enumerate(plan[step]):
-                victim = wanted.get(int(sample))
-                if victim is not None and (layer, victim.row) not in seen:
-                    seen.add((layer, victim.row))
-                    tensor = hidden[place, : victim.length].clone()
-                    records[layer].append(Record(victim.row, name, state.round, step, tensor))
-
+        look = _Lookout(client.name, state.round, client.plan(state.round), victims, records)
         # Layer 0 is always tapped: it is what counts the steps.
         blocks = [(layer, block) for layer, block in tappable(parts) if layer == 0 or layer in records]
-        with tap(blocks, note):
+        with tap(blocks, look):
             client.train_round(federation.link, state.round)
     return records
+
+
+class _Lookout:
+    """Called with what enters each block in each step of one client's round; keeps the victims' rows."""
+
+    def __init__(
+        self,
+        client: str,
+        round_: int,
+        plan: Sequence[Int[np.ndarray, "batch"]],
+        victims: Mapping[int, Watched],
+        records: dict[int, list[Record]],
+    ) -> None:
+        self._client, self._round, self._plan = client, round_, plan
+        self._victims, self._records = victims, records
+        self._step = -1
+        self._seen: set[tuple[int, int]] = set()
+
+    def __call__(self, layer: int, hidden: Float[Tensor, "batch seq hidden"]) -> None:
+        self._step += layer == 0
+        if layer not in self._records:
+            return
+        for place, sample in enumerate(self._plan[self._step]):
+            victim = self._victims.get(int(sample))
+            if victim is not None and (layer, victim.row) not in self._seen:
+                self._seen.add((layer, victim.row))
+                tensor = hidden[place, : victim.length].clone()
+                self._records[layer].append(Record(victim.row, self._client, self._round, self._step, tensor))
 
 
 def serving_records(

@@ -82,5 +82,5 @@ def _log_to_json(log: RoundLog) -> dict[str, Any]:
 
 
 def _log_from_json(read: dict[str, Any]) -> RoundLog:
-    mixing = {name: None if value is None else np.array(value) for name, value in read["mixing"].items()}
+    mixing: dict[str, Any] = {n: None if v is None else np.array(v) for n, v in read["mixing"].items()}
     return RoundLog(**{**read, "mixing": Mixing(**mixing)})

@@ -10,9 +10,8 @@ from pplr_audit import scenario
 from pplr_audit.attacks.membership.loss import Loss
 from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
-from pplr_audit.data.prompts import Prompt
+from pplr_audit.data.prompts import Prompt, collate
 from pplr_audit.models.bigrec import answer_loss, tensors
-from pplr_audit.data.prompts import collate
 from pplr_audit.models.cut import positions
 from pplr_audit.models.lora import adapter_parameters, read_adapter
 from pplr_audit.models.recommender import Recommender, build

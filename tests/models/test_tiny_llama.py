@@ -1,6 +1,7 @@
 """The backbone that is trained on the spot: reproducible, cached whole or not at all, and of public text only."""
 
-import multiprocessing
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -82,15 +83,25 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
         train(catalogue(), seed=0, cache=tmp_path, recipe=QUICK)
 
 
-def _train_in_child(cache: Path) -> str:
-    torch.set_num_threads(1)
-    return digest(*train(catalogue(), seed=0, cache=cache, recipe=QUICK))
+CHILD = """
+import sys
+from pathlib import Path
+from pplr_audit.data.dataset import Catalogue
+from pplr_audit.models.backbone import digest
+from pplr_audit.models.tiny_llama import Recipe, train
+titles = tuple(f"Title {i} of {i * i}" for i in range(30))
+recipe = Recipe(layers=2, hidden=32, intermediate=64, steps=6)
+print(digest(*train(Catalogue(titles, titles, ("",) * 30), seed=0, cache=Path(sys.argv[1]), recipe=recipe)))
+"""
 
 
 def test_two_processes_can_fill_one_cache(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        digests = pool.map(_train_in_child, [tmp_path] * 4, chunksize=1)
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    digests = [child.communicate(timeout=120)[0].strip() for child in children]
+    assert [child.returncode for child in children] == [0, 0]
     assert len(set(digests)) == 1
+    assert len(digests[0]) == 64
     (folder,) = entries(tmp_path)
     assert tiny_llama._read(folder) is not None
 
@@ -135,7 +146,7 @@ def test_training_sequences_are_prompts_of_one_category_and_lines(tmp_path: Path
     items = catalogue()
     tokenizer = tiny_llama.train_tokenizer(items, QUICK)
     prompts = Prompts(tokenizer, items.titles, max_tokens=QUICK.sequence, history=10)
-    kinds = {title: kind for title, kind in zip(items.titles, items.categories, strict=True)}
+    kinds = dict(zip(items.titles, items.categories, strict=True))
     seen = set()
     for batch in tiny_llama._batches(items, tokenizer, 0, Recipe(steps=12)):
         for row in batch:

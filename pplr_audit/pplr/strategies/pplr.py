@@ -1,4 +1,4 @@
-"""PPLR's dynamic balance: similar clients learn from each other, clients that are behind learn from themselves first."""
+"""PPLR's dynamic balance: similar clients learn from each other, one that is behind first from itself."""
 
 from collections.abc import Sequence
 
