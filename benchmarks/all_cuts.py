@@ -86,7 +86,8 @@ def main() -> None:
             figures["ratio"][f"{label}: all / {one}"] = {"over_runs": over, "goal": goal(over.median, AT_MOST)}
             rows.append([f"{label}, all / {one}", over.text(digits=2), goal_text(over.median, AT_MOST)])
     text = (
-        f"{layers} blocks of hidden size {hidden}: all cuts are {layers} fronts. {chosen.repeats} runs of each, interleaved;"
+        f"{layers} blocks of hidden size {hidden}: all cuts are {layers} fronts."
+        f" {chosen.repeats} runs of each, interleaved;"
         f" a ratio is of two runs of the same turn.\n\n" + table(["what", "median (least–most)", "goal"], rows)
     )
     write("all_cuts", "The audit of all cuts against the audit of one", text, figures, at, chosen.results)

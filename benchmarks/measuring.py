@@ -111,8 +111,9 @@ def write(
     """
     libraries = ", ".join(f"{library} {version}" for library, version in at["libraries"].items())
     where = (
-        f"{at['cpu']}, {at['cores']} cores, {at['memory_bytes'] / 1e9:.0f} GB, {at['threads']} threads, load {at['load']}"
-        f" at the start; {at['platform']}; Python {at['python']}, {libraries}; pplr-audit {at['pplr_audit']}; {at['date']}."
+        f"{at['cpu']}, {at['cores']} cores, {at['memory_bytes'] / 1e9:.0f} GB, {at['threads']} threads,"
+        f" load {at['load']} at the start; {at['platform']}; Python {at['python']}, {libraries}; pplr-audit"
+        f" {at['pplr_audit']}; {at['date']}."
     )
     document = f"# {title}\n\n{text}\n\n{where}\n"
     print(document)

@@ -202,7 +202,8 @@ def main() -> None:
             rows.append([label, size.text, f"{side}, seconds a step", found["seconds"][side].text(" s"), ""])
         figures["sizes"][label] = found
     text = (
-        f"Each figure: the median over {steps} interleaved steps of the ratio of the two sides' seconds in the same turn,"
+        f"Each figure: the median over {steps} interleaved steps of the ratio of the two sides' seconds in the same"
+        " turn,"
         f" then the median (and ends) over {chosen.repeats} models built anew.\n\n"
         + table(["model", "size", "what", "median (least–most)", "goal"], rows)
     )
