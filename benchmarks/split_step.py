@@ -21,8 +21,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pplr_audit import scenario
+from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import TARGET, TEMPLATE, Prompt, Prompts, collate
-from pplr_audit.data.ragged import Ragged
 from pplr_audit.data.samples import Samples
 from pplr_audit.models.bigrec import tensors
 from pplr_audit.models.cut import cut

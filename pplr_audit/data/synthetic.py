@@ -5,7 +5,7 @@ The next item of user u after item i, with S the items u has had, is drawn from
     P(j | u, i, S) ∝ [j not in S] · (λ · T[i, j] + (1 - λ) · pop_j · Σ_t θ_ut A_tj)
 
 with θ_u the user's mixture of tastes, A_tj how much taste t likes item j (mostly its own genre), pop a power law, and
-T[i] a few likely successors of item i. Nothing is fitted to any real source.
+T[i] a few likely successors of item i, of its genre and mostly of its series. Nothing is fitted to any real source.
 """
 
 import hashlib
@@ -19,17 +19,19 @@ from pplr_audit.data.dataset import Catalogue, Dataset, Ragged
 from pplr_audit.data.titles import GENRES, titles
 from pplr_audit.seeds import derive
 
-FOLLOWS = 0.4
+FOLLOWS = 0.5
 """λ: how much of the next item comes from the last one rather than from taste and popularity."""
 SUCCESSORS = (0.4, 0.3, 0.2, 0.1)
 """How likely each of an item's successors is, given that the next item comes from the last one."""
-SAME_GENRE = 0.8
-"""Chance that a successor is of the genre of its item."""
-POPULARITY = 1.1
+SERIES = 4
+"""Items in a series, where the genre is small enough; their titles share a noun, as those of sequels do."""
+SAME_SERIES = 0.85
+"""Chance that a successor is of the series of its item, at least."""
+POPULARITY = 0.9
 """Exponent of the power law, over rank."""
-OTHER_GENRE = 0.05
+OTHER_GENRE = 0.01
 """How much a taste likes an item of another genre, relative to 1 for its own."""
-MIXTURE = 0.3
+MIXTURE = 0.15
 """Concentration of the Dirichlet distribution of the users' mixtures: small means one taste prevails."""
 SHORTEST, LONGEST = 6, 20
 """Items a user has, both included."""
@@ -42,6 +44,8 @@ class Law:
     """What the market's users draw from; an oracle knows it, a recommender has to learn it."""
 
     genre: Int[np.ndarray, "items"]
+    series: Int[np.ndarray, "items"]
+    """Numbered from 0 inside each genre."""
     taste: Float[np.ndarray, "users tastes"]
     base: Float[np.ndarray, "users items"]
     """What each user likes, whatever came before; rows sum to 1."""
@@ -70,7 +74,7 @@ def drawn(size: scenario.Market, seed: int) -> tuple[Dataset, Law]:
     """
     rng = np.random.default_rng(derive(seed, "market"))
     law = _law(size, rng)
-    catalogue = _catalogue(law.genre, size.tastes, rng)
+    catalogue = _catalogue(law, rng)
     items, final = _histories(law, rng)
     best = -np.sort(-final, axis=1)[:, : max(CUTOFFS)].cumsum(axis=1)
     attributes = _attributes(law.taste, rng)
@@ -91,25 +95,38 @@ def drawn(size: scenario.Market, seed: int) -> tuple[Dataset, Law]:
 
 def _law(size: scenario.Market, rng: np.random.Generator) -> Law:
     genre = rng.permutation(np.arange(size.items) % size.tastes)
+    series = _series(genre)
     popularity = rng.permutation(np.arange(1, size.items + 1.0) ** -POPULARITY)
     taste = rng.dirichlet(np.full(size.tastes, MIXTURE), size.users)
     likes = np.where(np.arange(size.tastes)[:, None] == genre, 1.0, OTHER_GENRE)
     base = (taste @ likes) * popularity
     follows = np.zeros((size.items, size.items))
     for item in range(size.items):
-        same = genre == genre[item]
-        chance = np.where(same, SAME_GENRE / (same.sum() - 1), (1 - SAME_GENRE) / (~same).sum())
+        alike = genre == genre[item]
+        same = alike & (series == series[item])
+        chance = SAME_SERIES * same / same.sum() + (1 - SAME_SERIES) * alike / alike.sum()
         chance[item] = 0
-        follows[item, rng.choice(size.items, len(SUCCESSORS), replace=False, p=chance)] = SUCCESSORS
-    return Law(genre, taste, base / base.sum(axis=1, keepdims=True), follows)
+        follows[item, rng.choice(size.items, len(SUCCESSORS), replace=False, p=chance / chance.sum())] = SUCCESSORS
+    return Law(genre, series, taste, base / base.sum(axis=1, keepdims=True), follows)
 
 
-def _catalogue(genre: Int[np.ndarray, "items"], tastes: int, rng: np.random.Generator) -> Catalogue:
-    stock = [iter(titles(GENRES[taste], int((genre == taste).sum()), rng)) for taste in range(tastes)]
+def _series(genre: Int[np.ndarray, "items"]) -> Int[np.ndarray, "items"]:
+    """Each item's series in its genre, all of them about equally long; a genre has a noun for each."""
+    series = np.empty_like(genre)
+    for kind in np.unique(genre):
+        count = int((genre == kind).sum())
+        series[genre == kind] = np.arange(count) % min(len(GENRES[kind].nouns), -(-count // SERIES))
+    return series
+
+
+def _catalogue(law: Law, rng: np.random.Generator) -> Catalogue:
+    named = np.empty(len(law.genre), dtype=object)
+    for kind in np.unique(law.genre):
+        named[law.genre == kind] = titles(GENRES[kind], law.series[law.genre == kind], rng)
     return Catalogue(
-        ids=tuple(str(number) for number in range(1, len(genre) + 1)),
-        titles=tuple(next(stock[taste]) for taste in genre),
-        categories=tuple(GENRES[taste].name for taste in genre),
+        ids=tuple(str(number) for number in range(1, len(law.genre) + 1)),
+        titles=tuple(named),
+        categories=tuple(GENRES[kind].name for kind in law.genre),
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from jaxtyping import Int
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,25 @@ GENRES = (
 )
 
 
-def titles(genre: Genre, count: int, rng: np.random.Generator) -> list[str]:
-    """``count`` different titles of two to four words; two words are as frequent as three and four together.
+def titles(genre: Genre, series: Int[np.ndarray, "items"], rng: np.random.Generator) -> list[str]:
+    """Different titles of two to four words, one for each entry of ``series``; those of one series share a noun.
 
-    ``count`` is at most 1,000; every genre can name more than that.
+    Two words are as frequent as three and four together. Up to 1,000 entries over 16 series or fewer find a title.
     """
-    short = [f"{adjective} {noun}" for adjective, noun in product(genre.adjectives, genre.nouns)]
-    placed = [f"{noun} of {place}" for noun, place in product(genre.nouns, genre.places)]
+    nouns = [genre.nouns[i] for i in rng.permutation(len(genre.nouns))]
+    found = [""] * len(series)
+    for number in np.unique(series):
+        items = np.flatnonzero(series == number)
+        for item, title in zip(items, _series_titles(genre, nouns[number], len(items), rng), strict=True):
+            found[item] = title
+    return found
+
+
+def _series_titles(genre: Genre, noun: str, count: int, rng: np.random.Generator) -> list[str]:
+    short = [f"{adjective} {noun}" for adjective in genre.adjectives]
+    placed = [f"{noun} of {place}" for place in genre.places]
     long = [f"{adjective} {rest}" for adjective, rest in product(genre.adjectives, placed)]
     shuffled = [[words[i] for i in rng.permutation(len(words))] for words in (short, placed, long)]
-    wanted = [min(count // 2, len(short)), min(count // 4, len(placed))]
+    wanted = [min(count - count // 2, len(short)), min(count // 4, len(placed))]
     wanted.append(count - sum(wanted))
     return [title for words, share in zip(shuffled, wanted, strict=True) for title in words[:share]]

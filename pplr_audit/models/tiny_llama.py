@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,7 @@ from pplr_audit.data.dataset import Catalogue
 from pplr_audit.data.prompts import END, PREFIX, SEPARATOR, SUFFIX, Prompts
 from pplr_audit.seeds import derive
 
-FORMAT = 1
+FORMAT = 3
 """Raised when what is trained changes in a way that the fields of the recipe do not show."""
 
 Progress = Callable[[int, int], None]
@@ -44,8 +44,8 @@ class Recipe:
     """How the model is built and trained. The tokens are capped, not the epochs, so that time stays bounded."""
 
     layers: int = 6
-    hidden: int = 128
-    intermediate: int = 344
+    hidden: int = 96
+    intermediate: int = 256
     heads: int = 4
     positions: int = 1024
     vocabulary: int = 2000
@@ -57,14 +57,16 @@ class Recipe:
     batch: int = 8
     """Prompts in one step; lines are shorter, and come four times as many."""
     lines: float = 0.3
-    """Share of steps on "title | categories" lines; the others are on prompts."""
-    tokens: int = 160_000
+    """Share of steps on "title categories" lines; the others are on prompts."""
+    alike: float = 0.5
+    """Share of titles in a prompt that share a word with the one before."""
+    tokens: int = 200_000
     """Tokens to train on for the template, padding included ..."""
     tokens_per_title: int = 300
     """... and for every title in the catalogue."""
     steps: int | None = None
     """Train so many steps instead of what the tokens allow."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 5e-3
     warmup: int = 20
 
 
@@ -110,7 +112,7 @@ def train_tokenizer(catalogue: Catalogue, recipe: Recipe) -> PreTrainedTokenizer
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         # Two merges a title keep a small catalogue's titles longer than one token a word.
-        vocab_size=min(recipe.vocabulary, 400 + 2 * len(catalogue)),
+        vocab_size=min(recipe.vocabulary, 400 + 8 * len(catalogue)),
         min_frequency=2,
         special_tokens=["<s>", "</s>", "<pad>"],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
@@ -152,17 +154,34 @@ def _config(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaConfig:
 
 
 def _category_text(categories: str) -> str:
-    return " | " + ", ".join(filter(None, categories.split("|")))
+    """What stands behind the title in a line."""
+    return " " + ", ".join(filter(None, categories.split("|")))
 
 
 def _shelves(catalogue: Catalogue) -> list[list[int]]:
     """The items of each category with at least two; all items on one shelf where there are no categories."""
-    shelves: dict[str, list[int]] = {}
-    for item, categories in enumerate(catalogue.categories):
-        for category in filter(None, categories.split("|")):
-            shelves.setdefault(category, []).append(item)
-    usable = [shelves[name] for name in sorted(shelves) if len(shelves[name]) > 1]
-    return usable or [list(range(len(catalogue)))]
+    shelves = _together([set(filter(None, categories.split("|"))) for categories in catalogue.categories])
+    return shelves or [list(range(len(catalogue)))]
+
+
+def _kin(catalogue: Catalogue) -> list[set[int]]:
+    """For each item, those whose titles share one of its words, of the words that at most 1 title in 20 holds."""
+    words = [set(title.lower().split()) for title in catalogue.titles]
+    kin: list[set[int]] = [set() for _ in words]
+    for items in _together(words):
+        if len(items) <= max(2, len(words) // 20):
+            for item in items:
+                kin[item].update(items)
+    return kin
+
+
+def _together(marks: Sequence[set[str]]) -> list[list[int]]:
+    """The items that bear each mark, of the marks that at least two bear."""
+    bearers: dict[str, list[int]] = {}
+    for item, own in enumerate(marks):
+        for mark in sorted(own):
+            bearers.setdefault(mark, []).append(item)
+    return [bearers[mark] for mark in sorted(bearers) if len(bearers[mark]) > 1]
 
 
 def _batches(
@@ -170,12 +189,14 @@ def _batches(
 ) -> Iterator[Int[Tensor, "batch seq"]]:
     """Training sequences, -1 behind the end of each, until the tokens (or the steps) are spent.
 
-    The titles of one prompt share a category and are otherwise drawn at random, the answer too.
+    The titles of one prompt, the answer too, are of one category, and many share a word with the one before: things
+    that go together read alike, as any pretrained model knows. A line has the category straight behind the title, so
+    that the state at a title's last token, which grounding ranks by, has to know it.
     """
     draw = np.random.default_rng(derive(seed, "tiny-llama", "batches"))
     prompts = Prompts(tokenizer, catalogue.titles, max_tokens=recipe.sequence, history=recipe.history)
     categories = [tokenizer.encode(_category_text(text), add_special_tokens=False) for text in catalogue.categories]
-    shelves = _shelves(catalogue)
+    shelves, kin = _shelves(catalogue), _kin(catalogue)
     weights = np.array([len(shelf) for shelf in shelves]) / sum(map(len, shelves))
 
     def line() -> Int[np.ndarray, "length"]:
@@ -184,8 +205,15 @@ def _batches(
 
     def prompt(length: int) -> Int[np.ndarray, "length"]:
         shelf = shelves[int(draw.choice(len(shelves), p=weights))]
-        items = draw.choice(shelf, size=min(length + 1, len(shelf)), replace=False)
-        return prompts.build(items[:-1], int(items[-1])).tokens
+        stock = draw.permutation(shelf).tolist()
+        items = [stock.pop()]
+        while len(items) <= length and len(items) < len(shelf):
+            near = sorted((kin[items[-1]] & set(shelf)) - set(items))
+            if near and draw.random() < recipe.alike:
+                items.append(near[int(draw.integers(len(near)))])
+            else:
+                items.append(next(item for item in iter(stock.pop, None) if item not in items))
+        return prompts.build(np.array(items[:-1]), items[-1]).tokens
 
     spent = step = 0
     budget = recipe.tokens + recipe.tokens_per_title * len(catalogue)
