@@ -1,0 +1,74 @@
+"""On the synthetic market a recommender that learns stands out from one that does not, and none beats the law."""
+
+import numpy as np
+import pytest
+
+from pplr_audit import plugins, scenario
+from pplr_audit.data.prepare import prepare
+from pplr_audit.models.recommender import build
+from pplr_audit.pplr import utility
+from pplr_audit.pplr.rounds import assemble, train
+from pplr_audit.scoring.intervals import mean_estimate
+
+SMALLER = ("data.market.users=1200", "data.audit_users=200", "data.clients=2")
+
+
+def hits(learning_rate: float, rounds: int) -> dict[str, np.ndarray]:
+    """Recall@10 by user of the quickstart's recommender, of its base model and of mere popularity."""
+    told = scenario.load(
+        "quickstart", [*SMALLER, f"training.learning_rate={learning_rate}", f"training.rounds={rounds}"]
+    )
+    private = prepare(told.data, told.seed)
+    model = build(told.model, private.dataset.catalogue, history=told.data.history, seed=told.seed)
+    strategy = plugins.load("strategies", told.training.strategy)(told.training)
+    federation = assemble(
+        private.samples, model.prompts, model.parts, model.initial, told.training, strategy, seed=told.seed
+    )
+    train(federation, told.training.rounds, done=lambda log, state: None)
+    users = utility.tested(private.split, private.members)
+    at = private.population.client_of[users]
+    popularity = utility.popularity_of(private.split, private.members, len(private.dataset.catalogue))
+
+    def measured(scores: np.ndarray, own: np.ndarray) -> np.ndarray:
+        return utility.rank(scores, own, private.split).metrics["recall@10"]
+
+    def served(device, own):
+        return utility.recommend(
+            device, model.prompts, model.grounding, private.split, own, history=told.data.history, beams=1,
+            popularity=popularity, popularity_weight=0.0,
+        )  # fmt: skip
+
+    order = [users[at == place] for place in range(len(federation.clients))]
+    trained = [
+        measured(served(c.served(federation.link), own), own) for c, own in zip(federation.clients, order, strict=True)
+    ]
+    everyone = np.concatenate(order)
+    return {
+        "trained": np.concatenate(trained),
+        "untrained": measured(served(model.whole.served(None, model.prompts), everyone), everyone),
+        "popularity": measured(np.tile(popularity, (len(everyone), 1)), everyone),
+        "best": np.array([private.dataset.best_recall[10]]),
+    }
+
+
+def gain(one: np.ndarray, other: np.ndarray):
+    return mean_estimate(one - other, np.arange(len(one)), seed=0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PPLR_AUDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def test_training_beats_the_base_model_and_popularity_and_stays_below_the_law():
+    found = hits(6e-3, rounds=3)
+    assert gain(found["trained"], found["untrained"]).low > 0
+    assert gain(found["trained"], found["popularity"]).low > 0.05
+    assert found["trained"].mean() < found["best"][0]
+
+
+def test_a_model_that_does_not_learn_is_told_from_one_that_does():
+    found = hits(1e-12, rounds=1)
+    assert np.array_equal(found["trained"], found["untrained"])
