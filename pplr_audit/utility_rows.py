@@ -10,7 +10,7 @@ from pplr_audit.data.prepare import PrivateData
 from pplr_audit.models.bigrec import Tally
 from pplr_audit.models.recommender import Recommender
 from pplr_audit.pplr.rounds import Federation
-from pplr_audit.pplr.utility import Ranking, popularity_of, rank, recommend, tested
+from pplr_audit.pplr.utility import DEPTHS, Ranking, popularity_of, rank, recommend, tested
 from pplr_audit.progress import Advance
 from pplr_audit.scenario import Scenario
 from pplr_audit.scoring.intervals import mean_estimate
@@ -26,7 +26,7 @@ def utility_rows(
     tally: Tally,
     advance: Advance,
 ) -> list[dict[str, Any]]:
-    """Recall and NDCG of the trained personal models beside two references: the base model and mere popularity.
+    """Recall and NDCG of the trained personal models beside references: the base model, mere popularity, the ceiling.
 
     Every user is served by the model of its own client, over the link; ``tally`` sums up what that took.
     """
@@ -60,7 +60,17 @@ def utility_rows(
             rankings[client] = rank(scores(client, own), own, private.split)
             advance(1, f"{strategy}, {client}")
         rows += _rows(strategy, defense, rankings, scenario.seed)
-    return rows
+    return rows + _ceiling(private, defense)
+
+
+def _ceiling(private: PrivateData, defense: str) -> list[dict[str, Any]]:
+    """What no recommender can surpass on average, where the law behind the data is known: exact, so without width."""
+    known = private.dataset.best_recall or {}
+    return [
+        {"strategy": "best_possible", "defense": defense, "client": "all", "metric": f"recall@{k}",
+         "value": known[k], "ci": [known[k], known[k]], "n": len(private.dataset.users)}
+        for k in DEPTHS if k in known
+    ]  # fmt: skip
 
 
 def _test_users(scenario: Scenario, private: PrivateData) -> dict[str, Int[np.ndarray, "users"]]:

@@ -18,6 +18,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from pplr_audit import audit, cli, scenario
+from pplr_audit.data.synthetic import market
 from pplr_audit.errors import InputError
 from pplr_audit.report.document import validate, validate_evidence
 from tests.conftest import LAYERS
@@ -84,12 +85,17 @@ def test_every_guess_was_sealed_with_its_hash_before_it_was_scored(finished: aud
 
 
 def test_utility_is_reported_for_all_and_for_each_client_beside_its_references(finished: audit.AuditResult) -> None:
-    rows = finished.document["utility"]
+    told = finished.document["utility"]
+    rows = [row for row in told if row["strategy"] != "best_possible"]
     assert {row["strategy"] for row in rows} == {"pplr", "untrained", "popularity"}
     assert {row["client"] for row in rows} == {"all", "client-0", "client-1", "client-2"}
     assert {row["metric"] for row in rows} == {"recall@10", "ndcg@10", "recall@20", "ndcg@20"}
     assert all(row["ci"][0] <= row["value"] <= row["ci"][1] for row in rows)
     assert {row["n"] for row in rows if row["client"] == "all"} == {30}
+    best = {row["metric"]: row["value"] for row in told if row["strategy"] == "best_possible"}
+    known = market(scenario.Market(users=120, items=48, tastes=3), 1).best_recall
+    assert known is not None
+    assert best == {"recall@10": known[10], "recall@20": known[20]}
 
 
 def test_computed_and_measured_costs_of_the_cut_that_ran_agree(finished: audit.AuditResult) -> None:

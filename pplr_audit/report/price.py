@@ -58,4 +58,4 @@ def _amount(row: Document) -> str:
 def _relation(own: Document, other: Document) -> str:
     if own["ci"][0] > other["ci"][1]:
         return "above"
-    return "below" if own["ci"][1] < other["ci"][0] else "not distinguishable from"
+    return "below" if own["ci"][1] < other["ci"][0] else "overlapping with"

@@ -60,7 +60,8 @@ def _leaks(findings: Document) -> list[Row]:
                         _leak(f"{'k' if side == 'front' else 'm'}={depth}", what, at, _price(findings, side, depth))
                     )
             anywhere = [row for row in of_metric if row["cut"] is None]
-            if anywhere:
+            # An adversary for whom an attack has nothing to read is in the report; here it would say nothing.
+            if anywhere and (any(map(is_measured, anywhere)) or len(anywhere) == len(of_metric)):
                 out.append(_leak("any", what, anywhere, ("", "")))
     return out
 

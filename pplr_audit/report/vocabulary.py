@@ -74,7 +74,9 @@ _METRICS = {
     "rougeL": "longest common word sequence (ROUGE-L)",
 }
 
-REFERENCES = {"untrained": "the untrained model", "popularity": "popularity"}
+REFERENCES = {
+    "untrained": "the untrained model", "popularity": "popularity", "best_possible": "the best that is possible",
+}  # fmt: skip
 """Utility rows that are not a training: what a strategy must beat to be of use."""
 
 HEADLINE = {

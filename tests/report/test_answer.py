@@ -127,7 +127,7 @@ def test_each_further_secret_and_defense_has_its_sentence(findings: Json, a_find
     ("ci", "words"),
     [
         ([0.114, 0.142], "above popularity"),
-        ([0.09, 0.16], "not distinguishable from popularity"),
+        ([0.09, 0.16], "overlapping with popularity"),
         ([0.01, 0.02], "below popularity"),
     ],
 )

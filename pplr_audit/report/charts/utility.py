@@ -63,4 +63,5 @@ def _strategy(row: Document) -> str:
 
 def strategy_name(row: Document) -> str:
     """A strategy, and the defense it ran under if there was one."""
-    return str(row["strategy"]) if row["defense"] == "none" else f"{row['strategy']} with {row['defense']}"
+    name = str(row["strategy"]).replace("_", " ")
+    return name if row["defense"] == "none" else f"{name} with {row['defense']}"

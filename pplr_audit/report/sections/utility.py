@@ -9,8 +9,9 @@ from pplr_audit.report.vocabulary import metric_words
 
 LEAD = (
     "Full ranking of the catalogue with the history masked; users resampled for the 95% intervals. References (hollow "
-    "marks): untrained is the base model without its adapter, popularity ranks by how often an item was bought. A "
-    "model that does not beat them has lost its use, and its leakage buys nothing."
+    "marks): untrained is the base model without its adapter, popularity ranks by how often an item was bought; a "
+    "model that does not beat these two has lost its use, and its leakage buys nothing. Best possible is the expected "
+    "figure of a recommender that knows the law by which a synthetic market was drawn."
 )
 PICTURES = 2
 
