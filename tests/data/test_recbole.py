@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pplr_audit.data.dataset import TEST, TRAIN, VALID
 from pplr_audit.data.readers.recbole import RecBole
 from pplr_audit.errors import InputError
 
@@ -49,6 +50,25 @@ def test_the_order_of_the_rows_says_nothing_where_times_differ(write, recbole):
     assert rows(one) == rows(other)
     assert one.users == other.users
     assert header == "u\ti\tt"
+
+
+LISTS = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
+EVENTS = "user_id:token\titem_id:token\ttimestamp:float\n"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (LISTS + "1\ta\tb\n2\tc\ta\n", LISTS + "1\ta b\tc\n", LISTS + "2\tc a\tb\n1\ta b c\ta\n"),
+        (EVENTS + "1\tb\t2\n1\ta\t1\n2\tc\t1\n2\ta\t5\n", EVENTS + "1\tc\t3\n", EVENTS + "2\tb\t9\n1\ta\t4\n"),
+    ],
+)
+def test_train_valid_and_test_files_are_a_given_split(write, recbole, parts):
+    named = dict(zip(("toy.train.inter", "toy.valid.inter", "toy.test.inter"), parts, strict=True))
+    dataset = RecBole().read(write({name: text for name, text in {**recbole, **named}.items() if name != "toy.inter"}))
+    assert dataset.name == "toy"
+    assert rows(dataset) == {"1": ["a", "b", "c", "a"], "2": ["c", "a", "b"]}
+    assert dataset.given.tolist() == [TRAIN, TRAIN, VALID, TEST, TRAIN, TRAIN, TEST]
 
 
 def test_of_prefix_rows_the_longest_and_its_next_item_are_kept(write, recbole):

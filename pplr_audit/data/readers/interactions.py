@@ -40,6 +40,23 @@ def histories(table: Table, user: str, item: str, timestamp: str | None, index: 
     return Histories(users, group(rows, values, len(users)))
 
 
+def one_after_the_other(
+    parts: Sequence[Histories], purposes: Sequence[int]
+) -> tuple[Histories, Int[np.ndarray, "total"]]:
+    """Each user's items of all the parts, in the order of the parts, and the purpose of the part each is from.
+
+    Users come in the order met.
+    """
+    users = tuple(dict.fromkeys(chain.from_iterable(part.users for part in parts)))
+    number = {name: row for row, name in enumerate(users)}
+    owners = [np.repeat(codes(part.users, number), part.items.lengths) for part in parts]
+    owner = np.concatenate(owners)
+    purpose = np.repeat(list(purposes), [len(each) for each in owners])
+    # Grouping is stable: within a user and a part the order stays.
+    items = group(owner, np.concatenate([part.items.values for part in parts]), len(users))
+    return Histories(users, items), group(owner, purpose, len(users)).values
+
+
 def known_items(table: Table, item: str, index: Mapping[str, int]) -> Int[np.ndarray, "rows"]:
     """The item index of each row. Raises InputError for an id that the item table does not have."""
     ids = column(table, item)

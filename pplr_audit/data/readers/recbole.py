@@ -1,4 +1,4 @@
-"""RecBole atomic files: NAME.inter and NAME.item with typed headers and, where there, NAME.user."""
+"""RecBole atomic files: NAME.inter (or its train, valid and test parts), NAME.item and, where there, NAME.user."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,9 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from pplr_audit.data.dataset import Dataset, Ragged
+from pplr_audit.data.dataset import TEST, TRAIN, VALID, Dataset, Ragged
 from pplr_audit.data.readers.catalogue import catalogue
-from pplr_audit.data.readers.interactions import Histories, attributes, histories, in_order, known_items, known_lists
+from pplr_audit.data.readers.interactions import (
+    Histories,
+    attributes,
+    histories,
+    in_order,
+    known_items,
+    known_lists,
+    one_after_the_other,
+)
 from pplr_audit.data.readers.text import Table, codes, column, fingerprint, numbers, quote, read_lines, read_table
 from pplr_audit.errors import InputError
 
@@ -37,47 +45,71 @@ class RecBole:
         """One interaction a row, or one prefix and its next item a row. Raises InputError as every reader does.
 
         Where rows hold an item list, a user's rows are prefixes of one sequence: the longest and its next item are
-        kept, and ``notes`` counts the others (``prefix_rows``).
+        kept, and ``notes`` counts the others (``prefix_rows``). NAME.train.inter, NAME.valid.inter and NAME.test.inter
+        are a given split; there the valid and test rows add their ``item_id``.
         """
-        inter = _inter(path)
-        events, wares = _read(inter), _read(inter.with_suffix(".item"))
-        sources = [events.table.source, wares.table.source]
+        parts = _inter(path)
+        stem = parts[0].parent / parts[0].name.removesuffix(".inter").removesuffix(".train")
+        wares = _read(stem.with_name(f"{stem.name}.item"))
         items, index = catalogue(wares.table, "item_id", _title(wares.table), _categories(wares))
+        events = [_read(part).table for part in parts]
         notes: dict[str, int] = {}
-        if "item_id_list" in events.table.columns:
-            taken, notes["prefix_rows"] = _sequences(events.table, index)
-        else:
-            timestamp = "timestamp" if "timestamp" in events.table.columns else None
-            taken = histories(events.table, _user(events.table), "item_id", timestamp, index)
-        if "rating" in events.table.columns:
-            numbers(events.table, "rating")
+        taken, given = _histories(events[0], index, notes), None
+        if len(parts) > 1:
+            later = [histories(table, _user(table), "item_id", _timestamp(table), index) for table in events[1:]]
+            taken, given = one_after_the_other((taken, *later), (TRAIN, VALID, TEST))
+        for table in events:
+            if "rating" in table.columns:
+                numbers(table, "rating")
+        sources = [events[0].source, wares.table.source, *(table.source for table in events[1:])]
         known: dict[str, tuple[str, ...]] = {}
-        if inter.with_suffix(".user").exists():
-            people = _read(inter.with_suffix(".user")).table
+        file = stem.with_name(f"{stem.name}.user")
+        if file.exists():
+            people = _read(file).table
             sources.append(people.source)
             known = attributes(people, "user_id", taken.users)
         return Dataset(
-            name=inter.stem,
+            name=stem.name,
             catalogue=items,
             users=taken.users,
             items=taken.items,
-            given=None,
+            given=given,
             attributes=known,
             digest=fingerprint(sources),
             notes=notes,
         )
 
 
-def _inter(path: Path) -> Path:
+def _histories(table: Table, index: Mapping[str, int], notes: dict[str, int]) -> Histories:
+    if "item_id_list" not in table.columns:
+        return histories(table, _user(table), "item_id", _timestamp(table), index)
+    taken, notes["prefix_rows"] = _sequences(table, index)
+    return taken
+
+
+def _timestamp(table: Table) -> str | None:
+    return "timestamp" if "timestamp" in table.columns else None
+
+
+def _inter(path: Path) -> list[Path]:
+    """The one .inter file, or the three of a given split."""
     if not path.is_dir():
-        return path.with_suffix(".inter")
+        stem = path.name.removesuffix(path.suffix)
+        return [path.with_name(f"{stem}.inter")]
     found = sorted(path.glob("*.inter"))
     if len(found) == 1:
-        return found[0]
+        return found
     if not found:
         raise InputError(f"{path}: no .inter file in the folder (accepted: NAME.inter with NAME.item)")
+    name = found[0].name.removesuffix(".inter").rpartition(".")[0]
+    parts = [path / f"{name}.{part}.inter" for part in ("train", "valid", "test")]
+    if name and found == sorted(parts):
+        return parts
     names = ", ".join(file.name for file in found)
-    raise InputError(f"{path}: several .inter files: {names} (accepted: the path of one of them)")
+    raise InputError(
+        f"{path}: several .inter files: {names} (accepted: the path of one of them, or NAME.train.inter, "
+        "NAME.valid.inter and NAME.test.inter)"
+    )
 
 
 def _read(path: Path) -> Atomic:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ from jaxtyping import Int
 from pplr_audit.data.dataset import TEST, TRAIN, VALID, Dataset, Ragged
 from pplr_audit.data.ragged import group
 from pplr_audit.data.readers.catalogue import catalogue
-from pplr_audit.data.readers.interactions import attributes, known_items, known_lists
-from pplr_audit.data.readers.text import Lines, Table, codes, column, fingerprint, quote, read_lines, read_table, unique
+from pplr_audit.data.readers.interactions import Histories, attributes, known_items, known_lists, one_after_the_other
+from pplr_audit.data.readers.text import Lines, Table, column, fingerprint, quote, read_lines, read_table, unique
 from pplr_audit.errors import InputError
 
 PLAIN, WHOLE = "sequences.txt", "sequences.tsv"
@@ -101,15 +100,8 @@ def _plain(lines: Lines, index: Mapping[str, int]) -> Rows:
 
 
 def _parts(parts: list[Lines], index: Mapping[str, int]) -> Rows:
-    read = [_lines(lines, index) for lines in parts]
-    users = tuple(dict.fromkeys(chain.from_iterable(names for names, _ in read)))
-    number = {name: row for row, name in enumerate(users)}
-    owners = [np.repeat(codes(names, number), items.lengths) for names, items in read]
-    purpose = np.repeat(list(PARTS.values()), [len(owner) for owner in owners])
-    owner = np.concatenate(owners)
-    # Grouping is stable: within a user the order is train, valid, test, each in file order.
-    items = group(owner, np.concatenate([items.values for _, items in read]), len(users))
-    return Rows(users, items, group(owner, purpose, len(users)).values)
+    taken, given = one_after_the_other([Histories(*_lines(lines, index)) for lines in parts], list(PARTS.values()))
+    return Rows(taken.users, taken.items, given)
 
 
 def _whole(table: Table, index: Mapping[str, int]) -> Rows:
