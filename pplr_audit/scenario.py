@@ -123,7 +123,7 @@ class Budget(Section):
     seconds: Annotated[float, Field(gt=0)] = 300
 
 
-Blocks = Annotated[int, Field(ge=0)]
+Blocks = Annotated[int, Field(ge=0, strict=True)]
 Settings = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
 Named = Annotated[str, Field(description="a name")] | Settings
 """A plugin by its name, or ``{name: {setting: value}}``."""
@@ -136,7 +136,7 @@ class Audit(Section):
     adversaries: tuple[Literal["server", "trunk_host", "outsider"], ...] = ("server", "outsider")
     attacks: tuple[Named, ...] = ("ridge", "loss")
     knowledge: Literal["strongest", "base"] = "strongest"
-    rounds: Literal["last", "all"] | tuple[Annotated[int, Field(ge=1)], ...] = "last"
+    rounds: Literal["last", "all"] | tuple[Annotated[int, Field(ge=1, strict=True)], ...] = "last"
     victims: Annotated[int, Field(ge=1)] = 200
     budget: Budget = Budget()
 

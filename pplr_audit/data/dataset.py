@@ -85,7 +85,7 @@ class Population:
 
     clients: tuple[str, ...]
     client_of: Int[np.ndarray, "users"]
-    """Index into ``clients``; -1 for a user with too few items to take part."""
+    """Index into ``clients``; -1 for a user with too few items to take part, and for one whose coin left no client."""
     audited: Int[np.ndarray, "users"]
     """1 for the users whose membership was decided by a coin; 0 for the others, who all train."""
     member: Int[np.ndarray, "users"]

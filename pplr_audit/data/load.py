@@ -7,7 +7,7 @@ import numpy as np
 
 from pplr_audit import plugins, scenario
 from pplr_audit.data.dataset import Dataset
-from pplr_audit.data.ragged import take
+from pplr_audit.data.ragged import places, take
 from pplr_audit.data.readers.protocol import Reader
 from pplr_audit.data.synthetic import market
 from pplr_audit.errors import InputError
@@ -57,7 +57,7 @@ def _content(path: Path) -> str:
 def _some_users(dataset: Dataset, count: int, seed: int) -> Dataset:
     rng = np.random.default_rng(derive(seed, "users"))
     chosen = np.sort(rng.choice(len(dataset.users), count, replace=False))
-    items, positions = take(dataset.items, chosen)
+    items, positions = take(dataset.items, chosen), places(dataset.items, chosen)
     return Dataset(
         name=dataset.name,
         catalogue=dataset.catalogue,

@@ -45,7 +45,7 @@ def populate(dataset: Dataset, split: Split, data: scenario.Data, seed: int) -> 
         client_of = np.where(member, np.cumsum(member) - 1, -1)
         count = int(member.sum())
     else:
-        train, _ = take(split.train, taking_part)
+        train = take(split.train, taking_part)
         count = data.clients
         client_of = assign(train, ~audited, len(dataset.catalogue), count, data.partition, seed)
         member = toss(client_of, audited, seed)

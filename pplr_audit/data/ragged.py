@@ -27,10 +27,28 @@ def keep(ragged: Ragged, wanted: Bool[np.ndarray, "total"]) -> Ragged:
     return Ragged(before[ragged.offsets].astype(np.int64), ragged.values[wanted])
 
 
-def take(ragged: Ragged, rows: Int[np.ndarray, "taken"]) -> tuple[Ragged, Int[np.ndarray, "kept"]]:
-    """Only these rows, in this order, and where in ``ragged.values`` each of their values stood."""
-    lengths = ragged.lengths[rows]
+def slices(source: Ragged, starts: Int[np.ndarray, "rows"], stops: Int[np.ndarray, "rows"]) -> Ragged:
+    """Rows cut out of the flat values: row i is ``source.values[starts[i]:stops[i]]``.
+
+    >>> slices(Ragged(np.array([0, 5]), np.arange(5)), np.array([1, 0]), np.array([3, 1])).values
+    array([1, 2, 0])
+    """
+    offsets, positions = _positions(starts, stops - starts)
+    return Ragged(offsets, source.values[positions])
+
+
+def take(ragged: Ragged, rows: Int[np.ndarray, "taken"]) -> Ragged:
+    """Only these rows, in this order."""
+    return slices(ragged, ragged.offsets[:-1][rows], ragged.offsets[1:][rows])
+
+
+def places(ragged: Ragged, rows: Int[np.ndarray, "taken"]) -> Int[np.ndarray, "kept"]:
+    """Where in ``ragged.values`` the values of these rows stand, row after row."""
+    return _positions(ragged.offsets[:-1][rows], ragged.lengths[rows])[1]
+
+
+def _positions(
+    starts: Int[np.ndarray, "rows"], lengths: Int[np.ndarray, "rows"]
+) -> tuple[Int[np.ndarray, "bounds"], Int[np.ndarray, "kept"]]:
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    shift = ragged.offsets[rows] - offsets[:-1]
-    positions = np.arange(offsets[-1]) + np.repeat(shift, lengths)
-    return Ragged(offsets, ragged.values[positions]), positions
+    return offsets, np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)

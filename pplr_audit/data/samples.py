@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pplr_audit.data.dataset import Ragged, Split
+from pplr_audit.data.ragged import slices, take
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,7 @@ class Samples:
 
     def take(self, rows: Int[np.ndarray, "rows"]) -> "Samples":
         """The given rows, in the given order."""
-        starts = self.history.offsets[:-1][rows]
-        return Samples(
-            self.users[rows], gather(self.history, starts, starts + self.history.lengths[rows]), self.targets[rows]
-        )
-
-
-def gather(source: Ragged, starts: Int[np.ndarray, "rows"], stops: Int[np.ndarray, "rows"]) -> Ragged:
-    """Rows cut out of the flat values: row i is ``source.values[starts[i]:stops[i]]``.
-
-    >>> gather(Ragged(np.array([0, 5]), np.arange(5)), np.array([1, 0]), np.array([3, 1])).values
-    array([1, 2, 0])
-    """
-    lengths = stops - starts
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-    return Ragged(offsets, source.values[index])
+        return Samples(self.users[rows], take(self.history, rows), self.targets[rows])
 
 
 def training_samples(
@@ -59,20 +45,19 @@ def training_samples(
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         at = first[owner] + 1 + within
     starts = np.maximum(first[owner], at - history)
-    return Samples(users[owner], gather(split.train, starts, at), split.train.values[at])
+    return Samples(users[owner], slices(split.train, starts, at), split.train.values[at])
 
 
 def serving_samples(split: Split, users: Int[np.ndarray, "chosen"], history: int) -> Samples:
     """What a trained model is asked for ``users``: the last ``history`` items before the test, the answer unknown."""
     known = seen_items(split, users)
     starts = np.maximum(known.offsets[:-1], known.offsets[1:] - history)
-    return Samples(users, gather(known, starts, known.offsets[1:]), np.full(len(users), -1, dtype=np.int64))
+    return Samples(users, slices(known, starts, known.offsets[1:]), np.full(len(users), -1, dtype=np.int64))
 
 
 def seen_items(split: Split, users: Int[np.ndarray, "chosen"]) -> Ragged:
     """All that each of ``users`` had before the test, in time order: training items, then validation items."""
-    train = gather(split.train, split.train.offsets[:-1][users], split.train.offsets[1:][users])
-    valid = gather(split.valid, split.valid.offsets[:-1][users], split.valid.offsets[1:][users])
+    train, valid = take(split.train, users), take(split.valid, users)
     offsets = train.offsets + valid.offsets
     values = np.empty(offsets[-1], dtype=np.int64)
     values[np.arange(len(train.values)) + np.repeat(valid.offsets[:-1], train.lengths)] = train.values

@@ -7,9 +7,10 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from pplr_audit.data.dataset import Ragged, Split
+from pplr_audit.data.dataset import Split
 from pplr_audit.data.prompts import Prompt, Prompts
-from pplr_audit.data.samples import gather, seen_items, serving_samples
+from pplr_audit.data.ragged import take
+from pplr_audit.data.samples import seen_items, serving_samples
 from pplr_audit.models.bigrec import Grounding
 from pplr_audit.scoring.ranking import ndcg_at, recall_at, top_k
 
@@ -27,7 +28,7 @@ class Ranking:
 
 def rank(scores: Float[np.ndarray, "users items"], users: Int[np.ndarray, "users"], split: Split) -> Ranking:
     """Rank the whole catalogue for each of ``users``, who all have a test item."""
-    seen, tests = seen_items(split, users), _rows(split.test, users)
+    seen, tests = seen_items(split, users), take(split.test, users)
     best = top_k(scores, seen.offsets, seen.values, min(max(DEPTHS), scores.shape[1]))
     metrics = {}
     for k in DEPTHS:
@@ -75,13 +76,9 @@ def recommend(
 
 def popularity_of(split: Split, users: Int[np.ndarray, "users"], items: int) -> Float[np.ndarray, "items"]:
     """How often the training items of ``users`` hold each item."""
-    return np.bincount(_rows(split.train, users).values, minlength=items).astype(np.float64)
+    return np.bincount(take(split.train, users).values, minlength=items).astype(np.float64)
 
 
 def tested(split: Split, users: Int[np.ndarray, "users"]) -> Int[np.ndarray, "tested"]:
     """Those of ``users`` who have a test item and something to recommend from."""
     return np.asarray(users[(split.test.lengths[users] > 0) & (split.train.lengths[users] > 0)])
-
-
-def _rows(ragged: Ragged, rows: Int[np.ndarray, "rows"]) -> Ragged:
-    return gather(ragged, ragged.offsets[:-1][rows], ragged.offsets[1:][rows])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pplr_audit.data.dataset import TEST, TRAIN, VALID, Catalogue, Dataset
-from pplr_audit.data.ragged import group, keep, row_of, take
+from pplr_audit.data.ragged import group, keep, places, row_of, take
 from pplr_audit.data.split import split
 from pplr_audit.errors import InputError
 
@@ -70,6 +70,6 @@ def test_rows_can_be_grouped_filtered_and_taken(lists):
     assert row_of(items).tolist() == [i for i, row in enumerate(lists) for _ in row]
     assert rows(keep(items, items.values % 2 == 0)) == [[item for item in row if item % 2 == 0] for row in lists]
     chosen = np.arange(len(lists))[::-2]
-    taken, positions = take(items, chosen)
+    taken, positions = take(items, chosen), places(items, chosen)
     assert rows(taken) == [lists[row] for row in chosen]
     assert items.values[positions].tolist() == taken.values.tolist()
