@@ -111,7 +111,8 @@ def _seal(
     seconds = time.perf_counter() - started
     reach("attack")
     arrays = dict(guess.arrays)
-    for number in range(attack.controls):
+    # One record cannot be dealt to another row: then there is no control, and the findings have none.
+    for number in range(attack.controls if len(view.records) > 1 else 0):
         shuffled = view.shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number)))
         control = attack.run(shuffled, knowledge, Budget(budget))
         arrays |= {f"control{number}/{name}": array for name, array in control.arrays.items()}
@@ -122,10 +123,11 @@ def _seal(
 
 def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], float]:
     arrays, metadata = store.read_arrays(path), store.read_metadata(path)
-    controls = [
-        Guess({name.split("/", 1)[1]: a for name, a in arrays.items() if name.startswith(f"control{number}/")})
+    dealt = [
+        {name.split("/", 1)[1]: a for name, a in arrays.items() if name.startswith(f"control{number}/")}
         for number in range(attack.controls)
     ]
+    controls = [Guess(answer) for answer in dealt if answer]
     own = {name: a for name, a in sorted(arrays.items()) if not name.startswith("control")}
     return Guess(own, json.loads(metadata["facts"])), controls, float(metadata["seconds"])
 

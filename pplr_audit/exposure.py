@@ -25,7 +25,7 @@ from pplr_audit.runs.replay import KnownModel, Watched, query_records, serving_r
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 from pplr_audit.seeds import derive
-from pplr_audit.views import Knowledge, Record, View
+from pplr_audit.views import Knowledge, NotApplicable, Record, View
 
 
 class Exposure:
@@ -54,7 +54,9 @@ class Exposure:
         self._known = lru_cache(maxsize=None)(self._know)
 
     def view(self, cell: Cell) -> View:
-        """What the cell's adversary saw of the victims."""
+        """What the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
+        if cell.channel == Channel.MODEL_OUTPUT:
+            self._require_comparable()
         records = self.records(cell.channel, cell.round)[cell.front]
         return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, tuple(records))
 
@@ -85,6 +87,14 @@ class Exposure:
             popularity_of(self._private.split, self._private.members, items),
             [titles[item] for item in range(items)],
         )
+
+    def _require_comparable(self) -> None:
+        candidates, population = self._private.candidates(), self._private.population
+        held = {(int(population.client_of[user]), int(population.member[user])) for user in candidates}
+        if not any((client, 0) in held and (client, 1) in held for client in range(len(population.clients))):
+            raise NotApplicable(
+                "no client has both a member and a non-member of the audit, and membership is measured within clients"
+            )
 
     def client_of(self, user: int) -> str:
         return self._private.population.clients[int(self._private.population.client_of[user])]

@@ -64,15 +64,24 @@ class View:
     records: tuple[Record, ...]
 
     def shuffled(self, generator: np.random.Generator) -> "View":
-        """The negative control: what crossed is dealt to other rows of the same client, so there is nothing to find."""
+        """The negative control: what crossed is dealt to other rows, of the same client where it has several.
+
+        No record keeps its own, so there is nothing to find. Needs two records.
+        """
+        groups: dict[str, list[int]] = {}
+        for place in generator.permutation(len(self.records)):
+            groups.setdefault(self.records[place].client, []).append(int(place))
+        rings = [ring for _, ring in sorted(groups.items()) if len(ring) > 1]
+        alone = [ring[0] for _, ring in sorted(groups.items()) if len(ring) == 1]
+        if len(alone) == 1 and rings:
+            rings[0] = rings[0] + alone
+        elif alone:
+            rings.append(alone)
         dealt = list(self.records)
-        for client in sorted({r.client for r in self.records}):
-            places = [i for i, r in enumerate(self.records) if r.client == client]
-            order = generator.permutation(len(places))
-            if len(places) > 1:  # a cycle over a random order moves every record
-                for place, other in zip(order, np.roll(order, 1), strict=True):
-                    source = self.records[places[other]]
-                    dealt[places[place]] = replace(self.records[places[place]], tensor=source.tensor, step=source.step)
+        for ring in rings:  # a cycle over a random order moves every record
+            for place, other in zip(ring, [ring[-1], *ring[:-1]], strict=True):
+                source = self.records[other]
+                dealt[place] = replace(self.records[place], tensor=source.tensor, step=source.step)
         return replace(self, records=tuple(dealt))
 
 

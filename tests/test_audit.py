@@ -123,6 +123,23 @@ def test_the_same_run_again_does_nothing_and_answers_the_same(
     assert guesses == {path: path.stat().st_mtime_ns for path in (finished.directory / "guesses").iterdir()}
 
 
+def test_with_a_user_a_client_membership_has_nothing_to_compare_and_says_so(
+    small_scenario: scenario.Scenario, tmp_path: Path
+) -> None:
+    chosen = small_scenario.model_dump(mode="json")
+    chosen["data"] |= {"partition": "per_user", "market": {"users": 30, "items": 48, "tastes": 3}}
+    chosen["training"]["rounds"] = 1
+    chosen["audit"] |= {"victims": 4, "cuts": [[1, 1]]}
+    rows = audit.run(scenario.Scenario.model_validate(chosen), tmp_path / "run").document["findings"]
+    (row,) = [r for r in rows if r["secret"] == "membership" and r["adversary"] == "outsider"]
+    assert row["status"] == "not_applicable"
+    assert "no client has both a member and a non-member" in row["detail"]["reason"]
+    # Each client has one victim, so the control is dealt across clients: it must not repeat the attack's answer.
+    read = [r for r in rows if r["metric"] == "token_accuracy" and r["status"] == "ok"]
+    assert read
+    assert all(r["detail"]["control"] < r["value"] for r in read)
+
+
 def shell(setting: scenario.Scenario, folder: Path, failpoint: str = "") -> subprocess.CompletedProcess[str]:
     file = folder / "scenario.yaml"
     if not file.exists():

@@ -172,6 +172,16 @@ def test_the_view_handed_to_an_attack_holds_no_user_and_a_shuffled_one_keeps_no_
     assert set(Record.__dataclass_fields__) == {"row", "client", "round", "step", "tensor"}
 
 
+@pytest.mark.parametrize("clients", ["ab", "abc", "aab", "aabbc", "abcdef"])
+def test_where_a_client_has_one_record_it_is_dealt_across_clients(clients: str) -> None:
+    records = tuple(Record(row, name, 1, 0, torch.full((2, 3), float(row))) for row, name in enumerate(clients))
+    shuffled = View("server", Channel.FRONT_ACTIVATIONS, 1, None, "none", records).shuffled(np.random.default_rng(1))
+    came_from = [int(record.tensor[0, 0]) for record in shuffled.records]
+    assert sorted(came_from) == list(range(len(clients)))
+    assert all(row != other for row, other in enumerate(came_from))
+    assert [record.client for record in shuffled.records] == list(clients)
+
+
 def test_every_cut_with_a_trunk_is_planned_once_a_front(small_scenario: scenario.Scenario) -> None:
     cuts = small_scenario.model_copy(
         update={"audit": small_scenario.audit.model_copy(update={"cuts": ((1, 1), (1, 0), (2, 1))})}
