@@ -10,15 +10,21 @@ from typing import Any, Protocol
 import numpy as np
 
 from pplr_audit.channels import Channel
-from pplr_audit.errors import RunError
 from pplr_audit.findings import HistoryTruth, MembershipTruth, Score
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
 from pplr_audit.seeds import derive
 from pplr_audit.views import Attack, Budget, BudgetExhausted, Guess, Knowledge, NotApplicable, View
 
-METRICS = {"history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",)}
+METRICS = {
+    "history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",),
+    "label": ("label_hit@1",), "attribute": ("auc",),
+}  # fmt: skip
 """What stands in the findings for a secret, also where nothing could be measured."""
+
+
+class Failed(Exception):
+    """An attack broke off, or answered what cannot be scored; the reason is the message."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +73,26 @@ class Exposed(Protocol):
 
 
 def run_cell(cell: Cell, attack: Attack, exposed: Exposed, store: Store, *, budget: float, seed: int) -> dict[str, Any]:
-    """The cell's findings and what the report shows of it; from the run directory where they are there already."""
+    """The cell's findings and what the report shows of it; from the run directory where they are there already.
+
+    A cell that failed is tried again when the run is continued. Raises InputError for a damaged file of the run.
+    """
     result = f"cells/{cell.slug}.json"
     if store.exists(result):
         return dict(store.read_json(result))
     sealed = f"guesses/{cell.slug}.safetensors"
+    started = time.perf_counter()
     try:
         if not store.exists(sealed):
-            _seal(cell, attack, exposed.view(cell), exposed.knowledge(cell), store, sealed, budget, seed)
+            _seal(cell, attack, exposed, store, sealed, budget, seed)
         document = _score(cell, attack, exposed.truth(cell), store, sealed, seed)
     except NotApplicable as reason:
         document = _without_value(cell, attack, "not_applicable", str(reason))
     except BudgetExhausted as reason:
-        document = _without_value(cell, attack, "budget_exhausted", str(reason))
-    except (RunError, OSError):
-        raise
-    except Exception as error:  # a third party's attack may fail in any way; the audit goes on and says so
-        document = _without_value(cell, attack, "failed", f"{type(error).__name__}: {error}")
-        store.event("attack_failed", cell=cell.slug, error=document["findings"][0]["detail"]["reason"])
+        document = _without_value(cell, attack, "budget_exhausted", str(reason), time.perf_counter() - started)
+    except Failed as reason:
+        store.event("attack_failed", cell=cell.slug, error=str(reason))
+        return _without_value(cell, attack, "failed", str(reason), time.perf_counter() - started)
     store.write_json(result, document)
     return document
 
@@ -95,30 +103,46 @@ def not_applicable(cell: Cell, secret: str, reason: str) -> dict[str, Any]:
     return {"findings": rows, "per_user": {}, "roc": []}
 
 
-def _without_value(cell: Cell, attack: Attack, status: str, reason: str) -> dict[str, Any]:
+def _without_value(cell: Cell, attack: Attack, status: str, reason: str, seconds: float = 0.0) -> dict[str, Any]:
     document = not_applicable(cell, attack.secret, reason)
     for row in document["findings"]:
-        row["status"] = status
+        row.update(status=status, seconds=seconds)
     return document
 
 
-def _seal(
-    cell: Cell, attack: Attack, view: View, knowledge: Knowledge, store: Store, path: str, budget: float, seed: int
-) -> None:
+def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, path: str, budget: float, seed: int) -> None:
     """Run the attack and its controls and write what they answered, with its hash, before any truth is opened."""
+    view, knowledge = exposed.view(cell), exposed.knowledge(cell)
     started = time.perf_counter()
-    guess = attack.run(view, knowledge, Budget(budget))
+    guess = _ask(attack, view, knowledge, budget)
     seconds = time.perf_counter() - started
     reach("attack")
     arrays = dict(guess.arrays)
     # One record cannot be dealt to another row: then there is no control, and the findings have none.
     for number in range(attack.controls if len(view.records) > 1 else 0):
-        shuffled = view.shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number)))
-        control = attack.run(shuffled, knowledge, Budget(budget))
+        shuffled = exposed.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number)))
+        control = _ask(attack, shuffled, knowledge, budget)
         arrays |= {f"control{number}/{name}": array for name, array in control.arrays.items()}
-    store.write_tensors(path, arrays, {"seconds": f"{seconds:.6f}", "facts": json.dumps(dict(guess.facts))})
-    digest = hashlib.sha256(store.read_bytes(path)).hexdigest()
-    store.event("guess_sealed", cell=cell.slug, sha256=digest)
+    facts = json.dumps({**guess.facts, **({"settings": json.loads(cell.settings)} if cell.settings != "{}" else {})})
+    sealed = store.pack(arrays, {"seconds": f"{seconds:.6f}", "facts": facts})
+    # The event comes first: killed in between, the attack runs again and the later event of the cell counts.
+    store.event("guess_sealed", cell=cell.slug, sha256=hashlib.sha256(sealed).hexdigest())
+    store.write_bytes(path, sealed)
+
+
+def _ask(attack: Attack, view: View, knowledge: Knowledge, budget: float) -> Guess:
+    """The attack's answer. A third party's attack may fail in any way; the audit goes on and says so."""
+    known = {record.row for record in view.records}
+    try:
+        guess = attack.run(view, knowledge, Budget(budget))
+        rows = [int(row) for row in guess.arrays["rows"]]
+    except (NotApplicable, BudgetExhausted):
+        raise
+    except Exception as error:
+        raise Failed(f"{type(error).__name__}: {error}") from error
+    if len(set(rows)) < len(rows) or not known.issuperset(rows):
+        raise Failed("its answer names rows twice, or rows that its view does not have")
+    return guess
 
 
 def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], float]:
@@ -128,14 +152,17 @@ def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], 
         for number in range(attack.controls)
     ]
     controls = [Guess(answer) for answer in dealt if answer]
-    own = {name: a for name, a in sorted(arrays.items()) if not name.startswith("control")}
+    own = {name: a for name, a in sorted(arrays.items()) if "/" not in name}
     return Guess(own, json.loads(metadata["facts"])), controls, float(metadata["seconds"])
 
 
 def _score(cell: Cell, attack: Attack, truth: Truth, store: Store, path: str, seed: int) -> dict[str, Any]:
     guess, controls, seconds = _open(store, path, attack)
-    scores = truth.score(guess, seed=derive(seed, "interval") % 2**32)
-    at_control = _controls(truth, controls, scores, seed)
+    try:
+        scores = truth.score(guess, seed=derive(seed, "interval") % 2**32)
+        at_control = _controls(truth, controls, scores, seed)
+    except (ValueError, LookupError, TypeError) as error:
+        raise Failed(f"its answer cannot be scored: {type(error).__name__}: {error}") from error
     findings = []
     for score in scores:
         control = at_control.get(_key(score))
@@ -163,7 +190,7 @@ def _key(score: Score) -> tuple[str, str]:
 def _controls(truth: Truth, controls: list[Guess], scores: list[Score], seed: int) -> Mapping[tuple[str, str], float]:
     """What the attack scores where there is nothing to find, averaged over its control runs."""
     if isinstance(truth, MembershipTruth):
-        values = [{("auc", mode): value for mode, value in truth.control(control).items()} for control in controls]
+        values = [truth.control(control) for control in controls]
     else:
         values = [{_key(s): s.estimate.value for s in truth.score(c, seed=seed % 2**32)} for c in controls]
     return {_key(s): float(np.mean([v[_key(s)] for v in values])) for s in scores if values and _key(s) in values[0]}

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from pplr_audit import __version__
 from pplr_audit.errors import InputError, RunError
 from pplr_audit.listing import Kind
+from pplr_audit.paths import expanded
 from pplr_audit.terminal import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def run(
 
     # Whatever a library prints on the way, only the document goes to standard output.
     with contextlib.redirect_stdout(sys.stderr):
-        result = audit.run(chosen, out, progress.to(sys.stderr))
+        result = audit.run(chosen, expanded(out, "--out") if out else None, progress.to(sys.stderr))
     if as_json:
         typer.echo(json.dumps(result.document, indent=2, ensure_ascii=False, allow_nan=False))
         return
@@ -133,7 +134,7 @@ def report(
     wanted = _formats(formats)
     from pplr_audit import audit
 
-    for path in audit.write_report(directory, wanted, redact):
+    for path in audit.write_report(expanded(directory, "RUN"), wanted, redact):
         typer.echo(visible(str(path)))
 
 

@@ -5,6 +5,8 @@ for every channel and round, in a random order, so that a number says nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -57,12 +59,16 @@ class Exposure:
         """What the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
         if cell.channel == Channel.MODEL_OUTPUT:
             self._require_comparable()
-        records = self.records(cell.channel, cell.round)[cell.front]
+        # Copies: what an attack does to its view must not reach the next cell.
+        records = [
+            replace(record, tensor=record.tensor.clone())
+            for record in self.records(cell.channel, cell.round)[cell.front]
+        ]
         return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, tuple(records))
 
     def knowledge(self, cell: Cell) -> Knowledge:
-        """What the cell's adversary knows besides."""
-        return self._known(cell.knowledge, cell.channel, cell.round)
+        """What the cell's adversary knows besides; an attack has its own, so that it can harm none but itself."""
+        return self._known(cell.attack, cell.settings, cell.knowledge, cell.channel, cell.round)
 
     def truth(self, cell: Cell) -> Truth:
         """What is true of the rows of the cell's view."""
@@ -141,7 +147,8 @@ class Exposure:
             return serving_records(self._model.whole, state, queries, layers)
         return {None: query_records(self._model.whole, state, queries)}
 
-    def _know(self, level: str, channel: Channel, round_: int) -> Knowledge:
+    def _know(self, attack: str, settings: str, level: str, channel: Channel, round_: int) -> Knowledge:
+        del attack, settings  # they keep the answers of `lru_cache` apart
         whole = self._model.whole
         fronts = {}
         if level == "front":
@@ -149,13 +156,13 @@ class Exposure:
             fronts = {(client, round_): KnownModel(whole, adapter) for client, adapter in adapters.items()}
         return Knowledge(
             level=level,
-            prompts=self._model.prompts,
-            embeddings=whole.embeddings,
+            prompts=deepcopy(self._model.prompts),
+            embeddings=whole.embeddings.clone(),
             base=KnownModel(whole, None),
             fronts=fronts,
             layers=self._plan.layers,
             history=self._scenario.data.history,
-            queries=self.asked(channel, round_)[2] if channel == Channel.MODEL_OUTPUT else {},
+            queries=deepcopy(self.asked(channel, round_)[2]) if channel == Channel.MODEL_OUTPUT else {},
         )
 
 

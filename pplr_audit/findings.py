@@ -9,7 +9,15 @@ from jaxtyping import Bool, Float, Int
 
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.scoring.intervals import Estimate, mean_estimate, ratio_estimate
-from pplr_audit.scoring.membership import auc_estimate, model_free_auc, resolvable, roc, tpr_estimate, within_groups_auc
+from pplr_audit.scoring.membership import (
+    auc_estimate,
+    model_free_scores,
+    resolvable,
+    roc,
+    tpr_at,
+    tpr_estimate,
+    within_groups_auc,
+)
 from pplr_audit.scoring.reconstruction import exact, item_hits, token_accuracy
 from pplr_audit.views import Guess
 
@@ -57,8 +65,8 @@ class HistoryTruth:
         self._common = max(weights, key=lambda token: weights[token]) if weights else -1
 
     def score(self, guess: Guess, *, seed: int) -> list[Score]:
-        """Title tokens, items and whole histories; never the template."""
-        rows = [int(row) for row in guess.arrays["rows"]]
+        """Title tokens, items and whole histories; never the template. A row without an answer counts as all wrong."""
+        rows = self._rows(guess)
         users = np.array([self.users[row] for row in rows])
         hits, counts, common = self._tokens(guess, rows)
         scores = [
@@ -83,10 +91,15 @@ class HistoryTruth:
         self, guess: Guess, row: int
     ) -> tuple[Int[np.ndarray, "slots"], Int[np.ndarray, "slots"], Bool[np.ndarray, "slots"]]:
         """True items of a row, the first guess for each slot (-1 where there is none), and which are hits, to show."""
-        rows = [int(r) for r in guess.arrays["rows"]]
+        rows = self._rows(guess)
         ranked, truth, owner = self._slots(guess, rows)
         own = owner == rows.index(row)
         return truth[own], ranked[own, 0], item_hits(ranked[own], truth[own], 1, self._class)
+
+    def _rows(self, guess: Guess) -> list[int]:
+        """The rows answered, in the order of the answer, then those that were not."""
+        answered = [int(row) for row in guess.arrays["rows"]]
+        return answered + sorted(set(self.prompts) - set(answered))
 
     def _tokens(self, guess: Guess, rows: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         width = max(len(self.prompts[row]) for row in rows)
@@ -96,7 +109,7 @@ class HistoryTruth:
         offsets = guess.arrays["token_offsets"]
         for place, row in enumerate(rows):
             prompt = self.prompts[row]
-            answer = guess.arrays["tokens"][offsets[place] : offsets[place + 1]][: len(prompt)]
+            answer = _piece(guess.arrays["tokens"], offsets, place)[: len(prompt)]
             guessed[place, : len(answer)] = answer
             true[place, : len(prompt)] = prompt.tokens
             counted[place, : len(prompt)] = prompt.slots >= 0
@@ -110,7 +123,7 @@ class HistoryTruth:
         ranked, truth, owner = [], [], []
         for place, row in enumerate(rows):
             true = self.prompts[row].items
-            answer = items[offsets[place] : offsets[place + 1]][: len(true)]
+            answer = _piece(items, offsets, place)[: len(true)]
             missing = np.full((len(true) - len(answer), items.shape[1]), -1, dtype=np.int64)
             ranked.append(np.concatenate([answer, missing]))
             truth.append(true)
@@ -120,7 +133,7 @@ class HistoryTruth:
 
 @dataclass(frozen=True)
 class MembershipTruth:
-    """Who trained, by the logged coins.
+    """Who trained, by the logged coins. A row without a score is placed below all that have one.
 
     Args:
         users, clients, members: by row; ``clients`` is a number.
@@ -134,33 +147,55 @@ class MembershipTruth:
 
     def score(self, guess: Guess, *, seed: int) -> list[Score]:
         """AUC within clients and the resolvable TPRs, for each mode of the guess."""
-        rows = [int(row) for row in guess.arrays["rows"]]
-        users, clients, labels = (
-            np.array([by[row] for row in rows]) for by in (self.users, self.clients, self.members)
-        )
-        free = model_free_auc(np.array([self.features[row] for row in rows]), labels, clients, seed=seed)
+        rows, labels, clients = self._told()
+        users = np.array([self.users[row] for row in rows])
+        free = model_free_scores(np.array([self.features[row] for row in rows]), labels, clients, seed=seed)
+        free_auc = within_groups_auc(free, labels, clients)
         scores = []
-        for mode, values in guess.arrays.items():
-            if mode == "rows":
-                continue
-            detail = {"mode": mode, "members": int(labels.sum()), "model_free_auc": free}
+        for mode, values in self._modes(guess, rows).items():
+            detail = {"mode": mode, "members": int(labels.sum()), "model_free_auc": free_auc}
             estimate = auc_estimate(values, labels, users, seed=seed, groups=clients)
-            scores.append(Score("auc", estimate, max(0.5, free), _by_user(users, values), detail))
+            scores.append(Score("auc", estimate, max(0.5, free_auc), _by_user(users, values), detail))
             for fpr in resolvable(int((labels == 0).sum())):
                 estimate = tpr_estimate(values, labels, users, fpr, seed=seed, strata=clients)
-                scores.append(Score(f"tpr@{fpr:g}", estimate, fpr, {}, detail))
+                scores.append(Score(f"tpr@{fpr:g}", estimate, max(fpr, tpr_at(free, labels, fpr)), {}, detail))
         return scores
 
-    def control(self, guess: Guess) -> dict[str, float]:
-        """AUC of each mode, for a control run."""
-        rows = [int(row) for row in guess.arrays["rows"]]
-        labels, clients = (np.array([by[row] for row in rows]) for by in (self.members, self.clients))
-        return {m: within_groups_auc(v, labels, clients) for m, v in guess.arrays.items() if m != "rows"}
+    def control(self, guess: Guess) -> dict[tuple[str, str], float]:
+        """Each metric and mode, for a control run."""
+        rows, labels, clients = self._told()
+        found = {}
+        for mode, values in self._modes(guess, rows).items():
+            found["auc", mode] = within_groups_auc(values, labels, clients)
+            for fpr in resolvable(int((labels == 0).sum())):
+                found[f"tpr@{fpr:g}", mode] = tpr_at(values, labels, fpr)
+        return found
 
     def curves(self, guess: Guess) -> dict[str, tuple[Float[np.ndarray, "points"], Float[np.ndarray, "points"]]]:
         """FPR and TPR of each mode, all clients pooled."""
-        labels = np.array([self.members[int(row)] for row in guess.arrays["rows"]])
-        return {mode: roc(values, labels) for mode, values in guess.arrays.items() if mode != "rows"}
+        rows, labels, _ = self._told()
+        return {mode: roc(values, labels) for mode, values in self._modes(guess, rows).items()}
+
+    def _told(self) -> tuple[list[int], Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
+        """All rows, which of them are members, and their clients."""
+        rows = sorted(self.users)
+        return rows, np.array([self.members[row] for row in rows]), np.array([self.clients[row] for row in rows])
+
+    @staticmethod
+    def _modes(guess: Guess, rows: list[int]) -> dict[str, Float[np.ndarray, "rows"]]:
+        """One score a row and mode."""
+        at = {int(row): place for place, row in enumerate(guess.arrays["rows"])}
+        found = {}
+        for mode, values in guess.arrays.items():
+            if mode != "rows":
+                lowest = float(values.min(initial=0.0)) - 1.0
+                found[mode] = np.array([values[at[row]] if row in at else lowest for row in rows], dtype=np.float64)
+        return found
+
+
+def _piece(values: np.ndarray, offsets: Int[np.ndarray, "bounds"], place: int) -> np.ndarray:
+    """Row ``place`` of ``values``; nothing past the last."""
+    return values[offsets[place] : offsets[place + 1]] if place + 1 < len(offsets) else values[:0]
 
 
 def _by_user(users: Int[np.ndarray, "rows"], values: Float[np.ndarray, "rows"]) -> dict[int, float]:

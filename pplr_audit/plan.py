@@ -14,6 +14,8 @@ from pplr_audit.views import Attack, channels_of
 
 AT_THE_FRONT = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
 """Channels that depend on k alone: computed and attacked once a k, not once a (k, m)."""
+MEASURED: Mapping[str, frozenset[Channel]] = {"history": AT_THE_FRONT, "membership": frozenset({Channel.MODEL_OUTPUT})}
+"""By secret, the channels that this version records for attacks and holds the truth of."""
 OF_THE_TRAINED = frozenset({Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT, Channel.MODEL_OUTPUT})
 """Channels of the trained models; the others are of a round."""
 
@@ -52,11 +54,19 @@ def make_plan(scenario: Scenario, layers: int, defense: str = "none") -> Plan:
         level = "front" if audit.knowledge == "strongest" and Channel.CLIENT_UPDATE in sees else "base"
         for (name, settings), attack in attacks.items():
             readable = sorted(attack.channels & sees, key=list(Channel).index)
-            if not readable:
-                channel = min(attack.channels, key=list(Channel).index)
-                cell = Cell(name, settings, adversary, level, channel, None, None, scenario.training.rounds, defense)
-                impossible.append((cell, f"{adversary} sees none of the channels that this attack reads"))
-            for channel in readable:
+            known = MEASURED.get(attack.secret, frozenset())
+            for channel in readable or [min(attack.channels, key=list(Channel).index)]:
+                reason = ""
+                if not readable:
+                    reason = f"{adversary} sees none of the channels that this attack reads"
+                elif channel not in known:
+                    reason = f"this version does not record {channel} for attacks on {attack.secret}"
+                if reason:
+                    at = scenario.training.rounds + (channel in OF_THE_TRAINED)
+                    impossible.append(
+                        (Cell(name, settings, adversary, level, channel, None, None, at, defense), reason)
+                    )
+                    continue
                 for round_ in rounds if channel not in OF_THE_TRAINED else (scenario.training.rounds + 1,):
                     cell = Cell(name, settings, adversary, level, channel, None, None, round_, defense)
                     if channel not in AT_THE_FRONT:
@@ -104,6 +114,6 @@ def _attack(entry: str | Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, st
     made = plugins.load("attacks", name)
     try:
         attack: Attack = made(**settings)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"audit.attacks: {name} does not take these settings: {error}") from None
     return (name, json.dumps(settings, sort_keys=True)), attack

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from pplr_audit import plugins, scenarios
 from pplr_audit.errors import InputError
+from pplr_audit.paths import expanded
 from pplr_audit.scenario_errors import dotted, explain
 from pplr_audit.scenario_yaml import MAX_BYTES, Document, Loc, override, parse, text_of
 
@@ -210,7 +211,7 @@ def _read(source: str) -> tuple[str, str, Path]:
     known = tuple(scenarios.shipped())
     if source in known:
         return scenarios.text(source), f"{source}.yaml", Path.cwd()
-    file = Path(source).expanduser()
+    file = expanded(source, "SCENARIO")
     if not file.is_file():
         if file.is_dir():
             raise InputError(f"{source}: a folder; give a scenario's YAML file or one of {', '.join(known)}")
@@ -252,7 +253,7 @@ def _make_absolute(document: Document, folder: Path) -> None:
         if not isinstance(value, str) or not value or value in names:
             continue
         base = Path.cwd() if document.is_overridden((section, field)) else folder
-        path = base / Path(value).expanduser()
+        path = base / expanded(value, f"{section}.{field}")
         # ``org/name`` is a name on the hub unless a folder of that name is there.
         if field == "path" or value[0] in "./~" or path.exists():
             fields[field] = os.path.abspath(path)

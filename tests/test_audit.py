@@ -17,10 +17,12 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from pplr_audit import audit, cli, scenario
+from pplr_audit import audit, cli, plugins, scenario
+from pplr_audit.channels import Channel
 from pplr_audit.data.synthetic import market
 from pplr_audit.errors import InputError
 from pplr_audit.report.document import validate, validate_evidence
+from pplr_audit.views import Budget, Guess, Knowledge, View
 from tests.conftest import LAYERS
 
 
@@ -182,6 +184,78 @@ def test_a_damaged_file_is_refused_by_name(
         victim.write_bytes(data[:-7] if kind == "truncated" else data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(InputError, match=victim.name):
         audit.run(small_scenario, directory)
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "pattern"),
+    [("attack#1", "trainings/*/rounds/002/state.safetensors"), ("report", "guesses/ridge-front*k0*")],
+)
+def test_a_file_damaged_between_a_kill_and_the_continuation_is_refused_and_does_not_become_a_finding(
+    small_scenario: scenario.Scenario, finished: audit.AuditResult, tmp_path: Path, failpoint: str, pattern: str
+) -> None:
+    shell(small_scenario, tmp_path, failpoint=failpoint)
+    (victim,) = (tmp_path / "run").glob(pattern)
+    data = victim.read_bytes()
+    victim.write_bytes(data[:-7])
+    refused = shell(small_scenario, tmp_path)
+    assert refused.returncode == 2
+    assert victim.name in refused.stderr
+    victim.write_bytes(data)
+    continued = shell(small_scenario, tmp_path)
+    assert comparable(json.loads(continued.stdout)) == comparable(finished.document)
+
+
+class Careless:
+    """A third party's attack: writes into what it is given, or reads what this version does not record."""
+
+    name = "careless"
+    controls = 1
+
+    def __init__(self, channel: str = "front_activations", secret: str = "history") -> None:
+        self.channels, self.secret = frozenset({Channel(channel)}), secret
+
+    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+        for record in view.records:
+            record.tensor.zero_()
+        knowledge.embeddings.zero_()
+        knowledge.prompts.titles.values[:] = 0
+        raise ZeroDivisionError
+
+
+def test_an_attack_can_harm_no_other_cell_and_is_not_fed_what_is_not_recorded(
+    small_scenario: scenario.Scenario, finished: audit.AuditResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda kind, name: Careless if name == "careless" else load(kind, name))
+    unrecorded = {"careless": {"channel": "back_gradients", "secret": "label"}}
+    attacks = ("careless", unrecorded, {"careless": {"secret": "membership"}}, *small_scenario.audit.attacks)
+    chosen = small_scenario.model_copy(update={"audit": small_scenario.audit.model_copy(update={"attacks": attacks})})
+    document = audit.run(chosen, tmp_path / "run").document
+    mine = {**document, "findings": [r for r in document["findings"] if r["attack"] != "careless"]}
+    for row, alone in zip(comparable(mine), comparable(finished.document), strict=True):
+        assert row == alone
+    others = [row for row in document["findings"] if row["attack"] == "careless" and row["adversary"] == "server"]
+    assert {row["status"] for row in others} == {"failed", "not_applicable"}
+    assert {(r["secret"], r["channel"]) for r in others if "does not record" in r["detail"]["reason"]} == {
+        ("label", "back_gradients"), ("membership", "front_activations"),
+    }  # fmt: skip
+
+
+def test_a_split_without_a_test_item_for_anyone_who_trains_is_refused_before_anything_is_written(
+    small_scenario: scenario.Scenario, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "items.tsv").write_text("item_id\ttitle\n" + "".join(f"{i}\tTitle {i}\n" for i in range(30)))
+    lines = "".join(f"u{u} {u % 30} {(u + 1) % 30} {(u + 2) % 30}\n" for u in range(40))
+    (folder / "sequential_train.txt").write_text(lines)
+    (folder / "sequential_valid.txt").write_text("".join(f"u{u}\n" for u in range(40)))
+    (folder / "sequential_test.txt").write_text("".join(f"u{u}\n" for u in range(40)))
+    changed = small_scenario.model_dump(mode="json")
+    changed["data"] |= {"path": str(folder), "split": "given", "audit_users": 20}
+    with pytest.raises(InputError, match="no user who trains has a test item"):
+        audit.run(scenario.Scenario.model_validate(changed), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_directory_of_another_scenario_is_refused_and_left_as_it_is(

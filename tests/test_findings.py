@@ -89,6 +89,14 @@ def test_the_baseline_is_what_popularity_alone_gives(truth: HistoryTruth) -> Non
     assert 0 < baseline["token_accuracy"] < 1
 
 
+def test_a_history_without_an_answer_counts_as_all_wrong(truth: HistoryTruth) -> None:
+    whole = guess_of(dict(truth.prompts), {0: [3, 1, 7], 1: [2, 5], 2: [9, 9, 4]})
+    one = guess_of({0: truth.prompts[0]}, {0: [3, 1, 7]})
+    for score, of_one in zip(truth.score(whole, seed=0), truth.score(one, seed=0), strict=True):
+        assert of_one.estimate.n == score.estimate.n
+        assert of_one.estimate.value < 1
+
+
 def test_membership_is_compared_within_clients_and_beside_a_model_free_baseline() -> None:
     rows = range(80)
     generator = np.random.default_rng(0)
@@ -105,7 +113,45 @@ def test_membership_is_compared_within_clients_and_beside_a_model_free_baseline(
     assert auc.detail["mode"] == "threshold"
     assert auc.baseline >= 0.5
     assert [rate.metric for rate in rates] == ["tpr@0.1"]
-    assert truth.control(guess)["threshold"] == pytest.approx(auc.estimate.value)
+    control = truth.control(guess)
+    assert control["auc", "threshold"] == pytest.approx(auc.estimate.value)
+    assert control["tpr@0.1", "threshold"] == pytest.approx(rates[0].estimate.value)
+    assert rates[0].baseline >= 0.1
+
+
+def test_a_row_without_an_answer_counts_as_wrong() -> None:
+    rows = range(80)
+    generator = np.random.default_rng(0)
+    member = {row: row % 2 for row in rows}
+    features = {row: generator.normal(size=3).tolist() for row in rows}
+    truth = MembershipTruth({row: row for row in rows}, dict.fromkeys(rows, 0), member, features)
+    sure = np.arange(1, 80, 2)[:10]  # ten members and nobody else
+    (auc, *_) = truth.score(Guess({"rows": sure, "threshold": np.ones(10)}), seed=0)
+    assert auc.estimate.n == 80
+    assert auc.estimate.value == pytest.approx(10 / 40 + 30 / 40 / 2)
+
+
+class Answering:
+    """An attack that gives the answer it was made with."""
+
+    name = "stub"
+    secret = "membership"
+    channels = frozenset({Channel.MODEL_OUTPUT})
+    controls = 0
+
+    def __init__(self, rows: list[int]) -> None:
+        self.rows = rows
+
+    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+        return Guess({"rows": np.array(self.rows), "threshold": np.zeros(len(self.rows))})
+
+
+@pytest.mark.parametrize("rows", [[0, 0], [0, 7]])
+def test_rows_named_twice_or_not_in_the_view_are_refused(tmp_path: Path, rows: list[int]) -> None:
+    with Store.open(tmp_path / "run", "name: x\n", "0" * 64) as store:
+        document = run_cell(CELL, Answering(rows), Nothing(), store, budget=9, seed=0)
+        assert document["findings"][0]["status"] == "failed"
+        assert "rows" in document["findings"][0]["detail"]["reason"]
 
 
 class Stub:
@@ -158,7 +204,9 @@ def test_an_attack_that_gives_no_answer_is_reported_with_its_reason_and_never_as
         assert row["value"] is None
         assert row["ci"] is None
         assert reason in row["detail"]["reason"]
-        assert run_cell(CELL, Stub(RuntimeError("not run again")), Nothing(), store, budget=9, seed=0) == document
+        again = run_cell(CELL, Stub(RuntimeError("run again")), Nothing(), store, budget=9, seed=0)
+        # What is settled stays; what failed is tried again when the run is continued.
+        assert (again == document) == (status != "failed")
 
 
 def test_the_view_handed_to_an_attack_holds_no_user_and_a_shuffled_one_keeps_no_row_in_place() -> None:

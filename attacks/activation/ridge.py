@@ -21,7 +21,7 @@ from pplr_audit.attacks.activation.titles import DEPTH, TitleReader
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.errors import InputError
-from pplr_audit.views import Budget, Guess, Knowledge, Model, NotApplicable, View
+from pplr_audit.views import Budget, BudgetExhausted, Guess, Knowledge, Model, NotApplicable, View
 
 STRENGTHS = (1e-8, 1e-6, 1e-4, 1e-2, 1.0)
 """Candidates for lambda, in units of the mean diagonal of X'X."""
@@ -42,10 +42,13 @@ class Ridge:
     controls = 1
 
     def __init__(self, prompts: int = 128, held_out: int = 16, seed: int = 0) -> None:
-        if prompts < 1 or held_out < 1:
-            raise InputError(f"audit.attacks: ridge needs prompts >= 1 and held_out >= 1, got {prompts} and {held_out}")
+        for name, value, least in (("prompts", prompts, 1), ("held_out", held_out, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(
+                    f"audit.attacks: ridge: {name} is {value!r} (accepted: a whole number, {least} or more)"
+                )
         self.prompts, self.held_out, self.seed = prompts, held_out, seed
-        self._fitted: WeakKeyDictionary[Knowledge, dict[tuple[str, int], dict[int, Inverter]]] = WeakKeyDictionary()
+        self._fitted: WeakKeyDictionary[Knowledge, dict[tuple[str, int], _Fit]] = WeakKeyDictionary()
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         if view.front is None:
@@ -55,10 +58,13 @@ class Ridge:
         reader = TitleReader(knowledge.prompts)
         words = reader.vocabulary
         normed = torch.nn.functional.normalize(knowledge.embeddings[words].float(), dim=1)
+        # All fits first: whether the budget is enough for them does not depend on the order of the rows.
+        for client, round_ in sorted({(record.client, record.round) for record in view.records}):
+            self._inverters(client, round_, knowledge, budget)
         rows, tokens, slots, chosen = [], [], [], {}
         for record in view.records:
             budget.check()
-            inverter = self._inverters(record.client, record.round, knowledge)[view.front]
+            inverter = self._inverters(record.client, record.round, knowledge, budget)[view.front]
             guess = torch.nn.functional.normalize(inverter(record.tensor.float()), dim=1)
             fit = (guess @ normed.T).numpy()
             rows.append(record.row)
@@ -76,20 +82,27 @@ class Ridge:
             {"auxiliary_prompts": self.prompts, "lambda": chosen},
         )
 
-    def _inverters(self, client: str, round_: int, knowledge: Knowledge) -> dict[int, "Inverter"]:
+    def _inverters(self, client: str, round_: int, knowledge: Knowledge, budget: Budget) -> dict[int, "Inverter"]:
         model = knowledge.front(client, round_)
         key = ("", 0) if model is knowledge.base else (client, round_)
         fitted = self._fitted.setdefault(knowledge, {})
         if key not in fitted:
-            fitted[key] = self._fit(model, knowledge)
-        return fitted[key]
+            try:
+                fitted[key] = self._fit(model, knowledge, budget)
+            except BudgetExhausted as reason:
+                fitted[key] = reason  # one fit serves all layers: what was too much for one is for all
+        found = fitted[key]
+        if isinstance(found, BudgetExhausted):
+            raise found
+        return found
 
-    def _fit(self, model: Model, knowledge: Knowledge) -> dict[int, "Inverter"]:
+    def _fit(self, model: Model, knowledge: Knowledge, budget: Budget) -> dict[int, "Inverter"]:
         generator = np.random.default_rng(self.seed)
         auxiliary = [_random_prompt(knowledge, generator) for _ in range(self.prompts + self.held_out)]
         fit_on, choose_on = auxiliary[: self.prompts], auxiliary[self.prompts :]
         sums = {layer: NormalEquations(knowledge.embeddings.shape[1]) for layer in knowledge.layers}
         for place, states in model.states(fit_on, knowledge.layers):
+            budget.check()
             wanted = knowledge.embeddings[torch.from_numpy(fit_on[place].tokens)]
             for layer, hidden in states.items():
                 sums[layer].add(hidden, wanted)
@@ -100,10 +113,11 @@ class Ridge:
             for layer, hidden in states.items():
                 held[layer].append(hidden)
         answers = torch.from_numpy(np.concatenate(truth))
-        return {
-            layer: sums[layer].solve(torch.cat(held[layer]), answers, knowledge.embeddings)
-            for layer in knowledge.layers
-        }
+        found = {}
+        for layer in knowledge.layers:
+            budget.check()
+            found[layer] = sums[layer].solve(torch.cat(held[layer]), answers, knowledge.embeddings)
+        return found
 
 
 class Inverter:
@@ -117,6 +131,9 @@ class Inverter:
 
     def __call__(self, x: Float[Tensor, "length hidden"]) -> Float[Tensor, "length hidden"]:
         return (x - self._x_mean) @ self._weight + self._y_mean
+
+
+_Fit = dict[int, Inverter] | BudgetExhausted
 
 
 class NormalEquations:

@@ -11,6 +11,7 @@ from pplr_audit.data.ragged import places, take
 from pplr_audit.data.readers.protocol import Reader
 from pplr_audit.data.synthetic import market
 from pplr_audit.errors import InputError
+from pplr_audit.paths import expanded
 from pplr_audit.seeds import derive
 
 
@@ -27,7 +28,7 @@ def load(data: scenario.Data, seed: int) -> Dataset:
 
 
 def _read(data: scenario.Data) -> Dataset:
-    path = Path(data.path).expanduser()
+    path = expanded(data.path, "data.path")
     if not path.exists():
         raise InputError(f"data.path: {path}: no such file or folder (accepted: a folder, a file in it, or synthetic)")
     if data.reader != "auto":

@@ -11,6 +11,7 @@ from pplr_audit.data.load import load
 from pplr_audit.data.population import populate
 from pplr_audit.data.samples import Samples, training_samples
 from pplr_audit.data.split import split as split_dataset
+from pplr_audit.errors import InputError
 from pplr_audit.seeds import derive
 
 
@@ -57,6 +58,12 @@ def prepare(data: scenario.Data, seed: int) -> PrivateData:
         own = training_samples(parts, users, data.history, data.samples)
         if len(own):
             samples[client] = own
+    members = np.flatnonzero(population.member == 1)
+    if not (parts.test.lengths[members] > 0).any():
+        raise InputError(
+            f"{data.path}: no user who trains has a test item (accepted: at least one; data.split: leave_one_out makes "
+            "one of each user's last item)"
+        )
     return PrivateData(dataset, parts, population, samples)
 
 
@@ -78,7 +85,10 @@ def model_free_features(
     means = np.array([log[asked.history[row]].mean() for row in range(len(asked))])
     plain = np.column_stack([lengths, log[asked.targets], means])
     texts = [" ".join(titles[item] for item in [*asked.history[row], asked.targets[row]]) for row in range(len(asked))]
-    bag = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit_transform(texts)
+    try:
+        bag = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit_transform(texts)
+    except ValueError:  # no title holds a word
+        return plain
     size = min(words, bag.shape[1] - 1, len(texts) - 1)
     if size < 1:
         return plain

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.errors import InputError
 from pplr_audit.models import tiny_llama
+from pplr_audit.paths import expanded
 
 MODEL_TYPES = ("llama",)
 """The families whose blocks the cut knows."""
@@ -53,7 +54,7 @@ def load_backbone(name: str, catalogue: Catalogue, *, seed: int, cache: Path | N
     if name == "tiny-llama":
         model, tokenizer = tiny_llama.train(catalogue, seed=seed, cache=cache)
     else:
-        folder = Path(name).expanduser()
+        folder = expanded(name, "model.backbone")
         model, tokenizer = _load_folder(folder if folder.is_dir() else _fetch(name))
     return Backbone(name, model, tokenizer, digest(model, tokenizer))
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from pplr_audit.data.prompts import Batch, Prompt, Prompts, collate
-from pplr_audit.models.cut import body, positions
+from pplr_audit.models.cut import positions
+from pplr_audit.models.family import body
 from pplr_audit.models.lora import adapter_off
 
 

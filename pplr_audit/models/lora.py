@@ -13,24 +13,28 @@ from torch import Tensor, nn
 
 from pplr_audit import scenario
 from pplr_audit.errors import InputError
+from pplr_audit.models.family import blocks
 
 Adapter = dict[str, Tensor]
 """Absolute parameter name to value, in alphabetical order: so that no sum over it depends on the cut."""
 
 
 def add_lora(model: nn.Module, lora: scenario.Lora, seed: int) -> None:
-    """Put a LoRA layer beside every linear layer that ``lora.targets`` names, in place.
+    """Put a LoRA layer beside every linear layer in the blocks that ``lora.targets`` names, in place.
 
     The draw of A depends on ``seed`` alone, so that all clients start from one A.
 
     Raises:
-        InputError: a target is the name of no linear layer of ``model``.
+        InputError: a target is the name of no linear layer in the blocks of ``model``.
     """
-    linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
+    # Inside the blocks only: there the cut governs where a layer lies and what its dropout draws.
+    inside = (named for block in blocks(model) for named in block.named_modules())
+    linear = sorted({name.rsplit(".", 1)[-1] for name, module in inside if isinstance(module, nn.Linear)})
     for target in lora.targets:
         if target not in linear:
             raise InputError(
-                f"model.lora.targets: no layer {target!r} in this backbone (accepted: {', '.join(linear)})"
+                f"model.lora.targets: no layer {target!r} in the blocks of this backbone "
+                f"(accepted: {', '.join(linear)})"
             )
     config = LoraConfig(
         r=lora.rank,

@@ -8,7 +8,8 @@ from pplr_audit.data.prompts import Prompts
 from pplr_audit.errors import InputError
 from pplr_audit.models.backbone import load_backbone
 from pplr_audit.models.bigrec import Grounding
-from pplr_audit.models.cut import CutModel, blocks, check_cut, cut
+from pplr_audit.models.cut import CutModel, check_cut, cut
+from pplr_audit.models.family import blocks
 from pplr_audit.models.lora import Adapter, adapter_parameters, add_lora, read_adapter
 from pplr_audit.models.whole import WholeModel
 from pplr_audit.seeds import derive

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pplr_audit.data.prompts import Prompt, Prompts, collate
 from pplr_audit.models.bigrec import answer_log_probs, embed_titles, generate_titles, tensors
-from pplr_audit.models.cut import blocks, body, family, positions, tap
+from pplr_audit.models.cut import positions, tap
+from pplr_audit.models.family import blocks, body, family
 from pplr_audit.models.lora import Adapter, adapter_off, adapter_parameters, load_adapter
 
 

@@ -15,10 +15,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from pplr_audit import scenario
-from pplr_audit.models.cut import blocks, body, check_cut, family
+from pplr_audit.models.cut import check_cut
+from pplr_audit.models.family import blocks, body, family
 from pplr_audit.models.lora import add_lora
 
 MASK_BYTES = 1
+BEAM_BYTES = 4
 """A position of the mask crosses as one byte."""
 STATUS_BYTES = 8
 """The training loss crosses as one double."""
@@ -63,7 +65,8 @@ def cost_rows(
                               and its loss; the trunk's adapter never crosses
     serving_wire_bytes_per_request  2 crossings of (positions, hidden) and the mask, over beams · (prompt + generated -
                               1) + title positions: the library repeats the prompt for every beam, and the last token
-                              generated is never fed back
+                              generated is never fed back; with several beams, 4 bytes a beam and generated token that
+                              say which beam goes on
     seconds_per_round         null: this is measured, not computed
     ========================  ==========================================================================================
 
@@ -80,6 +83,7 @@ def cost_rows(
     trained_ends = _parameters(_ends(model), trainable=True)
     whole = ends + sum(block.parameters for block in layers)
     positions = workload.beams * (workload.prompt_tokens + max(workload.generated_tokens - 1, 0))
+    beams = BEAM_BYTES * workload.beams * workload.generated_tokens if workload.beams > 1 else 0.0
     rows = []
     for front, back in cuts:
         check_cut(front, back, len(layers))
@@ -90,7 +94,7 @@ def cost_rows(
         forward = sum(block.forward for block in near + far) + _linears(head)
         activation = config.hidden_size * value
         wire_sample = T * (4 * activation + MASK_BYTES) if has_trunk else 0.0
-        wire_request = (positions + workload.title_tokens) * (2 * activation + MASK_BYTES) if has_trunk else 0.0
+        wire_request = (positions + workload.title_tokens) * (2 * activation + MASK_BYTES) + beams if has_trunk else 0.0
         rows.append(
             {
                 "cut": {"front": front, "back": back},

@@ -33,7 +33,7 @@ class Host(Protocol):
     def personal_model(self, client: str) -> dict[str, Tensor]: ...
     def serve(
         self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"],
-        mask: Int[Tensor, "batch total"], base: bool,
+        mask: Int[Tensor, "batch seq"], base: bool,
     ) -> Float[Tensor, "batch seq hidden"]: ...  # fmt: skip
     def open_session(self) -> int: ...
     def reorder(self, session: int, beams: Int[Tensor, "batch"]) -> None: ...
@@ -116,14 +116,16 @@ class Link:
     ) -> Float[Tensor, "batch seq hidden"]:  # fmt: skip
         fresh = mask[:, -hidden.shape[1] :].to(torch.uint8)  # the server has the mask of what came before
         up = self._cross(Channel.INFERENCE_ACTIVATIONS, client, 0, -1, hidden=hidden, mask=fresh)
-        out = self._host.serve(client, session, up["hidden"], mask, base)
+        out = self._host.serve(client, session, up["hidden"], up["mask"].long(), base)
         return self._cross(Channel.INFERENCE_OUTPUT, client, 0, -1, hidden=out)["hidden"]
 
     def open_session(self) -> int:
         return self._host.open_session()
 
-    def reorder(self, session: int, beams: Int[Tensor, "batch"]) -> None:
-        self._host.reorder(session, beams)
+    def reorder(self, client: str, session: int, beams: Int[Tensor, "batch"]) -> None:
+        """Which beam each one goes on from; the server holds their keys and values."""
+        said = self._cross(Channel.INFERENCE_ACTIVATIONS, client, 0, -1, beams=beams.to(torch.int32))
+        self._host.reorder(session, said["beams"].long())
 
     def _cross(self, channel: Channel, client: str, round_: int, step: int, **tensors: Tensor) -> dict[str, Tensor]:
         crossing = Crossing(channel, client, round_, step, tensors)
@@ -192,7 +194,7 @@ class ServedSession:
         return self._link.serve(self._client, self._number, hidden, mask, self._base)
 
     def reorder(self, beams: Int[Tensor, "batch"]) -> None:
-        self._link.reorder(self._number, beams)
+        self._link.reorder(self._client, self._number, beams)
 
 
 class _Across(torch.autograd.Function):

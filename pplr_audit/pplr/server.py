@@ -33,6 +33,14 @@ class TrunkPart:
     randomness: Randomness
 
 
+@dataclass
+class _Session:
+    """A generation in progress: keys and values of the trunk, and the mask of the positions so far."""
+
+    cache: DynamicCache
+    mask: Int[Tensor, "batch total"] | None = None
+
+
 class Server:
     """One object for all clients; each client has its own trunk adapter and optimizer state here.
 
@@ -66,7 +74,7 @@ class Server:
         self._optimizer: LocalOptimizer | None = None
         self._round = 0
         self._graph: tuple[Tensor, Tensor] | None = None
-        self._sessions: dict[int, Any] = {}
+        self._sessions: dict[int, _Session] = {}
         self._opened = 0
         self._served: str | None = None
 
@@ -162,22 +170,29 @@ class Server:
     def open_session(self) -> int:
         number = self._opened
         self._opened += 1
-        self._sessions[number] = DynamicCache()
+        self._sessions[number] = _Session(DynamicCache())
         self._sessions.pop(number - OPEN_SESSIONS, None)
         return number
 
     def reorder(self, session: int, beams: Int[Tensor, "batch"]) -> None:
-        self._sessions[session].reorder_cache(beams)
+        held = self._sessions[session]
+        held.cache.reorder_cache(beams)  # type: ignore[arg-type]  # any int64 tensor will do
+        if held.mask is not None:
+            held.mask = held.mask[beams]
 
     @torch.no_grad()
     def serve(
         self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"],
-        mask: Int[Tensor, "batch total"], base: bool,
+        mask: Int[Tensor, "batch seq"], base: bool,
     ) -> Float[Tensor, "batch seq hidden"]:  # fmt: skip
+        """``mask`` is of the positions in ``hidden``; that of those before is the session's."""
         module = self._trunk.module
         module.eval()
+        held = None if session is None else self._sessions[session]
+        if held is not None:
+            held.mask = mask = mask if held.mask is None else torch.cat([held.mask, mask], dim=1)
         where = positions(mask)[:, -hidden.shape[1] :]
-        cache = None if session is None else self._sessions[session]
+        cache = None if held is None else held.cache
         if base:
             with adapter_off(module):
                 out = module(inputs_embeds=hidden, attention_mask=mask, position_ids=where, use_cache=False)

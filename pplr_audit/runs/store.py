@@ -177,7 +177,12 @@ class Store:
         self, path: str, tensors: "Mapping[str, Array | Tensor]", metadata: Mapping[str, str] | None = None
     ) -> None:
         """Write NumPy arrays or torch tensors, and strings beside them, as one safetensors file."""
-        self.write_bytes(path, codec.pack(tensors, metadata or {}))
+        self.write_bytes(path, self.pack(tensors, metadata))
+
+    @staticmethod
+    def pack(tensors: "Mapping[str, Array | Tensor]", metadata: Mapping[str, str] | None = None) -> bytes:
+        """What ``write_tensors`` would write."""
+        return codec.pack(tensors, metadata or {})
 
     def read_tensors(self, path: str) -> "dict[str, Tensor]":
         """What ``write_tensors`` wrote, as torch tensors on the CPU."""

@@ -19,6 +19,8 @@ Labels = Int[np.ndarray, "n"] | Bool[np.ndarray, "n"]
 """1 for a member, 0 for a non-member."""
 
 FALSE_POSITIVE_RATES = (0.1, 0.01, 0.001)
+SMALL = 5
+"""A group with fewer members or non-members shows too little of its own spread to be redrawn inside."""
 
 
 def auc(scores: Float[np.ndarray, "n"], labels: Labels) -> float:
@@ -53,7 +55,9 @@ def auc_estimate(
 ) -> Estimate:
     """AUC with an interval from redrawing clusters (users) within label and stratum.
 
-    With ``groups``, pairs count within a group only (``within_groups_auc``) and ``strata`` defaults to the groups.
+    With ``groups``, pairs count within a group only (``within_groups_auc``) and ``strata`` defaults to the groups; of
+    these, the small ones (fewer than ``SMALL`` on a side) are redrawn whole, as one draws clients, where there are
+    ``SMALL`` of them.
     The percentile interval is widened to ``proportion_interval`` with as many clusters as there are disjoint pairs of
     a member and a non-member: if all of k independent pairs come out one way, the AUC behind them is at least
     0.025 ** (1 / k) (at 95 %), which is the interval's bound at an AUC of exactly 1.
@@ -62,12 +66,13 @@ def auc_estimate(
     _check(scores, labels, pairing)
     blocks = _Blocks(scores, labels, pairing)
     value = float(blocks.auc(np.ones((1, len(scores)), dtype=np.int64))[0])
-    resampling = pairing if strata is None else strata
-    resampled = np.concatenate([blocks.auc(w) for w in _weights(labels, clusters, resampling, seed, draws)])
+    units, resampling = _small_whole(labels, clusters, pairing) if strata is None else (clusters, strata)
+    resampled = np.concatenate([blocks.auc(w) for w in _weights(labels, units, resampling, seed, draws)])
     # A stratum redrawn without one side leaves nothing to compare; only mixed clusters can bring that about.
     resampled = resampled[np.isfinite(resampled)]
     paired = np.isin(pairing, np.intersect1d(pairing[labels == 1], pairing[labels == 0]))
-    return _estimate(value, resampled, _disjoint_pairs(labels, clusters, pairing), level, int(paired.sum()))
+    pairs = _disjoint_pairs(labels, clusters, pairing)
+    return _estimate(value, resampled, sum(pairs.values()), level, int(paired.sum()), _unseen(pairs))
 
 
 def roc(
@@ -121,26 +126,29 @@ def tpr_estimate(
         raise ValueError(f"a false-positive rate of {fpr} needs {3 / fpr:.0f} non-members; got {non_members}")
     thresholds = _Thresholds(scores, labels)
     value = float(thresholds.tpr(np.ones((1, len(scores)), dtype=np.int64), fpr)[0])
-    resampling = np.zeros(len(scores), dtype=np.int64) if strata is None else strata
+    alike = np.zeros(len(scores), dtype=np.int64)
+    # Small strata show too little of their own spread; without strata the interval errs on the wide side.
+    small = strata is not None and min(_disjoint_pairs(labels, clusters, strata).values()) < SMALL
+    resampling = alike if strata is None or small else strata
     resampled = np.concatenate([thresholds.tpr(w, fpr) for w in _weights(labels, clusters, resampling, seed, draws)])
     members = len(np.unique(clusters[labels == 1]))
     return _estimate(value, resampled[np.isfinite(resampled)], members, level, len(scores))
 
 
-def model_free_auc(
+def model_free_scores(
     features: Float[np.ndarray, "n features"],
     labels: Labels,
     groups: Int[np.ndarray, "n"],
     *,
     seed: int,
     folds: int = 5,
-) -> float:
-    """What the features alone give away, no model consulted: the AUC within groups of a cross-validated classifier.
+) -> Float[np.ndarray, "n"]:
+    """What the features alone give away, no model consulted: the scores of a cross-validated classifier.
 
     Logistic regression on features standardised by the training folds, one row a user; the folds are balanced by label
     within each group. Every row is scored by a classifier that did not see it. No side is picked afterwards: with
-    nothing to find the value lies around ½, on average a little under (.48 to .49 of 100 to 200 users), because what
-    is held out leaves its opposite in the rest.
+    nothing to find the AUC within groups lies around ½, on average a little under (.48 to .49 of 100 to 200 users),
+    because what is held out leaves its opposite in the rest.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -159,7 +167,7 @@ def model_free_auc(
             raise ValueError("too few members or non-members to leave any out")
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         held_out[test] = classifier.fit(features[~test], labels[~test]).decision_function(features[test])
-    return within_groups_auc(held_out, labels, groups)
+    return held_out
 
 
 def _folds(
@@ -247,22 +255,42 @@ def _weights(
         yield weights[:, index]
 
 
-def _disjoint_pairs(labels: Labels, clusters: Int[np.ndarray, "n"], groups: Int[np.ndarray, "n"]) -> int:
-    """How many pairs of a member cluster and a non-member cluster of the same group can be formed, none used twice."""
-    pairs = 0
+def _small_whole(
+    labels: Labels, clusters: Int[np.ndarray, "n"], groups: Int[np.ndarray, "n"]
+) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """What is redrawn and within which strata: small groups whole and among each other, clusters within the others."""
+    small = [group for group, pairs in _disjoint_pairs(labels, clusters, groups).items() if pairs < SMALL]
+    if len(small) < SMALL:
+        return clusters, groups
+    inside = np.isin(groups, small)
+    _, group = np.unique(groups, return_inverse=True)
+    _, cluster = np.unique(clusters, return_inverse=True)
+    # Kinds keep members and non-members apart; a group that lacks one side is of another kind than one that has both.
+    return np.where(inside, group, len(groups) + cluster), np.where(inside, -1, group)
+
+
+def _disjoint_pairs(labels: Labels, clusters: Int[np.ndarray, "n"], groups: Int[np.ndarray, "n"]) -> dict[int, int]:
+    """By group, how many pairs of a member and a non-member cluster can be formed, none used twice."""
+    pairs = {}
     for group in np.unique(groups):
         inside = groups == group
-        sides = (len(np.unique(clusters[inside & (labels == side)])) for side in (0, 1))
-        pairs += min(sides)
+        pairs[int(group)] = min(len(np.unique(clusters[inside & (labels == side)])) for side in (0, 1))
     return pairs
 
 
-def _estimate(value: float, resampled: Float[np.ndarray, "draws"], clusters: int, level: float, n: int) -> Estimate:
+def _unseen(pairs: dict[int, int]) -> float:
+    """By how much more the estimate varies than redrawing s clusters a group shows: s / (s - 1) at the most."""
+    return max((s / (s - 1) for s in pairs.values() if 1 < s < SMALL), default=1.0)
+
+
+def _estimate(
+    value: float, resampled: Float[np.ndarray, "draws"], clusters: int, level: float, n: int, unseen: float = 1.0
+) -> Estimate:
     """The percentile interval, widened where few clusters stand behind it or they all agree."""
     tail = (1 - level) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     # Redrawing k clusters shows (k - 1) / k of the variance.
-    variance = float(resampled.var()) * clusters / max(clusters - 1, 1)
+    variance = float(resampled.var()) * max(clusters / max(clusters - 1, 1), unseen)
     wide_low, wide_high = proportion_interval(value, variance, clusters, level)
     return Estimate(value, min(float(low), wide_low, value), max(float(high), wide_high, value), n)
 

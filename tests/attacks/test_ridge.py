@@ -1,5 +1,7 @@
 """Ridge inversion finds what is there, finds nothing where nothing is, and says when it cannot answer."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -129,12 +131,26 @@ def test_a_spent_budget_stops_it(model: Recommender, knowledge: Knowledge, promp
         Ridge(prompts=16, held_out=4).run(view_of(model, prompts, 1), knowledge, Budget(-1))
 
 
+def test_a_fit_that_was_too_much_for_one_layer_is_too_much_for_all(
+    model: Recommender, knowledge: Knowledge, prompts: list[Prompt]
+) -> None:
+    attack = Ridge(prompts=16, held_out=4)
+    for layer, seconds in ((0, -1), (1, 60)):
+        with pytest.raises(BudgetExhausted):
+            attack.run(view_of(model, prompts, layer), knowledge, Budget(seconds))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"prompts": 2.5}, {"prompts": True}, {"held_out": 0}, {"seed": -1}, {"prompts": "a"}]
+)
+def test_settings_of_a_wrong_kind_are_refused_with_what_is_accepted(settings: dict[str, Any]) -> None:
+    with pytest.raises(
+        InputError, match=rf"ridge: {next(iter(settings))} is .* \(accepted: a whole number, [01] or more"
+    ):
+        Ridge(**settings)
+
+
 def test_an_empty_view_is_not_applicable(knowledge: Knowledge) -> None:
     empty = View("server", Channel.FRONT_ACTIVATIONS, 1, None, "none", ())
     with pytest.raises(NotApplicable, match="nothing crossed"):
         Ridge().run(empty, knowledge, Budget(60))
-
-
-def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(InputError, match="ridge needs prompts >= 1"):
-        Ridge(prompts=0)

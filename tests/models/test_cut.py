@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaForCausalL
 from pplr_audit import scenario
 from pplr_audit.errors import InputError
 from pplr_audit.models.bigrec import answer_loss
-from pplr_audit.models.cut import CutModel, blocks, cut, positions, tap, tappable
+from pplr_audit.models.cut import CutModel, cut, positions, tap, tappable
+from pplr_audit.models.family import blocks
 from pplr_audit.models.lora import adapter_parameters, add_lora, read_adapter
 from pplr_audit.pplr.link import Link
 from pplr_audit.pplr.server import Server, TrunkPart

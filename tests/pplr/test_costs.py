@@ -18,7 +18,7 @@ from pplr_audit.scenario import Lora
 
 LAYERS, T, BATCH = 4, 24, 3
 CUTS = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1), (1, 3), (4, 0), (0, 4)]
-TARGETS = [("q_proj", "v_proj"), ("k_proj",), ("o_proj", "up_proj"), ("down_proj",), ("lm_head",)]
+TARGETS = [("q_proj", "v_proj"), ("k_proj",), ("o_proj", "up_proj"), ("down_proj",)]
 
 
 def forward_kernel(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
