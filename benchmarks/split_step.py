@@ -65,7 +65,7 @@ class Size:
 
 SIZES = {
     "small Llama": Size(hidden=256, intermediate=688, layers=8, vocabulary=2000, tokens=128),
-    "tiny-llama": Size(hidden=128, intermediate=344, layers=6, vocabulary=720, tokens=256),
+    "smaller Llama": Size(hidden=128, intermediate=344, layers=6, vocabulary=720, tokens=256),
 }
 
 
