@@ -97,7 +97,7 @@ def run(scenario: Scenario, out: Path | None = None, progress: Progress | None =
         with clock.phase("writing the report"):
             document = findings_document(
                 scenario, private, model, plan, len(exposure.victims), results, measured["utility"],
-                measured["costs"],                _seconds(store, clock),
+                measured["costs"], _seconds(store, clock),
             )  # fmt: skip
             shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)
             write_reports(store, document, evidence_document(logs, results, shown), scenario.report.formats)
