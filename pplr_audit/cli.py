@@ -107,6 +107,31 @@ def run(
     typer.echo(visible(str(result.directory / f"report.{chosen.report.formats[0]}")))
 
 
+@app.command()
+def data(
+    path: Annotated[str, typer.Argument(metavar="PATH", hidden=True)],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="A field of the scenario's data section. May be repeated."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON and nothing else.")] = False,
+) -> None:
+    """Say what a data set holds, before anyone trains on it: users, items, lengths, times, attributes, titles missing.
+
+    PATH is a folder, a file in it, a zip, or synthetic. Name the reader, its columns or a filter by --set, as in
+    --set 'data.reader={table: {user: uid, item: pid}}' or --set data.core=5.
+    """
+    from pplr_audit import inspection, progress
+
+    found = inspection.inspect(path, settings or (), progress.to(sys.stderr))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    from pplr_audit.report.overview import overview_table
+
+    _console().print(overview_table(found), markup=False, highlight=False)
+
+
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(metavar="KIND", hidden=True)]) -> None:
     """What there is to choose from, one line each.

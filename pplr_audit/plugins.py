@@ -2,6 +2,8 @@
 
 import ast
 import difflib
+import inspect
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +25,21 @@ def load(kind: Kind, name: str) -> Any:
         if point.name == name:
             return point.load()
     raise InputError(unknown(f"{kind}: unknown name {name!r}", name, names(kind)))
+
+
+def make(kind: Kind, entry: str | Mapping[str, Mapping[str, Any]], field: str) -> Any:
+    """What a scenario names, a name or ``{name: {setting: value}}``, made with its settings.
+
+    Raises InputError, ``field`` first, for an unknown name and for settings that it does not take.
+    """
+    name, settings = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+    made = load(kind, name)
+    try:
+        inspect.signature(made).bind(**settings)
+        return made(**settings)
+    except (TypeError, ValueError) as error:
+        accepted = ", ".join(inspect.signature(made).parameters) or "none"
+        raise InputError(f"{field}: {name}: {error} (accepted settings: {accepted})") from None
 
 
 def unknown(what: str, name: str, known: tuple[str, ...]) -> str:

@@ -53,16 +53,36 @@ class Market(Section):
     tastes: Annotated[int, Field(ge=2, le=8)] = 5
 
 
+Settings = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
+Named = Annotated[str, Field(description="a name")] | Settings
+"""A plugin by its name, or ``{name: {setting: value}}``."""
+
+
+class Shares(Section):
+    """Of all interactions, ordered by time, the last go to the test and those before them to validation."""
+
+    valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
 class Data(Section):
     """Where the interactions come from, who holds them, and who is audited."""
 
     path: Annotated[str, Field(min_length=1, description="a folder or a file, or synthetic")] = "synthetic"
-    reader: Annotated[str, Field(description="auto, or a reader's name")] = "auto"
+    reader: Annotated[Named, Field(description="auto, or a reader's name, or {name: {setting: value}}")] = "auto"
     market: Market = Market()
     clients: Annotated[int, Field(ge=2)] = 5
-    partition: Literal["kmeans", "per_user", "random"] = "kmeans"
+    min_rating: float | None = None
+    """Leave out interactions rated lower; none keeps all."""
+    duplicates: Literal["keep", "first", "last"] = "keep"
+    """Which of a user's interactions with one item are used."""
+    core: Annotated[int, Field(ge=1)] = 1
+    """Leave out users and items with fewer interactions than this, again and again until none is left."""
+    partition: Annotated[str, Field(pattern=r"^(kmeans|per_user|random|attribute:.+)$")] = "kmeans"
     history: Annotated[int, Field(ge=1)] = 10
-    split: Literal["leave_one_out", "given"] = "leave_one_out"
+    split: Literal["leave_one_out", "global_time", "given"] = "leave_one_out"
+    shares: Shares = Shares()
+    """Of ``split: global_time``."""
     users: Annotated[int, Field(ge=2)] | None = None
     """Take at most this many users (chosen by the seed); none takes all."""
     audit_users: Annotated[int, Field(ge=2)] = 800
@@ -125,9 +145,6 @@ class Budget(Section):
 
 
 Blocks = Annotated[int, Field(ge=0, strict=True)]
-Settings = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
-Named = Annotated[str, Field(description="a name")] | Settings
-"""A plugin by its name, or ``{name: {setting: value}}``."""
 
 
 class Audit(Section):
@@ -178,14 +195,14 @@ def load(source: str, overrides: Sequence[str] = ()) -> Scenario:
     text, name, folder = _read(source)
     document = parse(text, name)
     _require_fields(document)
-    for setting in overrides:
-        override(document, setting)
-    _make_absolute(document, folder)
-    scenario = _validate(document)
-    wrong = [f"{document.place(loc)}: {message}" for loc, message in _unknown_names(scenario)]
-    if wrong:
-        raise InputError("\n".join(wrong))
-    return scenario
+    return _resolved(document, overrides, folder)
+
+
+def of_data(path: str, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario of all defaults on the data at ``path``, with overrides. Raises InputError as `load` does."""
+    loc = ("data", "path")
+    document = Document("PATH", {"data": {"path": path}}, overrides={loc: "PATH"})
+    return _resolved(document, overrides, Path.cwd())
 
 
 def from_text(text: str, name: str = "scenario.yaml") -> Scenario:
@@ -224,6 +241,17 @@ def _read(source: str) -> tuple[str, str, Path]:
         raise InputError(f"{source}: not UTF-8 (byte {error.start})") from None
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {error.strerror}") from None
+
+
+def _resolved(document: Document, overrides: Sequence[str], folder: Path) -> Scenario:
+    for setting in overrides:
+        override(document, setting)
+    _make_absolute(document, folder)
+    scenario = _validate(document)
+    wrong = [f"{document.place(loc)}: {message}" for loc, message in _unknown_names(scenario)]
+    if wrong:
+        raise InputError("\n".join(wrong))
+    return scenario
 
 
 def _require_fields(document: Document) -> None:
@@ -265,8 +293,10 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
     if not isinstance(rounds, str) and max(rounds) > last:
         yield "audit.rounds", f"round {max(rounds)} is not among the {last} of training.rounds"
     users = data.users if data.users is not None else data.market.users if data.path == "synthetic" else None
-    if users is not None and users < data.clients and data.partition != "per_user":
+    if users is not None and users < data.clients and data.partition in ("kmeans", "random"):
         yield "data.clients", f"{data.clients} clients cannot share {users} users"
+    if data.shares.valid + data.shares.test >= 1:
+        yield "data.shares", f"valid {data.shares.valid} and test {data.shares.test} leave nothing to train on"
     if data.path == "synthetic" and data.history >= data.market.items:
         yield "data.history", f"{data.history} items are not to be had from a market of {data.market.items}"
 
@@ -275,7 +305,7 @@ def _unknown_names(scenario: Scenario) -> Iterator[tuple[Loc, str]]:
     """Plugins that are not installed. Asked when a scenario is loaded, not when an old run's is read again."""
     asked: list[tuple[plugins.Kind, Loc, str]] = [("strategies", ("training", "strategy"), scenario.training.strategy)]
     if scenario.data.reader != "auto":
-        asked.append(("readers", ("data", "reader"), scenario.data.reader))
+        asked += [("readers", ("data", "reader"), name) for _, name in _names_in([scenario.data.reader])]
     asked += [("attacks", ("audit", "attacks", *at), name) for at, name in _names_in(scenario.audit.attacks)]
     asked += [("defenses", ("defenses", *at), name) for at, name in _names_in(scenario.defenses)]
     for kind, loc, name in asked:

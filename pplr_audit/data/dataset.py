@@ -4,12 +4,14 @@ Ragged lists are held the compressed-sparse-row way (one flat array and its offs
 two arrays and no Python objects.
 """
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import SupportsIndex
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
 TRAIN, VALID, TEST = 0, 1, 2
 
@@ -49,8 +51,27 @@ class Ragged:
 
 
 @dataclass(frozen=True)
+class Source:
+    """One file that was read."""
+
+    path: Path
+    encoding: str
+    """The one that worked, as Python names it; ``parquet`` for a file of typed columns."""
+    size: int
+    """Bytes, unpacked."""
+    digest: bytes
+    """SHA-256 over the name, the length and the unpacked bytes."""
+
+    @classmethod
+    def of(cls, path: Path, encoding: str, size: int, content: bytes) -> "Source":
+        """With ``content`` the SHA-256 of the unpacked bytes."""
+        name = path.name.encode("utf-8", "surrogateescape")
+        return cls(path, encoding, size, hashlib.sha256(b"%b\0%d\0%b" % (name, size, content)).digest())
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """One source as read: nothing filtered by us, nothing split by us."""
+    """One source as read, and as the scenario filters it (``data.filters``)."""
 
     name: str
     catalogue: Catalogue
@@ -64,6 +85,41 @@ class Dataset:
     """Attribute name to one value a user (empty string: unknown)."""
     digest: str
     """SHA-256 over the files read, in hex."""
+    times: Float[np.ndarray, "total"] | None = None
+    """Seconds since 1970 of each of ``items.values``, where the source has them."""
+    ratings: Float[np.ndarray, "total"] | None = None
+    """The rating of each of ``items.values``, where the source has them."""
+    sources: tuple[Source, ...] = ()
+    """The files that were read."""
+    reader: str = ""
+    """The name of the reader; empty for the synthetic market."""
+
+    def narrowed(
+        self,
+        users: Int[np.ndarray, "kept"],
+        items: Ragged,
+        places: Int[np.ndarray, "fewer"] | Bool[np.ndarray, "total"],
+        notes: Mapping[str, int],
+    ) -> "Dataset":
+        """Only these users with these items, which stood at ``places`` of the flat values; ``notes`` are added up."""
+        given, times, ratings = (
+            None if column is None else column[places] for column in (self.given, self.times, self.ratings)
+        )
+        return replace(
+            self,
+            users=tuple(self.users[user] for user in users.tolist()),
+            items=items,
+            given=given,
+            times=times,
+            ratings=ratings,
+            attributes={
+                name: tuple(values[user] for user in users.tolist()) for name, values in self.attributes.items()
+            },
+            notes={**self.notes, **{what: self.notes.get(what, 0) + count for what, count in notes.items() if count}},
+            # What is best for all users is not what is best for some of them.
+            best_recall=None,
+        )
+
     notes: Mapping[str, int] = field(default_factory=dict)
     """What the reader dropped or changed, and how often."""
     best_recall: Mapping[int, float] | None = None

@@ -1,5 +1,7 @@
 """The scenario's data section made into a dataset."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -7,7 +9,9 @@ import numpy as np
 
 from pplr_audit import plugins, scenario
 from pplr_audit.data.dataset import Dataset
+from pplr_audit.data.filters import filtered
 from pplr_audit.data.ragged import places, take
+from pplr_audit.data.readers.archive import unzipped
 from pplr_audit.data.readers.protocol import Reader
 from pplr_audit.data.synthetic import market
 from pplr_audit.errors import InputError
@@ -21,29 +25,42 @@ def load(data: scenario.Data, seed: int) -> Dataset:
     Of more than ``data.users`` users that many are kept, chosen uniformly by ``seed``, in their old order; the
     catalogue stays whole. Raises InputError for a path that is not there or that no reader, or more than one, knows.
     """
-    dataset = market(data.market, seed) if data.path == "synthetic" else _read(data)
+    dataset = market(data.market, seed) if data.path == "synthetic" else read(data.path, data.reader)
+    dataset = filtered(dataset, min_rating=data.min_rating, duplicates=data.duplicates, core=data.core)
     if data.users is None or data.users >= len(dataset.users):
         return dataset
     return _some_users(dataset, data.users, seed)
 
 
-def _read(data: scenario.Data) -> Dataset:
-    path = expanded(data.path, "data.path")
+def read(source: str, reader: scenario.Named) -> Dataset:
+    """What a reader finds at ``source``, unfiltered; ``auto`` takes the only reader that knows the form.
+
+    Raises InputError for a path that is not there or that no reader, or more than one, knows, and as readers do.
+    """
+    path = expanded(source, "data.path")
     if not path.exists():
         raise InputError(f"data.path: {path}: no such file or folder (accepted: a folder, a file in it, or synthetic)")
-    if data.reader != "auto":
-        return _reader(data.reader).read(path)
-    fitting = [name for name in plugins.names("readers") if _reader(name).detect(path)]
-    if len(fitting) == 1:
-        return _reader(fitting[0]).read(path)
-    if fitting:
-        raise InputError(f"data.reader: {path} fits more than one reader (accepted here: {', '.join(fitting)})")
+    with unzipped(path) if path.is_file() and path.suffix.lower() == ".zip" else nullcontext(path) as place:
+        chosen = detected(place) if reader == "auto" else reader
+        name = chosen if isinstance(chosen, str) else next(iter(chosen))
+        return replace(_reader(chosen).read(place), reader=name)
+
+
+def detected(path: Path) -> str:
+    """The name of the reader that knows what is at ``path``. Raises InputError where none does, or several do."""
+    fitting = {name: each for name in plugins.names("readers") if (each := _reader(name)).detect(path)}
+    special = [name for name, each in fitting.items() if not getattr(each, "general", False)]
+    found = special or list(fitting)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(f"data.reader: {path} fits more than one reader (accepted here: {', '.join(found)})")
     forms = "; ".join(f"{name}: {line.rstrip('.')}" for name, line in plugins.describe("readers").items())
     raise InputError(f"data.path: no reader knows {path}, which {_content(path)} (accepted: {forms})")
 
 
-def _reader(name: str) -> Reader:
-    return cast(Reader, plugins.load("readers", name)())
+def _reader(named: scenario.Named) -> Reader:
+    return cast(Reader, plugins.make("readers", named, "data.reader"))
 
 
 def _content(path: Path) -> str:
@@ -59,15 +76,4 @@ def _some_users(dataset: Dataset, count: int, seed: int) -> Dataset:
     rng = np.random.default_rng(derive(seed, "users"))
     chosen = np.sort(rng.choice(len(dataset.users), count, replace=False))
     items, positions = take(dataset.items, chosen), places(dataset.items, chosen)
-    return Dataset(
-        name=dataset.name,
-        catalogue=dataset.catalogue,
-        users=tuple(dataset.users[user] for user in chosen),
-        items=items,
-        given=None if dataset.given is None else dataset.given[positions],
-        attributes={name: tuple(values[user] for user in chosen) for name, values in dataset.attributes.items()},
-        digest=dataset.digest,
-        notes={**dataset.notes, "users_left_out": len(dataset.users) - count},
-        # What is best for all users is not what is best for some of them.
-        best_recall=None,
-    )
+    return dataset.narrowed(chosen, items, positions, {"users_left_out": len(dataset.users) - count})

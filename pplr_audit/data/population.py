@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int
 
 from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset, Population, Split
-from pplr_audit.data.partition import assign
+from pplr_audit.data.partition import ATTRIBUTE, assign, by_attribute
 from pplr_audit.data.ragged import take
 from pplr_audit.errors import InputError
 from pplr_audit.seeds import derive
@@ -44,12 +44,18 @@ def populate(dataset: Dataset, split: Split, data: scenario.Data, seed: int) -> 
         member = toss(np.arange(len(taking_part)), audited, seed)
         client_of = np.where(member, np.cumsum(member) - 1, -1)
         count = int(member.sum())
+        clients = named(count)
     else:
-        train = take(split.train, taking_part)
-        count = data.clients
-        client_of = assign(train, ~audited, len(dataset.catalogue), count, data.partition, seed)
+        if data.partition.startswith(ATTRIBUTE):
+            clients, client_of = by_attribute(
+                dataset, taking_part, data.partition.removeprefix(ATTRIBUTE), data.clients
+            )
+        else:
+            train = take(split.train, taking_part)
+            client_of = assign(train, ~audited, len(dataset.catalogue), data.clients, data.partition, seed)
+            clients = named(data.clients)
         member = toss(client_of, audited, seed)
-    clients = named(count)
+    count = len(clients)
     empty = np.flatnonzero(np.bincount(client_of[member], minlength=count) == 0)
     if len(empty) or not count:
         who = clients[int(empty[0])] if len(empty) else "every client"

@@ -50,7 +50,7 @@ class PrivateData:
 def prepare(data: scenario.Data, seed: int) -> PrivateData:
     """Read, split, assign to clients, toss the coins, build the samples. Raises InputError for what does not fit."""
     dataset = load(data, seed)
-    parts = split_dataset(dataset, data.split)
+    parts = split_dataset(dataset, data.split, valid=data.shares.valid, test=data.shares.test)
     population = populate(dataset, parts, data, seed)
     samples = {}
     for at, client in enumerate(population.clients):

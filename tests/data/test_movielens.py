@@ -41,14 +41,14 @@ def test_many_shuffled_ratings_come_out_in_time_order(write, movielens):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("ratings.dat", "1::10::5::300\n2::20::3\n", "ratings.dat, line 2: 3 columns: the file ends in the middle"),
+        ("ratings.dat", "1::10::5::300\n2::20::3", "ratings.dat, line 2: 3 columns: the file ends in the middle"),
         (
             "ratings.dat",
             "1::10::5::300\n2::20::3\n1::10::5::300\n",
             "ratings.dat, line 2: 3 columns (accepted: 4 columns",
         ),
         ("ratings.dat", "1::10::five::300\n", "ratings.dat, line 1: rating is 'five'"),
-        ("ratings.dat", "1::10::5::\n", "ratings.dat, line 1: timestamp is ''"),
+        ("ratings.dat", "1::10::5::\n", "ratings.dat, line 1: timestamp is empty"),
         ("ratings.dat", "1::11::5::1\n", "ratings.dat, line 1: unknown item id '11'"),
         ("ratings.dat", " \n", "ratings.dat: the file is empty"),
         ("movies.dat", "10::A::x\n10::B::x\n", "movies.dat, line 2: item_id '10' is there already, in line 1"),

@@ -136,7 +136,7 @@ INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
     ("name", "content", "said"),
     [
         ("toy.inter", "", "toy.inter: the file is empty"),
-        ("toy.inter", INTER, "toy.inter: no rows after the header"),
+        ("toy.inter", INTER, "toy.inter: no rows"),
         ("toy.inter", "user_id\titem_id\n1\ta\n", "toy.inter, line 1: the column 'user_id' has no type"),
         (
             "toy.inter",

@@ -74,7 +74,7 @@ HEADER = "user_id\tcomplete\thistory\ttest_item\n"
         ("plain", "sequences.txt", b"1 1 2\n2 \xc3\n", "sequences.txt, line 2: byte 0xc3 is not text"),
         ("plain", "items.tsv", "item_id\tname\n1\tA\n", "items.tsv, line 1: no column 'title'; the nearest is"),
         ("plain", "items.tsv", "id\ttitle\n1\tA\n", "items.tsv, line 1: no column 'item_id'"),
-        ("plain", "items.tsv", "item_id\ttitle\n1\tA\n2\n", "items.tsv, line 3: 1 column: the file ends in the middle"),
+        ("plain", "items.tsv", "item_id\ttitle\n1\tA\n2", "items.tsv, line 3: 1 column: the file ends in the middle"),
         ("plain", "items.tsv", "item_id\ttitle\n1\tA\n1\tB\n", "items.tsv, line 3: item_id '1' is there already"),
         (
             "plain",

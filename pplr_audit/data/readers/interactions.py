@@ -1,16 +1,23 @@
-"""One interaction a row, made into each user's items in time order."""
+"""One interaction a row, made into each user's items in time order, without a loop over rows."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from pplr_audit.data.dataset import Ragged
+from pplr_audit.data.dataset import Catalogue, Dataset, Ragged, Source
 from pplr_audit.data.ragged import group
-from pplr_audit.data.readers.text import Table, codes, column, numbers, quote, unique
+from pplr_audit.data.readers.ids import in_order
+from pplr_audit.data.readers.streams import fingerprint
+from pplr_audit.data.readers.tables import Table, unique
+from pplr_audit.data.readers.wording import quote
 from pplr_audit.errors import InputError
+
+MOST_UNTITLED = 0.5
+"""Share of interactions that may fall away for want of a title: with more, the item table is of another data set."""
 
 
 @dataclass(frozen=True)
@@ -19,25 +26,76 @@ class Histories:
 
     users: tuple[str, ...]
     items: Ragged
+    times: Float[np.ndarray, "total"] | None = None
+    """Seconds since 1970 of each of ``items.values``, where the source has them."""
+    ratings: Float[np.ndarray, "total"] | None = None
 
 
-def histories(table: Table, user: str, item: str, timestamp: str | None, index: Mapping[str, int]) -> Histories:
-    """Rows of (user, item) as sequences: by time where there is a ``timestamp`` column, equal times in file order.
+def histories(
+    table: Table,
+    user: str,
+    item: str,
+    index: Mapping[str, int],
+    *,
+    time: str | None = None,
+    rating: str | None = None,
+    unknown: Literal["refuse", "leave out"] = "refuse",
+) -> tuple[Histories, dict[str, int]]:
+    """Rows of (user, item) as sequences: by ``time`` where there is one, equal times in file order.
 
     Users come in the order of their ids (numbers by value), so that the order of the rows says nothing.
-    Raises InputError for an unknown item id, an empty user id, a timestamp that is no number.
+    ``unknown`` says what becomes of rows whose item ``index`` does not have; the second value counts those left out.
+    Raises InputError for an unknown item id that is not to be left out, and where more than half would be.
     """
-    names = column(table, user)
-    users = in_order(set(names))
-    if "" in users:
-        raise InputError(f"{table.at(names.index(''))}: {user} is empty (accepted: an id)")
-    rows = codes(names, {name: number for number, name in enumerate(users)})
-    values = known_items(table, item, index)
-    if timestamp is not None:
+    values = known_items(table, item, index, unknown)
+    wanted = np.flatnonzero(values >= 0)
+    notes = _left_out(table, item, values, wanted, len(index)) if unknown == "leave out" else {}
+    order = in_order(table.ids[user].names)
+    place = np.empty(len(order), dtype=np.int32)
+    place[order] = np.arange(len(order))
+    rows = place[table.codes(user)]
+    if len(wanted) < len(values) or time is not None:
         # Stable, so that equal times keep the order of the file.
-        by_time = np.argsort(numbers(table, timestamp), kind="stable")
-        rows, values = rows[by_time], values[by_time]
-    return Histories(users, group(rows, values, len(users)))
+        by_time = np.argsort(table.numbers(time)[wanted], kind="stable") if time is not None else None
+        chosen = wanted if by_time is None else wanted[by_time]
+        by_user = chosen[np.argsort(rows[chosen], kind="stable")]
+    else:
+        by_user = np.argsort(rows, kind="stable")
+    counts = np.bincount(rows[by_user], minlength=len(order))
+    names = table.ids[user].names
+    taken = Histories(
+        tuple(names[at] for at in order),
+        Ragged(np.concatenate(([0], np.cumsum(counts))).astype(np.int64), values[by_user].astype(np.int64)),
+        None if time is None else table.numbers(time)[by_user],
+        None if rating is None else table.numbers(rating)[by_user],
+    )
+    return _with_items(taken), notes
+
+
+def dataset(
+    name: str,
+    items: Catalogue,
+    taken: Histories,
+    sources: Sequence[Source],
+    *,
+    given: Int[np.ndarray, "total"] | None = None,
+    attributes: Mapping[str, tuple[str, ...]] | None = None,
+    notes: Mapping[str, int] | None = None,
+) -> Dataset:
+    """What a reader returns: everything it found, in the dataset's form. ``notes`` of 0 are left out."""
+    return Dataset(
+        name=name,
+        catalogue=items,
+        users=taken.users,
+        items=taken.items,
+        given=given,
+        attributes=attributes or {},
+        digest=fingerprint(sources),
+        times=taken.times,
+        ratings=taken.ratings,
+        sources=tuple(sources),
+        notes={what: count for what, count in (notes or {}).items() if count},
+    )
 
 
 def one_after_the_other(
@@ -54,17 +112,31 @@ def one_after_the_other(
     purpose = np.repeat(list(purposes), [len(each) for each in owners])
     # Grouping is stable: within a user and a part the order stays.
     items = group(owner, np.concatenate([part.items.values for part in parts]), len(users))
-    return Histories(users, items), group(owner, purpose, len(users)).values
+    order = np.argsort(owner, kind="stable")
+    times, ratings = (_joined(columns, order) for columns in zip(*((p.times, p.ratings) for p in parts), strict=True))
+    return Histories(users, items, times, ratings), purpose[order]
 
 
-def known_items(table: Table, item: str, index: Mapping[str, int]) -> Int[np.ndarray, "rows"]:
-    """The item index of each row. Raises InputError for an id that the item table does not have."""
-    ids = column(table, item)
-    values = codes(ids, index)
-    if len(values) and values.min() < 0:
-        row = int(np.argmin(values))
-        raise _unknown(table.at(row), ids[row], index)
-    return values
+def _joined(
+    columns: Sequence[Float[np.ndarray, "rows"] | None], order: Int[np.ndarray, "total"]
+) -> Float[np.ndarray, "total"] | None:
+    there = [column for column in columns if column is not None]
+    joined: np.ndarray | None = np.concatenate(there)[order] if len(there) == len(columns) else None
+    return joined
+
+
+def known_items(
+    table: Table, item: str, index: Mapping[str, int], unknown: Literal["refuse", "leave out"] = "refuse"
+) -> Int[np.ndarray, "rows"]:
+    """The item index of each row, -1 for an id that is to be left out. Raises InputError for one that is not."""
+    names = table.ids[item].names
+    places = codes(names, index).astype(np.int32)
+    if unknown == "refuse" and len(places) and places.min() < 0:
+        # Ids are numbered in the order met: the first unknown one is the one that is met first.
+        at = int(np.flatnonzero(places < 0)[0])
+        raise _unknown(table.at(int(np.argmax(table.codes(item) == at))), names[at], index)
+    found: np.ndarray = places[table.codes(item)]
+    return found
 
 
 def known_lists(
@@ -83,11 +155,9 @@ def known_lists(
     return lengths, values
 
 
-def in_order(ids: set[str]) -> tuple[str, ...]:
-    """Ids by value where all are whole numbers, else by letter."""
-    if all(name.isascii() and name.isdigit() for name in ids):
-        return tuple(sorted(ids, key=lambda name: (int(name), name)))
-    return tuple(sorted(ids))
+def codes(values: Sequence[str], known: Mapping[str, int]) -> Int[np.ndarray, "values"]:
+    """The number of each id; -1 for an id that is not known."""
+    return np.fromiter((known.get(value, -1) for value in values), np.int64, len(values))
 
 
 def attributes(table: Table, user: str, users: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -95,14 +165,39 @@ def attributes(table: Table, user: str, users: tuple[str, ...]) -> dict[str, tup
 
     Raises InputError for a user that is there twice.
     """
-    column(table, user)
-    rows = unique(table, user)
-    where = [rows.get(name, -1) for name in users]
-    return {
-        name: tuple(values[row] if row >= 0 else "" for row in where)
-        for name, values in table.columns.items()
-        if name != user
-    }
+    where = codes(users, unique(table, user)).tolist()
+    found = {}
+    for name in table.frame.columns:
+        if name != user:
+            values = table.texts(name)
+            found[name] = tuple(values[row] if row >= 0 else "" for row in where)
+    return found
+
+
+def _with_items(taken: Histories) -> Histories:
+    """Without the users who are left with nothing."""
+    lengths = taken.items.lengths
+    if lengths.all():
+        return taken
+    some = np.flatnonzero(lengths)
+    offsets = np.concatenate(([0], np.cumsum(lengths[some]))).astype(np.int64)
+    return replace(taken, users=tuple(taken.users[at] for at in some), items=Ragged(offsets, taken.items.values))
+
+
+def _left_out(
+    table: Table, item: str, values: Int[np.ndarray, "rows"], wanted: Int[np.ndarray, "kept"], known: int
+) -> dict[str, int]:
+    gone = len(values) - len(wanted)
+    if not gone:
+        return {}
+    first = int(np.argmin(values))
+    name = table.ids[item].names[int(table.codes(item)[first])]
+    if gone > MOST_UNTITLED * len(values):
+        raise InputError(
+            f"{table.at(first)}: item {quote(name)} has no title, nor have the items of {gone} of {len(values)} "
+            f"interactions (accepted: an item table of this data set; the one found has {known} items with a title)"
+        )
+    return {"interactions_without_title": gone}
 
 
 def _unknown(place: str, name: str, index: Mapping[str, int]) -> InputError:

@@ -1,48 +1,118 @@
-"""MovieLens as GroupLens ships it (1M and 10M): ratings.dat, movies.dat and, where there, users.dat."""
+"""MovieLens as GroupLens ships it: 100K (u.data), 1M and 10M (ratings.dat), 20M, 25M, 32M and latest (ratings.csv)."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+import polars as pl
 
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.readers.catalogue import catalogue
-from pplr_audit.data.readers.interactions import attributes, histories
-from pplr_audit.data.readers.text import fingerprint, numbers, read_lines, read_table
+from pplr_audit.data.readers.delimited import Dialect, read_delimited
+from pplr_audit.data.readers.interactions import attributes, dataset, histories
+from pplr_audit.data.readers.tables import Kind, Table
+from pplr_audit.errors import InputError
 
+# The 100K and 1M sets are ISO-8859-1, the others UTF-8; Latin text with an accent is practically never valid UTF-8.
+ENCODINGS = ("utf-8", "iso-8859-1")
 RATINGS = ("user_id", "item_id", "rating", "timestamp")
 MOVIES = ("item_id", "title", "genres")
 USERS = ("user_id", "gender", "age", "occupation", "zip")
-# The 1M set is ISO-8859-1, the 10M set UTF-8; Latin text with an accent in it is practically never valid UTF-8.
-ENCODINGS = ("utf-8-sig", "iso-8859-1")
+GENRES = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+"""Of u.item, one column of 0 and 1 each; in the order of u.genre."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One of the three forms: its files and how they are written."""
+
+    ratings: str
+    movies: str
+    users: str | None
+    dialect: Mapping[str, Dialect]
+    columns: tuple[str, str, str, str] = RATINGS
+    """Of user, item, rating and time."""
+
+
+def _plain(separator: str, header: tuple[str, ...]) -> Dialect:
+    return Dialect(separator, quoted=False, header=header, encodings=ENCODINGS)
+
+
+FORMS = (
+    Form(
+        "u.data",
+        "u.item",
+        "u.user",
+        {
+            "u.data": _plain("\t", RATINGS),
+            "u.item": _plain("|", ("item_id", "title", "release", "video_release", "url", *GENRES)),
+            "u.user": _plain("|", ("user_id", "age", "gender", "occupation", "zip")),
+        },
+    ),
+    Form(
+        "ratings.dat",
+        "movies.dat",
+        "users.dat",
+        {
+            "ratings.dat": _plain("::", RATINGS),
+            "movies.dat": _plain("::", MOVIES),
+            "users.dat": _plain("::", USERS),
+        },
+    ),
+    Form(
+        "ratings.csv",
+        "movies.csv",
+        None,
+        {"ratings.csv": Dialect(), "movies.csv": Dialect()},
+        ("userId", "movieId", "rating", "timestamp"),
+    ),
+)
 
 
 class MovieLens:
-    """Columns separated by ``::``, no header. Source: the README files of the MovieLens 1M and 10M data sets."""
+    """Every rating is an interaction, whatever its value. Source: the README files of the data sets."""
 
     def detect(self, path: Path) -> bool:
-        """Whether there is a ratings.dat."""
-        return (_folder(path) / "ratings.dat").is_file()
+        """Whether there is a file of ratings under one of its three names, and beside ratings.csv a movies.csv."""
+        form = _form(path)
+        return form is not None and (form is not FORMS[2] or (_folder(path) / form.movies).is_file())
 
     def read(self, path: Path) -> Dataset:
-        """Every rating is an interaction, whatever its value. Raises InputError as every reader does."""
-        folder = _folder(path)
-        sources = [read_lines(folder / "ratings.dat", ENCODINGS), read_lines(folder / "movies.dat", ENCODINGS)]
-        ratings, movies = read_table(sources[0], "::", RATINGS), read_table(sources[1], "::", MOVIES)
-        numbers(ratings, "rating")
-        items, index = catalogue(movies, "item_id", "title", movies.columns["genres"])
-        taken = histories(ratings, "user_id", "item_id", "timestamp", index)
-        known: dict[str, tuple[str, ...]] = {}
-        if (folder / "users.dat").exists():
-            sources.append(read_lines(folder / "users.dat", ENCODINGS))
-            known = attributes(read_table(sources[2], "::", USERS), "user_id", taken.users)
-        return Dataset(
-            name=folder.resolve().name,
-            catalogue=items,
-            users=taken.users,
-            items=taken.items,
-            given=None,
-            attributes=known,
-            digest=fingerprint(sources),
-        )
+        """Everything in the folder. Raises InputError as every reader does."""
+        folder, form = _folder(path), _form(path)
+        if form is None:
+            names = ", ".join(form.ratings for form in FORMS)
+            raise InputError(f"{folder}: no file of ratings (accepted: one of {names})")
+        user, item, rating, time = form.columns
+        kinds: dict[str, Kind] = {user: "id", item: "id", rating: "number", time: "time"}
+        ratings = read_delimited(folder / form.ratings, form.dialect[form.ratings], kinds)
+        movies = read_delimited(folder / form.movies, form.dialect[form.movies])
+        wares, index = catalogue(movies, "movieId" if "movieId" in movies else "item_id", "title", _genres(movies))
+        taken, _ = histories(ratings, user, item, index, time=time, rating=rating)
+        sources, known = [ratings.source, movies.source], {}
+        if form.users is not None and (folder / form.users).exists():
+            people = read_delimited(folder / form.users, form.dialect[form.users])
+            sources.append(people.source)
+            known = attributes(people, "user_id", taken.users)
+        return dataset(folder.resolve().name, wares, taken, sources, attributes=known)
+
+
+def _genres(movies: Table) -> list[str]:
+    if "genres" in movies:
+        return movies.texts("genres")
+    flags = [pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES]
+    return movies.frame.select(pl.concat_str(flags, separator="|", ignore_nulls=True)).to_series().to_list()
 
 
 def _folder(path: Path) -> Path:
-    return path.parent if path.suffix == ".dat" and not path.is_dir() else path
+    return path if path.is_dir() else path.parent
+
+
+def _form(path: Path) -> Form | None:
+    """The form of the file that ``path`` names; for a folder, the first that is in it."""
+    if path.is_dir():
+        return next((form for form in FORMS if (path / form.ratings).is_file()), None)
+    return next((form for form in FORMS if path.name in (form.ratings, form.movies, form.users)), None)

@@ -8,7 +8,11 @@ from pplr_audit.data.dataset import Dataset
 
 @runtime_checkable
 class Reader(Protocol):
-    """Reads one format. Registered under the entry point group ``pplr_audit.readers``; made without arguments."""
+    """Reads one format. Registered under the entry point group ``pplr_audit.readers``.
+
+    Made with the settings of ``data.reader: {NAME: {SETTING: VALUE}}``, without arguments where there are none. A class
+    with ``general = True`` is asked only where no other reader fits.
+    """
 
     def detect(self, path: Path) -> bool:
         """Whether ``path``, a folder or a file, looks like this format. Cheap: looks at names, not at content."""

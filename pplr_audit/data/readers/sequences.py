@@ -1,20 +1,32 @@
 """Sequences with an item table: items.tsv and "user item item ..." lines, or sequences.tsv with a test item."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from jaxtyping import Int
 
 from pplr_audit.data.dataset import TEST, TRAIN, VALID, Dataset, Ragged
 from pplr_audit.data.ragged import group
 from pplr_audit.data.readers.catalogue import catalogue
-from pplr_audit.data.readers.interactions import Histories, attributes, known_items, known_lists, one_after_the_other
-from pplr_audit.data.readers.text import Lines, Table, column, fingerprint, quote, read_lines, read_table, unique
+from pplr_audit.data.readers.delimited import UNIT_SEPARATOR, Dialect, read_delimited
+from pplr_audit.data.readers.interactions import (
+    Histories,
+    attributes,
+    dataset,
+    known_lists,
+    one_after_the_other,
+)
+from pplr_audit.data.readers.tables import Table, named, unique
+from pplr_audit.data.readers.wording import quote
 from pplr_audit.errors import InputError
 
 PLAIN, WHOLE = "sequences.txt", "sequences.tsv"
+ITEM = ("item_id", "title")
+TABS = Dialect("\t", quoted=False)
+LINES = Dialect(UNIT_SEPARATOR, quoted=False, header=("line",))
 PARTS = {"sequential_train.txt": TRAIN, "sequential_valid.txt": VALID, "sequential_test.txt": TEST}
 
 
@@ -41,36 +53,29 @@ class Sequences:
     def read(self, path: Path) -> Dataset:
         """Everything in the folder. Raises InputError as every reader does, and if it holds two of the three forms."""
         folder = _folder(path)
-        wares = read_table(read_lines(folder / "items.tsv"), "\t")
-        named = next((wares.columns[name] for name in ("categories", "genres") if name in wares.columns), None)
-        items, index = catalogue(wares, "item_id", "title", named)
-        sources = [wares.source]
+        wares = read_delimited(folder / "items.tsv", TABS)
+        item, title = (named(wares.frame.columns, f"{folder / 'items.tsv'}, line 1", name) for name in ITEM)
+        kinds = next((wares.texts(name) for name in ("categories", "genres") if name in wares), None)
+        items, index = catalogue(wares, item, title, kinds)
         form = _form(folder, path)
         if form == WHOLE:
-            table = read_table(read_lines(folder / WHOLE), "\t")
-            sources.append(table.source)
-            rows = _whole(table, index)
+            tables = [read_delimited(folder / WHOLE, TABS)]
+            rows = _whole(tables[0], index)
         elif form == PLAIN:
-            sources.append(read_lines(folder / PLAIN))
-            rows = _plain(sources[-1], index)
+            tables = [read_delimited(folder / PLAIN, LINES)]
+            rows = _plain(tables[0], index)
         else:
-            parts = [read_lines(folder / name) for name in PARTS]
-            sources += parts
-            rows = _parts(parts, index)
+            tables = [read_delimited(folder / name, LINES) for name in PARTS]
+            rows = _parts(tables, index)
         known: dict[str, tuple[str, ...]] = {}
         if (folder / "users.tsv").exists():
-            people = read_table(read_lines(folder / "users.tsv"), "\t")
-            sources.append(people.source)
+            people = read_delimited(folder / "users.tsv", TABS)
+            tables.append(people)
+            named(people.frame.columns, f"{folder / 'users.tsv'}, line 1", "user_id")
             known = attributes(people, "user_id", rows.users)
-        return Dataset(
-            name=folder.resolve().name,
-            catalogue=items,
-            users=rows.users,
-            items=rows.items,
-            given=rows.given,
-            attributes=known,
-            digest=fingerprint(sources),
-        )
+        sources = [wares.source, *(table.source for table in tables)]
+        taken = Histories(rows.users, rows.items)
+        return dataset(folder.resolve().name, items, taken, sources, given=rows.given, attributes=known)
 
 
 def _folder(path: Path) -> Path:
@@ -90,7 +95,7 @@ def _form(folder: Path, path: Path) -> str:
     raise InputError(f"{folder}: {what} (accepted: one of {PLAIN}, {WHOLE}, sequential_{{train,valid,test}}.txt)")
 
 
-def _plain(lines: Lines, index: Mapping[str, int]) -> Rows:
+def _plain(lines: Table, index: Mapping[str, int]) -> Rows:
     users, items = _lines(lines, index)
     empty = np.flatnonzero(items.lengths == 0)
     if len(empty):
@@ -99,24 +104,26 @@ def _plain(lines: Lines, index: Mapping[str, int]) -> Rows:
     return Rows(users, items, None)
 
 
-def _parts(parts: list[Lines], index: Mapping[str, int]) -> Rows:
+def _parts(parts: list[Table], index: Mapping[str, int]) -> Rows:
     taken, given = one_after_the_other([Histories(*_lines(lines, index)) for lines in parts], list(PARTS.values()))
     return Rows(taken.users, taken.items, given)
 
 
 def _whole(table: Table, index: Mapping[str, int]) -> Rows:
-    users = tuple(column(table, "user_id"))
-    complete = np.array(column(table, "complete"))
+    for name in ("user_id", "complete", "history", "test_item"):
+        named(table.frame.columns, f"{table.source.path}, line 1", name)
+    users = tuple(table.texts("user_id"))
+    complete = np.array(table.texts("complete"))
     wrong = np.flatnonzero((complete != "0") & (complete != "1"))
     if len(wrong):
         row = int(wrong[0])
         raise InputError(f"{table.at(row)}: complete is {quote(str(complete[row]))} (accepted: 0 or 1)")
     unique(table, "user_id")
-    lengths, before = known_lists([text.split() for text in column(table, "history")], index, table.at)
+    lengths, before = known_lists([text.split() for text in table.texts("history")], index, table.at)
     if lengths.min() == 0:
         row = int(np.argmin(lengths))
         raise InputError(f"{table.at(row)}: empty user {quote(users[row])} (accepted: at least one item in history)")
-    tests = known_items(table, "test_item", index)
+    _, tests = known_lists([[name] for name in table.texts("test_item")], index, table.at)
     owner = np.concatenate([np.repeat(np.arange(len(users)), lengths), np.arange(len(users))])
     purpose = np.full(len(owner), TRAIN)
     # Where the second-last item is missing, the last of the history is an ordinary training item.
@@ -126,12 +133,12 @@ def _whole(table: Table, index: Mapping[str, int]) -> Rows:
     return Rows(users, items, group(owner, purpose, len(users)).values)
 
 
-def _lines(lines: Lines, index: Mapping[str, int]) -> tuple[tuple[str, ...], Ragged]:
+def _lines(lines: Table, index: Mapping[str, int]) -> tuple[tuple[str, ...], Ragged]:
     """The users, one a line, and the items of each. Raises InputError for an empty line or a user met twice."""
-    rows = [line.split() for line in lines.lines]
+    rows = [line.split() for line in lines.texts("line")]
     if not all(rows):
         raise InputError(f"{lines.at(rows.index([]))}: an empty line (accepted: a user, then items)")
     users = [row[0] for row in rows]
-    unique(Table(lines, {"user": users}, 0), "user")
+    unique(replace(lines, frame=pl.DataFrame({"user": users})), "user")
     lengths, values = known_lists([row[1:] for row in rows], index, lines.at)
     return tuple(users), Ragged(np.concatenate(([0], np.cumsum(lengths))).astype(np.int64), values)

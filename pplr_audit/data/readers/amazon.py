@@ -1,0 +1,59 @@
+"""Amazon Reviews 2014, 2018 and 2023: reviews as JSON lines, gzipped or not, beside their meta file."""
+
+import html
+from dataclasses import replace
+from pathlib import Path
+
+from pplr_audit.data.dataset import Catalogue, Dataset
+from pplr_audit.data.readers.published import Names, files, read_published, stem
+from pplr_audit.errors import InputError
+
+NAMES = Names(
+    user=("user_id", "reviewerID"),
+    # 2023: variants of one product share their parent's page, and its title.
+    item=("parent_asin", "asin"),
+    time=("timestamp", "unixReviewTime"),
+    rating=("rating", "overall"),
+    ware=("parent_asin", "asin"),
+    title=("title",),
+    categories=("categories", "category", "main_category"),
+)
+ACCEPTED = "NAME.jsonl with meta_NAME.jsonl, NAME_5.json or reviews_NAME_5.json with meta_NAME.json, each also as .gz"
+
+
+class Amazon:
+    """Source: J. McAuley (2014, Python literals in place of JSON), J. Ni (2018), Y. Hou (2023), as their pages say."""
+
+    def detect(self, path: Path) -> bool:
+        """Whether there is a file meta_NAME of JSON lines."""
+        folder = path if path.is_dir() else path.parent
+        return folder.is_dir() and any(name.startswith("meta_") for name in files(folder))
+
+    def read(self, path: Path) -> Dataset:
+        """Every review. Raises InputError as every reader does, and if a folder holds more than one set."""
+        events, wares = _pair(path)
+        found = read_published(events.parent.resolve().name, events, wares, NAMES)
+        old = found.catalogue
+        # Titles come from web pages: &amp; is an ampersand.
+        plain = Catalogue(old.ids, tuple(map(html.unescape, old.titles)), tuple(map(html.unescape, old.categories)))
+        return replace(found, catalogue=plain)
+
+
+def _pair(path: Path) -> tuple[Path, Path]:
+    known = files(path if path.is_dir() else path.parent)
+    reviews = {name: file for name, file in known.items() if not name.startswith("meta_")}
+    if not path.is_dir():
+        name = stem(path) or path.name
+        reviews = {name: path} if not name.startswith("meta_") else reviews
+    pairs = [(file, known[meta]) for name, file in reviews.items() if (meta := f"meta_{_set(name)}") in known]
+    if len(pairs) == 1:
+        return pairs[0]
+    if not pairs:
+        raise InputError(f"{path}: no reviews beside a meta file of the same name (accepted: {ACCEPTED})")
+    names = ", ".join(events.name for events, _ in pairs)
+    raise InputError(f"{path}: several files of reviews: {names} (accepted: the path of one of them)")
+
+
+def _set(name: str) -> str:
+    """The set that a file of reviews belongs to, as its meta file names it."""
+    return name.removeprefix("reviews_").removesuffix("_5")

@@ -1,0 +1,179 @@
+"""Delimited text (CSV, TSV and their kin), read block by block; a broken row is named by its line."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int
+
+from pplr_audit.data.readers.streams import LONGEST_RECORD, Block, NotText, Stream, not_text
+from pplr_audit.data.readers.tables import Gathering, Kind, Table, each_once, named
+from pplr_audit.data.readers.wording import listed
+from pplr_audit.errors import InputError
+
+UNIT_SEPARATOR = "\x1f"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the rows of a file are written."""
+
+    separator: str = ","
+    quoted: bool = True
+    """Fields may stand in quotation marks, doubled where one belongs to the field (RFC 4180)."""
+    header: Sequence[str] | None = None
+    """The columns, where the first line does not say them."""
+    titled: bool = False
+    """With ``header``: the first line is no row all the same."""
+    encodings: Sequence[str] = ("utf-8",)
+
+
+def read_delimited(path: Path, dialect: Dialect, kinds: Mapping[str, Kind] | None = None) -> Table:
+    """The columns that ``kinds`` names, or all of them as text.
+
+    Raises InputError for a file that is missing, empty or not text, for a doubled or missing column, a row of another
+    width, a value that is not of its kind, a file without rows.
+    """
+    return first_fitting(path, dialect.encodings, lambda encoding: _read(path, dialect, kinds, encoding))
+
+
+def columns_of(path: Path, dialect: Dialect) -> list[str]:
+    """The header of a delimited file. Raises InputError as reading does."""
+    if dialect.header is not None:
+        return list(dialect.header)
+
+    def first(encoding: str) -> list[str]:
+        return _header(next(iter(Stream(path, encoding, quoted=dialect.quoted))), dialect, path)
+
+    return first_fitting(path, dialect.encodings, first)
+
+
+def first_fitting(path: Path, encodings: Sequence[str], read: Callable[[str], T]) -> T:
+    """What ``read`` makes of the file in the first encoding that fits. Raises InputError where none does."""
+    worst: NotText | None = None
+    for encoding in encodings:
+        try:
+            return read(encoding)
+        except NotText as wrong:
+            worst = worst or wrong
+    assert worst is not None, "there is at least one encoding"
+    raise not_text(path, encodings, worst)
+
+
+def _read(path: Path, dialect: Dialect, kinds: Mapping[str, Kind] | None, encoding: str) -> Table:
+    stream = Stream(path, encoding, quoted=dialect.quoted)
+    columns, gathering = list(dialect.header or ()), None
+    for block in stream:
+        if gathering is None:
+            if dialect.header is None:
+                columns = _header(block, dialect, path)
+            if dialect.header is None or dialect.titled:
+                block = _without_first_record(block, dialect)
+            for name in kinds or ():
+                named(columns, f"{path}, line 1", name)
+            gathering = Gathering(path, kinds or dict.fromkeys(columns, "text"))
+        if block.data:
+            frame = _parse(block, columns, dialect, path)
+            gathering.add(frame, block.line, _line_of_rows(frame, block))
+    assert gathering is not None, "a stream of no block raises"
+    return gathering.table(stream.source)
+
+
+def _header(block: Block, dialect: Dialect, path: Path) -> list[str]:
+    columns = next(_rows(block, dialect), [])
+    if dialect.separator == "\t":
+        columns = [name.rstrip("\r") for name in columns]
+    each_once(columns, f"{path}, line {block.line}")
+    return columns
+
+
+def _without_first_record(block: Block, dialect: Dialect) -> Block:
+    end = block.data.find(b"\n") + 1
+    while dialect.quoted and block.data.count(b'"', 0, end) % 2:
+        end = block.data.find(b"\n", end) + 1
+    return Block(block.line + block.data.count(b"\n", 0, end), block.data[end:], block.whole)
+
+
+def _parse(block: Block, columns: Sequence[str], dialect: Dialect, path: Path) -> pl.DataFrame:
+    data, separator = block.data, dialect.separator
+    if len(separator) > 1:
+        # polars splits at one byte.
+        if UNIT_SEPARATOR.encode() in data:
+            raise InputError(f"{path}: holds the control character 0x1f (accepted: text)")
+        data, separator = data.replace(separator.encode(), UNIT_SEPARATOR.encode()), UNIT_SEPARATOR
+    quotes = dialect.quoted and b'"' in data
+    try:
+        frame = pl.read_csv(
+            data, has_header=False, schema=dict.fromkeys(columns, pl.String), separator=separator,
+            quote_char='"' if quotes else None, missing_columns="insert", infer_schema=False,
+        )  # fmt: skip
+    except pl.exceptions.PolarsError as error:
+        _refuse_wrong_row(block, columns, dialect, path)
+        raise InputError(
+            f"{path}, lines {block.line} to {block.line + block.lines}: cannot be split into columns "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+    # A short row and an empty last field look alike to polars: the separators tell them apart.
+    exact = not quotes and data.count(separator.encode()) == block.lines * (len(columns) - 1)
+    if not exact or len(frame) != block.lines:
+        empty = frame[columns[-1]].null_count() if quotes and len(columns) > 1 else 1
+        if empty:
+            _refuse_wrong_row(block, columns, dialect, path)
+    return frame.fill_null("")
+
+
+def _line_of_rows(frame: pl.DataFrame, block: Block) -> Int[np.ndarray, "rows"] | None:
+    """Lines from the block's first to each row's, where fields hold line ends."""
+    if len(frame) == block.lines:
+        return None
+    inside = frame.select(pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))).to_series().to_numpy()
+    ends = np.cumsum(inside + 1)
+    return np.concatenate(([0], ends[:-1])).astype(np.int64)
+
+
+def _refuse_wrong_row(block: Block, columns: Sequence[str], dialect: Dialect, path: Path) -> None:
+    """Raises InputError for the first row of another width, or with a quotation mark where none may stand."""
+    rows, line = _rows(block, dialect), block.line
+    last = block.line + block.lines - 1
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise InputError(
+                f"{path}, line {line}: {error} (accepted: fields in quotation marks, those inside doubled)"
+            ) from None
+        if row is None:
+            return
+        at, line = line, line + 1 + sum(field.count("\n") for field in row)
+        if len(row) == len(columns) and (row != [""] or (len(columns) == 1 and row)):
+            continue
+        found = "an empty line" if row in ([], [""]) else f"{len(row)} column{'s' if len(row) > 1 else ''}"
+        cut = (
+            ": the file ends in the middle of a line"
+            if not block.whole and at == last and len(row) < len(columns)
+            else ""
+        )
+        shown = {"\t": "tabs", ",": "commas"}.get(dialect.separator, repr(dialect.separator))
+        raise InputError(
+            f"{path}, line {at}: {found}{cut} (accepted: {len(columns)} columns separated by {shown}: "
+            f"{listed(columns)})"
+        )
+
+
+def _rows(block: Block, dialect: Dialect) -> Iterator[list[str]]:
+    """The rows of a block, one after the other: slow and exact."""
+    text = block.data.decode()
+    if not dialect.quoted:
+        yield from (line.split(dialect.separator) for line in text.removesuffix("\n").split("\n"))
+        return
+    limit = csv.field_size_limit(LONGEST_RECORD)
+    try:
+        yield from csv.reader(io.StringIO(text, newline=""), delimiter=dialect.separator, strict=True)
+    finally:
+        csv.field_size_limit(limit)

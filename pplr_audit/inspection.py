@@ -1,0 +1,20 @@
+"""A data set looked at on its own: what `pplr-audit data` does."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pplr_audit import scenario as scenarios
+from pplr_audit.data.load import load
+from pplr_audit.data.overview import overview
+from pplr_audit.progress import Progress
+
+
+def inspect(path: str, settings: Sequence[str], progress: Progress) -> dict[str, Any]:
+    """What the data section of a scenario with this ``path`` and these settings gives, as JSON values.
+
+    Raises InputError as loading a scenario and reading its data do.
+    """
+    chosen = scenarios.of_data(path, settings)
+    with progress.phase("reading the data", None):
+        dataset = load(chosen.data, chosen.seed)
+    return overview(dataset)
