@@ -4,6 +4,7 @@ import ast
 import difflib
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,7 +55,9 @@ def describe(kind: Kind) -> dict[str, str]:
     return {point.name: _headline(point.module) for point in sorted(_points(kind), key=lambda p: p.name)}
 
 
+@cache
 def _points(kind: Kind) -> tuple[EntryPoint, ...]:
+    """What is installed; looked for once, since it reads the metadata of every package there is."""
     return tuple(entry_points(group=f"pplr_audit.{kind}"))
 
 

@@ -65,6 +65,9 @@ class Shares(Section):
     test: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
+Attribute = Annotated[str, Field(pattern=r"^attribute:.+$", description="attribute:NAME")]
+
+
 class Data(Section):
     """Where the interactions come from, who holds them, and who is audited."""
 
@@ -78,7 +81,7 @@ class Data(Section):
     """Which of a user's interactions with one item are used."""
     core: Annotated[int, Field(ge=1)] = 1
     """Leave out users and items with fewer interactions than this, again and again until none is left."""
-    partition: Annotated[str, Field(pattern=r"^(kmeans|per_user|random|attribute:.+)$")] = "kmeans"
+    partition: Literal["kmeans", "per_user", "random"] | Attribute = "kmeans"
     history: Annotated[int, Field(ge=1)] = 10
     split: Literal["leave_one_out", "global_time", "given"] = "leave_one_out"
     shares: Shares = Shares()

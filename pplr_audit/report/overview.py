@@ -5,6 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from pplr_audit.terminal import visible
+
 NOTES = {
     "interactions_without_title": "interactions left out for want of a title",
     "items_without_title": "items left out for want of a title",
@@ -21,11 +23,11 @@ NOTES = {
 
 def overview_table(found: dict[str, Any]) -> Table:
     """Two columns: what, and how much of it."""
-    table = Table(title=f"What {found['name']} holds", title_justify="left", show_header=False)
+    table = Table(title=visible(f"What {found['name']} holds"), title_justify="left", show_header=False)
     table.add_column("what", style="bold", no_wrap=True)
     table.add_column("found", overflow="fold")
     for what, value in _rows(found):
-        table.add_row(what, value)
+        table.add_row(visible(what), visible(value))
     return table
 
 

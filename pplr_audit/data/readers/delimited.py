@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
-from pplr_audit.data.readers.streams import LONGEST_RECORD, Block, NotText, Stream, not_text
+from pplr_audit.data.readers.streams import LONGEST_RECORD, Block, NotText, Stream, not_text, occurrences
 from pplr_audit.data.readers.tables import Gathering, Kind, Table, each_once, named
 from pplr_audit.data.readers.wording import listed
 from pplr_audit.errors import InputError
@@ -86,7 +86,10 @@ def _read(path: Path, dialect: Dialect, kinds: Mapping[str, Kind] | None, encodi
 
 
 def _header(block: Block, dialect: Dialect, path: Path) -> list[str]:
-    columns = next(_rows(block, dialect), [])
+    try:
+        columns = next(_rows(block, dialect), [])
+    except csv.Error as error:
+        raise InputError(f"{path}, line {block.line}: {error} (accepted: a header, quotation marks in pairs)") from None
     if dialect.separator == "\t":
         columns = [name.rstrip("\r") for name in columns]
     each_once(columns, f"{path}, line {block.line}")
@@ -120,7 +123,7 @@ def _parse(block: Block, columns: Sequence[str], dialect: Dialect, path: Path) -
             f"({str(error).splitlines()[0]})"
         ) from None
     # A short row and an empty last field look alike to polars: the separators tell them apart.
-    exact = not quotes and data.count(separator.encode()) == block.lines * (len(columns) - 1)
+    exact = not quotes and occurrences(data, separator.encode()) == block.lines * (len(columns) - 1)
     if not exact or len(frame) != block.lines:
         empty = frame[columns[-1]].null_count() if quotes and len(columns) > 1 else 1
         if empty:

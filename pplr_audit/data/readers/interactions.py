@@ -48,26 +48,22 @@ def histories(
     Raises InputError for an unknown item id that is not to be left out, and where more than half would be.
     """
     values = known_items(table, item, index, unknown)
-    wanted = np.flatnonzero(values >= 0)
-    notes = _left_out(table, item, values, wanted, len(index)) if unknown == "leave out" else {}
-    order = in_order(table.ids[user].names)
-    place = np.empty(len(order), dtype=np.int32)
-    place[order] = np.arange(len(order))
+    notes = _left_out(table, item, values, len(index)) if unknown == "leave out" else {}
+    by_value = in_order(table.ids[user].names)
+    place = np.empty(len(by_value), dtype=np.int32)
+    place[by_value] = np.arange(len(by_value))
     rows = place[table.codes(user)]
-    if len(wanted) < len(values) or time is not None:
-        # Stable, so that equal times keep the order of the file.
-        by_time = np.argsort(table.numbers(time)[wanted], kind="stable") if time is not None else None
-        chosen = wanted if by_time is None else wanted[by_time]
-        by_user = chosen[np.argsort(rows[chosen], kind="stable")]
-    else:
-        by_user = np.argsort(rows, kind="stable")
-    counts = np.bincount(rows[by_user], minlength=len(order))
+    # Stable, so that equal times keep the order of the file.
+    order = np.argsort(rows, kind="stable") if time is None else np.lexsort((table.numbers(time), rows))
+    if notes:
+        order = order[values[order] >= 0]
+    counts = np.bincount(rows[order], minlength=len(by_value))
     names = table.ids[user].names
     taken = Histories(
-        tuple(names[at] for at in order),
-        Ragged(np.concatenate(([0], np.cumsum(counts))).astype(np.int64), values[by_user].astype(np.int64)),
-        None if time is None else table.numbers(time)[by_user],
-        None if rating is None else table.numbers(rating)[by_user],
+        tuple(names[at] for at in by_value),
+        Ragged(np.concatenate(([0], np.cumsum(counts))).astype(np.int64), values[order].astype(np.int64)),
+        None if time is None else table.numbers(time)[order],
+        None if rating is None else table.numbers(rating)[order],
     )
     return _with_items(taken), notes
 
@@ -184,10 +180,8 @@ def _with_items(taken: Histories) -> Histories:
     return replace(taken, users=tuple(taken.users[at] for at in some), items=Ragged(offsets, taken.items.values))
 
 
-def _left_out(
-    table: Table, item: str, values: Int[np.ndarray, "rows"], wanted: Int[np.ndarray, "kept"], known: int
-) -> dict[str, int]:
-    gone = len(values) - len(wanted)
+def _left_out(table: Table, item: str, values: Int[np.ndarray, "rows"], known: int) -> dict[str, int]:
+    gone = int((values < 0).sum())
     if not gone:
         return {}
     first = int(np.argmin(values))

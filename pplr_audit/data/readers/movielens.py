@@ -10,7 +10,7 @@ from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.readers.catalogue import catalogue
 from pplr_audit.data.readers.delimited import Dialect, read_delimited
 from pplr_audit.data.readers.interactions import attributes, dataset, histories
-from pplr_audit.data.readers.tables import Kind, Table
+from pplr_audit.data.readers.tables import Kind, Table, named
 from pplr_audit.errors import InputError
 
 # The 100K and 1M sets are ISO-8859-1, the others UTF-8; Latin text with an accent is practically never valid UTF-8.
@@ -90,7 +90,9 @@ class MovieLens:
         kinds: dict[str, Kind] = {user: "id", item: "id", rating: "number", time: "time"}
         ratings = read_delimited(folder / form.ratings, form.dialect[form.ratings], kinds)
         movies = read_delimited(folder / form.movies, form.dialect[form.movies])
-        wares, index = catalogue(movies, "movieId" if "movieId" in movies else "item_id", "title", _genres(movies))
+        for name in (item, "title", *(("genres",) if form.ratings != "u.data" else ())):
+            named(movies.frame.columns, f"{folder / form.movies}, line 1", name)
+        wares, index = catalogue(movies, item, "title", _genres(movies))
         taken, _ = histories(ratings, user, item, index, time=time, rating=rating)
         sources, known = [ratings.source, movies.source], {}
         if form.users is not None and (folder / form.users).exists():

@@ -9,8 +9,11 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO
+
+import numpy as np
 
 from pplr_audit.data.dataset import Source
 from pplr_audit.errors import InputError
@@ -36,9 +39,9 @@ class Block:
     whole: bool = True
     """False for the last block of a file that does not end with a line end."""
 
-    @property
+    @cached_property
     def lines(self) -> int:
-        return self.data.count(b"\n")
+        return occurrences(self.data, b"\n")
 
 
 class NotText(Exception):
@@ -67,7 +70,7 @@ class Stream:
         line, blank = 1, True
         for block in _records(text, self.quoted, self.path):
             if blank := blank and not block.strip():
-                line += block.count(b"\n")
+                line += occurrences(block, b"\n")
                 continue
             if self.encoding == "utf-8" and not block.isascii():
                 _check_utf8(block, line)
@@ -87,6 +90,11 @@ class Stream:
             self._hash.update(piece)
             self._size += len(piece)
             yield piece
+
+
+def occurrences(data: bytes, byte: bytes, start: int = 0, end: int | None = None) -> int:
+    """How often one byte stands in ``data[start:end]``; for a frequent one faster than ``bytes.count``."""
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8)[start:end] == ord(byte)))
 
 
 def unpacked(path: Path) -> Iterator[bytes]:
@@ -159,7 +167,7 @@ def _records(pieces: Iterable[bytes], quoted: bool, path: Path) -> Iterator[byte
             piece, first = piece.removeprefix(codecs.BOM_UTF8), False
         data = rest + piece
         end = _last_end(data, quoted)
-        line += data.count(b"\n", 0, end)
+        line += occurrences(data, b"\n", 0, end)
         if len(data) - end > LONGEST_RECORD:
             raise InputError(
                 f"{path}, line {line}: a record of more than {LONGEST_RECORD >> 20} MB "

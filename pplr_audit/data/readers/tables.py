@@ -91,7 +91,8 @@ class Gathering:
         """All that was added. Raises InputError where that is no row."""
         if not self._rows:
             raise InputError(f"{self.path}: no rows (accepted: at least one)")
-        frame = pl.concat(self._frames, rechunk=True)
+        # Left in its blocks: putting millions of rows together here would hold all of them twice.
+        frame = pl.concat(self._frames, rechunk=False)
         self._frames.clear()
         # The unit of a time is told by the largest of the whole column.
         units = [

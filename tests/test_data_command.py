@@ -1,0 +1,83 @@
+"""`pplr-audit data`: what a source holds, and broken sources refused."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pplr_audit.cli import app
+from tests.data.forms import FORMS, TOY
+
+CORPUS = Path(__file__).parent / "fuzz" / "data"
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["data", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("case", sorted(folder.name for folder in CORPUS.iterdir()))
+def test_a_broken_source_is_refused_in_one_line_with_exit_code_2(case):
+    done = run(CORPUS / case)
+    assert done.exit_code == 2, done.output
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert re.search((CORPUS / case / "said.regex").read_text(encoding="utf-8").strip(), done.stderr), done.stderr
+    assert done.stdout == ""
+
+
+@pytest.fixture
+def movies(tmp_path):
+    for name, content in FORMS["ml_100k"](TOY).items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def test_the_json_form_says_what_was_found(movies):
+    found = json.loads(run(movies, "--json").stdout)
+    assert (found["reader"], found["users"], found["items"], found["interactions"]) == ("movielens", 3, 3, 7)
+    assert found["density"] == pytest.approx(7 / 9)
+    assert found["history_length"] == {"least": 1, "median": 2, "mean": pytest.approx(7 / 3), "most": 4}
+    assert found["users_too_short_for_leave_one_out"] == 2
+    assert found["times"] == ["2017-07-14T02:40:00+00:00", "2017-07-14T02:40:06+00:00"]
+    assert found["ratings"]["least"] == 1
+    assert found["attributes"]["gender"] == {"different": 1, "unknown": 0, "commonest": {"F": 3}}
+    assert found["titles"]["missing"] == 0
+    assert {Path(file["path"]).name: file["encoding"] for file in found["files"]} == {
+        "u.data": "utf-8",
+        "u.item": "iso-8859-1",
+        "u.user": "utf-8",
+    }
+
+
+def test_the_table_names_readers_encodings_and_titles(movies):
+    shown = run(movies).stdout
+    for expected in (
+        "movielens",
+        "iso-8859-1",
+        "2017-07-14T02:40:00",
+        "gender",
+        "F (3)",
+        "0 missing",
+        "density 77.78%",
+    ):
+        assert expected in shown
+
+
+def test_settings_are_those_of_a_scenario(movies):
+    found = json.loads(run(movies, "--json", "--set", "data.duplicates=first", "--set", "data.core=2").stdout)
+    assert found["interactions"] == 4
+    assert found["notes"] == {"interactions_repeated": 1, "interactions_outside_core": 2, "users_left_without": 1,
+                              "items_outside_core": 1}  # fmt: skip
+    done = run(movies, "--set", "data.cores=5")
+    assert done.exit_code == 2
+    assert "did you mean 'core'" in done.stderr
+
+
+def test_letters_that_could_steer_a_terminal_are_shown_as_such(tmp_path):
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\n1,a\n", encoding="utf-8")
+    (tmp_path / "items.csv").write_text("item_id,title\na,A\n", encoding="utf-8")
+    (tmp_path / "users.csv").write_text("user_id,\x1b[31mred\n1,\x1b[2Jgone [b]bold[/b]\n", encoding="utf-8")
+    shown = run(tmp_path).stdout
+    assert "\x1b" not in shown
+    assert "[b]bold[/b]" in shown
