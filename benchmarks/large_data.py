@@ -2,8 +2,8 @@
 
 Each run is a fresh process that reads ratings.csv and movies.csv, splits by leave-one-out, assigns users to clients by
 k-means on matrix-factorisation embeddings, tosses the coins and builds the training samples: all that stands before a
-model. The second case is a million users of ten items each, from memory: partition, coins and samples alone. The peak is
-the kernel's figure of the process, imports included.
+model. The second case is a million users of ten items each, from memory: partition, coins and samples alone. The peak
+is the kernel's figure of the process, imports included.
 """
 
 import argparse

@@ -110,10 +110,6 @@ def _rounds(rounds: Any, last: int) -> tuple[int, ...]:
 
 
 def _attack(entry: str | Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, str], Attack]:
+    attack: Attack = plugins.make("attacks", entry, "audit.attacks")
     name, settings = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
-    made = plugins.load("attacks", name)
-    try:
-        attack: Attack = made(**settings)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"audit.attacks: {name} does not take these settings: {error}") from None
     return (name, json.dumps(settings, sort_keys=True)), attack
