@@ -1,6 +1,7 @@
 """How a long run says where it is: bars on a terminal, silence otherwise."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -62,6 +63,21 @@ class Bars:
                 bars.stop()
             else:
                 bars.remove_task(task)
+
+
+class Clock:
+    """Announces phases and remembers how long each took."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        started = time.perf_counter()
+        with self._progress.phase(name, total) as advance:
+            yield advance
+        self.seconds[name] = round(time.perf_counter() - started, 3)
 
 
 def to(stream: TextIO) -> Progress:

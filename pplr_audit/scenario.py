@@ -128,12 +128,14 @@ Blocks = Annotated[int, Field(ge=0, strict=True)]
 Settings = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
 Named = Annotated[str, Field(description="a name")] | Settings
 """A plugin by its name, or ``{name: {setting: value}}``."""
+Cuts = Literal["all"] | tuple[tuple[Blocks, Blocks], ...]
+"""Every front, or pairs of (front, back)."""
 
 
 class Audit(Section):
     """Which cuts, adversaries and attacks to measure."""
 
-    cuts: Literal["all"] | tuple[tuple[Blocks, Blocks], ...] = "all"
+    cuts: Cuts = "all"
     adversaries: tuple[Literal["server", "trunk_host", "outsider"], ...] = ("server", "outsider")
     attacks: tuple[Named, ...] = ("ridge", "loss")
     knowledge: Literal["strongest", "base"] = "strongest"
@@ -253,7 +255,8 @@ def _make_absolute(document: Document, folder: Path) -> None:
         if not isinstance(value, str) or not value or value in names:
             continue
         base = Path.cwd() if document.is_overridden((section, field)) else folder
-        path = base / expanded(value, f"{section}.{field}")
+        place = f"{document.place((section, field))}: {section}.{field}"
+        path = expanded(base / expanded(value, place), place)
         # ``org/name`` is a name on the hub unless a folder of that name is there.
         if field == "path" or value[0] in "./~" or path.exists():
             fields[field] = os.path.abspath(path)
