@@ -31,6 +31,8 @@ from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 from pplr_audit.utility_rows import utility_rows
 
+UTILITY = "utility.json"
+
 
 @dataclass(frozen=True)
 class AuditResult:
@@ -90,11 +92,13 @@ def attack(directory: Path, more: Extension | None = None, progress: Progress | 
         resume.require_trained(store, _files(store, scenario, ()), scenario.training.rounds)
         ready = _prepare(scenario, clock)
         resume.same_inputs(store, ready.private, ready.model)
-        wanted = extensions.recorded(store)
-        if more is not None and more not in wanted:
-            wanted = (*wanted, more)
-        plan = make_plan(scenario, ready.model.layers, wanted)
-        extensions.record(store, wanted)
+        had = extensions.recorded(store)
+        plan = make_plan(scenario, ready.model.layers, had)
+        if more is not None:
+            extended = make_plan(scenario, ready.model.layers, (*had, more))
+            if extended.size > plan.size:
+                extensions.record(store, (*had, more))
+                plan = extended
         trained = _train(ready, store, clock)
         return _attack(ready, trained, plan, store, clock)
 
@@ -162,7 +166,8 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
         resume.train(federation, files, scenario.training.rounds, advance)
     logs = files.logs(scenario.training.rounds)
 
-    with clock.phase("measuring what it recommends", 3 * len(federation.clients)) as advance:
+    steps = 3 * len(federation.clients)
+    with clock.phase("measuring what it recommends", steps) as advance:
 
         def measure() -> dict[str, Any]:
             tally = Tally()
@@ -170,7 +175,9 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
             served = sum(federation.link.sent[channel] for channel in SERVING)
             return {"utility": utility, "costs": cost_rows(scenario, model, federation, logs, tally, served)}
 
-        measured = resume.once(store, "utility.json", measure)
+        if store.exists(UTILITY):
+            advance(steps)
+        measured = resume.once(store, UTILITY, measure)
     return _Trained(files, logs, measured)
 
 

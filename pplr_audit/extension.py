@@ -14,6 +14,7 @@ from pplr_audit.errors import InputError
 from pplr_audit.runs.store import Store
 from pplr_audit.scenario import Audit, Cuts, Named, Section
 from pplr_audit.scenario_yaml import parse
+from pplr_audit.terminal import visible
 
 T = TypeVar("T")
 _FIELD = "extensions"
@@ -55,8 +56,7 @@ def recorded(store: Store) -> tuple[Extension, ...]:
 
 def record(store: Store, extensions: Sequence[Extension]) -> None:
     """Make them the extensions of the run, for whoever continues it."""
-    if tuple(extensions) != recorded(store):
-        store.update_manifest(**{_FIELD: [extension.model_dump(mode="json") for extension in extensions]})
+    store.update_manifest(**{_FIELD: [extension.model_dump(mode="json") for extension in extensions]})
 
 
 def asks(audit: Audit, extensions: Sequence[Extension]) -> list[Ask]:
@@ -70,7 +70,7 @@ def asks(audit: Audit, extensions: Sequence[Extension]) -> list[Ask]:
 
 
 def _named(text: str) -> Named:
-    shown = f"--attack {text}"
+    shown = f"--attack {visible(text)}"
     name, equals, settings = text.partition("=")
     name, known = name.strip(), plugins.names("attacks")
     if name not in known:
@@ -93,8 +93,8 @@ def _cuts(texts: Sequence[str]) -> Cuts:
         match = _CUT.fullmatch(text)
         if match is None:
             raise InputError(
-                f"--cut {text}: not of the form FRONT,BACK (example: --cut 2,1 for two blocks in front and one behind; "
-                "or a single --cut all)"
+                f"--cut {visible(text)}: not of the form FRONT,BACK (example: --cut 2,1 for two blocks in front and one "
+                "behind; or a single --cut all)"
             )
         pairs.append((int(match[1]), int(match[2])))
     return _unique(pairs)

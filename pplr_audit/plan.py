@@ -35,6 +35,11 @@ class Plan:
     rounds: tuple[int, ...]
     """The training rounds that are replayed."""
 
+    @property
+    def size(self) -> int:
+        """How many cells there are, those that cannot apply included."""
+        return len(self.cells) + len(self.impossible)
+
     def attack(self, cell: Cell) -> Attack:
         return self.attacks[cell.attack, cell.settings]
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 
+_WIDTH = 28
+"""Of a phase's name, so that the bars of several stand below each other."""
+
+
 class Advance(Protocol):
     """Say that ``n`` more steps of a phase are done, and in a few words what comes next."""
 
@@ -59,8 +63,13 @@ class Bars:
             yield advance
         finally:
             self._depth -= 1
+            bars.stop_task(task)
+            if total is None:  # however many steps it were, it has ended
+                bars.update(task, total=1, completed=1)
             if self._depth == 0:
+                # What ended stays as a line; the next phase draws its own, or this one would be drawn again.
                 bars.stop()
+                self._bars = None
             else:
                 bars.remove_task(task)
 
@@ -92,9 +101,10 @@ def _nothing(n: int = 1, note: str = "") -> None:
 def _rich_bars(stream: TextIO) -> "RichProgress":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=Column(min_width=_WIDTH)),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

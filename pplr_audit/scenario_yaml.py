@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from pplr_audit.errors import InputError
+from pplr_audit.terminal import visible
 
 Loc = tuple[str | int, ...]
 """Where a value stands: the fields' names from the outside in, and positions in lists."""
@@ -21,6 +22,7 @@ MAX_VALUES = 10_000
 MAX_NODES = 2 * MAX_VALUES
 """Keys are nodes too."""
 MAX_DEPTH = 32
+MAX_KEY = 200
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _SIGNS = list("-+0123456789.")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -79,7 +81,7 @@ def override(document: Document, setting: str) -> None:
 
     Raises InputError that names the setting: no ``=``, a value that is not YAML, a field below what is no section.
     """
-    shown = f"--set {setting}"
+    shown = f"--set {visible(setting)}"
     dotted, equals, text = setting.partition("=")
     loc = tuple(dotted.strip().split("."))
     if not equals or not all(loc):
@@ -172,13 +174,13 @@ class _Builder:
                 return _SCALARS[node.tag](node.value)
             except (ValueError, KeyError):
                 self._refuse(line, f"{node.value[:40]!r} cannot be read as {node.tag.rpartition(':')[2]}")
-        return self._refuse(line, f"the tag {node.tag!r} is not accepted")
+        return self._refuse(line, f"the tag {node.tag[:60]!r} is not accepted")
 
     def _pairs(self, node: yaml.MappingNode, loc: Loc) -> Iterator[tuple[str, yaml.Node]]:
         first: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode) or _SURROGATE.search(key.value):
+            if not isinstance(key, yaml.ScalarNode) or len(key.value) > MAX_KEY or _SURROGATE.search(key.value):
                 self._refuse(line, "a key must be a name")
             if key.value in first:
                 dotted = ".".join(map(str, (*loc, key.value)))

@@ -105,6 +105,10 @@ def test_an_extension_adds_cells_and_loses_nothing_and_the_scenario_still_contin
     extended = audit.attack(directory, from_options([], ["2,0", "2,1"])).document
     assert sorted(fronts(extended)) == [1, 2]
     assert [row for row in attacked.document["findings"] if row not in extended["findings"]] == []
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert len(manifest["extensions"]) == len(extended["run"]["audit"]["extensions"]) == 2
+    audit.attack(directory, from_options(["ridge={prompts: 48, held_out: 8}"], ["2,0"]))
+    assert (directory / "manifest.json").read_text().count("cuts") == 2, "what is there already is no extension"
     # What was found in parts is what one run finds that asks for all of it.
     whole = [row for row in comparable(finished.document) if "attack" in row]
     found = [row for row in comparable(extended) if "attack" in row]

@@ -1,5 +1,6 @@
 """Whatever stands in a scenario or behind --set: a scenario, or one message that names where it is wrong."""
 
+import json
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from pplr_audit.cli import app
 from pplr_audit.errors import InputError
+from pplr_audit.extension import Extension, from_options
 from pplr_audit.scenario import Scenario, digest, dump, from_text, load
 
 BROKEN = sorted((Path(__file__).parent / "scenarios").iterdir())
@@ -157,6 +159,7 @@ FIELDS = (
 @example("data.clients." + "a." * 5000 + "a=1")
 @example("data.\udcff=1")
 @example("=")
+@example("\x1e\x85=\n1")
 @example("model.backbone=" + "a/" * 2040)
 @example("data.path=~nobody-of-this-name/x")
 @example("data.path=\x00")
@@ -178,3 +181,18 @@ def test_a_broken_file_ends_with_exit_code_2_and_one_message_with_file_and_place
 
 def test_the_corpus_of_broken_files_is_there() -> None:
     assert len(BROKEN) >= 20
+
+
+@FUZZ
+@given(attack=TEXT | YAMLISH.map("ridge={}".format), cut=TEXT | st.tuples(TEXT, TEXT).map(",".join))
+@example("ridge=\udcff", "1\n,2")
+def test_anything_behind_attack_and_cut_is_an_extension_or_a_message_that_names_it(attack: str, cut: str) -> None:
+    for attacks, cuts in (([attack], []), ([], [cut])):
+        try:
+            asked = from_options(attacks, cuts)
+        except InputError as error:
+            (line,) = str(error).splitlines()
+            assert line.startswith(("--attack ", "--cut "))
+        else:
+            assert asked is not None
+            assert Extension.model_validate(json.loads(asked.model_dump_json())) == asked
