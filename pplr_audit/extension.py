@@ -93,8 +93,8 @@ def _cuts(texts: Sequence[str]) -> Cuts:
         match = _CUT.fullmatch(text)
         if match is None:
             raise InputError(
-                f"--cut {visible(text)}: not of the form FRONT,BACK (example: --cut 2,1 for two blocks in front and one "
-                "behind; or a single --cut all)"
+                f"--cut {visible(text)}: not of the form FRONT,BACK (example: --cut 2,1 for two blocks in front and "
+                "one behind; or a single --cut all)"
             )
         pairs.append((int(match[1]), int(match[2])))
     return _unique(pairs)
