@@ -239,8 +239,12 @@ def test_bars_show_phases_within_phases_and_spell_out_what_would_act(monkeypatch
     progress = Bars(terminal)  # type: ignore[arg-type]
     with progress.phase("train"), progress.phase("round [1]", 2) as advance:
         advance(note="client\x07")
-    with progress.phase("attack", 1) as advance:
+    before = len(terminal.text)
+    with progress.phase("attack") as advance:
         advance()
+    assert "train" not in terminal.text[before:], "what has ended is not drawn again"
+    assert "1/1" in terminal.text[before:]
+    assert "0/?" not in terminal.text[before:].rpartition("attack")[2]
     assert "round [1]" in terminal.text
     assert "attack" in terminal.text
     assert "\x07" not in terminal.text
