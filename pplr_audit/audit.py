@@ -1,42 +1,47 @@
-"""The main job, start to end: data, model, training, utility, views, attacks, scores, report. Start reading here."""
+"""The main job, start to end: data, model, training, utility, views, attacks, scores, report. Start reading here.
 
-import hashlib
-import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+``run`` does all of it, ``train`` stops before the attacks, ``attack`` begins after the training. All three leave the
+same run directory, and each continues what another began.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pplr_audit import plugins
+from pplr_audit import extension as extensions
+from pplr_audit import plugins, resume
 from pplr_audit import scenario as scenarios
 from pplr_audit.cells import not_applicable, run_cell
 from pplr_audit.cost_rows import SERVING, cost_rows
 from pplr_audit.data.prepare import PrivateData, prepare
-from pplr_audit.documents import evidence_document, findings_document, hardware, libraries
+from pplr_audit.documents import evidence_document, findings_document, training_document
 from pplr_audit.errors import InputError
 from pplr_audit.examples import examples
 from pplr_audit.exposure import Exposure
+from pplr_audit.extension import Extension
 from pplr_audit.models.bigrec import Tally
 from pplr_audit.models.recommender import Recommender, build
-from pplr_audit.plan import make_plan
-from pplr_audit.pplr.rounds import Federation, assemble, train
-from pplr_audit.progress import Advance, Progress, Silent
+from pplr_audit.plan import Plan, make_plan
+from pplr_audit.pplr.rounds import Federation, RoundLog, assemble
+from pplr_audit.progress import Clock, Progress, Silent
 from pplr_audit.report.write import EVIDENCE, FINDINGS, write_reports
-from pplr_audit.runs.failpoints import reach
-from pplr_audit.runs.store import Store
+from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 from pplr_audit.utility_rows import utility_rows
 
+UTILITY = "utility.json"
+
 
 @dataclass(frozen=True)
 class AuditResult:
-    """Where a finished run lies, and its findings document."""
+    """Where a run lies, and its document: of findings, or of its training alone."""
 
     directory: Path
     document: dict[str, Any]
+    report: Path | None = None
+    """The first of the formats that the scenario asks for."""
 
 
 def run(scenario: Scenario, out: Path | None = None, progress: Progress | None = None) -> AuditResult:
@@ -50,134 +55,151 @@ def run(scenario: Scenario, out: Path | None = None, progress: Progress | None =
         RunError: it failed while running; the same call continues it.
     """
     clock = Clock(progress or Silent())
-    digest = scenarios.digest(scenario)
-    directory = out or Path("runs") / f"{scenario.name}-{digest[:8]}"
+    ready = _prepare(scenario, clock)
+    with _opened(scenario, out) as store:
+        trained = _train(ready, store, clock)
+        plan = make_plan(scenario, ready.model.layers, extensions.recorded(store))
+        return _attack(ready, trained, plan, store, clock)
 
-    # All that can be wrong with the input is read before anything is written.
-    with clock.phase("reading the data"):
-        private = prepare(scenario.data, scenario.seed)
-    with clock.phase("preparing the model"):
-        model = build(scenario.model, private.dataset.catalogue, history=scenario.data.history, seed=scenario.seed)
-        plan = make_plan(scenario, model.layers)
-        federation = assemble(
-            private.samples, model.prompts, model.parts, model.initial, scenario.training,
-            plugins.load("strategies", scenario.training.strategy)(scenario.training), seed=scenario.seed,
-        )  # fmt: skip
 
-    with Store.open(directory, scenarios.dump(scenario), digest) as store:
-        _same_inputs(store, private, model)
-        files = TrainingFiles(store, f"trainings/{_training_slug(scenario)}", plan.rounds)
-        with clock.phase("training", scenario.training.rounds * len(federation.clients)) as advance:
-            _train_or_continue(federation, files, scenario.training.rounds, advance)
-        logs = files.logs(scenario.training.rounds)
+def train(scenario: Scenario, out: Path | None = None, progress: Progress | None = None) -> AuditResult:
+    """The training and what it is worth, and no attack; arguments and errors as of ``run``, which can follow.
 
-        with clock.phase("measuring what it recommends", 3 * len(federation.clients)) as advance:
+    No report is written: one without findings would read as if nothing leaked.
+    """
+    clock = Clock(progress or Silent())
+    ready = _prepare(scenario, clock)
+    with _opened(scenario, out) as store:
+        trained = _train(ready, store, clock)
+        seconds = resume.add_seconds(store, clock.seconds)
+        document = training_document(
+            scenario, ready.private, ready.model, trained.measured["utility"], trained.measured["costs"], seconds
+        )
+        return AuditResult(store.root, document)
 
-            def measure() -> dict[str, Any]:
-                tally = Tally()
-                utility = utility_rows(scenario, private, model, federation, "none", tally, advance)
-                served = sum(federation.link.sent[channel] for channel in SERVING)
-                return {"utility": utility, "costs": cost_rows(scenario, model, federation, logs, tally, served)}
 
-            measured = _once(store, "utility.json", measure)
+def attack(directory: Path, more: Extension | None = None, progress: Progress | None = None) -> AuditResult:
+    """Attack a trained run: what its scenario and its extensions leave to do, and ``more`` if there is more.
 
-        exposure = Exposure(scenario, private, model, federation, files, plan)
-        with clock.phase("attacking", len(plan.cells)) as advance:
-            results = []
-            for cell in plan.cells:
-                results.append(
-                    run_cell(
-                        cell, plan.attack(cell), exposure, store, budget=scenario.audit.budget.seconds,
-                        seed=scenario.seed,
-                    )
-                )  # fmt: skip
-                advance(1, f"{cell.attack} on {cell.channel}" + ("" if cell.front is None else f", k = {cell.front}"))
-            results += [not_applicable(cell, plan.attack(cell).secret, why) for cell, why in plan.impossible]
-
-        with clock.phase("writing the report"):
-            document = findings_document(
-                scenario, private, model, plan, len(exposure.victims), results, measured["utility"],
-                measured["costs"], _seconds(store, clock),
-            )  # fmt: skip
-            shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)
-            write_reports(store, document, evidence_document(logs, results, shown), scenario.report.formats)
-        return AuditResult(directory, document)
+    Raises:
+        InputError: the directory is no run, its training is not finished, its data or weights are no longer the same,
+            or ``more`` does not fit the model; what was there is as it was.
+        RunError: it failed while running; the same call continues it.
+    """
+    clock = Clock(progress or Silent())
+    with Store.load(directory, writable=True) as store:
+        scenario = scenarios.from_text(store.read_text(SCENARIO), str(directory / SCENARIO))
+        resume.require_trained(store, _files(store, scenario, ()), scenario.training.rounds)
+        ready = _prepare(scenario, clock)
+        resume.same_inputs(store, ready.private, ready.model)
+        had = extensions.recorded(store)
+        plan = make_plan(scenario, ready.model.layers, had)
+        if more is not None:
+            extended = make_plan(scenario, ready.model.layers, (*had, more))
+            if extended.size > plan.size:
+                extensions.record(store, (*had, more))
+                plan = extended
+        trained = _train(ready, store, clock)
+        return _attack(ready, trained, plan, store, clock)
 
 
 def write_report(directory: Path, formats: Sequence[str], redact: bool) -> list[Path]:
     """Write the report of a finished run again; answers the files. Raises InputError where there is none to write."""
     with Store.load(directory, writable=True) as store:
         if not store.exists(FINDINGS):
-            raise InputError(f"{directory}: the run is not finished; continue it with pplr-audit run")
+            raise InputError(f"{directory}: it has no findings yet; continue it with pplr-audit run or attack")
         document, evidence = store.read_json(FINDINGS), store.read_json(EVIDENCE)
         return write_reports(store, document, evidence, formats, redact=redact)
 
 
-class Clock:
-    """Announces phases and remembers how long each took."""
+@dataclass(frozen=True)
+class _Ready:
+    """All that a scenario needs before the first round."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str, total: int | None = None) -> Iterator[Advance]:
-        started = time.perf_counter()
-        with self._progress.phase(name, total) as advance:
-            yield advance
-        self.seconds[name] = round(time.perf_counter() - started, 3)
+    scenario: Scenario
+    private: PrivateData
+    model: Recommender
+    federation: Federation
+    plan: Plan
+    """Of the scenario alone."""
 
 
-def _same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
-    """A run is continued on the data and the weights that it began with, or not at all."""
-    inputs = {"data": private.dataset.digest, "backbone": model.digest}
-    before = store.manifest.get("inputs")
-    if before is None:
-        population = private.population
-        coins = {private.dataset.users[user]: bool(population.member[user]) for user in population.audited.nonzero()[0]}
-        store.write_json("coins.json", coins)
-        store.update_manifest(inputs=inputs, libraries=libraries(), hardware=hardware())
-        return
-    for what, digest in inputs.items():
-        if before[what] != digest:
-            raise InputError(
-                f"{store.root}: began with another {what} ({before[what][:8]}, now {digest[:8]}); "
-                "bring it back, or choose another directory with --out DIR"
-            )
+@dataclass(frozen=True)
+class _Trained:
+    """The training as it lies in the run directory, and what it is worth and costs."""
+
+    files: TrainingFiles
+    logs: list[RoundLog]
+    measured: dict[str, Any]
 
 
-def _train_or_continue(federation: Federation, files: TrainingFiles, rounds: int, advance: Advance) -> None:
-    """Train what is left of the rounds; the federation ends with the trained models."""
-    state = files.latest()
-    if state is None:
-        state = federation.state(1)
-        files.save_state(state)
-    federation.resume(state)
-    advance((state.round - 1) * len(federation.clients))
-
-    def client_done(note: str) -> None:
-        reach("round")
-        advance(1, note)
-
-    train(federation, rounds, first=state.round, done=files.save, advance=client_done)
+def _prepare(scenario: Scenario, clock: Clock) -> _Ready:
+    """Read all that can be wrong with the input, before anything is written."""
+    with clock.phase("reading the data"):
+        private = prepare(scenario.data, scenario.seed)
+    with clock.phase("preparing the model"):
+        model = build(scenario.model, private.dataset.catalogue, history=scenario.data.history, seed=scenario.seed)
+        plan = make_plan(scenario, model.layers)
+        strategy = plugins.load("strategies", scenario.training.strategy)(scenario.training)
+        federation = assemble(
+            private.samples, model.prompts, model.parts, model.initial, scenario.training, strategy, seed=scenario.seed
+        )
+    return _Ready(scenario, private, model, federation, plan)
 
 
-def _training_slug(scenario: Scenario) -> str:
-    """The defence and a hash over the part of the scenario that a training depends on."""
-    part = scenario.model_dump(mode="json", include={"seed", "data", "model", "training"})
-    return f"none-{hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:8]}"
+def _opened(scenario: Scenario, out: Path | None) -> Store:
+    digest = scenarios.digest(scenario)
+    directory = out or Path("runs") / f"{scenario.name}-{digest[:8]}"
+    return Store.open(directory, scenarios.dump(scenario), digest)
 
 
-def _once(store: Store, path: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What stands in the run directory under ``path``, made first if it is not there."""
-    if not store.exists(path):
-        store.write_json(path, make())
-    return dict(store.read_json(path))
+def _files(store: Store, scenario: Scenario, kept: Sequence[int]) -> TrainingFiles:
+    return TrainingFiles(store, f"trainings/{resume.training_slug(scenario)}", kept)
 
 
-def _seconds(store: Store, clock: Clock) -> dict[str, float]:
-    """Wall time by phase over all the calls that this run took so far; kept in the manifest."""
-    before = store.manifest.get("seconds", {})
-    total = {name: round(before.get(name, 0.0) + spent, 3) for name, spent in clock.seconds.items()}
-    store.update_manifest(seconds=total)
-    return total
+def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
+    """Train what is left, then measure what it recommends; the federation ends with the trained models."""
+    scenario, private, model, federation = ready.scenario, ready.private, ready.model, ready.federation
+    resume.same_inputs(store, private, model)
+    files = _files(store, scenario, ready.plan.rounds)
+    with clock.phase("training", scenario.training.rounds * len(federation.clients)) as advance:
+        resume.train(federation, files, scenario.training.rounds, advance)
+    logs = files.logs(scenario.training.rounds)
+
+    steps = 3 * len(federation.clients)
+    with clock.phase("measuring what it recommends", steps) as advance:
+
+        def measure() -> dict[str, Any]:
+            tally = Tally()
+            utility = utility_rows(scenario, private, model, federation, "none", tally, advance)
+            served = sum(federation.link.sent[channel] for channel in SERVING)
+            return {"utility": utility, "costs": cost_rows(scenario, model, federation, logs, tally, served)}
+
+        if store.exists(UTILITY):
+            advance(steps)
+        measured = resume.once(store, UTILITY, measure)
+    return _Trained(files, logs, measured)
+
+
+def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: Clock) -> AuditResult:
+    """Run the cells that are left, then write findings and report of all of them."""
+    scenario, private, model, measured = ready.scenario, ready.private, ready.model, trained.measured
+    exposure = Exposure(scenario, private, model, ready.federation, trained.files, plan)
+    with clock.phase("attacking", len(plan.cells)) as advance:
+        results = []
+        for cell in plan.cells:
+            budget = scenario.audit.budget.seconds
+            results.append(run_cell(cell, plan.attack(cell), exposure, store, budget=budget, seed=scenario.seed))
+            advance(1, f"{cell.attack} on {cell.channel}" + ("" if cell.front is None else f", k = {cell.front}"))
+        results += [not_applicable(cell, plan.attack(cell).secret, why) for cell, why in plan.impossible]
+
+    with clock.phase("writing the report"):
+        seconds = resume.add_seconds(store, clock.seconds)
+        document = findings_document(
+            scenario, private, model, plan, len(exposure.victims), results, measured["utility"], measured["costs"],
+            seconds, extensions.recorded(store),
+        )  # fmt: skip
+        shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)
+        evidence = evidence_document(trained.logs, results, shown)
+        written = write_reports(store, document, evidence, scenario.report.formats)
+    return AuditResult(store.root, document, written[0])

@@ -50,7 +50,7 @@ class Cell:
         return f"{self.attack}-{self.channel}{place}-r{self.round}-{self.adversary}-{sha}"
 
     def row(self, metric: str, status: str, **fields: Any) -> dict[str, Any]:
-        """One finding, in the order of DESIGN's contract."""
+        """One finding, in the order of DESIGN's contract; ``detail`` says the attack's settings where it has any."""
         cut = None if self.front is None and self.back is None else {"front": self.front, "back": self.back}
         base = {
             "cut": cut, "defense": self.defense, "adversary": self.adversary, "knowledge": self.knowledge,
@@ -58,7 +58,10 @@ class Cell:
             "adaptive": True, "secret": "history", "metric": metric, "value": None, "ci": None, "baseline": None,
             "n": 0, "status": status, "seconds": 0.0, "detail": {},
         }  # fmt: skip
-        return {**base, **fields}
+        row = {**base, **fields}
+        if self.settings != "{}":
+            row["detail"] = {**row["detail"], "settings": json.loads(self.settings)}
+        return row
 
 
 Truth = HistoryTruth | MembershipTruth
@@ -123,8 +126,7 @@ def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, path: str,
         shuffled = exposed.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number)))
         control = _ask(attack, shuffled, knowledge, budget)
         arrays |= {f"control{number}/{name}": array for name, array in control.arrays.items()}
-    facts = json.dumps({**guess.facts, **({"settings": json.loads(cell.settings)} if cell.settings != "{}" else {})})
-    sealed = store.pack(arrays, {"seconds": f"{seconds:.6f}", "facts": facts})
+    sealed = store.pack(arrays, {"seconds": f"{seconds:.6f}", "facts": json.dumps(guess.facts)})
     # The event comes first: killed in between, the attack runs again and the later event of the cell counts.
     store.event("guess_sealed", cell=cell.slug, sha256=hashlib.sha256(sealed).hexdigest())
     store.write_bytes(path, sealed)

@@ -12,13 +12,15 @@ import typer
 from typer.core import TyperGroup
 
 from pplr_audit import __version__
-from pplr_audit.errors import InputError, RunError
+from pplr_audit.errors import NO_SPACE, InputError, RunError
 from pplr_audit.listing import Kind
 from pplr_audit.paths import expanded
 from pplr_audit.terminal import visible, visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from pplr_audit.audit import AuditResult
 
 DEBUG = "PPLR_AUDIT_DEBUG"
 _FORMATS = "Any of html, md and json, with commas (default: html,md)."
@@ -41,8 +43,7 @@ class ExitCodes(TyperGroup):
         except Exception as error:
             if os.environ.get(DEBUG):
                 raise
-            text = f"internal error: {type(error).__name__}: {error} (set {DEBUG}=1 to see where)"
-            raise _failed(text, 1) from None
+            raise _failed(_unforeseen(error), 1) from None
 
 
 # Arguments are described in the commands' own words (hidden=True leaves them out of a second list): of what typer 0.20
@@ -77,13 +78,17 @@ def options(
     """Measure what leaks when a language model is fine-tuned as a federated recommender the PPLR way."""
 
 
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one field. May be repeated.")
+]
+Out = Annotated[Path | None, typer.Option(help="The run directory (default: runs/NAME-HASH).")]
+
+
 @app.command()
 def run(
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", hidden=True)],
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one field. May be repeated.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run directory (default: runs/NAME-HASH).")] = None,
+    settings: Settings = None,
+    out: Out = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings document and nothing else.")] = False,
 ) -> None:
     """Train, attack, score, report. The same command continues a run that was stopped.
@@ -93,18 +98,69 @@ def run(
     from pplr_audit import scenario as scenarios
 
     chosen = scenarios.load(scenario, settings or ())
-    from pplr_audit import audit, progress
+    with _chatter_aside():
+        from pplr_audit import audit, progress
 
-    # Whatever a library prints on the way, only the document goes to standard output.
-    with contextlib.redirect_stdout(sys.stderr):
-        result = audit.run(chosen, expanded(out, "--out") if out else None, progress.to(sys.stderr))
+        result = audit.run(chosen, _folder(out), progress.to(sys.stderr))
+    _print_findings(result, as_json)
+
+
+@app.command()
+def train(
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", hidden=True)],
+    settings: Settings = None,
+    out: Out = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print run, utility and costs, and nothing else.")] = False,
+) -> None:
+    """Train and measure what is recommended, without any attack. Run and attack go on from there without training.
+
+    SCENARIO is the name of a shipped scenario (see: pplr-audit list scenarios) or a YAML file. No report is written:
+    one without findings would read as if nothing leaked.
+    """
+    from pplr_audit import scenario as scenarios
+
+    chosen = scenarios.load(scenario, settings or ())
+    with _chatter_aside():
+        from pplr_audit import audit, progress
+
+        result = audit.train(chosen, _folder(out), progress.to(sys.stderr))
     if as_json:
-        typer.echo(json.dumps(result.document, indent=2, ensure_ascii=False, allow_nan=False))
+        _print_json(result.document)
         return
-    from pplr_audit.report.summary import summary_table
+    from pplr_audit.report.training_summary import training_tables
 
-    _console().print(summary_table(result.document), markup=False, highlight=False)
-    typer.echo(visible(str(result.directory / f"report.{chosen.report.formats[0]}")))
+    for table in training_tables(result.document):
+        _console().print(table, markup=False, highlight=False)
+    typer.echo(visible(str(result.directory)))
+
+
+@app.command()
+def attack(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option("--attack", metavar="NAME", help="Add this attack, or 'NAME={setting: value}'. May be repeated."),
+    ] = None,
+    cuts: Annotated[
+        list[str] | None,
+        typer.Option("--cut", metavar="FRONT,BACK", help="Add this cut, or all of them: all. May be repeated."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings document and nothing else.")] = False,
+) -> None:
+    """Attack a trained run, without training. What it has found already stays; findings and report get the rest.
+
+    RUN is the directory of a run whose training is finished. Without options, what its scenario asks for and is
+    missing or failed is done. With --attack alone the attack is added at all cuts of the run, with --cut alone all
+    attacks of the run at that cut. What was added belongs to the run from then on.
+    """
+    from pplr_audit import extension
+
+    more = extension.from_options(attacks or (), cuts or ())
+    with _chatter_aside():
+        from pplr_audit import audit, progress
+
+        result = audit.attack(expanded(directory, "RUN"), more, progress.to(sys.stderr))
+    _print_findings(result, as_json)
 
 
 @app.command()
@@ -163,12 +219,66 @@ def report(
         typer.echo(visible(str(path)))
 
 
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+) -> None:
+    """Versions, hardware, extras, plugins, disk; what is missing and how to get it.
+
+    The exit code is 1 if the main job cannot run.
+    """
+    from pplr_audit import progress
+    from pplr_audit.doctor import examine
+
+    with _chatter_aside():
+        found = examine(progress.to(sys.stderr))
+    if as_json:
+        _print_json(found.document())
+    else:
+        from pplr_audit.doctor.show import show
+
+        show(found, sys.stdout)
+    if not found.able:
+        raise typer.Exit(1)
+
+
 def _formats(text: str) -> list[str]:
     chosen = [part.strip() for part in text.split(",")]
     for name in chosen:
         if name not in ("html", "md", "json"):
             raise InputError(f"--format: unknown format {name!r} (accepted: html, md, json, with commas)")
     return chosen
+
+
+def _folder(out: Path | None) -> Path | None:
+    return expanded(out, "--out") if out else None
+
+
+def _chatter_aside() -> contextlib.redirect_stdout[Any]:
+    """Whatever a library prints inside goes to the error stream: standard output holds only what was asked for."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _print_findings(result: "AuditResult", as_json: bool) -> None:
+    """The document alone, or the table and then the path of the report."""
+    if as_json:
+        _print_json(result.document)
+        return
+    from pplr_audit.report.summary import summary_table
+
+    _console().print(summary_table(result.document), markup=False, highlight=False)
+    typer.echo(visible(str(result.report)))
+
+
+def _unforeseen(error: Exception) -> str:
+    """A full disk where anything but the run's own files is written, or else a mistake of ours."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return f"{error.filename or 'what was to be printed'}: cannot be written: {error.strerror}"
+    return f"internal error: {type(error).__name__}: {error} (set {DEBUG}=1 to see where)"
 
 
 def _failed(message: str, code: int) -> typer.Exit:

@@ -12,6 +12,7 @@ import psutil
 from pplr_audit import __version__
 from pplr_audit.channels import Channel
 from pplr_audit.data.prepare import PrivateData
+from pplr_audit.extension import Extension
 from pplr_audit.models.recommender import Recommender
 from pplr_audit.plan import Plan
 from pplr_audit.pplr.rounds import RoundLog
@@ -31,9 +32,36 @@ def findings_document(
     utility: Sequence[Mapping[str, Any]],
     costs: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
+    extensions: Sequence[Extension] = (),
 ) -> dict[str, Any]:
     """``findings.json``."""
-    findings = [row for cell in cells for row in cell["findings"]]
+    audit = {
+        "victims": victims, "candidates": len(private.candidates()), "audited": int(private.population.audited.sum()),
+        "rounds": list(plan.rounds), "knowledge": scenario.audit.knowledge, "history": scenario.data.history,
+        "extensions": [extension.model_dump(mode="json") for extension in extensions],
+    }  # fmt: skip
+    run = {**_run(scenario, private, model, seconds), "audit": audit, "not_measured": not_measured(scenario, plan)}
+    return {
+        "schema": "pplr-audit/findings/1", "run": run, "findings": [row for cell in cells for row in cell["findings"]],
+        "utility": list(utility), "costs": list(costs),
+    }  # fmt: skip
+
+
+def training_document(
+    scenario: Scenario,
+    private: PrivateData,
+    model: Recommender,
+    utility: Sequence[Mapping[str, Any]],
+    costs: Sequence[Mapping[str, Any]],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """A findings document's run, utility and costs; its schema is its own, so that nobody takes it for an audit."""
+    run = _run(scenario, private, model, seconds)
+    return {"schema": "pplr-audit/training/1", "run": run, "utility": list(utility), "costs": list(costs)}
+
+
+def _run(scenario: Scenario, private: PrivateData, model: Recommender, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """What was trained, on what, by whom."""
     data, population = private.dataset, private.population
     clients = [
         {
@@ -46,7 +74,7 @@ def findings_document(
         for at, name in enumerate(population.clients)
     ]
     dropped = [model.prompts.items_dropped_share(s.history) * len(s.history.values) for s in private.samples.values()]
-    run = {
+    return {
         "name": scenario.name,
         "seed": scenario.seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -69,18 +97,9 @@ def findings_document(
             "titles_cut_share": model.prompts.titles_cut_share,
             "items_dropped_share": sum(dropped) / sum(len(s.history.values) for s in private.samples.values()),
         },
-        "audit": {
-            "victims": victims, "candidates": len(private.candidates()), "audited": int(population.audited.sum()),
-            "rounds": list(plan.rounds), "knowledge": scenario.audit.knowledge, "history": scenario.data.history,
-        },
         "libraries": libraries(),
         "hardware": hardware(),
         "seconds": dict(seconds),
-        "not_measured": not_measured(scenario, plan),
-    }  # fmt: skip
-    return {
-        "schema": "pplr-audit/findings/1", "run": run, "findings": findings, "utility": list(utility),
-        "costs": list(costs),
     }  # fmt: skip
 
 

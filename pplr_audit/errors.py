@@ -1,5 +1,10 @@
 """The errors that a user can mend. Everything else is a bug and keeps its traceback."""
 
+import errno
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What an OSError says of a disk that is full, by itself, by a quota, or by a limit on the size of files."""
+
 
 class InputError(Exception):
     """Wrong usage, scenario, data, model folder or run directory: exit code 2.

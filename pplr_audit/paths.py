@@ -1,5 +1,6 @@
-"""Paths as users write them."""
+"""Paths as users write them, and where what is costly to make is kept."""
 
+import os
 from pathlib import Path
 
 from pplr_audit.errors import InputError
@@ -13,9 +14,19 @@ def expanded(text: str | Path, what: str) -> Path:
     """
     try:
         path = Path(text).expanduser()
+        if "\0" in str(path):
+            raise ValueError("a character that ends text")
         path.exists()
     except (OSError, RuntimeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
         shown = str(text) if len(str(text)) <= 80 else f"{str(text)[:80]}..."
         raise InputError(f"{what}: {shown!r} cannot be a path: {reason} (accepted: a file or a folder)") from None
     return path
+
+
+def cache_root() -> Path:
+    """Where trained models are kept: ``PPLR_AUDIT_CACHE`` where set, else the platform's cache folder."""
+    import platformdirs
+
+    root = os.environ.get("PPLR_AUDIT_CACHE")
+    return Path(root) if root else Path(platformdirs.user_cache_dir("pplr-audit"))

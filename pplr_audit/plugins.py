@@ -35,19 +35,24 @@ def make(kind: Kind, entry: str | Mapping[str, Mapping[str, Any]], field: str) -
     """
     name, settings = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
     made = load(kind, name)
+    accepted = inspect.signature(made).parameters if settings else {}
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    for setting in settings if not open_ended else ():
+        if setting not in accepted:
+            raise InputError(unknown(f"{field}: {name}: unknown setting {setting!r}", setting, tuple(accepted)))
     try:
-        inspect.signature(made).bind(**settings)
         return made(**settings)
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from None
     except (TypeError, ValueError) as error:
-        accepted = ", ".join(inspect.signature(made).parameters) or "none"
-        raise InputError(f"{field}: {name}: {error} (accepted settings: {accepted})") from None
+        raise InputError(f"{field}: {name} does not take these settings: {error}") from None
 
 
 def unknown(what: str, name: str, known: tuple[str, ...]) -> str:
     """One line that says what is unknown, the nearest known name, and all that is accepted."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{what}{hint} (accepted: {', '.join(known) or 'none installed'})"
+    return f"{what}{hint} (accepted: {', '.join(known) or 'none'})"
 
 
 def describe(kind: Kind) -> dict[str, str]:

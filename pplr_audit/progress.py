@@ -1,6 +1,7 @@
 """How a long run says where it is: bars on a terminal, silence otherwise."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -9,6 +10,10 @@ from pplr_audit.terminal import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
+
+
+_WIDTH = 28
+"""Of a phase's name, so that the bars of several stand below each other."""
 
 
 class Advance(Protocol):
@@ -58,10 +63,30 @@ class Bars:
             yield advance
         finally:
             self._depth -= 1
+            bars.stop_task(task)
+            if total is None:  # however many steps it were, it has ended
+                bars.update(task, total=1, completed=1)
             if self._depth == 0:
+                # What ended stays as a line; the next phase draws its own, or this one would be drawn again.
                 bars.stop()
+                self._bars = None
             else:
                 bars.remove_task(task)
+
+
+class Clock:
+    """Announces phases and remembers how long each took."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        started = time.perf_counter()
+        with self._progress.phase(name, total) as advance:
+            yield advance
+        self.seconds[name] = round(time.perf_counter() - started, 3)
 
 
 def to(stream: TextIO) -> Progress:
@@ -76,9 +101,10 @@ def _nothing(n: int = 1, note: str = "") -> None:
 def _rich_bars(stream: TextIO) -> "RichProgress":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=Column(min_width=_WIDTH)),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -148,12 +148,14 @@ class Budget(Section):
 
 
 Blocks = Annotated[int, Field(ge=0, strict=True)]
+Cuts = Literal["all"] | tuple[tuple[Blocks, Blocks], ...]
+"""Every front, or pairs of (front, back)."""
 
 
 class Audit(Section):
     """Which cuts, adversaries and attacks to measure."""
 
-    cuts: Literal["all"] | tuple[tuple[Blocks, Blocks], ...] = "all"
+    cuts: Cuts = "all"
     adversaries: tuple[Literal["server", "trunk_host", "outsider"], ...] = ("server", "outsider")
     attacks: tuple[Named, ...] = ("ridge", "loss")
     knowledge: Literal["strongest", "base"] = "strongest"
@@ -284,7 +286,8 @@ def _make_absolute(document: Document, folder: Path) -> None:
         if not isinstance(value, str) or not value or value in names:
             continue
         base = Path.cwd() if document.is_overridden((section, field)) else folder
-        path = base / expanded(value, f"{section}.{field}")
+        place = f"{document.place((section, field))}: {section}.{field}"
+        path = expanded(base / expanded(value, place), place)
         # ``org/name`` is a name on the hub unless a folder of that name is there.
         if field == "path" or value[0] in "./~" or path.exists():
             fields[field] = os.path.abspath(path)

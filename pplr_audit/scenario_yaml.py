@@ -12,15 +12,21 @@ from typing import Any
 import yaml
 
 from pplr_audit.errors import InputError
+from pplr_audit.terminal import visible
 
 Loc = tuple[str | int, ...]
 """Where a value stands: the fields' names from the outside in, and positions in lists."""
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000
+MAX_NODES = 2 * MAX_VALUES
+"""Keys are nodes too."""
 MAX_DEPTH = 32
+MAX_KEY = 200
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _SIGNS = list("-+0123456789.")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""Half a pair can be written as an escape, and can be stored nowhere."""
 
 
 @dataclass
@@ -43,8 +49,8 @@ class Document:
         return self.name
 
     def at(self, line: int) -> str:
-        """``file, line 7``; an override is one line and needs no number."""
-        return self.name if self.name.startswith("--set ") else f"{self.name}, line {line}"
+        """``file, line 7``; an option is one line and needs no number."""
+        return self.name if self.name.startswith("--") else f"{self.name}, line {line}"
 
     def is_overridden(self, loc: Loc) -> bool:
         """Whether the value at ``loc`` comes from an override rather than from the file."""
@@ -64,7 +70,8 @@ def parse(text: str, name: str) -> Document:
         mark = error.problem_mark or error.context_mark
         place = document.at(mark.line + 1) if mark else name
         raise InputError(f"{place}: not YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # PyYAML lets through what Python says of a character or a version number that is too large.
         raise InputError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
     return document
 
@@ -74,11 +81,15 @@ def override(document: Document, setting: str) -> None:
 
     Raises InputError that names the setting: no ``=``, a value that is not YAML, a field below what is no section.
     """
-    shown = f"--set {setting}"
+    shown = f"--set {visible(setting)}"
     dotted, equals, text = setting.partition("=")
     loc = tuple(dotted.strip().split("."))
     if not equals or not all(loc):
         raise InputError(f"{shown}: not of the form a.b=value (example: --set data.clients=5)")
+    if len(loc) > MAX_DEPTH:
+        raise InputError(f"{shown[:60]}...: nested more than {MAX_DEPTH} deep")
+    if _SURROGATE.search(dotted):
+        raise InputError(f"{shown}: the name is not text")
     value = parse(text, shown).values
     section = document.values
     for depth, key in enumerate(loc[:-1], start=1):
@@ -104,12 +115,15 @@ class _Loader(yaml.SafeLoader):
     """Resolves the core types of YAML 1.2 and nothing else."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (the name and form are PyYAML's)
-    depth = 0
+    depth = count = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.depth += 1
+        self.count += 1
         if self.depth > MAX_DEPTH + 1:
             raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_DEPTH} deep", problem_mark=self.get_mark())
+        if self.count > MAX_NODES:  # here and not only below: composing a megabyte of them takes a minute
+            raise yaml.MarkedYAMLError(problem=f"more than {MAX_VALUES} values", problem_mark=self.get_mark())
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -160,13 +174,13 @@ class _Builder:
                 return _SCALARS[node.tag](node.value)
             except (ValueError, KeyError):
                 self._refuse(line, f"{node.value[:40]!r} cannot be read as {node.tag.rpartition(':')[2]}")
-        return self._refuse(line, f"the tag {node.tag!r} is not accepted")
+        return self._refuse(line, f"the tag {node.tag[:60]!r} is not accepted")
 
     def _pairs(self, node: yaml.MappingNode, loc: Loc) -> Iterator[tuple[str, yaml.Node]]:
         first: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode) or not isinstance(key.value, str):
+            if not isinstance(key, yaml.ScalarNode) or len(key.value) > MAX_KEY or _SURROGATE.search(key.value):
                 self._refuse(line, "a key must be a name")
             if key.value in first:
                 dotted = ".".join(map(str, (*loc, key.value)))
@@ -186,10 +200,16 @@ def _float(text: str) -> float:
     return value
 
 
+def _text(text: str) -> str:
+    if _SURROGATE.search(text):
+        raise ValueError
+    return text
+
+
 _SCALARS: dict[str, Any] = {
     "tag:yaml.org,2002:null": lambda text: None,
     "tag:yaml.org,2002:bool": lambda text: {"true": True, "false": False}[text.lower()],
     "tag:yaml.org,2002:int": int,
     "tag:yaml.org,2002:float": _float,
-    "tag:yaml.org,2002:str": str,
+    "tag:yaml.org,2002:str": _text,
 }

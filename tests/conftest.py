@@ -1,13 +1,14 @@
 """Small things that are real: a Llama built from a config with its own tokenizer, and a small market."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pplr_audit import scenario
+from pplr_audit import audit, scenario
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import prompt_text
 from pplr_audit.data.synthetic import market
@@ -81,3 +82,22 @@ def small_scenario(llama_folder: Path) -> scenario.Scenario:
             "audit": {"victims": 12, "attacks": [{"ridge": {"prompts": 48, "held_out": 8}}, "loss"]},
         }
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def finished(small_scenario: scenario.Scenario, tmp_path_factory: pytest.TempPathFactory) -> audit.AuditResult:
+    """The small scenario, run to its end without a disturbance."""
+    return audit.run(small_scenario, tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture(scope="session")
+def trained(small_scenario: scenario.Scenario, tmp_path_factory: pytest.TempPathFactory) -> audit.AuditResult:
+    """The small scenario, trained and not attacked."""
+    return audit.train(small_scenario, tmp_path_factory.mktemp("trained") / "run")
+
+
+def comparable(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Findings, utility and costs without the times."""
+    findings = [{**row, "seconds": 0} for row in document["findings"]]
+    costs = [{**row, "seconds_per_round": 0, "measured": 0} for row in document["costs"]]
+    return [*findings, *document["utility"], *costs]

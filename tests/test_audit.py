@@ -23,19 +23,7 @@ from pplr_audit.data.synthetic import market
 from pplr_audit.errors import InputError
 from pplr_audit.report.document import validate, validate_evidence
 from pplr_audit.views import Budget, Guess, Knowledge, View
-from tests.conftest import LAYERS
-
-
-def comparable(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Findings, utility and costs without the times."""
-    findings = [{**row, "seconds": 0} for row in document["findings"]]
-    costs = [{**row, "seconds_per_round": 0, "measured": 0} for row in document["costs"]]
-    return [*findings, *document["utility"], *costs]
-
-
-@pytest.fixture(scope="session")
-def finished(small_scenario: scenario.Scenario, tmp_path_factory: pytest.TempPathFactory) -> audit.AuditResult:
-    return audit.run(small_scenario, tmp_path_factory.mktemp("finished") / "run")
+from tests.conftest import LAYERS, comparable
 
 
 def of(document: dict[str, Any], **wanted: object) -> list[dict[str, Any]]:

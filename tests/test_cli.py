@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 import pplr_audit
 from pplr_audit.cli import app
 from pplr_audit.errors import InputError, RunError
+from pplr_audit.extension import Extension
 from pplr_audit.listing import KINDS
 from pplr_audit.progress import Bars, Silent, to
 from pplr_audit.scenario import Scenario
 from pplr_audit.terminal import visible
 
+COMMANDS = ("run", "train", "attack", "report", "list", "doctor")
 HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "numpy", "pydantic", "rich", "peft", "opacus")
 
 
@@ -27,6 +29,10 @@ HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "numpy", "py
 class Result:
     directory: Path
     document: dict[str, Any]
+
+    @property
+    def report(self) -> Path:
+        return self.directory / "report.html"
 
 
 @pytest.fixture
@@ -122,6 +128,23 @@ def test_wrong_usage_exits_with_2_and_says_why(audit: ModuleType, arguments: lis
     assert result.stdout == ""
 
 
+def test_attack_hands_over_the_run_and_what_it_is_to_be_extended_by(audit: ModuleType) -> None:
+    calls: list[tuple[Path, Extension | None]] = []
+
+    def attack(directory: Path, more: Extension | None, progress: object) -> Result:
+        calls.append((directory, more))
+        print("a library's chatter")
+        return Result(directory, {"name": "x"})
+
+    audit.attack = attack  # type: ignore[attr-defined]
+    options = ["--attack", "ridge={prompts: 64}", "--attack", "loss", "--cut", "2,1", "--cut", " 0 , 1 "]
+    result = CliRunner().invoke(app, ["attack", "a  run", *options])
+    assert (result.exit_code, result.stdout) == (0, "table of x\na  run/report.html\n")
+    assert json.loads(CliRunner().invoke(app, ["attack", "x", "--json"]).stdout) == {"name": "x"}
+    wanted = Extension(attacks=({"ridge": {"prompts": 64}}, "loss"), cuts=((2, 1), (0, 1)))
+    assert calls == [(Path("a  run"), wanted), (Path("x"), None)]
+
+
 def test_report_prints_the_files_it_wrote(audit: ModuleType) -> None:
     def write_report(directory: Path, formats: list[str], redact: bool) -> list[Path]:
         assert (formats, redact) == (["md", "json"], True)
@@ -148,7 +171,8 @@ def test_list_prints_one_line_each(kind: str) -> None:
 def test_help_and_list_import_nothing_heavy() -> None:
     code = (
         "import sys; from pplr_audit.cli import app\n"
-        f"for arguments in [['--help'], ['run', '--help'], *(['list', kind] for kind in {KINDS})]:\n"
+        f"calls = [['--help'], *([name, '--help'] for name in {COMMANDS}), *(['list', kind] for kind in {KINDS})]\n"
+        "for arguments in calls:\n"
         "    try: app(arguments)\n"
         "    except SystemExit as stop: assert stop.code == 0\n"
         f"heavy = [name for name in {HEAVY} if name in sys.modules]\n"
@@ -215,8 +239,12 @@ def test_bars_show_phases_within_phases_and_spell_out_what_would_act(monkeypatch
     progress = Bars(terminal)  # type: ignore[arg-type]
     with progress.phase("train"), progress.phase("round [1]", 2) as advance:
         advance(note="client\x07")
-    with progress.phase("attack", 1) as advance:
+    before = len(terminal.text)
+    with progress.phase("attack") as advance:
         advance()
+    assert "train" not in terminal.text[before:], "what has ended is not drawn again"
+    assert "1/1" in terminal.text[before:]
+    assert "0/?" not in terminal.text[before:].rpartition("attack")[2]
     assert "round [1]" in terminal.text
     assert "attack" in terminal.text
     assert "\x07" not in terminal.text

@@ -97,6 +97,8 @@ def test_several_wrong_fields_are_all_named_one_line_each(tmp_path: Path) -> Non
         ("a: 1\n---\nb: 2\n", "not YAML"),
         ("name: !!python/object/apply:os.system [x]\n", "line 1: the tag"),
         ("? [1]\n: 2\n", "line 1: a key must be a name"),
+        ("? " + "a" * 100_000 + "\n: 2\n", "line 1: a key must be a name"),
+        ("- a\n" * 200_000, "more than 10000 values"),
         ("a: &a [*a]\n", "nested more than 32 deep"),
         ("[" * 5000, "nested more than 32 deep"),
         ("seed: " + "9" * 5000, "cannot be read as int"),

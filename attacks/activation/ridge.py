@@ -44,9 +44,7 @@ class Ridge:
     def __init__(self, prompts: int = 128, held_out: int = 16, seed: int = 0) -> None:
         for name, value, least in (("prompts", prompts, 1), ("held_out", held_out, 1), ("seed", seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(
-                    f"audit.attacks: ridge: {name} is {value!r} (accepted: a whole number, {least} or more)"
-                )
+                raise InputError(f"ridge: {name} is {value!r} (accepted: a whole number, {least} or more)")
         self.prompts, self.held_out, self.seed = prompts, held_out, seed
         self._fitted: WeakKeyDictionary[Knowledge, dict[tuple[str, int], _Fit]] = WeakKeyDictionary()
 

@@ -6,7 +6,6 @@ catalogue is all it is given. Trained once a catalogue and seed, then read from 
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import warnings
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import torch
 from jaxtyping import Int
 from safetensors import SafetensorError
@@ -30,6 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.data.prompts import END, PREFIX, SEPARATOR, SUFFIX, Prompts
+from pplr_audit.paths import cache_root
 from pplr_audit.seeds import derive
 
 FORMAT = 3
@@ -97,12 +96,6 @@ def train(
     model.requires_grad_(False).train(False)
     _write(folder, model, tokenizer)
     return model, tokenizer
-
-
-def cache_root() -> Path:
-    """Where trained models are kept: ``PPLR_AUDIT_CACHE`` where set, else the platform's cache folder."""
-    root = os.environ.get("PPLR_AUDIT_CACHE")
-    return Path(root) if root else Path(platformdirs.user_cache_dir("pplr-audit"))
 
 
 def train_tokenizer(catalogue: Catalogue, recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -304,5 +297,5 @@ def _write(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizer
                 shutil.rmtree(folder, ignore_errors=True)
             if not folder.exists():
                 fresh.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk is either, depending on who wrote
         warnings.warn(f"tiny-llama could not be cached and will be trained again: {error}", stacklevel=3)

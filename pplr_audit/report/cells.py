@@ -1,6 +1,6 @@
 """Findings sorted into the series and cells that tables, pictures and sentences are made of."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,7 @@ def _pool(row: Finding) -> tuple[str, ...]:
     return (
         *(str(row[f]) for f in ("attack", "channel", "metric", "defense", "adversary", "knowledge", "round", "cut")),
         str(row["detail"].get("mode")),
+        settings_words(row),
     )
 
 
@@ -130,6 +131,7 @@ def _identity(row: Finding) -> tuple[str, ...]:
     return (
         row["attack"],
         str(row["detail"].get("mode", "")),
+        settings_words(row),
         f"defense {row['defense']}",
         row["channel"],
         f"by {row['adversary']}",
@@ -143,6 +145,16 @@ def _identity(row: Finding) -> tuple[str, ...]:
 def _back(row: Finding) -> str:
     cut = row["cut"]
     return f"m={cut['back']}" if cut and cut["front"] is not None and cut["back"] is not None else ""
+
+
+def settings_words(row: Finding) -> str:
+    """What the attack was told to do otherwise than by default.
+
+    >>> settings_words({"detail": {"settings": {"prompts": 64, "seed": 1}}}), settings_words({"detail": {}})
+    ('prompts=64, seed=1', '')
+    """
+    settings = row["detail"].get("settings")
+    return ", ".join(f"{name}={value}" for name, value in settings.items()) if isinstance(settings, Mapping) else ""
 
 
 def reason(row: Finding) -> str:

@@ -37,7 +37,7 @@ class Pending:
                 os.close(fd)
         except OSError as error:
             self._temporary.unlink(missing_ok=True)
-            raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
+            raise unwritable(self._path, error) from error
         return self
 
     def rename(self) -> None:
@@ -45,10 +45,15 @@ class Pending:
             os.replace(self._temporary, self._path)
             sync_folder(self._path.parent)
         except OSError as error:
-            raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
+            raise unwritable(self._path, error) from error
 
     def __exit__(self, *_: object) -> None:
         self._temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> RunError:
+    """What to tell of a file of the run that the disk refuses."""
+    return RunError(f"{path}: cannot be written: {error.strerror}; what was there is whole, the same command continues")
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pplr_audit.errors import InputError, RunError
-from pplr_audit.runs.atomic import write_all, write_whole
+from pplr_audit.runs.atomic import unwritable, write_all, write_whole
 
 NAME = "checksums.jsonl"
 SCHEMA = "pplr-audit/checksums/1"
@@ -98,7 +98,7 @@ class Ledger:
             os.fsync(self._fd)
         except OSError as error:
             os.ftruncate(self._fd, size)
-            raise RunError(f"{self.path}: cannot be written: {error.strerror}") from error
+            raise unwritable(self.path, error) from error
         if entry is None:
             self.entries.pop(name, None)
         else:

@@ -3,6 +3,7 @@
 A file counts once its checksum is in the ledger; one that a kill left without is as if it had never been written.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -11,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
-from pplr_audit.errors import InputError, RunError
+from pplr_audit.errors import NO_SPACE, InputError, RunError
 from pplr_audit.runs import ledger as ledgers
 from pplr_audit.runs import tensors as codec
-from pplr_audit.runs.atomic import TEMPORARY, Pending, make_folder, sync_folder, write_all
+from pplr_audit.runs.atomic import TEMPORARY, Pending, make_folder, sync_folder, unwritable, write_all
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.ledger import Entry, Ledger
 
@@ -53,7 +54,7 @@ class Store:
         try:
             make_folder(root.absolute())
         except OSError as error:
-            raise InputError(f"{root}: cannot be made: {error.strerror}; choose another with --out DIR") from None
+            raise _refused(root, "cannot be made", error) from None
         lock = _lock(root)
         try:
             ledger = Ledger.read(root / ledgers.NAME) if (root / ledgers.NAME).exists() else Ledger.new(root)
@@ -211,8 +212,12 @@ class Store:
     def event(self, kind: str, /, **fields: Any) -> None:
         """Append one line to ``events.jsonl``: the time (UTC), the kind, the fields. Raises RunError (a full disk)."""
         self._require_lock()
+        file = self.root / EVENTS
         if self._events is None:
-            self._events = os.open(self.root / EVENTS, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            try:
+                self._events = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            except OSError as error:
+                raise unwritable(file, error) from error
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
         line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         size = os.fstat(self._events).st_size
@@ -221,7 +226,7 @@ class Store:
             os.fsync(self._events)
         except OSError as error:
             os.ftruncate(self._events, size)
-            raise RunError(f"{self.root / EVENTS}: cannot be written: {error.strerror}") from error
+            raise unwritable(file, error) from error
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far, the oldest first; a last line that is still being written is left out.
@@ -330,7 +335,7 @@ def _lock(root: Path) -> int:
     try:
         fd = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise InputError(f"{root}: cannot be written: {error.strerror}; choose another with --out DIR") from None
+        raise _refused(root, "cannot be written", error) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -340,9 +345,17 @@ def _lock(root: Path) -> int:
     except OSError as error:
         os.close(fd)
         raise InputError(f"{root}: no lock on this file system: {error.strerror}; choose another --out DIR") from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without saying whose it is
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
+
+
+def _refused(root: Path, what: str, error: OSError) -> InputError | RunError:
+    """A directory that cannot be had is a wrong choice; a disk that is full is not."""
+    if error.errno in NO_SPACE:
+        return RunError(f"{root}: {what}: {error.strerror}")
+    return InputError(f"{root}: {what}: {error.strerror}; choose another with --out DIR")
 
 
 def _cut_half_line(file: Path) -> None:

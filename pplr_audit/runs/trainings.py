@@ -46,12 +46,13 @@ class TrainingFiles:
         steps = {client: str(state.optimizers[client].steps) for client in state.adapters}
         self._store.write_tensors(self._path(state.round, "state.safetensors"), tensors, steps)
 
+    def done(self) -> int:
+        """How many rounds are done."""
+        return max(self._saved(), default=1) - 1
+
     def latest(self) -> RoundState | None:
         """What the first round that is not done starts from; None where nothing was saved."""
-        rounds = [
-            int(path.split("/")[-2]) for path in self._store.paths(self._folder) if path.endswith("/state.safetensors")
-        ]
-        return self.state(max(rounds)) if rounds else None
+        return self.state(max(self._saved())) if self._saved() else None
 
     def state(self, round_: int) -> RoundState:
         """What round ``round_`` starts from. Raises InputError where it was not kept, or was altered."""
@@ -71,6 +72,11 @@ class TrainingFiles:
     def logs(self, rounds: int) -> list[RoundLog]:
         """The logs of rounds 1 to ``rounds``."""
         return [_log_from_json(self._store.read_json(self._path(r, "log.json"))) for r in range(1, rounds + 1)]
+
+    def _saved(self) -> list[int]:
+        """The rounds whose start is there."""
+        paths = self._store.paths(self._folder)
+        return [int(path.split("/")[-2]) for path in paths if path.endswith("/state.safetensors")]
 
     def _path(self, round_: int, file: str) -> str:
         return f"{self._folder}/rounds/{round_:03d}/{file}"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from pplr_audit.report.cells import series
 from pplr_audit.report.html import render_html
 from pplr_audit.report.markdown import render_markdown
 
@@ -225,3 +226,20 @@ def test_a_cut_without_a_trunk_belongs_to_the_line_of_its_attack(
     section = render_html(findings, evidence).split('<section id="leakage"')[1].split("<section")[0]
     assert "m=0" not in section
     assert '<th scope="row">5</th><td class="status">not applicable<small>nothing crosses</small></td>' in section
+
+
+def test_what_was_asked_of_a_run_beyond_its_scenario_is_said(findings: Json, evidence: Json) -> None:
+    findings["run"]["audit"]["extensions"] = [
+        {"attacks": [{"ridge": {"prompts": 64}}], "cuts": None},
+        {"attacks": None, "cuts": [[2, 1]]},
+        {"attacks": ["loss"], "cuts": "all"},
+    ]
+    text = render_markdown(findings, evidence)
+    assert '{"ridge": {"prompts": 64}} at all cuts; all attacks at [2, 1]; loss at all cuts' in text.replace("\\", "")
+
+
+def test_one_attack_with_two_settings_is_two_series(a_finding: Make) -> None:
+    rows = [a_finding(detail={"settings": {"prompts": n}}, value=v) for n, v in ((64, 0.5), (128, 0.9))]
+    lines = series(rows)
+    assert sorted(line.label for line in lines) == ["ridge · prompts=128", "ridge · prompts=64"]
+    assert [len(line.rows) for line in lines] == [1, 1]

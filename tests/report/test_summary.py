@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from pplr_audit.report.summary import summary_table
+from pplr_audit.report.training_summary import CLIENTS, training_tables
 
 Json = dict[str, Any]
 Make = Callable[..., Json]
@@ -53,3 +54,32 @@ def test_utility_stands_beside_its_references(findings: Json) -> None:
     text = shown(findings)
     assert "popularity (reference)" in text
     assert "0.1280" in text
+
+
+def training(findings: Json) -> list[str]:
+    """The lines of a training's tables."""
+    console = Console(width=200, file=StringIO(), record=True)
+    for table in training_tables(findings):
+        console.print(table)
+    return console.export_text().splitlines()
+
+
+def test_a_training_shows_each_client_beside_the_references_and_what_each_front_costs(findings: Json) -> None:
+    lines = training(findings)
+    assert any("popularity (reference)" in line for line in lines)
+    (overall,) = [line for line in lines if line.startswith("│ all ")]
+    assert "0.1280" in overall
+    assert sum(" k=" in line for line in lines) == findings["run"]["layers"] + 1
+    (ran,) = [line for line in lines if "(ran)" in line]
+    cut = findings["run"]["cut"]
+    assert f"k={cut['front']}, m={cut['back']} (ran)" in ran
+
+
+def test_of_very_many_clients_the_first_are_shown_and_the_others_counted(findings: Json) -> None:
+    one = next(row for row in findings["utility"] if row["client"] != "all" and row["metric"] == "recall@10")
+    findings["utility"] += [{**one, "client": f"user-{number}\x1b[2J"} for number in range(100)]
+    lines = training(findings)
+    shown = sum("user-" in line for line in lines)
+    assert 20 <= shown <= CLIENTS
+    assert any("more" in line for line in lines)
+    assert not any("\x1b" in line for line in lines)

@@ -62,9 +62,9 @@ class TableReader:
         others = {"items": items, "users": users, "separator": separator, "encoding": encoding}
         for name, value in (self._columns | others).items():
             if value is not None and (not isinstance(value, str) or not value):
-                raise InputError(f"data.reader: table: {name} is {value!r} (accepted: text)")
+                raise InputError(f"table: {name} is {value!r} (accepted: text)")
         if encoding is not None and not _known_encoding(encoding):
-            raise InputError(f"data.reader: table: encoding is {encoding!r} (accepted: utf-8, iso-8859-1, cp1251, ...)")
+            raise InputError(f"table: encoding is {encoding!r} (accepted: utf-8, iso-8859-1, cp1251, ...)")
         self._items, self._users = items, users
         self._formats = Formats(separator, ENCODINGS if encoding is None else (encoding,))
 

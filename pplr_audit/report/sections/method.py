@@ -1,5 +1,6 @@
 """How it was measured, what was not, and everything needed to do it again."""
 
+import json
 from collections import Counter
 
 from pplr_audit.report.content import Block, Cell, Facts, Fold, Items, Section, Table, Text, labels, numbers
@@ -34,6 +35,7 @@ def method(findings: Document) -> Section:
             f"{percent(prompt['items_dropped_share'])} of the history items dropped to fit",
         ),
         ("findings", _states(findings["findings"])),
+        *((("asked beyond the scenario", _extensions(audit["extensions"])),) if audit.get("extensions") else ()),
     )
     not_measured = run["not_measured"]
     blocks: list[Block] = [Items(HOW), Facts(facts)]
@@ -49,6 +51,17 @@ def method(findings: Document) -> Section:
 def _states(rows: list[Document]) -> str:
     counts = Counter(row["status"] for row in rows)
     return ", ".join(f"{counts[status]} {words}" for status, words in STATUS.items() if counts[status]) or "none"
+
+
+def _extensions(extensions: list[Document]) -> str:
+    """What was added to the run after its scenario, the oldest first."""
+    said = []
+    for asked in extensions:
+        names = [name if isinstance(name, str) else json.dumps(name) for name in asked["attacks"] or ["all attacks"]]
+        cuts = asked["cuts"] or ["all cuts"]
+        pairs = ["all cuts"] if cuts == "all" else [str(cut) for cut in cuts]
+        said.append(f"{', '.join(names)} at {', '.join(pairs)}")
+    return "; ".join(said)
 
 
 def _clients(run: Document) -> Block:

@@ -1,0 +1,71 @@
+"""The machine: cores, memory, accelerator, bfloat16, and the disks that a run writes to."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pplr_audit.doctor.check import Check
+from pplr_audit.doctor.trying import Trial
+from pplr_audit.paths import cache_root
+from pplr_audit.report.quantities import size
+
+MEMORY, FREE = 2e9, 1e9
+"""Bytes below which the quickstart may not fit into memory, or its run onto the disk."""
+
+
+def processors(trial: Trial) -> Iterator[Check]:
+    """Cores, memory, GPU and bfloat16."""
+    cores = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    yield Check("hardware", "cores", "ok", f"{usable} of {cores}" if usable != cores else str(cores))
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    advice = "the quickstart takes 2 GB; close other programs, or use a smaller scenario" if total < MEMORY else ""
+    yield Check("hardware", "memory", "warning" if total < MEMORY else "ok", size(total), advice)
+    found = trial.accelerator
+    if "error" in found:
+        yield Check("hardware", "GPU", "warning", found["error"], "see torch above")
+    else:
+        names = ", ".join(found.get("names", []))
+        yield Check(
+            "hardware", "GPU", "ok", f"{names} (this version computes on the CPU)" if names else "none, and none needed"
+        )
+    yield Check("hardware", "bfloat16", "ok", _bfloat16(found.get("bfloat16")))
+
+
+def disk() -> Iterator[Check]:
+    """Room where runs are written by default and where models are kept, and whether that can be written."""
+    yield _folder("here", Path.cwd(), "go to a folder that can be written, or use --out DIR")
+    cache = "set PPLR_AUDIT_CACHE to a folder that can be written; without one tiny-llama is trained for each run"
+    try:
+        yield _folder("cache", cache_root(), cache)
+    except ImportError as error:  # of the library that knows where caches lie
+        yield Check("disk", "cache", "warning", f"not known: {error}", "see platformdirs above")
+
+
+def _folder(name: str, folder: Path, advice: str) -> Check:
+    """Free space and a file really written, in ``folder`` or what is there above it."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        free = shutil.disk_usage(there).free
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        return Check("disk", name, "warning", f"{folder}: cannot be written: {error.strerror}", advice)
+    found = f"{folder}: {size(free)} free"
+    if free < FREE:
+        return Check("disk", name, "warning", found, "the run of a large model may not fit; free some space")
+    return Check("disk", name, "ok", found)
+
+
+def _bfloat16(gpu: bool | None) -> str:
+    """By the flags that the processor reports; without instructions of its own, it is computed by way of float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        flags = []
+    own = sorted({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+    cpu = f"CPU: {', '.join(own)}" if own else "CPU: no instructions of its own"
+    return cpu if gpu is None else f"GPU: {'yes' if gpu else 'no'}; {cpu}"

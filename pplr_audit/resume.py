@@ -1,0 +1,83 @@
+"""What of a job is there already: a run goes on with the inputs that it began with, from where it stopped."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pplr_audit.data.prepare import PrivateData
+from pplr_audit.documents import hardware, libraries
+from pplr_audit.errors import InputError
+from pplr_audit.models.recommender import Recommender
+from pplr_audit.pplr import rounds as federated
+from pplr_audit.pplr.rounds import Federation
+from pplr_audit.progress import Advance
+from pplr_audit.runs.failpoints import reach
+from pplr_audit.runs.store import SCENARIO, Store
+from pplr_audit.runs.trainings import TrainingFiles
+from pplr_audit.scenario import Scenario
+
+
+def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
+    """Note data and weights in a run that begins. Raises InputError for one that began with others."""
+    inputs = {"data": private.dataset.digest, "backbone": model.digest}
+    before = store.manifest.get("inputs")
+    if before is None:
+        population = private.population
+        coins = {private.dataset.users[user]: bool(population.member[user]) for user in population.audited.nonzero()[0]}
+        store.write_json("coins.json", coins)
+        store.update_manifest(inputs=inputs, libraries=libraries(), hardware=hardware())
+        return
+    for what, digest in inputs.items():
+        if before[what] != digest:
+            raise InputError(
+                f"{store.root}: began with another {what} ({before[what][:8]}, now {digest[:8]}); "
+                "bring it back, or begin again in another directory (--out DIR)"
+            )
+
+
+def training_slug(scenario: Scenario) -> str:
+    """The defence and a hash over the part of the scenario that a training depends on."""
+    part = scenario.model_dump(mode="json", include={"seed", "data", "model", "training"})
+    return f"none-{hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+def train(federation: Federation, files: TrainingFiles, rounds: int, advance: Advance) -> None:
+    """Train what is left of the rounds; the federation ends with the trained models."""
+    state = files.latest()
+    if state is None:
+        state = federation.state(1)
+        files.save_state(state)
+    federation.resume(state)
+    advance((state.round - 1) * len(federation.clients))
+
+    def client_done(note: str) -> None:
+        reach("round")
+        advance(1, note)
+
+    federated.train(federation, rounds, first=state.round, done=files.save, advance=client_done)
+
+
+def require_trained(store: Store, files: TrainingFiles, rounds: int) -> None:
+    """Raises InputError, with the command that goes on, where a round is left to train."""
+    done = files.done()
+    if done < rounds:
+        raise InputError(
+            f"{store.root}: its training is not finished ({done} of {rounds} rounds); continue it with: "
+            f"pplr-audit train {store.root / SCENARIO} --out {store.root}"
+        )
+
+
+def once(store: Store, path: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What stands in the run directory under ``path``, made first if it is not there."""
+    if not store.exists(path):
+        store.write_json(path, make())
+    return dict(store.read_json(path))
+
+
+def add_seconds(store: Store, spent: Mapping[str, float]) -> dict[str, float]:
+    """Wall time by phase over all the calls that a run took so far; kept in the manifest."""
+    before = store.manifest.get("seconds", {})
+    total = {**before, **{name: round(before.get(name, 0.0) + seconds, 3) for name, seconds in spent.items()}}
+    store.update_manifest(seconds=total)
+    return total
