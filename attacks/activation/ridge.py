@@ -1,9 +1,10 @@
 """Ridge inversion: a closed-form linear map from what crosses the cut back to the words (the floor for every attack).
 
 For activations X (positions, hidden) of auxiliary prompts and the input embeddings Y of their tokens a map W is fitted
-(`normal_equations`; lambda is chosen on auxiliary prompts held out), and each observed position is given the token whose
-embedding is nearest to xW by cosine. The auxiliary prompts are the public template over random titles of the public catalogue, run through the front that the adversary knows. Items are
-then read off along the template: of all titles, the one whose tokens fit best where a title must start.
+(`normal_equations`; lambda is chosen on auxiliary prompts held out), and each observed position is given the token
+whose embedding is nearest to xW by cosine. The auxiliary prompts are the public template over random titles of the
+public catalogue, run through the front that the adversary knows. Items are then read off along the template: of all
+titles, the one whose tokens fit best where a title must start.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

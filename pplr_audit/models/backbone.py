@@ -196,8 +196,8 @@ def _load_model(folder: Path, kind: Family) -> PreTrainedModel:
     }
     # transformers fills what is missing with random values and goes on.
     words = {"missing_keys": "missing", "mismatched_keys": "misshapen", "unexpected_keys": "unexpected"}
-    for kind, word in words.items():
-        keys = sorted(key if isinstance(key, str) else key[0] for key in info[kind])
+    for what, word in words.items():
+        keys = sorted(key if isinstance(key, str) else key[0] for key in info[what])
         if keys:
             raise InputError(f"{folder}: {len(keys)} tensors are {word} in *.safetensors, the first: {keys[0]}")
     for name, tensor in model.named_parameters():

@@ -3,8 +3,8 @@
 The middle blocks of the client's model are replaced by one module, the `Gap`, and the blocks that were taken out become
 the layers of a second body of the same class, the trunk. Both run the library's own forward pass, so that masks and
 rotary embeddings are recomputed on either side from the two-dimensional mask, which is all that has to cross besides
-activations. In the trunk, what the architecture does before and after its blocks (positions, dropout, norms) is taken by
-stand-ins that leave every bit of what passes as it is.
+activations. In the trunk, the parts before and after the blocks (positions, dropout, norms) give way to stand-ins that
+leave every bit of what passes as it is.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Which of the library's own classes a backbone is: a causal language model with its head, or an encoder's bare body."""
+"""Which of the library's own classes a backbone is: a causal language model with its head, or an encoder's body."""
 
 from pathlib import Path
 from typing import Any

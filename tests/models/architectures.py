@@ -67,7 +67,10 @@ def config(name: str, *, dropout: bool = True, **changes: Any) -> Any:
 
 
 def build(library: Any, settings: Any) -> Any:
-    """A model of class ``library``, or of the one that an Auto class chooses; biases and norms are drawn too, so that none of them is 0 or 1 by default."""
+    """A model of class ``library``, or of the one that an Auto class chooses.
+
+    Biases and norms are drawn too, so that none of them is 0 or 1 by default.
+    """
     generator = torch.Generator().manual_seed(7)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)

@@ -96,6 +96,6 @@ def test_pickled_weights_of_an_encoder_are_never_read(folder: Path) -> None:
 def test_bigrec_on_an_encoder_is_refused_with_the_reason_and_what_is_accepted(whole: Path) -> None:
     with pytest.raises(
         InputError,
-        match=r"^model\.recommender: bigrec generates the title .*model_type bert.* cannot \(accepted: .*llama.*gpt2\)$",
+        match=r"^model\.recommender: bigrec generates the title .*type bert.* cannot \(accepted: .*llama.*gpt2\)$",
     ):
         build(scenario.Model(backbone=str(whole)), CATALOGUE, history=2, seed=0)

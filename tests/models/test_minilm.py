@@ -1,4 +1,4 @@
-"""The installed MiniLM is the published one or it is refused; here a small stand-in for the package, with its digests."""
+"""The installed MiniLM is the published one or it is refused; here with a small stand-in for the package."""
 
 import hashlib
 import sys

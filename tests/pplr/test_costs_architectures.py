@@ -13,13 +13,13 @@ from pplr_audit.models.lora import add_lora
 from pplr_audit.pplr.costs import Workload, all_cuts, cost_rows
 from pplr_audit.pplr.flops import counter
 from pplr_audit.scenario import Lora
-from tests.models.architectures import CONFIGS, LAYERS, VOCABULARY, config
+from tests.models.architectures import CONFIGS, ENCODERS, LAYERS, VOCABULARY, config
 
 T, BATCH = 24, 3
 CUTS = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1), (0, 3)]
 TARGETS: dict[str, list[tuple[str, ...] | None]] = {
     "gpt2": [None, ("c_proj",), ("c_fc",)],
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta"), [None, ("key",), ("dense",)]),
+    **{name: [None, ("key",), ("dense",)] for name in ENCODERS},
 }
 LLAMA_TARGETS: list[tuple[str, ...] | None] = [None, ("o_proj", "up_proj"), ("down_proj",)]
 CASES = [(name, targets) for name in CONFIGS for targets in TARGETS.get(name.split(",")[0], LLAMA_TARGETS)]

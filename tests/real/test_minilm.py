@@ -22,6 +22,8 @@ CATALOGUE = Catalogue(("1", "2"), ("Amber Road", "Birch Garden"), ("A", "B"))
 PUBLISHED = (1.000, 1.000, 1.000, 0.9995, 0.998, 0.952, 0.929)
 """Token accuracy of the ridge inverter by layer, from what enters block 0 to what leaves block 5."""
 TITLES, OTHERS, TOGETHER = 8_000, 800, 4
+HELD_OUT = 25
+"""Of the attacker's texts, to choose lambda on."""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def texts() -> list[str]:
 def states(
     backbone: Backbone, given: list[str], batch: int = 64
 ) -> tuple[list[Float[Tensor, "positions hidden"]], Int[Tensor, "positions"]]:
-    """What enters each block, and what leaves the last one, at every token of the texts; special tokens are left out."""
+    """What enters each block, and what leaves the last one, at every token of the texts but special ones."""
     tokenizer, found, tokens = backbone.tokenizer, [], []
     encoded = sorted((tokenizer.encode(text, add_special_tokens=True) for text in given), key=len)
     for start in range(0, len(encoded), batch):
@@ -86,11 +88,10 @@ def states(
 def test_the_ridge_inverter_reads_titles_at_every_layer_as_published(real: Backbone) -> None:
     given = texts()
     own, others = given[: TITLES // TOGETHER], given[TITLES // TOGETHER :]
-    held_out = len(own) // 20
     table = real.model.get_input_embeddings().weight
     words = torch.nn.functional.normalize(table, dim=1)
-    fit_on, tokens = states(real, own[held_out:])
-    choose_on, answers = states(real, own[:held_out])
+    fit_on, tokens = states(real, own[HELD_OUT:])
+    choose_on, answers = states(real, own[:HELD_OUT])
     observed, truth = states(real, others)
     wanted, accuracies = table[tokens].double(), []
     for layer, hidden in enumerate(fit_on):
