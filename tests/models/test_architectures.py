@@ -103,16 +103,21 @@ def test_without_dropout_the_cut_is_the_library_s_own_model_bit_for_bit(kind: st
         assert_same(one_step(cut(made(kind, dropout=False), front, back), KINDS[kind][2]), expected)
 
 
-def generated(kind: str, model: Any, beams: int) -> torch.Tensor:
-    settings = GenerationConfig(max_new_tokens=8, num_beams=beams, do_sample=False, eos_token_id=1, pad_token_id=2)
-    return model.eval().generate(
+def generated(model: Any, beams: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The text, and what the model said of every token on the way there (steps, rows, words)."""
+    settings = GenerationConfig(
+        max_new_tokens=8, num_beams=beams, do_sample=False, eos_token_id=1, pad_token_id=2, output_logits=True,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    out = model.eval().generate(
         input_ids=PADDED.flip(1), attention_mask=MASK.flip(1), generation_config=settings, use_cache=True
     )
+    return out.sequences, torch.stack(out.logits)
 
 
 @cache
-def uncut_text(kind: str, beams: int) -> torch.Tensor:
-    return generated(kind, made(kind), beams)
+def uncut_text(kind: str, beams: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return generated(made(kind), beams)
 
 
 @pytest.mark.parametrize("kind", CAUSAL)
@@ -124,14 +129,16 @@ def test_generation_with_a_cache_over_the_link_is_that_of_the_uncut_model(
     link = connected(parts)
     if parts.gap is not None:
         parts.gap.far_side = link.serving("a")
-    assert torch.equal(generated(kind, parts.client, beams), uncut_text(kind, beams))
+    text, logits = generated(parts.client, beams)
+    assert torch.equal(text, uncut_text(kind, beams)[0])
+    assert torch.equal(logits, uncut_text(kind, beams)[1])
 
 
 @pytest.mark.parametrize("kind", [name for name in CAUSAL if "sliding" in name or name == "gemma3_text"])
 def test_a_sliding_window_is_one_that_matters(kind: str) -> None:
     """Else the tests above would not see a block that lost its window."""
     model = build(AutoModelForCausalLM, config(KINDS[kind][0], sliding_window=None if "mistral" in kind else 512))
-    assert not torch.equal(generated(kind, adapted(model, scenario.Lora()), 3), uncut_text(kind, 3))
+    assert not torch.equal(generated(adapted(model, scenario.Lora()), 3)[0], uncut_text(kind, 3)[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
