@@ -20,10 +20,12 @@ class Products:
     """The linear layers of a block in the order in which they run, by their paths in the block."""
 
     attention_in: tuple[str, ...]
-    """They read what enters the block; attention reads what they give."""
+    """They read what enters the block and give queries, keys and values, one each or one layer all three."""
     attention_out: str
     mlp_in: tuple[str, ...]
     mlp_out: str
+    attention_dropout: str
+    """Path of attention's own dropout: a rate, or a module with one."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ _LLAMA = Family(
     ends={"embed_tokens": "applied", "norm": "applied"},
     products=Products(
         ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj",
-        ("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj",
+        ("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj", "self_attn.attention_dropout",
     ),
     targets=("q_proj", "v_proj"),
 )  # fmt: skip
@@ -62,7 +64,7 @@ _GPT2 = Family(
     blocks="h",
     # Positions are added and dropped out in the body, between the word embeddings and the first block.
     ends={"wte": "applied", "wpe": "added", "drop": "applied", "ln_f": "applied"},
-    products=Products(("attn.c_attn",), "attn.c_proj", ("mlp.c_fc",), "mlp.c_proj"),
+    products=Products(("attn.c_attn",), "attn.c_proj", ("mlp.c_fc",), "mlp.c_proj", "attn.attn_dropout"),
     targets=("c_attn",),
 )
 
@@ -73,7 +75,7 @@ _BERT = Family(
     ends={"embeddings": "called", "pooler": "applied"},
     products=Products(
         ("attention.self.query", "attention.self.key", "attention.self.value"), "attention.output.dense",
-        ("intermediate.dense",), "output.dense",
+        ("intermediate.dense",), "output.dense", "attention.self.dropout",
     ),
     targets=("query", "value"),
     heads=("pooler", "cls", "lm_head", "classifier", "qa_outputs"),

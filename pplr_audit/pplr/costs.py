@@ -8,6 +8,7 @@ Arithmetic is counted as matrix products (one multiply-add is 2 FLOP); what is e
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ def cost_rows(
                               products over all T positions, as kernels are counted, though half are masked
     training_flops_per_token  forward and backward: a frozen weight costs one product, for its input's gradient, and
                               nothing below the client's lowest adapter; an adapter costs also its own gradient;
-                              attention 2.5 times its forward
+                              attention 2.5 times its forward, at most twice where it has dropout
     wire_bytes_per_sample     4 crossings of (T, hidden) and one of the mask; 0 where no trunk is left
     wire_bytes_per_round      of one client, both ways: its samples, its adapter's update up and personal model down,
                               and its loss; the trunk's adapter never crosses
@@ -186,7 +187,7 @@ def _block_backward(block: nn.Module, products: Products, tokens: float, needed:
 
     ``needed``: what enters needs one, because something below it is trained. A frozen weight costs one product, for the
     gradient of its input, and only if that is needed; so nothing runs below the lowest adapter. Attention costs 5
-    products for the forward's 2: the kernel keeps no scores and computes them again.
+    products for the forward's 2, as the kernel keeps no scores and computes them again (not so with dropout).
     """
     total = 0.0
 
@@ -197,12 +198,26 @@ def _block_backward(block: nn.Module, products: Products, tokens: float, needed:
         total += sum(_linear_backward(layer, needed) for layer in layers)
         return needed or any(map(_trained, layers))
 
+    total += _attention_backward(block, products, needed) / 2 * _attention(block, products, tokens)
     needed = through(products.attention_in, needed)
-    total += needed * 2.5 * _attention(block, products, tokens)
     needed = through([products.attention_out], needed)
     needed = through(products.mlp_in, needed)
     needed = through([products.mlp_out], needed)
     return total, needed
+
+
+def _attention_backward(block: nn.Module, products: Products, needed: bool) -> int:
+    """Products of attention's backward pass, of which the forward has two: S = QK' and O = PV, P the softmax of S.
+
+    The fused kernel does all of them, and S again. With dropout the CPU takes single steps, each only where what it
+    finds is needed: dV, dP, dQ and dK.
+    """
+    wanted = [needed or _trained(block.get_submodule(path)) for path in products.attention_in]
+    q, k, v = wanted * (3 // len(wanted))
+    rate: Any = attrgetter(products.attention_dropout)(block)
+    if not float(getattr(rate, "p", rate)):
+        return 5 * any(wanted)
+    return v + (q or k) + q + k
 
 
 def _linear_backward(layer: nn.Module, needed: bool) -> float:

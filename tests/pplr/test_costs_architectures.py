@@ -67,6 +67,13 @@ def test_flops_are_those_that_torch_counts(name: str, targets: tuple[str, ...] |
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_flops_with_dropout_are_those_that_torch_counts(name: str) -> None:
+    settings, lora = config(name), Lora(rank=2, dropout=0.1)
+    computed = cost_rows(settings, lora, [(1, 1)], Workload(samples=10, tokens_per_sample=T))[0]
+    assert computed["training_flops_per_token"] == counted(settings, lora, 1, 1, backward=True)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_parameters_are_those_of_a_model_that_is_really_cut(name: str) -> None:
     settings, lora = config(name), Lora(rank=2)
     whole = sum(p.numel() for p in adapted(settings, lora).parameters())
