@@ -16,6 +16,7 @@ import pplr_audit
 from pplr_audit.cli import app
 from pplr_audit.errors import InputError, RunError
 from pplr_audit.listing import KINDS
+from pplr_audit.models.family import FAMILIES
 from pplr_audit.progress import Bars, Silent, to
 from pplr_audit.scenario import Scenario
 from pplr_audit.terminal import visible
