@@ -32,7 +32,8 @@ from pplr_audit.pplr.strategies.pplr import Pplr
 
 AGAINST_UNCUT, AGAINST_PEFT = 1.05, 1.1
 TRAINING = scenario.Training(batch_size=16)
-LORA = scenario.Lora()
+TARGETS = ("q_proj", "v_proj")
+LORA = scenario.Lora(targets=TARGETS)
 ANSWER = 8
 """Tokens at the end of each sequence that are learned."""
 
@@ -133,7 +134,7 @@ def client_step(base: Any, size: Size, front: int, back: int) -> tuple[Step, Ada
 def plain_step(base: Any, size: Size, initial: Adapter) -> Step:
     """The step of a loop over get_peft_model; answers its seconds."""
     config = LoraConfig(
-        r=LORA.rank, lora_alpha=int(LORA.alpha), lora_dropout=LORA.dropout, target_modules=list(LORA.targets),
+        r=LORA.rank, lora_alpha=int(LORA.alpha), lora_dropout=LORA.dropout, target_modules=list(TARGETS),
         task_type="CAUSAL_LM",
     )  # fmt: skip
     model: Any = get_peft_model(copy.deepcopy(base), config)

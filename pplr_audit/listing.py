@@ -3,15 +3,26 @@
 from typing import Literal, get_args
 
 from pplr_audit import plugins, scenarios
+from pplr_audit.models.family import FAMILIES
 
 Kind = Literal["attacks", "defenses", "scenarios", "models", "readers", "strategies"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_MODELS = {
+_BACKBONES = {
     "tiny-llama": "a Llama of a few hundred thousand weights, trained on the catalogue's titles on first use",
-    "FOLDER": "a folder with config.json, *.safetensors and a tokenizer (Llama family)",
-    "ORG/NAME": "a model of the Llama family on the Hugging Face hub, downloaded on first use",
+    "minilm": "all-MiniLM-L6-v2, a BERT encoder with real weights; comes with the extra minilm",
+    "FOLDER": "a folder with config.json, *.safetensors and a tokenizer, of one of the types below",
+    "ORG/NAME": "a model of one of the types below on the Hugging Face hub, downloaded on first use",
 }
+
+
+def _models() -> dict[str, str]:
+    """What ``model.backbone`` takes, then the families by the ``model_type`` in config.json."""
+    types = {
+        f"type {name}": f"{kind.says}; {'decoder' if kind.causal else 'encoder'}, LoRA on {', '.join(kind.targets)}"
+        for name, kind in FAMILIES.items()
+    }
+    return {**_BACKBONES, **types}
 
 
 def listing(kind: Kind) -> dict[str, str]:
@@ -19,5 +30,5 @@ def listing(kind: Kind) -> dict[str, str]:
     if kind == "scenarios":
         return scenarios.shipped()
     if kind == "models":
-        return _MODELS
+        return _models()
     return plugins.describe(kind)

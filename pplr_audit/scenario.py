@@ -100,7 +100,11 @@ class Lora(Section):
     rank: Annotated[int, Field(ge=1)] = 8
     alpha: Annotated[float, Field(gt=0)] = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    targets: Annotated[
+        tuple[str, ...] | None,
+        Field(description="linear layers of a block; none takes those of the backbone's family: q_proj and v_proj, "
+              "c_attn (GPT-2), query and value (BERT)"),
+    ] = None  # fmt: skip
 
 
 class Cut(Section):
@@ -113,7 +117,9 @@ class Cut(Section):
 class Model(Section):
     """The backbone, the recommender built on it, and the cut that training really runs."""
 
-    backbone: Annotated[str, Field(min_length=1, description="a hub name, a folder, or tiny-llama")] = "tiny-llama"
+    backbone: Annotated[str, Field(min_length=1, description="a hub name, a folder, tiny-llama or minilm")] = (
+        "tiny-llama"
+    )
     recommender: Literal["bigrec"] = "bigrec"
     lora: Lora = Lora()
     max_tokens: Annotated[int, Field(ge=16)] = 512

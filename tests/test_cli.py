@@ -17,6 +17,7 @@ from pplr_audit.cli import app
 from pplr_audit.errors import InputError, RunError
 from pplr_audit.extension import Extension
 from pplr_audit.listing import KINDS
+from pplr_audit.models.family import FAMILIES
 from pplr_audit.progress import Bars, Silent, to
 from pplr_audit.scenario import Scenario
 from pplr_audit.terminal import visible
@@ -166,6 +167,15 @@ def test_list_prints_one_line_each(kind: str) -> None:
     lines = result.stdout.splitlines()
     assert lines
     assert all(len(line.split("  ", 1)) == 2 for line in lines), "a name and what it is"
+
+
+def test_list_models_says_which_architectures_are_supported() -> None:
+    lines = CliRunner().invoke(app, ["list", "models"]).stdout.splitlines()
+    assert {line.split()[0] for line in lines} == {"tiny-llama", "minilm", "FOLDER", "ORG/NAME", "type"}
+    types = {line.split()[1]: line for line in lines if line.startswith("type ")}
+    assert types.keys() == FAMILIES.keys()
+    assert types["gpt2"].endswith("decoder, LoRA on c_attn")
+    assert types["bert"].endswith("encoder, LoRA on query, value")
 
 
 def test_help_and_list_import_nothing_heavy() -> None:

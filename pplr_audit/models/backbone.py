@@ -1,4 +1,4 @@
-"""The causal language model a recommender is built on: trained here, read from a folder, or fetched from a hub.
+"""The language model a recommender is built on: trained here, installed, read from a folder, or fetched from a hub.
 
 Whatever its source, it passes the same checks, because a model that is silently half random or reads a tokenizer not
 its own gives an audit that looks fine and means nothing.
@@ -16,36 +16,43 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.errors import InputError
-from pplr_audit.models import tiny_llama
+from pplr_audit.models import library, minilm, tiny_llama
+from pplr_audit.models.family import Family, family, family_of
 from pplr_audit.paths import expanded
 
-MODEL_TYPES = ("llama",)
-"""The families whose blocks the cut knows."""
-
-ACCEPTED = "accepted: tiny-llama, a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face hub name"
+ACCEPTED = (
+    "accepted: tiny-llama, minilm, a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face hub name"
+)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A causal language model with its tokenizer."""
+    """A causal language model, or the body of an encoder, with its tokenizer."""
 
     name: str
     """As the scenario states it."""
     model: PreTrainedModel
     """Float32, eval mode, no parameter requires grad."""
     tokenizer: PreTrainedTokenizerFast
-    """Has an end token, and a padding token (the end token where it brought none)."""
+    """Has a padding token; with a causal model an end token too, which pads where it brought none."""
     digest: str
     """SHA-256 in hex over the names, shapes and bytes of all weights and over the tokenizer."""
 
+    @property
+    def causal(self) -> bool:
+        """Whether the model predicts the next token, so that it can generate."""
+        return family(self.model).causal
+
 
 def load_backbone(name: str, catalogue: Catalogue, *, seed: int, cache: Path | None = None) -> Backbone:
-    """The backbone called ``name``: ``tiny-llama``, a folder, or a name on the Hugging Face hub, tried in this order.
+    """The backbone called ``name``: ``tiny-llama``, ``minilm``, a folder, or a name on the Hugging Face hub.
+
+    They are tried in this order. An encoder is its body: poolers and heads in its folder are passed over.
 
     ``catalogue``, ``seed`` and ``cache`` matter to ``tiny-llama`` alone, which is trained on the catalogue and kept
     under ``cache``. Raises InputError, naming the folder and the file, where the model cannot be had or is not whole.
@@ -53,6 +60,8 @@ def load_backbone(name: str, catalogue: Catalogue, *, seed: int, cache: Path | N
     model: PreTrainedModel
     if name == "tiny-llama":
         model, tokenizer = tiny_llama.train(catalogue, seed=seed, cache=cache)
+    elif name == "minilm":
+        model, tokenizer = _load_folder(minilm.folder())
     else:
         folder = expanded(name, "model.backbone")
         model, tokenizer = _load_folder(folder if folder.is_dir() else _fetch(name))
@@ -101,11 +110,11 @@ def _fetch(name: str) -> Path:
 
 
 def _load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    _check_config(folder)
+    kind = _check_config(folder)
     _check_weight_files(folder)
     with _quiet(), torch.random.fork_rng(devices=[]):
-        tokenizer = _load_tokenizer(folder)
-        model = _load_model(folder)
+        tokenizer = _load_tokenizer(folder, kind)
+        model = _load_model(folder, kind)
     embeddings: Any = model.get_input_embeddings()
     if len(tokenizer) > embeddings.num_embeddings:
         raise InputError(
@@ -116,7 +125,7 @@ def _load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast
     return model, tokenizer
 
 
-def _check_config(folder: Path) -> None:
+def _check_config(folder: Path) -> Family:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -124,13 +133,14 @@ def _check_config(folder: Path) -> None:
         raise InputError(f"{folder}: there is no config.json; {ACCEPTED}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in MODEL_TYPES:
-        raise InputError(f"{path}: model_type is {kind!r}; supported: {', '.join(MODEL_TYPES)}")
+    kind = family_of(config.get("model_type") if isinstance(config, dict) else None, str(path))
+    if not kind.causal and config.get("is_decoder"):
+        raise InputError(f"{path}: is_decoder is true; an encoder turned into a decoder is not supported")
     try:
         AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library validates with exceptions of its own
         raise InputError(f"{path}: {_one_line(error)}") from None
+    return kind
 
 
 def _check_weight_files(folder: Path) -> None:
@@ -159,41 +169,35 @@ def _check_weight_files(folder: Path) -> None:
             raise InputError(f"{path}: cannot be read as safetensors: {error}") from None
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def _load_tokenizer(folder: Path, kind: Family) -> PreTrainedTokenizerFast:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers and tokenizers raise bare Exceptions for a tokenizer they cannot read
         raise InputError(f"{folder}: the tokenizer cannot be read (tokenizer.json): {_one_line(error)}") from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"{folder}: the tokenizer is a {type(tokenizer).__name__}; expected one with a tokenizer.json")
-    if tokenizer.eos_token_id is None:
+    if kind.causal and tokenizer.eos_token_id is None:
         raise InputError(f"{folder}: the tokenizer has no end token (eos_token in tokenizer_config.json)")
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"{folder}: the tokenizer has no padding token (pad_token in tokenizer_config.json)")
     return tokenizer
 
 
-def _load_model(folder: Path) -> PreTrainedModel:
-    library: Any = AutoModelForCausalLM
-    model: PreTrainedModel
-    info: dict[str, Any]
+def _load_model(folder: Path, kind: Family) -> PreTrainedModel:
     try:
-        model, info = library.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, by name
-        )
+        model, info = library.from_folder(folder, kind)
     except Exception as error:  # a config with impossible sizes ends in whatever the layer built first raises
         raise InputError(f"{folder}: no model can be built from config.json: {_one_line(error)}") from None
+    prefix = model.base_model_prefix + "."
+    info["unexpected_keys"] = {
+        key for key in info["unexpected_keys"] if key.removeprefix(prefix).split(".")[0] not in kind.heads
+    }
     # transformers fills what is missing with random values and goes on.
     words = {"missing_keys": "missing", "mismatched_keys": "misshapen", "unexpected_keys": "unexpected"}
-    for kind, word in words.items():
-        keys = sorted(key if isinstance(key, str) else key[0] for key in info[kind])
+    for what, word in words.items():
+        keys = sorted(key if isinstance(key, str) else key[0] for key in info[what])
         if keys:
             raise InputError(f"{folder}: {len(keys)} tensors are {word} in *.safetensors, the first: {keys[0]}")
     for name, tensor in model.named_parameters():

@@ -1,13 +1,14 @@
 """The generic cut: the first blocks and the last on the client, the rest on the server, no copied forward pass.
 
 The middle blocks of the client's model are replaced by one module, the `Gap`, and the blocks that were taken out become
-the layers of a second body of the same class, the `Trunk`. Both run the library's own forward pass, so that masks and
+the layers of a second body of the same class, the trunk. Both run the library's own forward pass, so that masks and
 rotary embeddings are recomputed on either side from the two-dimensional mask, which is all that has to cross besides
-activations.
+activations. In the trunk, the parts before and after the blocks (positions, dropout, norms) give way to stand-ins that
+leave every bit of what passes as it is.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,10 +16,10 @@ from typing import Any, Protocol
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 from pplr_audit.errors import InputError
-from pplr_audit.models.family import Family, blocks, family
+from pplr_audit.models.family import Use, blocks, body, ends, family, heads
 from pplr_audit.models.lora import adapter_parameters
 from pplr_audit.seeds import derive
 
@@ -66,15 +67,17 @@ class Gap(nn.Module):
         client_body.register_forward_pre_hook(note, with_kwargs=True)
 
     def forward(
-        self, hidden_states: Float[Tensor, "batch seq hidden"], past_key_values: Any = None, **_: Any
+        self, hidden_states: Float[Tensor, "batch seq hidden"], *args: Any, **kwargs: Any
     ) -> Float[Tensor, "batch seq hidden"]:
         assert self.far_side is not None, "a client trains and serves over a link: connect one first"
         batch, length = hidden_states.shape[:2]
-        if past_key_values is None:
+        # Architectures hand the cache on in different places.
+        cache = next((given for given in (*args, *kwargs.values()) if isinstance(given, Cache)), None)
+        if cache is None:
             return self.far_side.forward(hidden_states, self._full_mask(batch, length))
-        far = past_key_values.layers[self.layer]
+        far = cache.layers[self.layer]
         if not isinstance(far, _FarCache):
-            far = past_key_values.layers[self.layer] = _FarCache(self.far_side.open())
+            far = cache.layers[self.layer] = _FarCache(self.far_side.open())
         far.length += length
         return far.session.forward(hidden_states, self._full_mask(batch, far.length))
 
@@ -97,11 +100,34 @@ class _FarCache(DynamicLayer):
         self.session.reorder(beam_idx)
 
 
+class _NegativeZero(nn.Module):
+    """Stands in the trunk for what is added to the activations there.
+
+    x + -0.0 is x for every x, to the bit; 0.0 would turn -0.0 into 0.0.
+    """
+
+    def forward(self, *_: Any, **__: Any) -> Float[Tensor, ""]:
+        return torch.tensor(-0.0)
+
+
+class _HandsOn(nn.Module):
+    """Stands in the trunk for embeddings that would turn ``inputs_embeds`` into what enters the first block."""
+
+    def forward(
+        self, *_: Any, inputs_embeds: Float[Tensor, "batch seq hidden"], **__: Any
+    ) -> Float[Tensor, "batch seq hidden"]:
+        return inputs_embeds
+
+
+_STANDS: Mapping[Use, type[nn.Module]] = {"applied": nn.Identity, "added": _NegativeZero, "called": _HandsOn}
+
+
 class Randomness:
-    """Draws of one local step, block by block, that do not depend on where a block lives.
+    """Draws of one local step, part by part, that do not depend on where a part lives.
 
     Within `step`, each block with active dropout runs under ``fork_rng`` from a seed hashed from (seed, round, client,
-    step, absolute layer). Outside of it nothing is reseeded.
+    step, absolute layer); what draws outside the blocks has its name instead of a layer. Outside of `step` nothing is
+    reseeded.
     """
 
     def __init__(self, seed: int) -> None:
@@ -116,8 +142,10 @@ class Randomness:
         finally:
             self._step = None
 
-    def govern(self, block: nn.Module, layer: int) -> None:
-        """Wrap the forward pass of ``block``."""
+    def govern(self, block: nn.Module, layer: int | str) -> None:
+        """Wrap the forward pass of ``block``, if it has any dropout that is on."""
+        if not _draws(block):
+            return
         inner = block.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -132,16 +160,16 @@ class Randomness:
 
 @dataclass(frozen=True)
 class CutModel:
-    """A causal language model in two parts that have no module in common."""
+    """A model in two parts that have no module in common."""
 
     layers: int
     front: int
     back: int
     client: Any
-    """A causal language model whose blocks are the front, the `Gap` (unless nothing is left between), and the back."""
+    """The whole model, its head too, whose blocks are the front, the `Gap` (unless nothing is between) and the back."""
     gap: Gap | None
     trunk: Any
-    """A body whose blocks are the middle ones, without embeddings and norm; None where k + m = L."""
+    """A body whose blocks are the middle ones, and that does nothing besides; None where k + m = L."""
     client_parameters: dict[str, nn.Parameter]
     trunk_parameters: dict[str, nn.Parameter]
     client_randomness: Randomness
@@ -163,26 +191,28 @@ def cut(model: Any, front: int, back: int, *, seed: int = 0) -> CutModel:
     Raises:
         InputError: the architecture cannot be cut, or there are not so many blocks.
     """
-    kind, whole = family(model), blocks(model)
+    whole = blocks(model)
     layers = len(whole)
     check_cut(front, back, layers)
     names = adapter_parameters(model)
     near, middle, last = list(whole[:front]), list(whole[front : layers - back]), list(whole[layers - back :])
     client_randomness, trunk_randomness = Randomness(seed), Randomness(seed)
     for layer, block in enumerate(whole):
-        if _draws(block):
-            inside = front <= layer < layers - back
-            (trunk_randomness if inside else client_randomness).govern(block, layer)
+        inside = front <= layer < layers - back
+        (trunk_randomness if inside else client_randomness).govern(block, layer)
+    for path, part in ends(model).items():
+        client_randomness.govern(part, path)
 
     gap = Gap(front) if middle else None
-    client = _shell(model, kind, [*near, *([gap] if gap else []), *last])
+    kept = [*range(front), *([front] if gap else []), *range(layers - back, layers)]
+    client = _shell(model, [*near, *([gap] if gap else []), *last], kept)
     if gap:
-        gap.listen(getattr(client, kind.body))
+        gap.listen(body(client))
     trunk = None
     if middle:
-        trunk = getattr(_shell(model, kind, middle), kind.body)
-        setattr(trunk, kind.norm, nn.Identity())
-        setattr(trunk, kind.embeddings, nn.Identity())
+        trunk = body(_shell(model, middle, list(range(front, layers - back))))
+        for path in ends(trunk):
+            trunk.set_submodule(path, _STANDS[family(trunk).ends[path]]())
     held = {id(p) for block in middle for p in block.parameters()}
     return CutModel(
         layers, front, back, client, gap, trunk,
@@ -192,22 +222,32 @@ def cut(model: Any, front: int, back: int, *, seed: int = 0) -> CutModel:
     )  # fmt: skip
 
 
-def _shell(model: Any, kind: Family, layers: list[nn.Module]) -> Any:
-    """A copy of everything around the blocks (sharing the frozen embeddings, norm and head), around ``layers``."""
-    inner = getattr(model, kind.body)
-    shared = [getattr(inner, kind.norm), getattr(inner, kind.embeddings), model.get_output_embeddings()]
-    memo: dict[int, Any] = {id(m): m for m in shared}
-    memo[id(getattr(inner, kind.blocks))] = nn.ModuleList()
+def _shell(model: Any, layers: list[nn.Module], kept: list[int]) -> Any:
+    """A copy of everything around the blocks (sharing the frozen ends and head), around ``layers``.
+
+    Args:
+        kept: the absolute layer of each of ``layers``; the first of those that it stands for, for the gap.
+    """
+    memo: dict[int, Any] = {id(m): m for m in (*ends(model).values(), *heads(model))}
+    memo[id(blocks(model))] = nn.ModuleList()
     shell = copy.deepcopy(model, memo)
-    shell_body = getattr(shell, kind.body)
-    setattr(shell_body, kind.blocks, nn.ModuleList(layers))
-    for config in {id(c): c for c in (shell.config, shell_body.config)}.values():
-        config.num_hidden_layers = len(layers)
+    inner = body(shell)
+    inner.set_submodule(family(shell).blocks, nn.ModuleList(layers))
+    for config in {id(c): c for c in (shell.config, inner.config)}.values():
+        _shorten(config, kept)
     for place, block in enumerate(layers):
         for module in block.modules():
             if hasattr(module, "layer_idx"):
                 setattr(module, "layer_idx", place)  # noqa: B010  # the place in this part's own cache
     return shell
+
+
+def _shorten(config: Any, kept: list[int]) -> None:
+    """Let ``config`` describe these layers alone: the library looks up by place which of them have a sliding window."""
+    types = getattr(config, "layer_types", None)
+    config.num_hidden_layers = len(kept)
+    if types is not None:
+        config.layer_types = [types[layer] for layer in kept]
 
 
 def _draws(block: nn.Module) -> bool:
@@ -250,7 +290,6 @@ def tappable(parts: CutModel) -> list[tuple[int, nn.Module]]:
     near = list(blocks(parts.client))
     found = list(enumerate(near[: parts.front]))
     if parts.trunk is not None:
-        inner = getattr(parts.trunk, family(parts.client).blocks)
-        found += [(parts.front + i, block) for i, block in enumerate(inner)]
+        found += [(parts.front + i, block) for i, block in enumerate(blocks(parts.trunk))]
     first_back = parts.layers - parts.back
     return found + [(first_back + i, block) for i, block in enumerate(near[len(near) - parts.back :])]

@@ -1,39 +1,146 @@
-"""Where each supported architecture keeps its blocks, so that all else can speak of layers by number."""
+"""Where each supported architecture keeps its parts, so that all else can speak of layers by number.
 
-from dataclasses import dataclass
-from typing import Any
+One table, `FAMILIES`, is all that is known of an architecture; nothing of its forward pass is copied. It imports no
+torch, so that what is supported can be listed at once.
+"""
 
-from torch import nn
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from pplr_audit.errors import InputError
+
+Use = Literal["applied", "added", "called"]
+"""What the library's forward pass does with a part outside the blocks when it is given ``inputs_embeds``: it is applied
+to what passes (or not used at all), its output is added to what passes, or it is called with ``inputs_embeds``."""
+
+
+@dataclass(frozen=True)
+class Products:
+    """The linear layers of a block in the order in which they run, by their paths in the block."""
+
+    attention_in: tuple[str, ...]
+    """They read what enters the block and give queries, keys and values, one each or one layer all three."""
+    attention_out: str
+    mlp_in: tuple[str, ...]
+    mlp_out: str
+    attention_dropout: str
+    """Path of attention's own dropout: a rate, or a module with one."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Where an architecture keeps the parts that the cut needs, as attribute names."""
+    """What the cut has to know of an architecture. Paths are attribute names from the body, parted by dots."""
 
-    body: str
+    says: str
+    """One line for a user who asks what is supported."""
+    causal: bool
+    """Whether it predicts the next token (a decoder); if not, every position sees every other (an encoder)."""
     blocks: str
-    norm: str
-    embeddings: str
+    ends: Mapping[str, Use]
+    """What the body holds besides blocks and rotary tables: the client's at every cut."""
+    products: Products
+    targets: tuple[str, ...]
+    """Where LoRA goes when the scenario names nothing."""
+    heads: tuple[str, ...] = ()
+    """Parts that a folder may hold on top of the body, and that an encoder's backbone does without."""
 
 
-FAMILIES = {"llama": Family(body="model", blocks="layers", norm="norm", embeddings="embed_tokens")}
+_LLAMA = Family(
+    says="Llama and what is built like it",
+    causal=True,
+    blocks="layers",
+    ends={"embed_tokens": "applied", "norm": "applied"},
+    products=Products(
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj",
+        ("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj", "self_attn.attention_dropout",
+    ),
+    targets=("q_proj", "v_proj"),
+)  # fmt: skip
+
+_GPT2 = Family(
+    says="GPT-2 and what is built like it",
+    causal=True,
+    blocks="h",
+    # Positions are added and dropped out in the body, between the word embeddings and the first block.
+    ends={"wte": "applied", "wpe": "added", "drop": "applied", "ln_f": "applied"},
+    products=Products(("attn.c_attn",), "attn.c_proj", ("mlp.c_fc",), "mlp.c_proj", "attn.attn_dropout"),
+    targets=("c_attn",),
+)
+
+_BERT = Family(
+    says="BERT",
+    causal=False,
+    blocks="encoder.layer",
+    ends={"embeddings": "called", "pooler": "applied"},
+    products=Products(
+        ("attention.self.query", "attention.self.key", "attention.self.value"), "attention.output.dense",
+        ("intermediate.dense",), "output.dense", "attention.self.dropout",
+    ),
+    targets=("query", "value"),
+    heads=("pooler", "cls", "lm_head", "classifier", "qa_outputs"),
+)  # fmt: skip
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": _LLAMA,
+    "mistral": replace(_LLAMA, says="Mistral, with or without a sliding window"),
+    "qwen2": replace(_LLAMA, says="Qwen2 and Qwen2.5"),
+    "qwen3": replace(_LLAMA, says="Qwen3, without experts"),
+    "gemma": replace(_LLAMA, says="Gemma, the first"),
+    "gemma3_text": replace(_LLAMA, says="Gemma 3 for text"),
+    "gpt2": _GPT2,
+    "bert": _BERT,
+    "roberta": replace(_BERT, says="RoBERTa"),
+    "xlm-roberta": replace(_BERT, says="XLM-RoBERTa"),
+}
+"""By ``model_type`` in config.json."""
+
+_ENCODER_DECODER = (
+    "an encoder-decoder hands a position bias from block to block and lets the decoder look at the encoder, so that a"
+    " cut between two blocks would not be all that crosses"
+)
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(("t5", "mt5", "umt5", "longt5", "bart", "mbart", "pegasus"), _ENCODER_DECODER),
+    "gemma2": "it caps its attention scores, which the attention used here (sdpa) does not",
+    "gemma3": "it reads pictures too; its part for text alone is gemma3_text",
+}
+"""Why not, for those that are asked for."""
+
+
+def family_of(model_type: object, place: str) -> Family:
+    """The family of a ``model_type``. Raises InputError for one that cannot be cut, with ``place`` in front."""
+    found = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if found is None:
+        reason = REFUSED.get(model_type) if isinstance(model_type, str) else None
+        raise InputError(
+            f"{place}: model_type {model_type!r} is not supported{f': {reason}' if reason else ''}"
+            f" (accepted: {', '.join(FAMILIES)})"
+        )
+    return found
 
 
 def family(model: Any) -> Family:
-    """The family of a causal language model, by its config. Raises InputError for one that cannot be cut yet."""
-    kind = model.config.model_type
-    if kind not in FAMILIES:
-        raise InputError(f"model.backbone: architecture {kind!r} cannot be cut (accepted: {', '.join(FAMILIES)})")
-    return FAMILIES[kind]
+    """The family of a transformers model, by its config. Raises InputError for one that cannot be cut."""
+    return family_of(model.config.model_type, "model.backbone")
 
 
 def body(model: Any) -> Any:
-    """The stack of blocks with its embeddings and final norm: the causal model without its head."""
-    return getattr(model, family(model).body)
+    """The stack of blocks with its embeddings and final norm: the model without its head, or all of it."""
+    return model.base_model
 
 
-def blocks(model: Any) -> nn.ModuleList:
-    """The blocks of a causal language model, in order."""
-    return getattr(body(model), family(model).blocks)  # type: ignore[no-any-return]
+def heads(model: Any) -> list[Any]:
+    """The modules on top of the body; none where the model is its body."""
+    inner = body(model)
+    return [] if inner is model else [child for child in model.children() if child is not inner]
+
+
+def blocks(model: Any) -> Any:
+    """The blocks of a model in order, an ``nn.ModuleList``."""
+    return body(model).get_submodule(family(model).blocks)
+
+
+def ends(model: Any) -> dict[str, Any]:
+    """Path to module of the body's parts outside the blocks, of those that this model has."""
+    kind, parts = family(model), dict(body(model).named_modules())
+    return {path: parts[path] for path in kind.ends if path in parts}

@@ -3,6 +3,7 @@
 LoRA (Hu et al. 2021, arXiv 2106.09685): W = W0 + (alpha / rank) B A, A random, B zero at the start.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -10,10 +11,14 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from pplr_audit import scenario
 from pplr_audit.errors import InputError
-from pplr_audit.models.family import blocks
+from pplr_audit.models.family import blocks, family
+
+LINEAR = (nn.Linear, Conv1D)
+"""What counts as a linear layer: Conv1D is GPT-2's, with its weight transposed."""
 
 Adapter = dict[str, Tensor]
 """Absolute parameter name to value, in alphabetical order: so that no sum over it depends on the cut."""
@@ -22,25 +27,31 @@ Adapter = dict[str, Tensor]
 def add_lora(model: nn.Module, lora: scenario.Lora, seed: int) -> None:
     """Put a LoRA layer beside every linear layer in the blocks that ``lora.targets`` names, in place.
 
-    The draw of A depends on ``seed`` alone, so that all clients start from one A.
+    Where the scenario names none, the family's own are taken. The draw of A depends on ``seed`` alone, so that all
+    clients start from one A.
 
     Raises:
         InputError: a target is the name of no linear layer in the blocks of ``model``.
     """
+    targets = family(model).targets if lora.targets is None else lora.targets
     # Inside the blocks only: there the cut governs where a layer lies and what its dropout draws.
     inside = (named for block in blocks(model) for named in block.named_modules())
-    linear = sorted({name.rsplit(".", 1)[-1] for name, module in inside if isinstance(module, nn.Linear)})
-    for target in lora.targets:
+    linear = {name.rsplit(".", 1)[-1]: type(module) for name, module in inside if isinstance(module, LINEAR)}
+    for target in targets:
         if target not in linear:
             raise InputError(
                 f"model.lora.targets: no layer {target!r} in the blocks of this backbone "
-                f"(accepted: {', '.join(linear)})"
+                f"(accepted: {', '.join(sorted(linear))})"
             )
+    whole = blocks(model)
+    path = next(name for name, module in model.named_modules() if module is whole)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number will do
         lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
+        # A name alone would also match a layer of the head.
+        target_modules=rf"{re.escape(path)}\.\d+\.(.*\.)?({'|'.join(map(re.escape, targets))})",
+        fan_in_fan_out=all(linear[target] is Conv1D for target in targets),
         bias="none",
     )
     with torch.random.fork_rng(devices=[]):

@@ -9,7 +9,7 @@ from pplr_audit.errors import InputError
 from pplr_audit.models.backbone import load_backbone
 from pplr_audit.models.bigrec import Grounding
 from pplr_audit.models.cut import CutModel, check_cut, cut
-from pplr_audit.models.family import blocks
+from pplr_audit.models.family import FAMILIES, blocks
 from pplr_audit.models.lora import Adapter, adapter_parameters, add_lora, read_adapter
 from pplr_audit.models.whole import WholeModel
 from pplr_audit.seeds import derive
@@ -39,9 +39,15 @@ def build(model: scenario.Model, catalogue: Catalogue, *, history: int, seed: in
     """Load, adapt and cut.
 
     Raises:
-        InputError: the backbone, the targets, ``max_tokens`` or the cut do not fit.
+        InputError: the backbone, the recommender, the targets, ``max_tokens`` or the cut do not fit.
     """
     backbone = load_backbone(model.backbone, catalogue, seed=derive(seed, "backbone") % 2**32)
+    if not backbone.causal:
+        raise InputError(
+            f"model.recommender: {model.recommender} generates the title of the next item, which {backbone.name} (of"
+            f" model_type {backbone.model.config.model_type}), an encoder, cannot (accepted: a backbone of model_type"
+            f" {', '.join(name for name, kind in FAMILIES.items() if kind.causal)})"
+        )
     check_cut(model.cut.front, model.cut.back, len(blocks(backbone.model)))
     longest = getattr(backbone.model.config, "max_position_embeddings", None)
     if longest is not None and model.max_tokens > longest:

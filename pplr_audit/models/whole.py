@@ -5,13 +5,13 @@ It shares the frozen weights with the model that is cut and has an adapter of it
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from pplr_audit.data.prompts import Prompt, Prompts, collate
 from pplr_audit.models.bigrec import answer_log_probs, embed_titles, generate_titles, tensors
@@ -21,7 +21,7 @@ from pplr_audit.models.lora import Adapter, adapter_off, adapter_parameters, loa
 
 
 class WholeModel:
-    """An uncut causal language model with LoRA, always in evaluation mode.
+    """An uncut model with LoRA, always in evaluation mode.
 
     Args:
         model: with its adapter in place, before it is cut; it is copied, all but the frozen weights.
@@ -38,7 +38,7 @@ class WholeModel:
     @property
     def embeddings(self) -> Float[Tensor, "vocab hidden"]:
         """The input word embeddings, which no adapter changes."""
-        table: Tensor = getattr(body(self.model), family(self.model).embeddings).weight
+        table: Tensor = self.model.get_input_embeddings().weight
         return table.detach()
 
     def states(
@@ -61,6 +61,7 @@ class WholeModel:
         seen: dict[int, Tensor] = {}
         deepest = max(layers)
         whole = list(blocks(self.model))
+        causal = family(self.model).causal
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             self._set(stack, adapter)
@@ -71,7 +72,9 @@ class WholeModel:
             for start in range(0, len(prompts), batch):
                 part = prompts[start : start + batch]
                 tokens, mask, _ = tensors(collate(part, self.pad, side=side))
-                body(self.model)(input_ids=tokens, attention_mask=mask, position_ids=positions(mask), use_cache=False)
+                # Encoders number their positions themselves, not all from 0.
+                places = {"position_ids": positions(mask)} if causal else {}
+                body(self.model)(input_ids=tokens, attention_mask=mask, use_cache=False, **places)
                 for row, prompt in enumerate(part):
                     own = slice(0, len(prompt)) if side == "right" else slice(tokens.shape[1] - len(prompt), None)
                     yield start + row, {layer: seen[layer][row, own].clone() for layer in layers}
@@ -95,21 +98,15 @@ class WholeModel:
             load_adapter(self._parameters, adapter)
 
 
-class _stop_after:
+@contextmanager
+def _stop_after(model: Any, layer: int) -> Iterator[None]:
     """Within the block, a forward pass ends with block ``layer``: those above it have nothing to add."""
-
-    def __init__(self, model: Any, layer: int) -> None:
-        self._configs = {id(c): c for c in (model.config, body(model).config)}.values()
-        self._layers = layer + 1
-        self._before = model.config.num_hidden_layers
-
-    def __enter__(self) -> None:
-        for config in self._configs:
-            config.num_hidden_layers = self._layers
-
-    def __exit__(self, *_: object) -> None:
-        for config in self._configs:
-            config.num_hidden_layers = self._before
+    inner, path, whole = body(model), family(model).blocks, blocks(model)
+    inner.set_submodule(path, nn.ModuleList(list(whole)[: layer + 1]))
+    try:
+        yield
+    finally:
+        inner.set_submodule(path, whole)
 
 
 class ServedWhole:

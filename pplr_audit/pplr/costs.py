@@ -8,16 +8,19 @@ Arithmetic is counted as matrix products (one multiply-add is 2 FLOP); what is e
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
 
 from pplr_audit import scenario
 from pplr_audit.models.cut import check_cut
-from pplr_audit.models.family import blocks, body, family
-from pplr_audit.models.lora import add_lora
+from pplr_audit.models.family import Products, blocks, ends, family, family_of, heads
+from pplr_audit.models.library import from_config
+from pplr_audit.models.lora import LINEAR, add_lora
 
 MASK_BYTES = 1
 BEAM_BYTES = 4
@@ -59,7 +62,7 @@ def cost_rows(
                               products over all T positions, as kernels are counted, though half are masked
     training_flops_per_token  forward and backward: a frozen weight costs one product, for its input's gradient, and
                               nothing below the client's lowest adapter; an adapter costs also its own gradient;
-                              attention 2.5 times its forward
+                              attention 2.5 times its forward, at most twice where it has dropout
     wire_bytes_per_sample     4 crossings of (T, hidden) and one of the mask; 0 where no trunk is left
     wire_bytes_per_round      of one client, both ways: its samples, its adapter's update up and personal model down,
                               and its loss; the trunk's adapter never crosses
@@ -71,17 +74,19 @@ def cost_rows(
     ========================  ==========================================================================================
 
     Args:
-        config: of a causal language model of a family that can be cut; it is not changed.
+        config: of a family that can be cut; it is not changed. An encoder is its body, without pooler and head.
 
     Raises:
         InputError: the architecture cannot be cut, a LoRA target is missing, or a cut does not fit.
     """
     model = _meta_model(config, lora)
     T, value = workload.tokens_per_sample, workload.bytes_per_value
-    layers = [_measure(block, T) for block in blocks(model)]
-    ends, head = _parameters(_ends(model)), _head(model)
-    trained_ends = _parameters(_ends(model), trainable=True)
-    whole = ends + sum(block.parameters for block in layers)
+    products = family(model).products
+    layers = [_measure(block, products, T) for block in blocks(model)]
+    head = heads(model)
+    around = [*ends(model).values(), *head]
+    held_always, trained_always = _parameters(around), _parameters(around, trainable=True)
+    whole = held_always + sum(block.parameters for block in layers)
     positions = workload.beams * (workload.prompt_tokens + max(workload.generated_tokens - 1, 0))
     beams = BEAM_BYTES * workload.beams * workload.generated_tokens if workload.beams > 1 else 0.0
     rows = []
@@ -89,9 +94,9 @@ def cost_rows(
         check_cut(front, back, len(layers))
         near, far = layers[:front], layers[len(layers) - back :]
         has_trunk = front + back < len(layers)
-        held = ends + sum(block.parameters for block in near + far)
-        adapter = trained_ends + sum(block.adapter for block in near + far)
-        forward = sum(block.forward for block in near + far) + _linears(head)
+        held = held_always + sum(block.parameters for block in near + far)
+        adapter = trained_always + sum(block.adapter for block in near + far)
+        forward = sum(block.forward for block in near + far) + sum(map(_linears, head))
         activation = config.hidden_size * value
         wire_sample = T * (4 * activation + MASK_BYTES) if has_trunk else 0.0
         wire_request = (positions + workload.title_tokens) * (2 * activation + MASK_BYTES) + beams if has_trunk else 0.0
@@ -128,33 +133,21 @@ class _Block:
     """By whether what enters needs a gradient: the cost, and whether what leaves does."""
 
 
-def _measure(block: nn.Module, tokens: float) -> _Block:
+def _measure(block: nn.Module, products: Products, tokens: float) -> _Block:
     return _Block(
         _parameters([block]),
         _parameters([block], trainable=True),
-        _linears(block) + _attention(block, tokens),
-        {needed: _block_backward(block, tokens, needed) for needed in (False, True)},
+        _linears(block) + _attention(block, products, tokens),
+        {needed: _block_backward(block, products, tokens, needed) for needed in (False, True)},
     )
 
 
 def _meta_model(config: PreTrainedConfig, lora: scenario.Lora) -> Any:
-    library: Any = AutoModelForCausalLM
+    family_of(config.model_type, "model.backbone")
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        model = library.from_config(copy.deepcopy(config))
-        family(model)
+        model = from_config(copy.deepcopy(config))
         add_lora(model, lora, 0)
     return model
-
-
-def _head(model: Any) -> nn.Module:
-    head: nn.Module = model.get_output_embeddings()
-    return head
-
-
-def _ends(model: Any) -> list[nn.Module]:
-    """What is the client's at every cut."""
-    kind, inner = family(model), body(model)
-    return [getattr(inner, kind.embeddings), getattr(inner, kind.norm), _head(model)]
 
 
 def _parameters(modules: Sequence[nn.Module], *, trainable: bool = False) -> int:
@@ -165,15 +158,17 @@ def _parameters(modules: Sequence[nn.Module], *, trainable: bool = False) -> int
 
 def _linears(module: nn.Module) -> float:
     """Forward FLOP a token of all linear layers in ``module``."""
-    return sum(2.0 * m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
+    return sum(2.0 * m.weight.numel() for m in module.modules() if isinstance(m, LINEAR))
 
 
-def _attention(block: Any, tokens: float) -> float:
-    """Forward FLOP a token of the two products of attention, scores and weighted values."""
-    return 4.0 * tokens * int(block.self_attn.config.num_attention_heads) * int(block.self_attn.head_dim)
+def _attention(block: nn.Module, products: Products, tokens: float) -> float:
+    """Forward FLOP a token of the two products of attention, scores and weighted values: 4 · T · heads · head_dim."""
+    reads: Any = block.get_submodule(products.attention_out)
+    layer = getattr(reads, "base_layer", reads)
+    return 4.0 * tokens * int(layer.nx if isinstance(layer, Conv1D) else layer.in_features)
 
 
-def _backward(near: Sequence[_Block], far: Sequence[_Block], head: nn.Module, has_trunk: bool) -> float:
+def _backward(near: Sequence[_Block], far: Sequence[_Block], head: Sequence[nn.Module], has_trunk: bool) -> float:
     """Backward FLOP a token of everything that the client runs."""
     total, needed = 0.0, False
     for block in near:
@@ -184,34 +179,52 @@ def _backward(near: Sequence[_Block], far: Sequence[_Block], head: nn.Module, ha
     for block in far:
         flops, needed = block.backward[needed]
         total += flops
-    return total + _linear_backward(head, needed)
+    return total + sum(_linear_backward(part, needed) for part in head)
 
 
-def _block_backward(block: Any, tokens: float, needed: bool) -> tuple[float, bool]:
+def _block_backward(block: nn.Module, products: Products, tokens: float, needed: bool) -> tuple[float, bool]:
     """Backward FLOP a token of one block, and whether what leaves it needs a gradient.
 
     ``needed``: what enters needs one, because something below it is trained. A frozen weight costs one product, for the
     gradient of its input, and only if that is needed; so nothing runs below the lowest adapter. Attention costs 5
-    products for the forward's 2: the kernel keeps no scores and computes them again.
+    products for the forward's 2, as the kernel keeps no scores and computes them again (not so with dropout).
     """
-    attention, mlp = block.self_attn, block.mlp
-    inputs = [attention.q_proj, attention.k_proj, attention.v_proj]
-    total = sum(_linear_backward(m, needed) for m in inputs)
-    mixed = needed or any(map(_trained, inputs))
-    total += mixed * 2.5 * _attention(block, tokens) + _linear_backward(attention.o_proj, mixed)
-    needed = mixed or _trained(attention.o_proj)
-    gates = [mlp.gate_proj, mlp.up_proj]
-    total += sum(_linear_backward(m, needed) for m in gates)
-    gated = needed or any(map(_trained, gates))
-    total += _linear_backward(mlp.down_proj, gated)
-    return total, gated or _trained(mlp.down_proj)
+    total = 0.0
+
+    def through(paths: Sequence[str], needed: bool) -> bool:
+        """Adds the layers at ``paths``, which read one thing; whether what they give needs a gradient."""
+        nonlocal total
+        layers = [block.get_submodule(path) for path in paths]
+        total += sum(_linear_backward(layer, needed) for layer in layers)
+        return needed or any(map(_trained, layers))
+
+    total += _attention_backward(block, products, needed) / 2 * _attention(block, products, tokens)
+    needed = through(products.attention_in, needed)
+    needed = through([products.attention_out], needed)
+    needed = through(products.mlp_in, needed)
+    needed = through([products.mlp_out], needed)
+    return total, needed
+
+
+def _attention_backward(block: nn.Module, products: Products, needed: bool) -> int:
+    """Products of attention's backward pass, of which the forward has two: S = QK' and O = PV, P the softmax of S.
+
+    The fused kernel does all of them, and S again. With dropout the CPU takes single steps, each only where what it
+    finds is needed: dV, dP, dQ and dK.
+    """
+    wanted = [needed or _trained(block.get_submodule(path)) for path in products.attention_in]
+    q, k, v = wanted * (3 // len(wanted))
+    rate: Any = attrgetter(products.attention_dropout)(block)
+    if not float(getattr(rate, "p", rate)):
+        return 5 * any(wanted)
+    return v + (q or k) + q + k
 
 
 def _linear_backward(layer: nn.Module, needed: bool) -> float:
     """One linear layer, or one with its adapter: y = W x + s B A x, W frozen, A and B trained."""
     total = 0
     for name, part in layer.named_modules():
-        if isinstance(part, nn.Linear):
+        if isinstance(part, LINEAR):
             # B reads A x, which always needs a gradient, as A is trained.
             total += 2 * part.weight.numel() * (part.weight.requires_grad + (needed or "lora_B" in name))
     return float(total)

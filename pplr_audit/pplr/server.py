@@ -170,7 +170,8 @@ class Server:
     def open_session(self) -> int:
         number = self._opened
         self._opened += 1
-        self._sessions[number] = _Session(DynamicCache())
+        # Its config says which blocks have a sliding window, whose keys and values are kept no longer than that.
+        self._sessions[number] = _Session(DynamicCache(config=self._trunk.module.config))
         self._sessions.pop(number - OPEN_SESSIONS, None)
         return number
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pplr_audit import scenario
-from pplr_audit.attacks.activation.ridge import NormalEquations, Ridge
+from pplr_audit.attacks.activation.normal_equations import NormalEquations
+from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.activation.titles import TitleReader
 from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset

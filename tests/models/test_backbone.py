@@ -159,8 +159,11 @@ def no_end_token(folder: Path) -> None:
 DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (drop("config.json"), "there is no config.json"),
     (lambda folder: (folder / "config.json").write_text("{") and None, r"config\.json: cannot be read"),
-    (lambda folder: (folder / "config.json").write_text("[]") and None, r"config\.json: model_type is None"),
-    (lambda folder: rewrite(folder / "config.json", model_type="gpt2"), "model_type is 'gpt2'; supported: llama"),
+    (
+        lambda folder: (folder / "config.json").write_text("[]") and None,
+        r"config\.json: model_type None is not supported \(accepted: llama, ",
+    ),
+    (lambda folder: rewrite(folder / "config.json", model_type="t5"), r"'t5' is not supported: an encoder-decoder"),
     (lambda folder: rewrite(folder / "config.json", num_attention_heads=3), r"config\.json: "),
     (lambda folder: rewrite(folder / "config.json", num_hidden_layers=3), "missing in .*layers.2"),
     (lambda folder: rewrite(folder / "config.json", num_hidden_layers=1), "unexpected in .*layers.1"),
@@ -215,7 +218,7 @@ def test_a_name_that_leads_nowhere_says_what_was_tried(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"no folder here.*accepted: tiny-llama, a folder with config.json"):
+    with pytest.raises(InputError, match=r"no folder here.*accepted: tiny-llama, minilm, a folder with config.json"):
         load(name)
 
 

@@ -12,12 +12,12 @@ from pplr_audit import scenario
 from pplr_audit.errors import InputError
 from pplr_audit.models.bigrec import answer_loss
 from pplr_audit.models.cut import CutModel, cut, positions, tap, tappable
-from pplr_audit.models.family import blocks
 from pplr_audit.models.lora import adapter_parameters, add_lora, read_adapter
 from pplr_audit.pplr.link import Link
-from pplr_audit.pplr.server import Server, TrunkPart
-from pplr_audit.pplr.strategies.fedavg import FedAvg
+from pplr_audit.pplr.server import Server
 from tests.conftest import LAYERS
+from tests.models import wire
+from tests.models.wire import adapted, connected
 
 CUTS = [(k, m) for k in range(LAYERS + 1) for m in range(LAYERS + 1 - k)]
 TOKENS = torch.randint(5, 300, (3, 17), generator=torch.Generator().manual_seed(3))
@@ -27,39 +27,17 @@ LEARNED = MASK * (torch.arange(17) >= 5)
 
 def tuned(folder: Path, dropout: float = 0.1) -> LlamaForCausalLM:
     """With an adapter that is not zero and dropout that is on."""
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    add_lora(model, scenario.Lora(targets=("q_proj", "v_proj", "up_proj"), dropout=dropout), 3)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in adapter_parameters(model).values():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model
+    lora = scenario.Lora(targets=("q_proj", "v_proj", "up_proj"), dropout=dropout)
+    return adapted(AutoModelForCausalLM.from_pretrained(folder), lora)
 
 
-def connected(parts: CutModel) -> Link:
-    initial = read_adapter({**parts.client_parameters, **parts.trunk_parameters})
-    training = scenario.Training()
-    server = Server(
-        TrunkPart(parts.trunk, parts.trunk_parameters, parts.trunk_randomness), initial, training, FedAvg(training)
-    )
-    link = Link(server)
-    link.join("a", 3)
-    return link
+def loss_of(model: Any) -> torch.Tensor:
+    logits = model(input_ids=TOKENS, attention_mask=MASK, position_ids=positions(MASK), use_cache=False).logits
+    return answer_loss(logits, TOKENS, LEARNED)
 
 
 def one_step(parts: CutModel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    side = connected(parts).training("a", 1)
-    if parts.gap is not None:
-        parts.gap.far_side = side
-    parts.client.train()
-    with parts.client_randomness.step(1, "a", 0):
-        logits = parts.client(
-            input_ids=TOKENS, attention_mask=MASK, position_ids=positions(MASK), use_cache=False
-        ).logits
-        loss = answer_loss(logits, TOKENS, LEARNED)
-        loss.backward()
-    gradients = {**parts.client_parameters, **parts.trunk_parameters}
-    return loss.detach(), {name: p.grad for name, p in sorted(gradients.items()) if p.grad is not None}
+    return wire.one_step(parts, loss_of)
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +60,7 @@ def test_loss_and_gradients_are_those_of_the_uncut_model_bit_for_bit(
 
 def test_without_dropout_the_cut_is_the_library_s_own_model_bit_for_bit(llama_folder: Path) -> None:
     plain = tuned(llama_folder, dropout=0.0).train()
-    logits = plain(input_ids=TOKENS, attention_mask=MASK, position_ids=positions(MASK), use_cache=False).logits
-    loss = answer_loss(logits, TOKENS, LEARNED)
+    loss = loss_of(plain)
     loss.backward()
     cut_loss, gradients = one_step(cut(tuned(llama_folder, dropout=0.0), 1, 1))
     assert torch.equal(loss.detach(), cut_loss)
@@ -168,14 +145,6 @@ def test_a_tap_hands_on_what_enters_every_block(llama_folder: Path) -> None:
 def test_a_cut_with_more_blocks_than_there_are_is_refused(llama_folder: Path, front: int, back: int) -> None:
     with pytest.raises(InputError, match=r"model\.cut: front .* \(accepted: front \+ back <= 3"):
         cut(tuned(llama_folder), front, back)
-
-
-def test_an_architecture_that_cannot_be_cut_is_refused_by_name() -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=8, vocab_size=20))
-    with pytest.raises(InputError, match="architecture 'gpt2' cannot be cut \\(accepted: llama\\)"):
-        blocks(model)
 
 
 def test_a_lora_target_that_is_no_layer_is_refused_with_what_there_is(llama_folder: Path) -> None:

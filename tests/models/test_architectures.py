@@ -1,0 +1,245 @@
+"""One cut for every architecture: loss, gradients and generated text are those of the uncut model at every (k, m)."""
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, GenerationConfig
+
+from pplr_audit import scenario
+from pplr_audit.errors import InputError
+from pplr_audit.models.bigrec import answer_loss
+from pplr_audit.models.cut import Randomness, cut, positions, tap, tappable
+from pplr_audit.models.family import FAMILIES, blocks, body, ends, family
+from pplr_audit.models.lora import adapter_parameters, add_lora
+from pplr_audit.models.whole import WholeModel
+from tests.models.architectures import CAUSAL, CONFIGS, ENCODERS, LAYERS, VOCABULARY, build, config
+from tests.models.wire import Gradients, adapted, connected, gradients, one_step
+
+CUTS = [(k, m) for k in range(LAYERS + 1) for m in range(LAYERS + 1 - k)]
+TOKENS = torch.randint(3, VOCABULARY, (3, 17), generator=torch.Generator().manual_seed(3))
+MASK = torch.tensor([[1] * 17, [1] * 12 + [0] * 5, [1] * 9 + [0] * 8])
+LEARNED = MASK * (torch.arange(17) >= 5)
+PADDED = TOKENS.masked_fill(MASK == 0, 2)
+
+
+def causal_loss(model: Any) -> torch.Tensor:
+    logits = model(input_ids=PADDED, attention_mask=MASK, position_ids=positions(MASK), use_cache=False).logits
+    return answer_loss(logits, PADDED, LEARNED)
+
+
+def masked_loss(model: Any) -> torch.Tensor:
+    hidden = (torch.arange(17) % 4 == 0) & MASK.bool()
+    labels = PADDED.masked_fill(~hidden, -100)
+    return model(input_ids=PADDED.masked_fill(hidden, 3), attention_mask=MASK, labels=labels).loss
+
+
+def body_loss(model: Any) -> torch.Tensor:
+    states = model(input_ids=PADDED, attention_mask=MASK).last_hidden_state
+    pooled = (states * MASK[..., None]).sum(1) / MASK.sum(1, keepdim=True)
+    return (pooled * torch.linspace(-1, 1, pooled.shape[1])).sum(1).square().mean()
+
+
+KINDS: dict[str, tuple[str, Any, Callable[[Any], torch.Tensor]]] = {
+    **{name: (name, AutoModelForCausalLM, causal_loss) for name in CAUSAL},
+    **{name: (name, AutoModel, body_loss) for name in ENCODERS},
+    **{f"{name}, masked": (name, AutoModelForMaskedLM, masked_loss) for name in ENCODERS},
+}
+
+
+def made(kind: str, *, dropout: bool = True) -> Any:
+    name, library, _ = KINDS[kind]
+    lora = scenario.Lora(dropout=0.1 if dropout else 0.0)
+    return adapted(build(library, config(name, dropout=dropout)), lora)
+
+
+@cache
+def uncut(kind: str) -> tuple[torch.Tensor, Gradients]:
+    """The library's own forward pass, each part's dropout drawn as in the cut."""
+    model, randomness = made(kind), Randomness(0)
+    for layer, block in enumerate(blocks(model)):
+        randomness.govern(block, layer)
+    for path, part in ends(model).items():
+        randomness.govern(part, path)
+    model.train()
+    with randomness.step(1, "a", 0):
+        loss = KINDS[kind][2](model)
+        loss.backward()
+    return loss.detach(), gradients(adapter_parameters(model))
+
+
+def assert_same(got: tuple[torch.Tensor, Gradients], expected: tuple[torch.Tensor, Gradients]) -> None:
+    assert torch.equal(got[0], expected[0])
+    assert got[1].keys() == expected[1].keys()
+    assert all(torch.equal(got[1][name], expected[1][name]) for name in expected[1])
+    assert sum(float(g.abs().sum()) for g in expected[1].values()) > 0
+
+
+def test_every_family_is_tested() -> None:
+    assert {config(name).model_type for name in CONFIGS} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("front", "back"), CUTS)
+def test_loss_and_gradients_with_dropout_are_those_of_the_uncut_model_bit_for_bit(
+    kind: str, front: int, back: int
+) -> None:
+    torch.manual_seed(front)  # what is not drawn from the step's own seed would differ from cut to cut
+    assert_same(one_step(cut(made(kind), front, back), KINDS[kind][2]), uncut(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_dropout_the_cut_is_the_library_s_own_model_bit_for_bit(kind: str) -> None:
+    plain = made(kind, dropout=False).train()
+    loss = KINDS[kind][2](plain)
+    loss.backward()
+    expected = loss.detach(), gradients(adapter_parameters(plain))
+    assert not torch.equal(expected[0], uncut(kind)[0]), "dropout is on in the other test"
+    for front, back in ((0, 0), (1, 1), (0, 2)):
+        assert_same(one_step(cut(made(kind, dropout=False), front, back), KINDS[kind][2]), expected)
+
+
+def generated(model: Any, beams: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The text, and what the model said of every token on the way there (steps, rows, words)."""
+    settings = GenerationConfig(
+        max_new_tokens=8, num_beams=beams, do_sample=False, eos_token_id=1, pad_token_id=2, output_logits=True,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    out = model.eval().generate(
+        input_ids=PADDED.flip(1), attention_mask=MASK.flip(1), generation_config=settings, use_cache=True
+    )
+    return out.sequences, torch.stack(out.logits)
+
+
+@cache
+def uncut_text(kind: str, beams: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return generated(made(kind), beams)
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+@pytest.mark.parametrize(("front", "back", "beams"), [*((k, m, 3) for k, m in CUTS), (0, 0, 1), (1, 1, 1)])
+def test_generation_with_a_cache_over_the_link_is_that_of_the_uncut_model(
+    kind: str, front: int, back: int, beams: int
+) -> None:
+    parts = cut(made(kind), front, back)
+    link = connected(parts)
+    if parts.gap is not None:
+        parts.gap.far_side = link.serving("a")
+    text, logits = generated(parts.client, beams)
+    assert torch.equal(text, uncut_text(kind, beams)[0])
+    assert torch.equal(logits, uncut_text(kind, beams)[1])
+
+
+@pytest.mark.parametrize("kind", [name for name in CAUSAL if "sliding" in name or name == "gemma3_text"])
+def test_a_sliding_window_is_one_that_matters(kind: str) -> None:
+    """Else the tests above would not see a block that lost its window."""
+    model = build(AutoModelForCausalLM, config(KINDS[kind][0], sliding_window=None if "mistral" in kind else 512))
+    assert not torch.equal(generated(adapted(model, scenario.Lora()), 3)[0], uncut_text(kind, 3)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tap_hands_on_what_enters_every_block(kind: str) -> None:
+    plain, loss = made(kind, dropout=False).eval(), KINDS[kind][2]
+    expected: dict[int, torch.Tensor] = {}
+    with torch.no_grad(), tap(list(enumerate(blocks(plain))), expected.__setitem__):
+        loss(plain)
+    parts = cut(made(kind, dropout=False), 1, 1)
+    link = connected(parts)
+    assert parts.gap is not None
+    parts.gap.far_side = link.serving("a")
+    seen: dict[int, torch.Tensor] = {}
+    with torch.no_grad(), tap(tappable(parts), seen.__setitem__):
+        loss(parts.client.eval())
+    assert sorted(seen) == list(range(LAYERS))
+    # Bytes, not values: 0.0 and -0.0 are equal.
+    assert all(seen[layer].numpy().tobytes() == expected[layer].numpy().tobytes() for layer in seen)
+    assert not torch.equal(seen[1], seen[2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trunk_leaves_every_bit_of_what_passes_beside_its_blocks(kind: str) -> None:
+    trunk = cut(made(kind), 1, 1).trunk
+    trunk.set_submodule(family(trunk).blocks, torch.nn.ModuleList())
+    trunk.config.num_hidden_layers = 0
+    hidden = torch.randn(3, 17, 32, generator=torch.Generator().manual_seed(1))
+    hidden[0, :, :3] = torch.tensor([0.0, -0.0, 1e-45])
+    left = trunk(inputs_embeds=hidden, attention_mask=MASK, position_ids=positions(MASK), use_cache=False)
+    assert left.last_hidden_state.detach().numpy().tobytes() == hidden.numpy().tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_two_parts_have_no_module_and_no_parameter_in_common(kind: str) -> None:
+    parts = cut(made(kind), 1, 1)
+    assert not {id(m) for m in parts.client.modules()} & {id(m) for m in parts.trunk.modules()}
+    assert not {id(p) for p in parts.client.parameters()} & {id(p) for p in parts.trunk.parameters()}
+    held = {id(p) for block in blocks(parts.trunk) for p in block.parameters()}
+    assert {id(p) for p in parts.trunk.parameters()} == held, "the trunk holds blocks and nothing else"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_embeddings_that_attacks_know_are_those_of_words(kind: str) -> None:
+    model = made(kind)
+    table = WholeModel(model, 2).embeddings
+    assert table.shape == (VOCABULARY, 32)
+    before = body(model).get_input_embeddings()(PADDED)
+    looked_up = table[PADDED]
+    scale = (before / looked_up).flatten()
+    assert torch.allclose(scale, scale[:1].expand_as(scale), rtol=1e-4), "up to the factor that Gemma puts in"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lora_goes_where_the_family_has_it_and_says_nothing(kind: str) -> None:
+    model = build(KINDS[kind][1], config(KINDS[kind][0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        add_lora(model, scenario.Lora(rank=2), 0)
+    expected = {"gpt2": {"c_attn"}}.get(model.config.model_type, {"q_proj", "v_proj"})
+    expected = expected if family(model).causal else {"query", "value"}
+    names = list(adapter_parameters(model))
+    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in names} == expected
+    assert len(names) == 2 * LAYERS * len(expected)
+
+
+def test_lora_on_dense_leaves_the_head_alone() -> None:
+    model = build(AutoModelForMaskedLM, config("bert"))
+    add_lora(model, scenario.Lora(targets=("dense",)), 0)
+    names = list(adapter_parameters(model))
+    assert all(name.startswith("bert.encoder.layer.") for name in names)
+    assert len(names) == 2 * LAYERS * 3
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2", "gemma3_text"])
+def test_the_states_of_a_whole_model_are_those_of_the_library_whatever_the_deepest_layer(kind: str) -> None:
+    from pplr_audit.data.prompts import Prompt
+
+    model = made(kind, dropout=False).eval()
+    rows = [PADDED[row, : int(MASK[row].sum())] for row in range(3)]
+    prompts = [Prompt(row.numpy(), row.numpy(), row.numpy(), len(row)) for row in rows]
+    whole = WholeModel(model, 2)
+    runs = {d: dict(whole.states(prompts, range(d + 1), dict(adapter_parameters(model)))) for d in range(LAYERS)}
+    for place, row in enumerate(rows):
+        hidden = model(input_ids=row[None], output_hidden_states=True).hidden_states
+        for deepest, found in runs.items():
+            for layer in range(deepest + 1):
+                assert torch.allclose(found[place][layer], hidden[layer][0], atol=1e-5)
+    assert len(blocks(whole.model)) == LAYERS
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (transformers.T5Config(), r"'t5' is not supported: an encoder-decoder .* \(accepted: llama, .*gpt2, bert"),
+        (transformers.Gemma2Config(), r"'gemma2' is not supported: it caps its attention scores"),
+        (transformers.GPTNeoXConfig(), r"'gpt_neox' is not supported \(accepted: llama"),
+    ],
+)
+def test_an_architecture_that_cannot_be_cut_is_refused_with_the_reason(settings: Any, reason: str) -> None:
+    class Model:
+        config = settings
+
+    with pytest.raises(InputError, match=r"^model\.backbone: model_type " + reason):
+        family(Model())
