@@ -48,10 +48,10 @@ def by_attribute(
             f"data.partition: all users of {dataset.name} have the same {attribute}, {values[0]!r} (accepted: an "
             "attribute with two values or more)"
         )
-    if len(values) > clients:
-        values = [*values[: clients - 1], OTHER]
-    place = {value: at for at, value in enumerate(values)}
-    return client_names(attribute, values), np.array([place.get(value, len(values) - 1) for value in of_users])
+    alone = values if len(values) <= clients else values[: clients - 1]
+    shared = [] if alone is values else [OTHER]
+    place = {value: at for at, value in enumerate(alone)}
+    return client_names(attribute, [*alone, *shared]), np.array([place.get(value, len(alone)) for value in of_users])
 
 
 def client_names(attribute: str, values: Sequence[str]) -> tuple[str, ...]:

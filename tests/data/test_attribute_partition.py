@@ -44,6 +44,14 @@ def test_rare_values_share_the_last_client():
     assert len(rare) == len(set(ages)) - 1
 
 
+def test_a_value_that_is_called_like_the_rest_is_not_taken_for_it():
+    some = tuple(("other", "other", "a", "b", "c")[user % 5] for user in range(len(MARKET.users)))
+    who = people(replace(MARKET, attributes={"x": some}), "x", clients=3)
+    assert who.clients == ("x-other", "x-a", "x-other-2")
+    for client, values in enumerate(({"other"}, {"a"}, {"b", "c"})):
+        assert {some[user] for user in np.flatnonzero(who.client_of == client)} == values
+
+
 def test_users_whose_value_is_not_known_are_a_value_of_their_own():
     some = tuple("" if user % 3 == 0 else value for user, value in enumerate(MARKET.attributes["age_group"]))
     assert "age_group-unknown" in people(replace(MARKET, attributes={"age_group": some})).clients
