@@ -36,6 +36,11 @@ class ExitCodes(TyperGroup):
             raise _failed(str(error), 2) from None
         except RunError as error:
             raise _failed(str(error), 1) from None
+        except MemoryError as error:
+            said = f" ({error})" if str(error) else ""
+            raise _failed(
+                f"there is not enough memory{said}; fewer users, tokens or a smaller model need less", 1
+            ) from None
         except KeyboardInterrupt:
             raise _failed("stopped; the same command continues", 130) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):

@@ -17,6 +17,9 @@ from pplr_audit.paths import expanded
 from pplr_audit.scenario_errors import dotted, explain
 from pplr_audit.scenario_yaml import MAX_BYTES, Document, Loc, override, parse, text_of
 
+LARGEST = 2**32
+"""No whole number is larger: a larger one is a slip, and arrays could not hold what it counts."""
+
 
 class Section(BaseModel):
     """Fields and nothing else: an unknown one is an error, an empty section stands for its defaults."""
@@ -31,6 +34,8 @@ class Section(BaseModel):
             return {}
         if isinstance(value, bool) and kind is not bool:
             raise PydanticCustomError("type", "not true or false")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"a whole number of at most {LARGEST}")
         return value
 
     @field_validator("*", mode="after")

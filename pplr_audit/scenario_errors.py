@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from pplr_audit.plugins import unknown
 from pplr_audit.scenario_yaml import Document, Loc
+from pplr_audit.terminal import visible
 
 Schema = dict[str, Any]
 _RANGES = {
@@ -44,8 +45,8 @@ def explain(error: ValidationError, document: Document, schema: Schema) -> str:
 
 
 def dotted(loc: Loc) -> str:
-    """``audit.cuts[1]`` for ("audit", "cuts", 1)."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    """``audit.cuts[1]`` for ("audit", "cuts", 1); on one line, whatever a key holds."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{visible(part)}" for part in loc).lstrip(".")
 
 
 def _problem(problem: Any, loc: Loc, document: Document, schema: Schema) -> str:

@@ -1,10 +1,12 @@
 """Small things that are real: a Llama built from a config with its own tokenizer, and a small market."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -14,6 +16,12 @@ from pplr_audit.data.prompts import prompt_text
 from pplr_audit.data.synthetic import market
 
 LAYERS = 3
+
+# The same examples on every machine, so that a red test is about the change; and no time limit, since machines differ.
+# HYPOTHESIS_PROFILE=explore draws new ones: what it finds becomes a test of its own.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -156,6 +156,8 @@ def test_overrides_make_sections_and_the_last_one_wins(tmp_path: Path) -> None:
         ("data.clients=[1", "--set data.clients=[1: not YAML"),
         ("data={clients: 2, clients: 3}", "clients stands here a second time"),
         ("name=\udcff", "not YAML"),
+        ("a\rb=1", r"--set a\rb=1: a\rb: unknown field"),
+        ("data.history=99999999999", "data.history: a whole number of at most 4294967296"),
     ],
 )
 def test_a_wrong_override_is_named(setting: str, expected: str) -> None:

@@ -33,9 +33,7 @@ PIECES = (
     *("\\ud800", "\\Uffffffff", "\\x00", "\ufeff", "\x85", "\u2028", "\x1b[2J", "🙂"),
 )
 YAMLISH = st.lists(st.sampled_from(PIECES) | TEXT, max_size=30).map("".join)
-FUZZ = settings(
-    max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
-)
+FUZZ = settings(max_examples=150, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 
 
 def values(part: dict[str, Any]) -> st.SearchStrategy[Any]:
