@@ -3,26 +3,35 @@
 from typing import Literal, get_args
 
 from pplr_audit import plugins, scenarios
-from pplr_audit.models.family import FAMILIES
+from pplr_audit.models.family import FAMILIES, REFUSED
 
 Kind = Literal["attacks", "defenses", "scenarios", "models", "readers", "strategies"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _BACKBONES = {
     "tiny-llama": "a Llama of a few hundred thousand weights, trained on the catalogue's titles on first use",
-    "minilm": "all-MiniLM-L6-v2, a BERT encoder with real weights; comes with the extra minilm",
+    "minilm": "all-MiniLM-L6-v2, a BERT encoder (no recommender uses one yet); comes with the extra minilm",
     "FOLDER": "a folder with config.json, *.safetensors and a tokenizer, of one of the types below",
     "ORG/NAME": "a model of one of the types below on the Hugging Face hub, downloaded on first use",
 }
+_USE = {True: "decoder", False: "encoder (no recommender uses one yet)"}
 
 
 def _models() -> dict[str, str]:
     """What ``model.backbone`` takes, then the families by the ``model_type`` in config.json."""
     types = {
-        f"type {name}": f"{kind.says}; {'decoder' if kind.causal else 'encoder'}, LoRA on {', '.join(kind.targets)}"
+        f"type {name}": f"{kind.says}; {_USE[kind.causal]}, LoRA on {', '.join(kind.targets)}"
         for name, kind in FAMILIES.items()
     }
-    return {**_BACKBONES, **types}
+    refused: dict[str, list[str]] = {}
+    for name, reason in REFUSED.items():
+        refused.setdefault(reason, []).append(name)
+    others = {f"not {names[0]}": f"{_nor(names[1:])}{reason}" for reason, names in refused.items()}
+    return {**_BACKBONES, **types, **others}
+
+
+def _nor(names: list[str]) -> str:
+    return f"nor {', '.join(names)}: " if names else ""
 
 
 def listing(kind: Kind) -> dict[str, str]:

@@ -235,7 +235,9 @@ def dump(scenario: Scenario) -> str:
 
 def digest(scenario: Scenario) -> str:
     """SHA-256 of the scenario's values, in hexadecimal: the same for all files that say the same."""
-    canonical = json.dumps(scenario.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    # Without defaults: a field that a later version adds does not make another scenario of an older one.
+    values = scenario.model_dump(mode="json", exclude_defaults=True)
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return sha256(canonical.encode()).hexdigest()
 
 

@@ -171,7 +171,7 @@ def test_list_prints_one_line_each(kind: str) -> None:
 
 def test_list_models_says_which_architectures_are_supported() -> None:
     lines = CliRunner().invoke(app, ["list", "models"]).stdout.splitlines()
-    assert {line.split()[0] for line in lines} == {"tiny-llama", "minilm", "FOLDER", "ORG/NAME", "type"}
+    assert {line.split()[0] for line in lines} == {"tiny-llama", "minilm", "FOLDER", "ORG/NAME", "type", "not"}
     types = {line.split()[1]: line for line in lines if line.startswith("type ")}
     assert types.keys() == FAMILIES.keys()
     assert types["gpt2"].endswith("decoder, LoRA on c_attn")

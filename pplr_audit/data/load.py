@@ -11,7 +11,7 @@ from pplr_audit import plugins, scenario
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.filters import filtered
 from pplr_audit.data.ragged import places, take
-from pplr_audit.data.readers.archive import unzipped
+from pplr_audit.data.readers.archive import inside_of, unzipped
 from pplr_audit.data.readers.protocol import Reader
 from pplr_audit.data.synthetic import market
 from pplr_audit.errors import InputError
@@ -43,7 +43,11 @@ def read(source: str, reader: scenario.Named) -> Dataset:
     with unzipped(path) if path.is_file() and path.suffix.lower() == ".zip" else nullcontext(path) as place:
         chosen = detected(place) if reader == "auto" else reader
         name = chosen if isinstance(chosen, str) else next(iter(chosen))
-        return replace(_reader(chosen).read(place), reader=name)
+        found = replace(_reader(chosen).read(place), reader=name)
+    if place == path:
+        return found
+    # What a zip holds stands elsewhere only while it is read.
+    return replace(found, sources=tuple(replace(file, path=inside_of(path, file.path)) for file in found.sources))
 
 
 def detected(path: Path) -> str:

@@ -49,10 +49,14 @@ def overview(dataset: Dataset) -> dict[str, Any]:
 
 def _spread(values: Int[np.ndarray, "n"] | Float[np.ndarray, "n"]) -> dict[str, float]:
     return {
-        "least": float(values.min()),
-        "median": float(np.median(values)),
-        "mean": float(values.mean(dtype=np.float64)),
-        "most": float(values.max()),
+        # Ratings are held in float32: digits beyond its own would be made up.
+        name: float(f"{value:.7g}")
+        for name, value in (
+            ("least", np.nanmin(values)),
+            ("median", np.nanmedian(values)),
+            ("mean", np.nanmean(values, dtype=np.float64)),
+            ("most", np.nanmax(values)),
+        )
     }
 
 

@@ -60,7 +60,8 @@ def test_a_damaged_file_is_read_or_refused(write, request, form):
             refused += 1
             message = str(error)
             assert len(message.splitlines()) == 1
-            assert name in message or "accepted" in message
+            # A damaged table of items may show in the interactions: some file of the folder is named, or the path.
+            assert any(file in message for file in files) or str(write({})) in message
         else:
             assert dataset.items.offsets[-1] == len(dataset.items.values)
             assert dataset.items.values.max() < len(dataset.catalogue)

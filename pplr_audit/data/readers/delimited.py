@@ -54,6 +54,15 @@ def columns_of(path: Path, dialect: Dialect) -> list[str]:
     return first_fitting(path, dialect.encodings, first)
 
 
+def first_lines(path: Path, encodings: Sequence[str], most: int = 1000) -> list[str]:
+    """The first lines as they stand. Raises InputError as reading does."""
+
+    def first(encoding: str) -> list[str]:
+        return next(iter(Stream(path, encoding))).data.decode().split("\n", most)[:most]
+
+    return first_fitting(path, encodings, first)
+
+
 def first_fitting(path: Path, encodings: Sequence[str], read: Callable[[str], T]) -> T:
     """What ``read`` makes of the file in the first encoding that fits. Raises InputError where none does."""
     worst: NotText | None = None
@@ -90,8 +99,9 @@ def _header(block: Block, dialect: Dialect, path: Path) -> list[str]:
         columns = next(_rows(block, dialect), [])
     except csv.Error as error:
         raise InputError(f"{path}, line {block.line}: {error} (accepted: a header, quotation marks in pairs)") from None
-    if dialect.separator == "\t":
-        columns = [name.rstrip("\r") for name in columns]
+    columns = [name.strip() for name in columns]
+    if not any(columns):
+        raise InputError(f"{path}, line {block.line}: an empty line (accepted: a header)")
     each_once(columns, f"{path}, line {block.line}")
     return columns
 
@@ -105,23 +115,21 @@ def _without_first_record(block: Block, dialect: Dialect) -> Block:
 
 def _parse(block: Block, columns: Sequence[str], dialect: Dialect, path: Path) -> pl.DataFrame:
     data, separator = block.data, dialect.separator
-    if len(separator) > 1:
+    if len(separator.encode()) > 1:
         # polars splits at one byte.
         if UNIT_SEPARATOR.encode() in data:
             raise InputError(f"{path}: holds the control character 0x1f (accepted: text)")
         data, separator = data.replace(separator.encode(), UNIT_SEPARATOR.encode()), UNIT_SEPARATOR
-    quotes = dialect.quoted and b'"' in data
+    quotes = dialect.quoted and b'"' in data and len(dialect.separator.encode()) == 1
     try:
         frame = pl.read_csv(
             data, has_header=False, schema=dict.fromkeys(columns, pl.String), separator=separator,
             quote_char='"' if quotes else None, missing_columns="insert", infer_schema=False,
         )  # fmt: skip
-    except pl.exceptions.PolarsError as error:
+    except pl.exceptions.PolarsError:
+        # A quotation mark inside a field that does not begin with one is refused by polars alone.
         _refuse_wrong_row(block, columns, dialect, path)
-        raise InputError(
-            f"{path}, lines {block.line} to {block.line + block.lines}: cannot be split into columns "
-            f"({str(error).splitlines()[0]})"
-        ) from None
+        return pl.DataFrame(list(_rows(block, dialect)), dict.fromkeys(columns, pl.String), orient="row")
     # A short row and an empty last field look alike to polars: the separators tell them apart.
     exact = not quotes and occurrences(data, separator.encode()) == block.lines * (len(columns) - 1)
     if not exact or len(frame) != block.lines:

@@ -1,9 +1,7 @@
 """A table of any usual form, told by the ending of its name."""
 
-import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from pplr_audit.data.readers import delimited, json_lines, parquet
@@ -13,6 +11,7 @@ from pplr_audit.errors import InputError
 
 SEPARATORS = (",", "\t", ";", "|")
 ACCEPTED = ".csv, .tsv, .txt, .jsonl, .ndjson or .json, each also as .gz, .parquet or .pq"
+_WHOLE = re.compile(r'"(?:[^"]|"")*"')
 _ENDING = re.compile(r"\.(?:(?:csv|tsv|txt|jsonl|ndjson|json)(?:\.gz)?|parquet|pq)$", re.IGNORECASE)
 
 
@@ -28,10 +27,12 @@ class Formats:
     Args:
         separator: of delimited text; None takes the commonest of comma, tab, semicolon and bar in the first line.
         encodings: of delimited text, the first that fits.
+        quoted: whether fields of delimited text may stand in quotation marks; None: in CSV yes, in tab separated files
+            where the first lines show that they do.
     """
 
-    def __init__(self, separator: str | None, encodings: Sequence[str]) -> None:
-        self._separator, self._encodings = separator, encodings
+    def __init__(self, separator: str | None, encodings: Sequence[str], quoted: bool | None = None) -> None:
+        self._separator, self._encodings, self._quoted = separator, encodings, quoted
 
     def columns(self, path: Path) -> list[str]:
         """The names of the columns. Raises InputError as reading does."""
@@ -44,24 +45,24 @@ class Formats:
         """These columns. Raises InputError for an ending that is none of a table, and as reading any file does."""
         form = _form(path)
         if form == "text":
-            return self._text(path, kinds)
+            return delimited.read_delimited(path, self._dialect(path), kinds)
         return parquet.read_parquet(path, kinds) if form == "parquet" else json_lines.read_json_lines(path, kinds)
 
-    def _text(self, path: Path, kinds: Mapping[str, Kind]) -> Table:
-        dialect = self._dialect(path)
-        if dialect.separator != "\t":
-            return delimited.read_delimited(path, dialect, kinds)
-        # Some write quotation marks into tab separated files as into CSV, some as letters like any other.
-        with contextlib.suppress(InputError):
-            return delimited.read_delimited(path, replace(dialect, quoted=True), kinds)
-        return delimited.read_delimited(path, dialect, kinds)
-
     def _dialect(self, path: Path) -> Dialect:
-        separator = self._separator
-        if separator is None:
-            line = delimited.columns_of(path, Dialect("\n", quoted=False, encodings=self._encodings))[0]
-            separator = max(SEPARATORS, key=line.count)
-        return Dialect(separator, quoted=separator != "\t", encodings=self._encodings)
+        lines = delimited.first_lines(path, self._encodings)
+        separator = self._separator or max(SEPARATORS, key=lines[0].count)
+        quoted = self._quoted
+        if quoted is None:
+            quoted = (separator != "\t" and len(separator.encode()) == 1) or _quotes(lines, separator)
+        return Dialect(separator, quoted=quoted, encodings=self._encodings)
+
+
+def _quotes(lines: Sequence[str], separator: str) -> bool:
+    """Whether quotation marks are quotes and not letters of a title: all that begin a field are, and one is sure."""
+    fields = [[field for field in line.split(separator) if field.startswith('"')] for line in lines]
+    opened = [field for line in fields for field in line]
+    whole = all(_WHOLE.fullmatch(field) for field in opened)
+    return whole and (bool(fields[0]) or any('""' in field[1:-1] for field in opened))
 
 
 def _form(path: Path) -> str:

@@ -15,6 +15,7 @@ NAMES = Names(
     rating=("rating",),
     ware=("book_id",),
     title=("title", "title_without_series"),
+    from_web=True,
 )
 
 
@@ -23,8 +24,9 @@ class Goodreads:
 
     def detect(self, path: Path) -> bool:
         """Whether there is a file of interactions or reviews."""
-        folder = path if path.is_dir() else path.parent
-        return folder.is_dir() and any(name.startswith(EVENTS) for name in files(folder))
+        if path.is_dir():
+            return any(name.startswith(EVENTS) for name in files(path))
+        return (stem(path) or "").startswith((*EVENTS, "goodreads_books"))
 
     def read(self, path: Path) -> Dataset:
         """Every book on a user's shelves, read or not. Raises InputError as every reader does."""

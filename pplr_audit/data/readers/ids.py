@@ -32,7 +32,9 @@ def in_order(names: tuple[str, ...]) -> Int[np.ndarray, "ids"]:
     [1, 0]
     """
     if all(name.isascii() and name.isdigit() for name in names):
-        order = sorted(range(len(names)), key=lambda at: (int(names[at]), names[at]))
+        # By value without making numbers of them: an id may have any number of digits.
+        bare = [name.lstrip("0") for name in names]
+        order = sorted(range(len(names)), key=lambda at: (len(bare[at]), bare[at], names[at]))
     else:
         order = sorted(range(len(names)), key=names.__getitem__)
     return np.array(order, dtype=np.int64)

@@ -20,17 +20,18 @@ LOOK = 200
 LONGEST_LINE = 1 << 22
 
 
-def read_json_lines(path: Path, kinds: Mapping[str, Kind]) -> Table:
+def read_json_lines(path: Path, kinds: Mapping[str, Kind], *, lenient: bool = False) -> Table:
     """The fields that ``kinds`` names; text that is no string is given as JSON (so a list of levels, see `levels`).
 
-    A field that a line does not have is empty. Raises InputError for a field that none of the first lines has, for the
-    first line that is no object, for a value that is not of its kind, and as reading any file does.
+    A field that a line does not have is empty; ``lenient`` leaves out lines without an id or a time. Raises InputError
+    for a field that none of the first lines has, for the first line that is no object, for a value that is not of its
+    kind, and as reading any file does.
     """
     try:
         known = columns_of(path)
         for name in kinds:
             named(known, f"{path}, line 1", name)
-        stream, gathering = Stream(path, "utf-8"), Gathering(path, kinds)
+        stream, gathering = Stream(path, "utf-8"), Gathering(path, kinds, lenient=lenient)
         for block in stream:
             frame = _parse(block, list(kinds), path)
             if len(frame):
@@ -59,10 +60,11 @@ def levels(text: str) -> str:
     """
     if not text.startswith("["):
         return text
-    found: Any = json.loads(text)
-    while found and isinstance(found[0], list):
+    found = _literal(text)
+    while isinstance(found, list) and found and isinstance(found[0], list):
         found = found[0]
-    return "|".join(str(level) for level in found if level)
+    # What only looks like a list is text that begins with a bracket.
+    return "|".join(str(level) for level in found if level) if isinstance(found, list) else text
 
 
 def _parse(block: Block, names: Sequence[str], path: Path) -> pl.DataFrame:
@@ -81,17 +83,22 @@ def _object(line: bytes, where: str, whole: bool = True) -> dict[str, Any]:
     if len(line) > LONGEST_LINE:
         raise InputError(f"{where}: more than {LONGEST_LINE >> 20} MB (accepted: one JSON object a line)")
     text = line.decode()
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            found = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            found = None
+    found = _literal(text)
     if not isinstance(found, dict):
-        cut = "" if whole or text.rstrip().endswith("}") else "; the file may be cut short"
+        cut = "" if whole or text.rstrip().endswith(("}", "]")) else "; the file may be cut short"
         raise InputError(f"{where}: {quote(text.strip())} is no JSON object{cut} (accepted: one object a line)")
     return {str(key): value for key, value in found.items()}
+
+
+def _literal(text: str) -> Any:
+    """JSON, or a Python literal; None for what is neither. Nothing is executed."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            return None
 
 
 def _text(value: Any) -> str | None:

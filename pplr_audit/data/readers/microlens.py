@@ -22,8 +22,9 @@ class MicroLens:
 
     def detect(self, path: Path) -> bool:
         """Whether there is a file of pairs."""
-        folder = path if path.is_dir() else path.parent
-        return folder.is_dir() and any(file.name.endswith(PAIRS) for file in folder.iterdir())
+        if path.is_dir():
+            return any(file.name.endswith(PAIRS) for file in path.iterdir())
+        return path.name.endswith((*PAIRS, *TITLES))
 
     def read(self, path: Path) -> Dataset:
         """Everything in the folder; where both forms of pairs are there, the one with times."""

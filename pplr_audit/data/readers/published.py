@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.readers import json_lines
-from pplr_audit.data.readers.catalogue import titled
+from pplr_audit.data.readers.catalogue import from_page, titled
 from pplr_audit.data.readers.interactions import dataset, histories
 from pplr_audit.data.readers.json_lines import levels, read_json_lines
 from pplr_audit.data.readers.tables import Kind, named
@@ -28,12 +28,14 @@ class Names:
     categories: tuple[str, ...] = ()
     between: str | None = None
     """What stands between the categories of one text."""
+    from_web: bool = False
+    """Titles are as they stood in a page: ``&amp;`` is an ampersand."""
 
 
 def read_published(name: str, events: Path, wares: Path, names: Names) -> Dataset:
-    """Every review is an interaction; items without a title are left out with theirs, and counted.
+    """Every review is an interaction; those of items without a title, or without a user or a time, are left out.
 
-    Raises InputError as every reader does, and if more than half of the interactions would be left out.
+    Both are counted. Raises InputError as every reader does, and if more than half would be left out for their items.
     """
     found, line = json_lines.columns_of(wares), f"{wares}, line 1"
     ware, title = named(found, line, *names.ware), named(found, line, *names.title)
@@ -41,14 +43,17 @@ def read_published(name: str, events: Path, wares: Path, names: Names) -> Datase
     kind = next((each for each in names.categories if each in found), None)
     table = read_json_lines(wares, kinds | ({kind: "text"} if kind else {}))
     categories = None if kind is None else [_levels(text, names.between) for text in table.texts(kind)]
-    items, index, notes = titled(table, ware, title, categories)
+    if names.from_web and categories is not None:
+        categories = list(map(from_page, categories))
+    items, index, notes = titled(table, ware, title, categories, from_web=names.from_web)
 
     found, line = json_lines.columns_of(events), f"{events}, line 1"
     user, item = named(found, line, *names.user), named(found, line, *names.item)
     time = named(found, line, *names.time)
     rating = next((each for each in names.rating if each in found), None)
     wanted: dict[str, Kind] = {user: "id", item: "id", time: "time"}
-    reviews = read_json_lines(events, wanted | ({rating: "number"} if rating else {}))
+    reviews = read_json_lines(events, wanted | ({rating: "number"} if rating else {}), lenient=True)
+    notes["reviews_without_user_item_or_time"] = reviews.left_out
     taken, left = histories(reviews, user, item, index, time=time, rating=rating, unknown="leave out")
     return dataset(name, items, taken, [reviews.source, table.source], notes=notes | left)
 

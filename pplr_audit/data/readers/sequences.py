@@ -48,6 +48,8 @@ class Sequences:
 
     def detect(self, path: Path) -> bool:
         """Whether there is a sequence file under one of the three names."""
+        if not path.is_dir() and path.name not in (PLAIN, WHOLE, *PARTS, "items.tsv", "users.tsv"):
+            return False
         return any((_folder(path) / name).is_file() for name in (PLAIN, WHOLE, *PARTS))
 
     def read(self, path: Path) -> Dataset:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pplr_audit.data.dataset import Dataset
-from pplr_audit.data.readers.published import Names, files, read_published
+from pplr_audit.data.readers.published import Names, files, read_published, stem
 from pplr_audit.errors import InputError
 
 NAMES = Names(
@@ -13,6 +13,7 @@ NAMES = Names(
     ware=("id",),
     title=("app_name", "title"),
     categories=("genres", "tags"),
+    from_web=True,
 )
 
 
@@ -21,8 +22,7 @@ class Steam:
 
     def detect(self, path: Path) -> bool:
         """Whether there is a steam_reviews."""
-        folder = path if path.is_dir() else path.parent
-        return folder.is_dir() and "steam_reviews" in files(folder)
+        return "steam_reviews" in files(path) if path.is_dir() else stem(path) in ("steam_reviews", "steam_games")
 
     def read(self, path: Path) -> Dataset:
         """Every review is an interaction; reviews of one day keep the order of the file."""

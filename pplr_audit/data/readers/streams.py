@@ -68,7 +68,7 @@ class Stream:
         if self.encoding != "utf-8":
             text = _transcoded(text, self.encoding)
         line, blank = 1, True
-        for block in _records(text, self.quoted, self.path):
+        for block in _without_blank_end(_records(text, self.quoted, self.path)):
             if blank := blank and not block.strip():
                 line += occurrences(block, b"\n")
                 continue
@@ -152,7 +152,7 @@ def _transcoded(pieces: Iterable[bytes], encoding: str) -> Iterator[bytes]:
         except UnicodeDecodeError as error:
             raise NotText(line + piece.count(b"\n", 0, error.start), piece[error.start]) from None
         line += text.count("\n")
-        yield text.encode("utf-8", "surrogatepass")
+        yield text.encode("utf-8", "replace")
     try:
         decoder.decode(b"", True)
     except UnicodeDecodeError as error:
@@ -161,10 +161,13 @@ def _transcoded(pieces: Iterable[bytes], encoding: str) -> Iterator[bytes]:
 
 def _records(pieces: Iterable[bytes], quoted: bool, path: Path) -> Iterator[bytes]:
     """The same bytes, cut behind the ends of records; line ends become ``\\n``, a byte order mark goes."""
-    rest, line, first = b"", 1, True
+    rest, line, first, old = b"", 1, True, False
     for piece in pieces:
         if first:
             piece, first = piece.removeprefix(codecs.BOM_UTF8), False
+            old = b"\r" in piece[:-1] and b"\n" not in piece
+        if old:  # lines end as they did on a Mac before 2001
+            piece = piece.replace(b"\r", b"\n")
         data = rest + piece
         end = _last_end(data, quoted)
         line += occurrences(data, b"\n", 0, end)
@@ -178,6 +181,17 @@ def _records(pieces: Iterable[bytes], quoted: bool, path: Path) -> Iterator[byte
         rest = data[end:]
     if rest:
         yield _plain_ends(rest)
+
+
+def _without_blank_end(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Blank lines at the end of a file say nothing."""
+    last = b""
+    for block in blocks:
+        if last:
+            yield last
+        last = block
+    if last.strip():
+        yield last.rstrip(b"\n") + (b"\n" if last.endswith(b"\n") else b"")
 
 
 def _plain_ends(data: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """Any CSV, TSV, Parquet or JSON lines: one interaction a row; name the columns where their names do not tell."""
 
+import codecs
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -25,6 +26,8 @@ USUAL = {
     "categories": ("categories", "category", "genres", "genre", "class"),
 }  # fmt: skip
 """Names of columns, in small letters, that tell what they are."""
+NO_ENCODINGS = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf_7")
+"""Names that Python takes for encodings, and in which no file is written."""
 EVENTS, ITEMS, USERS = ("interactions", "ratings", "events", "reviews"), ("items",), ("users",)
 
 
@@ -39,6 +42,8 @@ class TableReader:
         users: a table of attributes (default: a file ``users`` there).
         separator: of delimited text (default: the commonest of comma, tab, semicolon and bar in the first line).
         encoding: as Python names it (default: UTF-8, else UTF-16 with its mark, else Windows-1252).
+        quoted: whether fields of delimited text may stand in quotation marks (default: in CSV yes, in tab separated
+            files where the first lines show that they do).
     """
 
     general = True
@@ -56,6 +61,7 @@ class TableReader:
         users: str | None = None,
         separator: str | None = None,
         encoding: str | None = None,
+        quoted: bool | None = None,
     ) -> None:
         self._columns = {"user": user, "item": item, "timestamp": timestamp, "rating": rating, "title": title}
         self._columns["categories"] = categories
@@ -65,8 +71,18 @@ class TableReader:
                 raise InputError(f"table: {name} is {value!r} (accepted: text)")
         if encoding is not None and not _known_encoding(encoding):
             raise InputError(f"table: encoding is {encoding!r} (accepted: utf-8, iso-8859-1, cp1251, ...)")
+        if separator is not None and not _can_separate(separator):
+            raise InputError(
+                f"table: separator is {separator!r} (accepted: one or more signs, no quotation mark or line end)"
+            )
+        if quoted is not None and not isinstance(quoted, bool):
+            raise InputError(f"table: quoted is {quoted!r} (accepted: true or false)")
+        if quoted and separator is not None and len(separator.encode()) > 1:
+            raise InputError(
+                f"table: quoted fields cannot be parted by {separator!r} (accepted: a separator of one sign)"
+            )
         self._items, self._users = items, users
-        self._formats = Formats(separator, ENCODINGS if encoding is None else (encoding,))
+        self._formats = Formats(separator, ENCODINGS if encoding is None else (encoding,), quoted)
 
     def detect(self, path: Path) -> bool:
         """Whether ``path`` is a table, or a folder with interactions under one of their usual names."""
@@ -134,7 +150,11 @@ class TableReader:
         if said is None:
             return _only(events.parent, names, "table of its kind")
         path = events.parent / said
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except (OSError, ValueError):  # no file can have such a name
+            there = False
+        if not there:
             near = nearest(said, (file.name for file in events.parent.iterdir()))
             raise InputError(f"{path}: no such file{near} (accepted: a file, from the folder of the interactions)")
         return path
@@ -157,7 +177,13 @@ def _only(folder: Path, names: Iterable[str], what: str) -> Path | None:
 
 def _known_encoding(name: str) -> bool:
     try:
-        "a".encode(name)
+        return (
+            "a,b\n".encode(name).decode(name) == "a,b\n"
+            and codecs.lookup(name).name.replace("-", "_") not in NO_ENCODINGS
+        )
     except (LookupError, ValueError):
         return False
-    return True
+
+
+def _can_separate(text: str) -> bool:
+    return not set(text) & set('"\n\r\x1f') and (len(text.encode()) == 1 or not text.isspace())

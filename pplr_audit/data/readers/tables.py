@@ -1,13 +1,13 @@
 """A table as read: columns by what they are for, and errors that name the line. No loop over rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pplr_audit.data.dataset import Source
 from pplr_audit.data.readers import times
@@ -18,7 +18,8 @@ from pplr_audit.errors import InputError
 Kind = Literal["text", "id", "number", "time"]
 """``id``: numbers, beside the different ids. ``number``: float32. ``time``: float64, in seconds since 1970 or without a
 unit."""
-NOT_TEXT = (pl.List, pl.Array, pl.Struct, pl.Binary, pl.Object)
+NESTED = (pl.List, pl.Array, pl.Struct, pl.Binary, pl.Object)
+NO_NUMBER = (*NESTED, pl.Boolean, pl.Duration, pl.Time)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Table:
     ids: Mapping[str, Ids]
     spans: Sequence[Span]
     unit: str = "line"
+    left_out: int = 0
+    """Rows that were left out for want of an id or a time."""
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -71,10 +74,13 @@ class Gathering:
 
     Args:
         kinds: by column name; other columns are left out.
+        lenient: rows without an id or a time are left out and counted, instead of refused.
     """
 
-    def __init__(self, path: Path, kinds: Mapping[str, Kind], unit: str = "line") -> None:
-        self.path, self.kinds, self.unit = path, kinds, unit
+    def __init__(self, path: Path, kinds: Mapping[str, Kind], unit: str = "line", *, lenient: bool = False) -> None:
+        self.path, self.kinds, self.unit, self.lenient = path, kinds, unit, lenient
+        self._forms: dict[str, str] = {}
+        self._left_out = 0
         self.ids = {name: Ids() for name, kind in kinds.items() if kind == "id"}
         self._frames: list[pl.DataFrame] = []
         self._spans: list[Span] = []
@@ -82,6 +88,14 @@ class Gathering:
 
     def add(self, block: pl.DataFrame, line: int, within: Int[np.ndarray, "rows"] | None = None) -> None:
         """Rows whose first one stands in ``line``. Raises InputError for a value that is not of its column's kind."""
+        if self.lenient:
+            needed = [name for name, kind in self.kinds.items() if kind in ("id", "time")]
+            there = block.select(pl.all_horizontal(_there(pl.col(name)) for name in needed)).to_series()
+            if not there.all():
+                places = np.flatnonzero(there.to_numpy())
+                within = places if within is None else within[places]
+                self._left_out += len(block) - len(places)
+                block = block.filter(there)
         span = Span(self._rows, line, within)
         self._spans.append(span)
         self._rows += len(block)
@@ -94,35 +108,56 @@ class Gathering:
         # Left in its blocks: putting millions of rows together here would hold all of them twice.
         frame = pl.concat(self._frames, rechunk=False)
         self._frames.clear()
-        # The unit of a time is told by the largest of the whole column.
-        units = [
-            pl.Series(name, times.in_seconds(frame[name].to_numpy())) for name, k in self.kinds.items() if k == "time"
-        ]
-        table = Table(source, frame.with_columns(units), self.ids, self._spans, self.unit)
-        for name, kind in self.kinds.items():
-            for row in times.in_future(table.numbers(name)) if kind == "time" else ():
-                when = np.datetime64(int(min(table.numbers(name)[row], 2**55 / 1e6)), "s")
-                raise InputError(f"{table.at(row)}: {name} is {when}, in the future (accepted: {times.ACCEPTED})")
+        times_ = [name for name, kind in self.kinds.items() if kind == "time"]
+        table = Table(source, frame, self.ids, self._spans, self.unit, self._left_out)
+        for name in times_:
+            self._refuse_times(table, name, times.other_unit(table.numbers(name)), "of another unit than others")
+        columns = [pl.Series(name, times.in_seconds(table.numbers(name))) for name in times_]
+        table = replace(table, frame=frame.with_columns(columns))
+        for name in times_:
+            self._refuse_times(table, name, times.in_future(table.numbers(name)), "in the future")
         return table
+
+    def _refuse_times(self, table: Table, name: str, wrong: Bool[np.ndarray, "rows"], what: str) -> None:
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            value = float(table.numbers(name)[row])
+            shown = (
+                str(np.datetime64(int(value), "s"))
+                if what == "in the future" and value < 2**55 / 1e6
+                else f"{value:.0f}"
+            )
+            raise InputError(f"{table.at(row)}: {name} is {shown}, {what} (accepted: {times.ACCEPTED})")
 
     def _column(self, values: pl.Series, span: Span) -> pl.Series:
         kind = self.kinds[values.name]
-        if isinstance(values.dtype, NOT_TEXT):
+        wrong = {"text": NESTED, "id": (*NO_NUMBER, pl.Float32, pl.Float64)}.get(kind, NO_NUMBER)
+        if isinstance(values.dtype, wrong) or (kind == "number" and values.dtype in times.CLOCK):
             raise InputError(
                 f"{self.path}: the column {values.name!r} is of type {values.dtype} (accepted: {_accepted(kind)})"
             )
         if kind == "text":
             return values.cast(pl.String).fill_null("")
         if kind == "id":
-            if values.dtype.is_float() or values.dtype == pl.Boolean:
-                raise InputError(
-                    f"{self.path}: the column {values.name!r} is of type {values.dtype} (accepted: {_accepted(kind)})"
-                )
-            self._refuse(np.flatnonzero(values.is_null() | (values.cast(pl.String) == "")), values, span, "an id")
+            self._refuse(np.flatnonzero(~_there_in(values)), values, span, "an id")
             return self.ids[values.name].code(values).alias(values.name)
-        found = times.seconds(values) if kind == "time" else times.numbers(values)
+        if kind == "number":
+            found = times.numbers(values)
+            self._refuse(np.flatnonzero(np.isnan(found) & ~self._may_lack(values)), values, span, _accepted(kind))
+            return pl.Series(values.name, found, dtype=pl.Float32)
+        form = self._forms.setdefault(values.name, times.form_of(values)) if len(values) else times.NUMBER
+        if form == times.AMBIGUOUS:
+            raise InputError(
+                f"{self.path}, {self.unit} {_line(span, 0)}: {values.name} is {quote(str(values[0]))}, in which month "
+                "and day could change places (accepted: dates such as 2018-07-07)"
+            )
+        found = times.seconds(values, form)
         self._refuse(np.flatnonzero(np.isnan(found)), values, span, _accepted(kind))
-        return pl.Series(values.name, found, dtype=pl.Float64 if kind == "time" else pl.Float32)
+        return pl.Series(values.name, found, dtype=pl.Float64)
+
+    def _may_lack(self, values: pl.Series) -> Bool[np.ndarray, "rows"]:
+        """Which values may be missing: a rating is not needed where the source is read leniently."""
+        return ~_there_in(values) if self.lenient else np.zeros(len(values), dtype=bool)
 
     def _refuse(self, wrong: Int[np.ndarray, "wrong"], values: pl.Series, span: Span, accepted: str) -> None:
         if len(wrong):
@@ -132,6 +167,15 @@ class Gathering:
             raise InputError(
                 f"{self.path}, {self.unit} {_line(span, row)}: {values.name} is {what} (accepted: {accepted})"
             )
+
+
+def _there(column: pl.Expr) -> pl.Expr:
+    return column.is_not_null() & (column.cast(pl.String) != "")
+
+
+def _there_in(values: pl.Series) -> Bool[np.ndarray, "rows"]:
+    found: np.ndarray = values.to_frame("value").select(_there(pl.col("value"))).to_series().to_numpy()
+    return found
 
 
 def named(columns: Iterable[str], where: str, *names: str) -> str:

@@ -1,25 +1,37 @@
-"""Points in time as their publishers write them, made into seconds since 1970."""
+"""Points in time as their publishers write them, made into seconds since 1970. A column has one form throughout."""
 
 import time
-from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 FORMATS = (
-    None,  # ISO 8601 in its usual forms, a date alone among them
-    "%a %b %d %H:%M:%S %z %Y",
-    "%m %d, %Y",
-    "%B %d, %Y",
-    "%m/%d/%Y",
+    "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%d %H:%M:%S%.f%z",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%d",
+    "%Y/%m/%d %H:%M:%S",
     "%Y/%m/%d",
+    "%a %b %d %H:%M:%S %z %Y",
+    "%B %d, %Y",
+    "%m %d, %Y",
+    "%m/%d/%Y",
+    "%d/%m/%Y",
+    "%m/%d/%Y %H:%M",
+    "%d/%m/%Y %H:%M",
+    "%m/%d/%Y %H:%M:%S",
+    "%d/%m/%Y %H:%M:%S",
+    "%d.%m.%Y",
+    "%d.%m.%Y %H:%M:%S",
 )
-"""Tried in this order; the first that fits the first value must fit all."""
+"""Of dates, after `_plain`. The month or the day first: told by the values, or refused."""
+NUMBER, AMBIGUOUS = "number", "ambiguous"
 ACCEPTED = "a number of seconds, milliseconds, microseconds or nanoseconds since 1970, or a date such as 2018-07-07"
-# A number of seconds this large is past the year 5000, so it counts smaller units.
+# A number of seconds from here on is past the year 5000, so it counts smaller units.
 UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 DAY = 86_400.0
+CLOCK = (pl.Date, pl.Datetime)
 
 
 def numbers(values: pl.Series) -> Float[np.ndarray, "rows"]:
@@ -30,33 +42,70 @@ def numbers(values: pl.Series) -> Float[np.ndarray, "rows"]:
     return np.where(np.isfinite(parsed), parsed, np.nan)
 
 
-def seconds(values: pl.Series) -> Float[np.ndarray, "rows"]:
-    """Numbers as they are (see `in_seconds`), dates as seconds since 1970; NaN for what is neither."""
-    if values.dtype in (pl.Date, pl.Datetime):
+def form_of(values: pl.Series) -> str:
+    """How this column writes times: NUMBER, one of FORMATS, or AMBIGUOUS where day and month could change places.
+
+    The form is one that all values fit, or else one that the first fits, so that an error is about the first that does
+    not.
+    """
+    if values.dtype != pl.String or not len(values) or not np.isnan(numbers(values[:1])).all():
+        return NUMBER
+    fitting = [form for form in FORMATS if _dates(values, form).null_count() == 0]
+    if len({tuple(_dates(values[:1000], form)) for form in fitting}) > 1:
+        return AMBIGUOUS
+    return next(iter(fitting or [form for form in FORMATS if _dates(values[:1], form).null_count() == 0]), NUMBER)
+
+
+def seconds(values: pl.Series, form: str) -> Float[np.ndarray, "rows"]:
+    """Dates as seconds since 1970 (UTC unless they say a zone), numbers as they are; NaN for what is of no ``form``."""
+    if values.dtype in CLOCK:
         return _epoch(values)
-    parsed = numbers(values)
-    if values.dtype != pl.String or not len(values) or not np.isnan(parsed).all():
-        return parsed
-    for form in FORMATS:
-        try:
-            dates = values.str.to_datetime(form, strict=False, time_unit="us", time_zone=None if form else "UTC")
-        except pl.exceptions.PolarsError:
-            continue
-        if dates[0] is not None:
-            return _epoch(dates)
-    return parsed
+    return numbers(values) if form == NUMBER else _epoch(_dates(values, form))
 
 
 def in_seconds(values: Float[np.ndarray, "rows"]) -> Float[np.ndarray, "rows"]:
-    """Numbers of a unit that their size tells (milliseconds, microseconds, nanoseconds) as seconds."""
+    """Numbers of a unit that their size tells (milliseconds, microseconds, nanoseconds) as seconds.
+
+    Whole numbers that are all years, or all days written as 20180707, are those years and days.
+    """
+    if len(values) and (values == np.floor(values)).all():
+        whole = values.astype(np.int64) if np.abs(values).max() < 2**62 else np.zeros(1, np.int64)
+        if ((whole >= 1900) & (whole <= 2100)).all():
+            return (whole - 1970).astype("datetime64[Y]").astype("datetime64[s]").astype(np.float64)
+        month, day = whole // 100 % 100, whole % 100
+        if ((whole // 10_000 >= 1900) & (whole // 10_000 <= 2100) & (month >= 1) & (month <= 12) & (day >= 1)).all():
+            months = ((whole // 10_000 - 1970) * 12 + month - 1).astype("datetime64[M]").astype("datetime64[D]")
+            return (months + (day - 1)).astype("datetime64[s]").astype(np.float64)
     largest = np.abs(values).max(initial=0.0)
     return values / next((unit for least, unit in UNITS if largest >= least), 1.0)
 
 
-def in_future(values: Float[np.ndarray, "rows"]) -> Sequence[int]:
-    """The first row whose time, in seconds, lies more than a day ahead of the clock; nothing where there is none."""
-    return [int(row) for row in np.flatnonzero(values > time.time() + DAY)[:1]]
+def other_unit(values: Float[np.ndarray, "rows"]) -> Bool[np.ndarray, "rows"]:
+    """Which numbers count a unit that the largest one does not count, by their size; 0 fits every unit."""
+    bounds = sorted(least for least, _ in UNITS)
+    kinds = np.digitize(np.abs(values), bounds)
+    return np.asarray((kinds != kinds.max(initial=0)) & (values != 0))
+
+
+def in_future(values: Float[np.ndarray, "rows"]) -> Bool[np.ndarray, "rows"]:
+    """Which times, in seconds, lie more than a day ahead of the clock."""
+    return np.asarray(values > time.time() + DAY)
+
+
+def _plain(values: pl.Series) -> pl.Series:
+    """Without what says UTC, and with a blank between day and hour."""
+    bare = values.str.strip_chars().str.replace(r"\s*(?:Z|UTC|GMT)$", "")
+    return bare.str.replace(r"^(\d{4}-\d{2}-\d{2})T", "$1 ")
+
+
+def _dates(values: pl.Series, form: str) -> pl.Series:
+    plain = _plain(values)
+    if "%H" not in form:
+        return plain.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+    found = plain.str.to_datetime(form, strict=False, time_unit="us")
+    return found.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if "%z" in form else found
 
 
 def _epoch(dates: pl.Series) -> Float[np.ndarray, "rows"]:
-    return dates.dt.epoch("us").cast(pl.Float64).fill_null(np.nan).to_numpy() / 1e6
+    found: np.ndarray = dates.dt.epoch("us").cast(pl.Float64).fill_null(np.nan).to_numpy() / 1e6
+    return found

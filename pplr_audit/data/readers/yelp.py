@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pplr_audit.data.dataset import Dataset
-from pplr_audit.data.readers.published import Names, files, read_published
+from pplr_audit.data.readers.published import Names, files, read_published, stem
 from pplr_audit.errors import InputError
 
 REVIEWS, BUSINESSES = "yelp_academic_dataset_review", "yelp_academic_dataset_business"
@@ -16,6 +16,7 @@ NAMES = Names(
     title=("name",),
     categories=("categories",),
     between=",",
+    from_web=True,
 )
 
 
@@ -24,8 +25,7 @@ class Yelp:
 
     def detect(self, path: Path) -> bool:
         """Whether there is a file of reviews."""
-        folder = path if path.is_dir() else path.parent
-        return folder.is_dir() and REVIEWS in files(folder)
+        return REVIEWS in files(path) if path.is_dir() else stem(path) in (REVIEWS, BUSINESSES)
 
     def read(self, path: Path) -> Dataset:
         """Every review is an interaction with a business."""

@@ -1,0 +1,177 @@
+"""What real files hold that their documentation does not say."""
+
+import io
+import json
+import zipfile
+
+import polars as pl
+import pytest
+
+from pplr_audit.data.load import read
+from pplr_audit.data.readers.json_lines import levels
+from pplr_audit.errors import InputError
+from tests.data.forms import FORMS, TOY
+
+ITEMS = "item_id,title\na,A\nb,B\nc,C\n"
+
+
+def titles(dataset):
+    return dict(zip(dataset.catalogue.ids, dataset.catalogue.titles, strict=True))
+
+
+def test_a_file_beside_another_data_set_is_the_file_that_was_named(write, plain):
+    folder = write({**plain, "mine.csv": "user_id,item_id,title\n1,a,A\n", "steam_reviews.json": "{}\n"})
+    found = read(str(folder / "mine.csv"), "auto")
+    assert (found.reader, found.users) == ("table", ("1",))
+
+
+def test_a_meta_file_without_reviews_makes_no_amazon_set(write):
+    found = read(
+        str(write({"interactions.csv": "user_id,item_id\n1,a\n", "items.csv": ITEMS, "meta_notes.json": "{}\n"})),
+        "auto",
+    )
+    assert found.reader == "table"
+
+
+@pytest.mark.parametrize("name", ["items.tsv", "interactions.tsv"])
+def test_quotation_marks_of_titles_do_not_swallow_rows(write, name):
+    files = {
+        "items.tsv": 'item\ttitle\na\t"Hello\nb\tWorld"\nc\tC\n',
+        "interactions.tsv": 'user\titem\tnote\n1\ta\t"x\n1\tb\ty"\n2\tc\tz\n',
+    }
+    found = read(str(write(files)), "auto")
+    assert titles(found) == {"a": '"Hello', "b": 'World"', "c": "C"}
+    assert found.items.lengths.tolist() == [2, 1]
+    assert found.notes == {}
+
+
+def test_a_broken_row_of_a_quoted_tab_separated_file_is_what_the_error_is_about(write):
+    files = {"interactions.tsv": '"user"\t"item"\n"1"\t"a"\n"1"\t"a"\t"b"\n', "items.csv": ITEMS}
+    with pytest.raises(InputError, match=r"interactions\.tsv, line 3: 3 columns"):
+        read(str(write(files)), "auto")
+
+
+def test_a_quotation_mark_inside_a_plain_field_is_a_letter(write):
+    rows = "".join(f'{n},disk {n}"\n' if n == 700 else f"{n},disk {n}\n" for n in range(1000))
+    files = {"interactions.csv": "user_id,item_id\n1,700\n", "items.csv": f"item_id,title\n{rows}"}
+    found = read(str(write(files)), "auto")
+    assert len(found.catalogue) == 1000
+    assert titles(found)["700"] == 'disk 700"'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("['G', 'H']", "G|H"),
+        ('["G", null]', "G"),
+        ("[Promo] x", "[Promo] x"),
+        ('[["A", "B"], ["C"]]', "A|B"),
+        ("[1", "[1"),
+    ],
+)
+def test_categories_are_lists_in_any_writing_or_text(text, expected):
+    assert levels(text) == expected
+
+
+@pytest.mark.parametrize("separator", ["::", "¦", "|"])
+def test_any_separator_that_can_part_fields_does(write, separator):
+    rows = separator.join(("who", "what")) + "\n" + separator.join(("1", "a")) + "\n"
+    reader = {"table": {"user": "who", "item": "what", "separator": separator, "items": "goods.csv", "title": "name"}}
+    goods = f"what{separator}name\na{separator}A b\n"
+    assert titles(read(str(write({"x.txt": rows, "goods.csv": goods}) / "x.txt"), reader)) == {"a": "A b"}
+
+
+@pytest.mark.parametrize("wrong", ["\n", '"', "\r", "\x1f"])
+def test_a_separator_that_cannot_part_fields_is_refused(write, wrong):
+    with pytest.raises(InputError, match=r"data\.reader: table: separator is "):
+        read(str(write({"interactions.csv": "user,item\n"})), {"table": {"separator": wrong}})
+
+
+@pytest.mark.parametrize("wrong", ["punycode", "unicode_escape", "idna", "rot13", "hex", ""])
+def test_an_encoding_in_which_no_file_is_written_is_refused(write, wrong):
+    with pytest.raises(InputError, match=r"data\.reader: table: encoding is "):
+        read(str(write({"interactions.csv": "user,item\n"})), {"table": {"encoding": wrong}})
+
+
+def test_a_name_that_no_file_can_have_is_a_file_that_is_not_there(write):
+    with pytest.raises(InputError, match="no such file"):
+        read(str(write({"interactions.csv": "user,item\n1,2\n"})), {"table": {"items": "a" * 300}})
+
+
+def packed(files):
+    found = io.BytesIO()
+    with zipfile.ZipFile(found, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return found.getvalue()
+
+
+@pytest.mark.parametrize("extra", [{}, {"__MACOSX/._ratings.csv": b"x"}, {".DS_Store": b"x"}])
+def test_a_zip_names_its_files_by_itself_and_what_a_mac_puts_beside_them_is_passed_over(write, extra):
+    inside = {f"ml/{name}": content for name, content in FORMS["ml_32m"](TOY).items()}
+    path = write({"ml.zip": packed({**inside, **extra})}) / "ml.zip"
+    found = read(str(path), "auto")
+    assert [file.path for file in found.sources] == [path / "ml" / "ratings.csv", path / "ml" / "movies.csv"]
+
+
+def test_a_zip_of_one_table_is_that_table(write):
+    path = write({"x.zip": packed({"purchases.csv": "user_id,item_id,title\n1,a,A\n"})}) / "x.zip"
+    assert read(str(path), "auto").sources[0].path == path / "purchases.csv"
+
+
+def test_an_empty_zip_is_refused(write):
+    with pytest.raises(InputError, match=r"no reader knows .*empty folder"):
+        read(str(write({"x.zip": packed({})}) / "x.zip"), "auto")
+
+
+def test_ids_of_any_number_of_digits_are_in_order(write):
+    long = "9" * 5000
+    found = read(
+        str(write({"interactions.csv": f"user_id,item_id\n{long},a\n10,a\n9,a\n", "items.csv": ITEMS})), "auto"
+    )
+    assert found.users == ("9", "10", long)
+
+
+@pytest.mark.parametrize("content", ["user_id, item_id\n1,a\n", "user_id,item_id\n1,a\n\n\n", "user_id,item_id\r1,a\r"])
+def test_blanks_in_the_header_blank_ends_and_old_line_ends_do_no_harm(write, content):
+    found = read(str(write({"interactions.csv": content, "items.csv": ITEMS})), "auto")
+    assert (found.users, found.items.values.tolist()) == (("1",), [0])
+
+
+def test_reviews_without_user_or_time_are_left_out_and_counted(write):
+    files = FORMS["amazon_2018"](TOY)
+    more = [
+        {"reviewerID": None, "asin": "11", "overall": 5.0, "unixReviewTime": 1_500_000_000},
+        {"reviewerID": "7", "asin": "11", "overall": 5.0, "unixReviewTime": None},
+        {"reviewerID": "7", "asin": "33", "overall": None, "unixReviewTime": 1_500_000_999},
+    ]
+    lines = "".join(json.dumps(each) + "\n" for each in more).encode()
+    import gzip
+
+    files["Toys_5.json.gz"] = gzip.compress(lines + gzip.decompress(files["Toys_5.json.gz"]))
+    found = read(str(write(files)), "auto")
+    assert found.notes == {"reviews_without_user_item_or_time": 2}
+    assert found.items.lengths.tolist() == [2, 5, 1]
+
+
+def test_titles_from_pages_are_what_the_page_shows(write):
+    files = FORMS["amazon_2018"](TOY)
+    wares = [
+        {"asin": "11", "title": "A&#13;&#10;B &amp; C\x92s"},
+        {"asin": "22", "title": "&nbsp;"},
+        {"asin": "33", "title": "cafe&#769;"},
+    ]
+    files["meta_Toys.json.gz"] = "".join(json.dumps(each) + "\n" for each in wares).encode()
+    found = read(str(write(files)), "auto")
+    assert titles(found) == {"11": "A B & C s", "33": "café"}
+    assert found.notes["items_without_title"] == 1
+
+
+@pytest.mark.parametrize(
+    "values", [[True], pl.Series([1], dtype=pl.Duration("us")).to_list(), pl.Series([1], dtype=pl.Time).to_list()]
+)
+def test_parquet_columns_that_are_no_times_are_refused(write, values):
+    file = io.BytesIO()
+    pl.DataFrame({"user": [1], "item": ["a"], "timestamp": values}).write_parquet(file)
+    with pytest.raises(InputError, match=r"the column 'timestamp' is of type (Boolean|Duration|Time)"):
+        read(str(write({"interactions.parquet": file.getvalue(), "items.csv": ITEMS})), "auto")
