@@ -1,5 +1,6 @@
 """What real files hold that their documentation does not say."""
 
+import gzip
 import io
 import json
 import zipfile
@@ -20,7 +21,7 @@ def titles(dataset):
 
 
 def test_a_file_beside_another_data_set_is_the_file_that_was_named(write, plain):
-    folder = write({**plain, "mine.csv": "user_id,item_id,title\n1,a,A\n", "steam_reviews.json": "{}\n"})
+    folder = write({**plain, "mine.csv": "user_id,item_id\n1,2\n", "steam_reviews.json": "{}\n"})
     found = read(str(folder / "mine.csv"), "auto")
     assert (found.reader, found.users) == ("table", ("1",))
 
@@ -146,8 +147,6 @@ def test_reviews_without_user_or_time_are_left_out_and_counted(write):
         {"reviewerID": "7", "asin": "33", "overall": None, "unixReviewTime": 1_500_000_999},
     ]
     lines = "".join(json.dumps(each) + "\n" for each in more).encode()
-    import gzip
-
     files["Toys_5.json.gz"] = gzip.compress(lines + gzip.decompress(files["Toys_5.json.gz"]))
     found = read(str(write(files)), "auto")
     assert found.notes == {"reviews_without_user_item_or_time": 2}
