@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pplr_audit.doctor.check import Check
+from pplr_audit.doctor.check import Check, Trial
 from pplr_audit.doctor.libraries import extras, needed, package, plugins
 from pplr_audit.doctor.machine import disk, processors
-from pplr_audit.doctor.trying import Trial, targets, try_imports
+from pplr_audit.doctor.trying import targets, try_imports
 from pplr_audit.progress import Progress
 
 __all__ = ["Check", "Examination", "examine"]

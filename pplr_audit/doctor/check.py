@@ -1,7 +1,7 @@
-"""One thing that was looked at."""
+"""One thing that was looked at, and what trying to import told."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 State = Literal["ok", "optional", "warning", "failed"]
 """``optional``: not there and not needed; ``warning``: the main job runs, something else may not; ``failed``: it does
@@ -17,3 +17,12 @@ class Check:
     state: State
     found: str
     advice: str = ""
+
+
+@dataclass
+class Trial:
+    """What was tried: module, or ``module:attribute``, to what went wrong (nothing where it imports)."""
+
+    errors: dict[str, str] = field(default_factory=dict)
+    accelerator: dict[str, Any] = field(default_factory=dict)
+    """``names`` of the GPUs and ``bfloat16``, or ``error``."""

@@ -6,12 +6,11 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from pplr_audit import __version__
-from pplr_audit.doctor.check import Check, State
+from pplr_audit.doctor.check import Check, State, Trial
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-    from pplr_audit.doctor.trying import Trial
 
 NAME = "pplr-audit"
 MAIN_JOB = "pplr_audit.audit"
@@ -34,7 +33,7 @@ def package() -> Check:
     return Check("versions", NAME, "ok", installed)
 
 
-def needed(trial: "Trial") -> Iterator[Check]:
+def needed(trial: Trial) -> Iterator[Check]:
     """Each required library: its version, whether that is accepted and it imports; then the main job as a whole."""
     bad = _version("packaging") is None
     if bad:
@@ -56,7 +55,7 @@ def needed(trial: "Trial") -> Iterator[Check]:
         )
 
 
-def plugins(trial: "Trial") -> Iterator[Check]:
+def plugins(trial: Trial) -> Iterator[Check]:
     """Each kind of plugin, and each one that does not import."""
     for kind in KINDS:
         points = sorted(metadata.entry_points(group=f"pplr_audit.{kind}"), key=lambda point: point.name)

@@ -6,8 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pplr_audit.doctor.check import Check
-from pplr_audit.doctor.trying import Trial
+from pplr_audit.doctor.check import Check, Trial
 from pplr_audit.paths import cache_root
 from pplr_audit.report.quantities import size
 

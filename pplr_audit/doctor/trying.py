@@ -6,25 +6,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from pplr_audit.doctor.check import Trial
 from pplr_audit.doctor.libraries import KINDS, MAIN_JOB, modules_needed
 from pplr_audit.progress import Advance
 
 SECONDS = 120.0
 """After so long without an answer an import counts as one that does not end."""
-
-
-@dataclass
-class Trial:
-    """What was tried: module, or ``module:attribute``, to what went wrong (nothing where it imports)."""
-
-    errors: dict[str, str] = field(default_factory=dict)
-    accelerator: dict[str, Any] = field(default_factory=dict)
-    """``names`` of the GPUs and ``bfloat16``, or ``error``."""
 
 
 def targets() -> list[str]:

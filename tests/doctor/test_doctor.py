@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 from pplr_audit import doctor
 from pplr_audit.cli import app
 from pplr_audit.doctor import Check, Examination, libraries
+from pplr_audit.doctor.check import Trial
 from pplr_audit.doctor.libraries import extras, needed, plugins
 from pplr_audit.doctor.machine import disk, processors
 from pplr_audit.doctor.show import show
-from pplr_audit.doctor.trying import Trial, targets, try_imports
+from pplr_audit.doctor.trying import targets, try_imports
 
 
 def no_bar(n: int = 1, note: str = "") -> None: ...
