@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 from pplr_audit import plugins, scenarios
 from pplr_audit.models.family import FAMILIES
+from pplr_audit.models.named import NAMED
 
 Kind = Literal["attacks", "defenses", "scenarios", "models", "readers", "strategies"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -17,12 +18,16 @@ _BACKBONES = {
 
 
 def _models() -> dict[str, str]:
-    """What ``model.backbone`` takes, then the families by the ``model_type`` in config.json."""
+    """What ``model.backbone`` takes, the families by the ``model_type`` in config.json, and shapes known by name."""
     types = {
         f"type {name}": f"{kind.says}; {'decoder' if kind.causal else 'encoder'}, LoRA on {', '.join(kind.targets)}"
         for name, kind in FAMILIES.items()
     }
-    return {**_BACKBONES, **types}
+    shapes = {
+        f"shape {name}": f"{model.parameters / 1e9:.3g} billion weights ({model.source}), for pplr-audit costs"
+        for name, model in NAMED.items()
+    }
+    return {**_BACKBONES, **types, **shapes}
 
 
 def listing(kind: Kind) -> dict[str, str]:

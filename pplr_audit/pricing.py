@@ -11,11 +11,12 @@ from pplr_audit import scenario as scenarios
 from pplr_audit.errors import InputError
 from pplr_audit.models import tiny_llama
 from pplr_audit.models.backbone import read_config
-from pplr_audit.models.family import blocks, family_of
+from pplr_audit.models.family import blocks, family
 from pplr_audit.models.named import NAMED
 from pplr_audit.paths import expanded
-from pplr_audit.pplr import costs, wire_time
+from pplr_audit.pplr import costs
 from pplr_audit.pplr.memory import Held, memory_rows
+from pplr_audit.pplr.wire_time import ROUND_TRIPS, STEP_TRIPS, WireSpeed, request_trips, steps
 from pplr_audit.terminal import visible
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -28,7 +29,11 @@ SETTINGS = ("model.lora.", "model.beams=", "training.optimizer=", "training.loca
 class Asked:
     """What a client is asked to do."""
 
-    link: wire_time.WireSpeed
+    link: WireSpeed
+    back: int = 1
+    """Blocks behind, in the table."""
+    client_memory: int | None = None
+    """Bytes that a client has, if the cuts that fit are to be marked."""
     batch: int = 16
     tokens: int = 512
     """Positions of a training sample, its title included, and padding."""
@@ -41,7 +46,8 @@ class Asked:
 
 
 def price(model: str, asked: Asked) -> dict[str, Any]:
-    """One JSON document: the model, what was taken for granted, and a row for each cut.
+    """One JSON document: the model, what was taken for granted, and a row for each cut, with ``fits_training`` and
+    ``fits_serving`` where the client's memory is given.
 
     Raises:
         InputError: no such model, or a setting that is not understood.
@@ -50,16 +56,13 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
         if getattr(asked, option) < 1:
             raise InputError(f"--{option}: {getattr(asked, option)} is too few (accepted: a whole number above 0)")
     if asked.precision not in PRECISIONS:
-        raise InputError(
-            f"--precision: unknown precision {asked.precision[:40]!r} (accepted: {', '.join(PRECISIONS)})"
-        )
+        raise InputError(f"--precision: unknown precision {asked.precision[:40]!r} (accepted: {', '.join(PRECISIONS)})")
     chosen = _scenario(asked)
     config, source = _config(model)
     _check_length(model, config, asked)
     shape = costs.meta_model(config, chosen.model.lora, getattr(torch, asked.precision))
-    causal = family_of(config.model_type, model).causal
     # An encoder generates nothing: what it is given at serving is the prompt alone.
-    beams, generated = (chosen.model.beams, asked.title) if causal else (1, 0)
+    beams, generated = (chosen.model.beams, asked.title) if family(shape).causal else (1, 0)
     prompt = asked.tokens - generated
     workload = costs.Workload(
         samples=asked.samples * chosen.training.local_epochs,
@@ -72,6 +75,8 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
     )
     held = Held(asked.batch, asked.tokens, chosen.training.optimizer, prompt, generated, beams)
     layers = len(blocks(shape))
+    if not 0 <= asked.back <= layers:
+        raise InputError(f"--back: {asked.back} of {layers} blocks (accepted: 0 to {layers})")
     cuts = costs.all_cuts(layers)
     rows = []
     for row, memory in zip(costs.rows_of(shape, cuts, workload), memory_rows(shape, cuts, held), strict=True):
@@ -80,6 +85,9 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
         row["adapter_parameters"] = memory["adapter_bytes"] // workload.bytes_per_value
         row["frozen_parameters"] = memory["weight_bytes"] // workload.bytes_per_value
         rows.append({**row, **memory, **_wire(row, workload, asked, chosen.training.local_epochs, has_trunk)})
+        if asked.client_memory is not None:
+            for use in ("training", "serving"):
+                rows[-1][f"fits_{use}"] = memory[f"{use}_memory_bytes"] <= asked.client_memory
     return {
         "schema": "pplr-audit/costs/1",
         "model": {
@@ -88,10 +96,16 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
             "model_type": config.model_type,
             "layers": layers,
             "hidden_size": config.hidden_size,
+            "attention_dropout": costs.attention_dropout(blocks(shape)[0], family(shape).products),
             "parameters": rows[-1]["client_parameters"] - rows[-1]["adapter_parameters"],
         },
         "assumed": {
-            **{name: value for name, value in asdict(asked).items() if name not in ("link", "settings")},
+            **{
+                name: value
+                for name, value in asdict(asked).items()
+                if name not in ("link", "client_memory", "settings")
+            },
+            "client_memory_bytes": asked.client_memory,
             "link_bits_per_second": asked.link.bits_per_second,
             "round_trip_seconds": asked.link.round_trip_seconds,
             "lora": chosen.model.lora.model_dump(mode="json"),
@@ -110,17 +124,13 @@ def _wire(
 ) -> dict[str, float]:
     """What crosses in a full step, and how long a step, a round and a request wait for the wire."""
     step = asked.batch * row["wire_bytes_per_sample"]
-    steps = wire_time.steps(asked.samples, asked.batch, epochs)
-    step_trips, request_trips = (
-        (wire_time.STEP_TRIPS, wire_time.request_trips(int(workload.generated_tokens))) if has_trunk else (0, 0)
-    )
+    in_step, in_request = (STEP_TRIPS, request_trips(int(workload.generated_tokens))) if has_trunk else (0, 0)
+    in_round = steps(asked.samples, asked.batch, epochs) * in_step + ROUND_TRIPS
     return {
         "wire_bytes_per_step": step,
-        "wire_seconds_per_step": asked.link.seconds(step, step_trips),
-        "wire_seconds_per_round": asked.link.seconds(
-            row["wire_bytes_per_round"], steps * step_trips + wire_time.ROUND_TRIPS
-        ),
-        "wire_seconds_per_request": asked.link.seconds(row["serving_wire_bytes_per_request"], request_trips),
+        "wire_seconds_per_step": asked.link.seconds(step, in_step),
+        "wire_seconds_per_round": asked.link.seconds(row["wire_bytes_per_round"], in_round),
+        "wire_seconds_per_request": asked.link.seconds(row["serving_wire_bytes_per_request"], in_request),
     }
 
 

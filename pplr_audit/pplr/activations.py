@@ -44,9 +44,10 @@ class Kept:
 
 
 def traced(model: Any, batch: int, tokens: int) -> Kept:
-    """Trace a model on the meta device, with its adapter, over ``batch`` sequences of ``tokens`` positions with padding.
+    """Trace a model on the meta device, with its adapter, over ``batch`` sequences of ``tokens`` positions.
 
-    Without any padding the library skips the mask, and a little less is kept. The model is left as it was.
+    There is padding among them: without any the library skips the mask, and a little less is kept. The model is left as
+    it was.
     """
     was = model.training
     model.train()
@@ -146,9 +147,7 @@ def _asked(model: Any, batch: int, tokens: int, needed: bool) -> dict[str, Any]:
     with torch.device("meta"):
         kind = next(model.parameters()).dtype
         asked: dict[str, Any] = {
-            "inputs_embeds": torch.empty(
-                batch, tokens, model.config.hidden_size, dtype=kind, requires_grad=needed
-            ),
+            "inputs_embeds": torch.empty(batch, tokens, model.config.hidden_size, dtype=kind, requires_grad=needed),
             # In four dimensions, as the library would build it from a batch with padding, for which it asks for values.
             "attention_mask": torch.empty(batch, 1, tokens, tokens, dtype=torch.bool),
         }

@@ -225,10 +225,15 @@ def _attention_backward(block: nn.Module, products: Products, needed: bool) -> i
     """
     wanted = [needed or _trained(block.get_submodule(path)) for path in products.attention_in]
     q, k, v = wanted * (3 // len(wanted))
-    rate: Any = attrgetter(products.attention_dropout)(block)
-    if not float(getattr(rate, "p", rate)):
+    if not attention_dropout(block, products):
         return 5 * any(wanted)
     return v + (q or k) + q + k
+
+
+def attention_dropout(block: nn.Module, products: Products) -> float:
+    """The rate at which attention's probabilities are dropped in training."""
+    rate: Any = attrgetter(products.attention_dropout)(block)
+    return float(getattr(rate, "p", rate))
 
 
 def _linear_backward(layer: nn.Module, needed: bool) -> float:

@@ -1,9 +1,8 @@
 """What a cut takes of a client's memory, in training and in serving, from the model's shape alone.
 
 Everything is in the type of the model's weights: adapter, gradients, the optimizer's moments, activations, keys and
-values. What autograd keeps, and what the loss needs at its peak, is traced (`pplr_audit.pplr.activations`). Not counted:
-the process itself, the library's caches of free memory, the tokenizer, and the copies of the adapter that are made
-between rounds.
+values. What autograd keeps, and what is needed at the peak, is traced (`pplr_audit.pplr.activations`). Not counted: the
+process itself, the library's caches of free memory, the tokenizer, and copies of the adapter between rounds.
 """
 
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from pplr_audit.pplr.activations import Kept, served, traced
 from pplr_audit.pplr.costs import parameters_of
 
 MOMENTS = {"adamw": 2, "sgd": 0}
-"""Tensors the size of the adapter that the optimizer keeps (Kingma & Ba 2015, arXiv 1412.6980; SGD without momentum)."""
+"""Tensors the size of the adapter that the optimizer keeps (Kingma & Ba 2015, arXiv 1412.6980); SGD has no momentum."""
 
 
 @dataclass(frozen=True)

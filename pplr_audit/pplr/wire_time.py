@@ -1,8 +1,8 @@
-"""How long the wire keeps a client waiting: bytes over bandwidth, and a round trip wherever one side waits for the other.
+"""How long the wire keeps a client waiting: bytes over bandwidth, and a round trip wherever one side waits.
 
-Training is a conversation: the client waits for h_{L-m} before it can go on with its own last blocks, and for dLoss/dh_k
-before it can step. So directions do not overlap, and what crosses in both adds up over one bandwidth. Not counted:
-arithmetic, on either side, framing, and other clients.
+Training is a conversation: the client waits for h_{L-m} before it can go on with its own last blocks, and for
+dLoss/dh_k before it can step. So directions do not overlap, and what crosses in both adds up over one bandwidth. Not
+counted: arithmetic, on either side, framing, and other clients.
 """
 
 import math
