@@ -30,9 +30,11 @@ class Kept:
     """Bytes of a step over one batch."""
 
     tables: int
-    """Once, whatever the number of blocks, if there are any: what they share, such as rotary tables."""
+    """Once, whatever the number of blocks: what they share, such as rotary tables."""
     fresh: int
     """The first block where embeddings enter it, which need no gradient."""
+    fresh_tables: int
+    """Of the tables, what that block alone keeps: nothing, if no adapter lies before its attention."""
     block: Sequence[int]
     """Every block, if what enters it needs a gradient: behind another block, each of which has an adapter, or behind
     the trunk, which waits for it."""
@@ -41,6 +43,8 @@ class Kept:
     working: Mapping[bool, int]
     """What is there for a moment, beyond all that is kept, when most is there, by whether any block is the client's:
     with a large vocabulary the gradient of the logits."""
+    entering: int
+    """What the embeddings need for a moment, before anything is kept."""
 
 
 def traced(model: Any, batch: int, tokens: int) -> Kept:
@@ -52,16 +56,17 @@ def traced(model: Any, batch: int, tokens: int) -> Kept:
     was = model.training
     model.train()
     try:
-        tables, fresh, head = _kept(model, batch, tokens, needed=False)
-        _, needing, _ = _kept(model, batch, tokens, needed=True)
+        tables, fresh_tables, fresh, head = _kept(model, batch, tokens, needed=False)
+        _, _, needing, _ = _kept(model, batch, tokens, needed=True)
         working = {some: _working(model, batch, tokens, some) for some in (False, True)}
+        entering = _passing(model, batch, tokens, some=False)
     finally:
         model.train(was)
-    return Kept(tables, fresh[0], needing, head, working)
+    return Kept(tables, fresh[0], fresh_tables, needing, head, working, entering)
 
 
-def _kept(model: Any, batch: int, tokens: int, *, needed: bool) -> tuple[int, list[int], int]:
-    """Bytes of what blocks share, of each block, and of what follows them."""
+def _kept(model: Any, batch: int, tokens: int, *, needed: bool) -> tuple[int, int, list[int], int]:
+    """Bytes of what blocks share, of that what the first one keeps, of each block, and of what follows them."""
     whole = blocks(model)
     stage = [-1]
     savers: dict[int, tuple[int, set[int]]] = {}
@@ -85,16 +90,17 @@ def _kept(model: Any, batch: int, tokens: int, *, needed: bool) -> tuple[int, li
         for handle in handles:
             handle.remove()
     del loss
-    tables, head, each = 0, 0, [0] * len(whole)
+    tables, first_tables, head, each = 0, 0, 0, [0] * len(whole)
     for size, stages in savers.values():
         inside = stages & set(range(len(whole)))
         if len(inside) > 1:
             tables += size
+            first_tables += size * (0 in inside)
         elif inside:
             each[inside.pop()] += size
         elif len(whole) in stages:
             head += size
-    return tables, each, head
+    return tables, first_tables, each, head
 
 
 def _working(model: Any, batch: int, tokens: int, some: bool) -> int:
@@ -112,21 +118,26 @@ def served(model: Any, batch: int, tokens: int) -> dict[bool, int]:
 
     The head reads one position a sequence, as in generation; its logits are left out.
     """
-    was, found = model.training, {}
+    was = model.training
     model.eval()
-    for some in (False, True):
-        with _blocks_only(model, some), torch.no_grad(), fused_attention(), Live() as live:
-            body(model)(**_asked(model, batch, tokens, needed=False))
-        found[some] = live.peak
-    model.train(was)
-    return found
+    try:
+        return {some: _passing(model, batch, tokens, some) for some in (False, True)}
+    finally:
+        model.train(was)
+
+
+def _passing(model: Any, batch: int, tokens: int, some: bool) -> int:
+    """The most that lives at once in a pass without gradients through embeddings, a block (if any) and final norm."""
+    with _blocks_only(model, some), torch.no_grad(), fused_attention(), Live() as live:
+        body(model)(**_asked(model, batch, tokens))
+    return live.peak
 
 
 @contextmanager
 def _blocks_only(model: Any, some: bool) -> Iterator[None]:
     """Within it, the model has its first block or none."""
     whole, inner, path = blocks(model), body(model), family(model).blocks
-    inner.set_submodule(path, nn.ModuleList(whole[:1] if some else []))
+    inner.set_submodule(path, nn.ModuleList(whole[:1] if some else [_Nothing()]))
     try:
         yield
     finally:
@@ -134,20 +145,41 @@ def _blocks_only(model: Any, some: bool) -> Iterator[None]:
 
 
 def _loss(model: Any, batch: int, tokens: int, needed: bool) -> Float[Tensor, ""]:
-    """The client's loss of a batch as its training computes it, whatever the tokens are, with padding among them."""
-    asked = _asked(model, batch, tokens, needed)
-    with torch.device("meta"), fused_attention():
-        if not family(model).causal:
-            return model(**asked).last_hidden_state.sum()  # type: ignore[no-any-return]
-        words = torch.empty(batch, tokens, dtype=torch.long)
-        return answer_loss(model(**asked).logits, words, words)
+    """The client's loss of a batch as its training computes it, whatever the tokens are, with padding among them.
+
+    ``needed``: what enters the first block needs a gradient.
+    """
+    asked = _asked(model, batch, tokens)
+    start = blocks(model)[0].register_forward_pre_hook(_from_afar, with_kwargs=True) if needed else None
+    try:
+        with fused_attention():
+            if not family(model).causal:
+                return model(**asked).last_hidden_state.sum()  # type: ignore[no-any-return]
+            return answer_loss(model(**asked).logits, asked["input_ids"], asked["input_ids"])
+    finally:
+        if start is not None:
+            start.remove()
 
 
-def _asked(model: Any, batch: int, tokens: int, needed: bool) -> dict[str, Any]:
+def _from_afar(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What enters comes over the link, or from a block below: it needs a gradient."""
+    anchor = torch.zeros((), requires_grad=True, device="meta")
+    if args:
+        return (args[0] + anchor.to(args[0].dtype), *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": kwargs["hidden_states"] + anchor.to(kwargs["hidden_states"].dtype)}
+
+
+class _Nothing(nn.Module):
+    """Stands for the blocks of a client that has none."""
+
+    def forward(self, hidden_states: Float[Tensor, "batch seq hidden"], *_: Any, **__: Any) -> Tensor:
+        return hidden_states
+
+
+def _asked(model: Any, batch: int, tokens: int) -> dict[str, Any]:
     with torch.device("meta"):
-        kind = next(model.parameters()).dtype
         asked: dict[str, Any] = {
-            "inputs_embeds": torch.empty(batch, tokens, model.config.hidden_size, dtype=kind, requires_grad=needed),
+            "input_ids": torch.empty(batch, tokens, dtype=torch.long),
             # In four dimensions, as the library would build it from a batch with padding, for which it asks for values.
             "attention_mask": torch.empty(batch, 1, tokens, tokens, dtype=torch.bool),
         }

@@ -76,7 +76,8 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
             "gradient_bytes": adapter * value,
             "optimizer_bytes": MOMENTS[held.optimizer] * adapter * value,
             "activation_bytes": activations,
-            "working_bytes": kept.working[bool(mine)],
+            # A step of an encoder without blocks is at its peak before anything is kept.
+            "working_bytes": max(kept.working[bool(mine)], kept.entering - activations),
         }
         rows.append(
             {
@@ -95,7 +96,8 @@ def _activations(kept: Kept, mine: list[int]) -> int:
         return kept.head
     # Behind a trunk what enters needs a gradient even where the client has no block in front.
     first = kept.block[mine[0]] if mine[0] else kept.fresh
-    return kept.tables + kept.head + first + sum(kept.block[layer] for layer in mine[1:])
+    tables = kept.fresh_tables if mine == [0] else kept.tables
+    return tables + kept.head + first + sum(kept.block[layer] for layer in mine[1:])
 
 
 def _cache_values(model: Any, layer: int, held: Held) -> int:
