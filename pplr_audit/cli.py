@@ -230,9 +230,10 @@ def costs(
     memory = None if client_memory is None else units.memory(client_memory, "--client-memory")
     with _chatter_aside():
         from pplr_audit import pricing
+        from pplr_audit.pplr.wire_time import WireSpeed
 
         asked = pricing.Asked(
-            link=pricing.WireSpeed(*speed), client_memory=memory, back=back, batch=batch, tokens=tokens,
+            link=WireSpeed(*speed), client_memory=memory, back=back, batch=batch, tokens=tokens,
             samples=samples, title=title, rank=rank, precision=precision, settings=settings or (),
         )  # fmt: skip
         document = pricing.price(model, asked)

@@ -22,7 +22,7 @@ from pplr_audit.progress import Bars, Silent, to
 from pplr_audit.scenario import Scenario
 from pplr_audit.terminal import visible
 
-COMMANDS = ("run", "train", "attack", "report", "list", "doctor")
+COMMANDS = ("run", "train", "attack", "costs", "report", "list", "doctor")
 HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "numpy", "pydantic", "rich", "peft", "opacus")
 
 

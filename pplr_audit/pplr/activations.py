@@ -192,9 +192,14 @@ class Live(TorchDispatchMode):
     """Within it, the bytes of tensors made there and still alive: ``now``, and ``peak``, the most at any moment."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.peak: int = 0
         self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+    def __enter__(self) -> "Live":
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {s._cdata for s in map(_storage, tree_leaves((args, kwargs))) if s is not None}

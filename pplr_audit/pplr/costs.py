@@ -154,11 +154,10 @@ def meta_model(config: PreTrainedConfig, lora: scenario.Lora, dtype: torch.dtype
     """
     family_of(config.model_type, "model.backbone")
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        model = from_config(copy.deepcopy(config))
+        model: nn.Module = from_config(copy.deepcopy(config))
         add_lora(model, lora, 0)
     # All at once at the end: the library builds a model in the type that its config states, and an adapter in float32.
-    model.to(dtype)
-    return model
+    return model.to(dtype)
 
 
 def parameters_of(modules: Sequence[nn.Module], *, trainable: bool = False) -> int:

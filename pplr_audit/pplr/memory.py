@@ -48,7 +48,8 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
     training_memory_bytes   all of these
     cache_bytes             keys and values of the client's blocks: beams x (prompt + generated - 1) positions, at most
                             window - 1 a sequence in blocks with a sliding window; 0 for an encoder
-    serving_memory_bytes    weights, adapter, keys and values, and what the pass over the prompt needs for a moment
+    serving_memory_bytes    weights, adapter, keys and values (with a sliding window the whole prompt's: those that fall
+                            out of it are freed with the next token), and what the pass over the prompt needs
     ======================  ============================================================================================
 
     Raises:
@@ -62,6 +63,7 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
     base, base_adapter = parameters_of(around), parameters_of(around, trainable=True)
     sizes = [(parameters_of([block]), parameters_of([block], trainable=True)) for block in whole]
     cache = [_cache_values(model, layer, held) * value for layer in range(layers)]
+    brimful = [_cache_values(model, layer, held, at_peak=True) * value for layer in range(layers)]
     rows = []
     for front, back in cuts:
         check_cut(front, back, layers)
@@ -69,7 +71,6 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
         adapter = base_adapter + sum(sizes[layer][1] for layer in mine)
         weights = base + sum(sizes[layer][0] for layer in mine) - adapter
         activations = _activations(kept, mine)
-        keys = sum(cache[layer] for layer in mine)
         found = {
             "weight_bytes": weights * value,
             "adapter_bytes": adapter * value,
@@ -83,8 +84,10 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
             {
                 **found,
                 "training_memory_bytes": sum(found.values()),
-                "cache_bytes": keys,
-                "serving_memory_bytes": (weights + adapter) * value + keys + passing[bool(mine)],
+                "cache_bytes": sum(cache[layer] for layer in mine),
+                "serving_memory_bytes": (
+                    (weights + adapter) * value + sum(brimful[layer] for layer in mine) + passing[bool(mine)]
+                ),
             }
         )
     return rows
@@ -100,7 +103,7 @@ def _activations(kept: Kept, mine: list[int]) -> int:
     return tables + kept.head + first + sum(kept.block[layer] for layer in mine[1:])
 
 
-def _cache_values(model: Any, layer: int, held: Held) -> int:
+def _cache_values(model: Any, layer: int, held: Held, *, at_peak: bool = False) -> int:
     """Numbers that one block's keys and values are, over all beams."""
     kind, config = family(model), model.config
     if not kind.causal:
@@ -109,7 +112,7 @@ def _cache_values(model: Any, layer: int, held: Held) -> int:
     window = getattr(config, "sliding_window", None)
     types = getattr(config, "layer_types", None)
     if window and (types is None or types[layer] == "sliding_attention"):
-        positions = min(positions, window - 1)
+        positions = max(min(positions, window - 1), held.prompt_tokens * at_peak)
     widths = [_outputs(blocks(model)[layer].get_submodule(path)) for path in kind.products.attention_in]
     # Queries, keys and values come from a layer each, or from one whose output is all three side by side.
     return held.beams * positions * (sum(widths[1:]) if len(widths) == 3 else widths[0] * 2 // 3)
