@@ -83,6 +83,11 @@ def options(
     """Measure what leaks when a language model is fine-tuned as a federated recommender the PPLR way."""
 
 
+def _default(says: str, default: object) -> Any:
+    """An option whose help names its default (typer 0.20 would leave a stray backslash before it)."""
+    return typer.Option(help=f"{says} (default: {default}).", show_default=False)
+
+
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one field. May be repeated.")
 ]
@@ -191,6 +196,62 @@ def data(
     from pplr_audit.report.overview import overview_table
 
     _console().print(overview_table(found), markup=False, highlight=False)
+
+
+@app.command()
+def costs(
+    model: Annotated[str, typer.Argument(metavar="MODEL", hidden=True)],
+    link: Annotated[str, _default("Bandwidth, such as 100kbit/s, 20Mbit, 1Gbit, 2.5MB/s", "20Mbit")] = "20Mbit",
+    rtt: Annotated[str, _default("Round trip to the server, such as 20ms or 0.5s", "20ms")] = "20ms",
+    client_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Mark the cuts that fit into it, such as 8GB or 512MiB.")
+    ] = None,
+    batch: Annotated[int, _default("Sequences in a training step", 16)] = 16,
+    tokens: Annotated[int, _default("Positions of a sequence, its title and padding included", 512)] = 512,
+    samples: Annotated[int, _default("Training samples of a client", 1024)] = 1024,
+    title: Annotated[int, _default("Tokens of a generated title", 16)] = 16,
+    rank: Annotated[int, _default("Rank of LoRA", 8)] = 8,
+    precision: Annotated[str, _default("float32, bfloat16 or float16", "float32")] = "float32",
+    back: Annotated[int, _default("Blocks behind, at every row of the table", 1)] = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="A.B=C",
+            help="model.lora.targets, model.lora.dropout, model.beams, training.optimizer or training.local_epochs."
+            " May be repeated.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every cut as JSON and nothing else.")] = False,
+) -> None:
+    """What each cut costs a client: parameters, memory, arithmetic, traffic, time on a link. Needs no weights.
+
+    MODEL is a folder with config.json, tiny-llama, or a well-known model such as llama-7b, llama-70b, mistral-7b or
+    gpt2 (see: pplr-audit list models).
+    """
+    from pplr_audit import units
+
+    speed = units.bandwidth(link, "--link"), units.duration(rtt, "--rtt")
+    memory = None if client_memory is None else units.memory(client_memory, "--client-memory")
+    with _chatter_aside():
+        from pplr_audit import pricing
+        from pplr_audit.pplr.wire_time import WireSpeed
+
+        asked = pricing.Asked(
+            link=WireSpeed(*speed), client_memory=memory, back=back, batch=batch, tokens=tokens,
+            samples=samples, title=title, rank=rank, precision=precision, settings=settings or (),
+        )  # fmt: skip
+        document = pricing.price(model, asked)
+    if as_json:
+        _print_json(document)
+        return
+    from pplr_audit.report.pricing import lines_after, lines_before, pricing_table
+
+    for line in lines_before(document):
+        typer.echo(line)
+    _console().print(pricing_table(document), markup=False, highlight=False)
+    for line in lines_after(document):
+        typer.echo(line)
 
 
 @app.command("list")

@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 from pplr_audit import plugins, scenarios
 from pplr_audit.models.family import FAMILIES, REFUSED
+from pplr_audit.models.named import NAMED
 
 Kind = Literal["attacks", "defenses", "scenarios", "models", "readers", "strategies"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -18,7 +19,7 @@ _USE = {True: "decoder", False: "encoder (no recommender uses one yet)"}
 
 
 def _models() -> dict[str, str]:
-    """What ``model.backbone`` takes, then the families by the ``model_type`` in config.json."""
+    """What ``model.backbone`` takes, the families by the ``model_type`` in config.json, and shapes known by name."""
     types = {
         f"type {name}": f"{kind.says}; {_USE[kind.causal]}, LoRA on {', '.join(kind.targets)}"
         for name, kind in FAMILIES.items()
@@ -27,7 +28,11 @@ def _models() -> dict[str, str]:
     for name, reason in REFUSED.items():
         refused.setdefault(reason, []).append(name)
     others = {f"not {names[0]}": f"{_nor(names[1:])}{reason}" for reason, names in refused.items()}
-    return {**_BACKBONES, **types, **others}
+    shapes = {
+        f"shape {name}": f"{model.parameters / 1e9:.3g} billion weights ({model.source}), for pplr-audit costs"
+        for name, model in NAMED.items()
+    }
+    return {**_BACKBONES, **types, **others, **shapes}
 
 
 def _nor(names: list[str]) -> str:

@@ -221,6 +221,11 @@ def of_data(path: str, overrides: Sequence[str] = ()) -> Scenario:
     return _resolved(document, overrides, Path.cwd())
 
 
+def of_model(overrides: Sequence[str]) -> Scenario:
+    """The scenario of all defaults with overrides. Raises InputError as `load` does."""
+    return _resolved(Document("MODEL", {}), overrides, Path.cwd())
+
+
 def from_text(text: str, name: str = "scenario.yaml") -> Scenario:
     """What ``dump`` wrote, also where its plugins are not installed. Raises InputError that names ``name`` and line."""
     document = parse(text, name)

@@ -18,11 +18,12 @@ from pplr_audit.errors import InputError, RunError
 from pplr_audit.extension import Extension
 from pplr_audit.listing import KINDS
 from pplr_audit.models.family import FAMILIES
+from pplr_audit.models.named import NAMED
 from pplr_audit.progress import Bars, Silent, to
 from pplr_audit.scenario import Scenario
 from pplr_audit.terminal import visible
 
-COMMANDS = ("run", "train", "attack", "report", "list", "doctor")
+COMMANDS = ("run", "train", "attack", "costs", "report", "list", "doctor")
 HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "numpy", "pydantic", "rich", "peft", "opacus")
 
 
@@ -171,7 +172,10 @@ def test_list_prints_one_line_each(kind: str) -> None:
 
 def test_list_models_says_which_architectures_are_supported() -> None:
     lines = CliRunner().invoke(app, ["list", "models"]).stdout.splitlines()
-    assert {line.split()[0] for line in lines} == {"tiny-llama", "minilm", "FOLDER", "ORG/NAME", "type", "not"}
+    kinds = {"tiny-llama", "minilm", "FOLDER", "ORG/NAME", "type", "not", "shape"}
+    assert {line.split()[0] for line in lines} == kinds
+    shapes = {line.split()[1] for line in lines if line.startswith("shape ")}
+    assert shapes == NAMED.keys()
     types = {line.split()[1]: line for line in lines if line.startswith("type ")}
     assert types.keys() == FAMILIES.keys()
     assert types["gpt2"].endswith("decoder, LoRA on c_attn")

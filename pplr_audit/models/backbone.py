@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from pplr_audit.data.dataset import Catalogue
@@ -110,7 +110,7 @@ def _fetch(name: str) -> Path:
 
 
 def _load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    kind = _check_config(folder)
+    kind, _ = read_config(folder)
     _check_weight_files(folder)
     with _quiet(), torch.random.fork_rng(devices=[]):
         tokenizer = _load_tokenizer(folder, kind)
@@ -125,7 +125,12 @@ def _load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast
     return model, tokenizer
 
 
-def _check_config(folder: Path) -> Family:
+def read_config(folder: Path) -> tuple[Family, PreTrainedConfig]:
+    """What ``config.json`` in the folder says, checked; nothing else of the folder is looked at.
+
+    Raises:
+        InputError: there is none, it cannot be read, or the architecture cannot be cut.
+    """
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -137,10 +142,10 @@ def _check_config(folder: Path) -> Family:
     if not kind.causal and config.get("is_decoder"):
         raise InputError(f"{path}: is_decoder is true; an encoder turned into a decoder is not supported")
     try:
-        AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        read: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library validates with exceptions of its own
         raise InputError(f"{path}: {_one_line(error)}") from None
-    return kind
+    return kind, read
 
 
 def _check_weight_files(folder: Path) -> None:

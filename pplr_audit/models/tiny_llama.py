@@ -129,20 +129,33 @@ def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return wrapped
 
 
+def largest_config() -> LlamaConfig:
+    """The shape of the model for a catalogue whose titles fill the vocabulary."""
+    return _shape(Recipe().vocabulary, Recipe())
+
+
 def _config(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaConfig:
+    return _shape(
+        len(tokenizer),
+        recipe,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _shape(vocabulary: int, recipe: Recipe, **special: Any) -> LlamaConfig:
     return LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary,
         hidden_size=recipe.hidden,
         intermediate_size=recipe.intermediate,
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,
         max_position_embeddings=recipe.positions,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
         attention_dropout=0.0,
         dtype="float32",
+        **special,
     )
 
 

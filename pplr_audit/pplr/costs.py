@@ -79,13 +79,17 @@ def cost_rows(
     Raises:
         InputError: the architecture cannot be cut, a LoRA target is missing, or a cut does not fit.
     """
-    model = _meta_model(config, lora)
+    return rows_of(meta_model(config, lora), cuts, workload)
+
+
+def rows_of(model: Any, cuts: Iterable[tuple[int, int]], workload: Workload) -> list[dict[str, Any]]:
+    """The same for a model that `meta_model` built."""
     T, value = workload.tokens_per_sample, workload.bytes_per_value
     products = family(model).products
     layers = [_measure(block, products, T) for block in blocks(model)]
     head = heads(model)
     around = [*ends(model).values(), *head]
-    held_always, trained_always = _parameters(around), _parameters(around, trainable=True)
+    held_always, trained_always = parameters_of(around), parameters_of(around, trainable=True)
     whole = held_always + sum(block.parameters for block in layers)
     positions = workload.beams * (workload.prompt_tokens + max(workload.generated_tokens - 1, 0))
     beams = BEAM_BYTES * workload.beams * workload.generated_tokens if workload.beams > 1 else 0.0
@@ -97,7 +101,7 @@ def cost_rows(
         held = held_always + sum(block.parameters for block in near + far)
         adapter = trained_always + sum(block.adapter for block in near + far)
         forward = sum(block.forward for block in near + far) + sum(map(_linears, head))
-        activation = config.hidden_size * value
+        activation = model.config.hidden_size * value
         wire_sample = T * (4 * activation + MASK_BYTES) if has_trunk else 0.0
         wire_request = (positions + workload.title_tokens) * (2 * activation + MASK_BYTES) + beams if has_trunk else 0.0
         rows.append(
@@ -135,22 +139,28 @@ class _Block:
 
 def _measure(block: nn.Module, products: Products, tokens: float) -> _Block:
     return _Block(
-        _parameters([block]),
-        _parameters([block], trainable=True),
+        parameters_of([block]),
+        parameters_of([block], trainable=True),
         _linears(block) + _attention(block, products, tokens),
         {needed: _block_backward(block, products, tokens, needed) for needed in (False, True)},
     )
 
 
-def _meta_model(config: PreTrainedConfig, lora: scenario.Lora) -> Any:
+def meta_model(config: PreTrainedConfig, lora: scenario.Lora, dtype: torch.dtype = torch.float32) -> Any:
+    """A model with its adapter on the meta device: all its modules and sizes, and no values. ``config`` is not changed.
+
+    Raises:
+        InputError: the architecture cannot be cut, or a LoRA target is missing.
+    """
     family_of(config.model_type, "model.backbone")
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        model = from_config(copy.deepcopy(config))
+        model: nn.Module = from_config(copy.deepcopy(config))
         add_lora(model, lora, 0)
-    return model
+    # All at once at the end: the library builds a model in the type that its config states, and an adapter in float32.
+    return model.to(dtype)
 
 
-def _parameters(modules: Sequence[nn.Module], *, trainable: bool = False) -> int:
+def parameters_of(modules: Sequence[nn.Module], *, trainable: bool = False) -> int:
     """Parameters of ``modules``, shared ones counted once."""
     found = {id(p): p.numel() for m in modules for p in m.parameters() if p.requires_grad or not trainable}
     return sum(found.values())
@@ -214,10 +224,15 @@ def _attention_backward(block: nn.Module, products: Products, needed: bool) -> i
     """
     wanted = [needed or _trained(block.get_submodule(path)) for path in products.attention_in]
     q, k, v = wanted * (3 // len(wanted))
-    rate: Any = attrgetter(products.attention_dropout)(block)
-    if not float(getattr(rate, "p", rate)):
+    if not attention_dropout(block, products):
         return 5 * any(wanted)
     return v + (q or k) + q + k
+
+
+def attention_dropout(block: nn.Module, products: Products) -> float:
+    """The rate at which attention's probabilities are dropped in training."""
+    rate: Any = attrgetter(products.attention_dropout)(block)
+    return float(getattr(rate, "p", rate))
 
 
 def _linear_backward(layer: nn.Module, needed: bool) -> float:
