@@ -14,6 +14,7 @@ from pplr_audit import plugins, resume
 from pplr_audit import scenario as scenarios
 from pplr_audit.cells import not_applicable, run_cell
 from pplr_audit.cost_rows import SERVING, cost_rows
+from pplr_audit.data.allot import allotted
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.documents import evidence_document, findings_document, training_document
 from pplr_audit.errors import InputError
@@ -24,12 +25,14 @@ from pplr_audit.models.bigrec import Tally
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.plan import Plan, make_plan
 from pplr_audit.pplr.rounds import Federation, RoundLog, assemble
+from pplr_audit.pplr.strategies.protocol import Strategy
 from pplr_audit.progress import Clock, Progress, Silent
 from pplr_audit.report.write import EVIDENCE, FINDINGS, write_reports
 from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 from pplr_audit.utility_rows import utility_rows
+from pplr_audit.validation import validator
 
 UTILITY = "utility.json"
 
@@ -140,7 +143,9 @@ def _prepare(scenario: Scenario, clock: Clock) -> _Ready:
     with clock.phase("preparing the model"):
         model = build(scenario.model, private.dataset.catalogue, history=scenario.data.history, seed=scenario.seed)
         plan = make_plan(scenario, model.layers)
-        strategy = plugins.load("strategies", scenario.training.strategy)(scenario.training)
+        strategy: Strategy = plugins.load("strategies", scenario.training.strategy)(scenario.training)
+        shots = scenario.training.shots
+        private = allotted(private, shots=shots, pooled=strategy.pooled, seed=scenario.seed)
         federation = assemble(
             private.samples, model.prompts, model.parts, model.initial, scenario.training, strategy, seed=scenario.seed
         )
@@ -163,7 +168,8 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
     resume.same_inputs(store, private, model)
     files = _files(store, scenario, ready.plan.rounds)
     with clock.phase("training", scenario.training.rounds * len(federation.clients)) as advance:
-        resume.train(federation, files, scenario.training.rounds, advance)
+        validate = validator(scenario, private, model, federation)
+        resume.train(federation, files, scenario.training.rounds, advance, validate)
     logs = files.logs(scenario.training.rounds)
 
     steps = 3 * len(federation.clients)

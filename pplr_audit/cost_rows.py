@@ -20,6 +20,8 @@ OVER_THE_CUT = (
     Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS, Channel.BACK_GRADIENTS, Channel.TRUNK_GRADIENTS,
     Channel.METADATA,
 )  # fmt: skip
+IN_A_ROUND = (*OVER_THE_CUT, Channel.CLIENT_UPDATE, Channel.STATUS, Channel.PERSONAL_MODEL)
+"""What training crosses; early stopping serves requests besides, which depend on how many users it asks."""
 SERVING = (Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT)
 
 
@@ -27,16 +29,17 @@ def cost_rows(
     scenario: Scenario, model: Recommender, federation: Federation, logs: Sequence[RoundLog], tally: Tally,
     served_bytes: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The ``costs`` rows of the findings document, per client and for the last round.
+    """The ``costs`` rows of the findings document, per client that trained, for the last round in which one did.
 
     Args:
         tally: what serving the test users put through the model.
         served_bytes: what that put on the wire.
     """
-    last = logs[-1]
-    clients = len(federation.clients)
-    samples = sum(sum(map(len, client.plan(last.round))) for client in federation.clients)
-    positions = sum(client.positions(last.round) for client in federation.clients)
+    last = next(log for log in reversed(logs) if log.losses)  # when all have stopped, rounds are empty
+    trained = [client for client in federation.clients if client.name in last.losses]
+    clients = len(trained)
+    samples = sum(sum(map(len, client.plan(last.round))) for client in trained)
+    positions = sum(client.positions(last.round) for client in trained)
     requests = max(tally.requests, 1)
     workload = costs.Workload(
         samples=samples / clients,
@@ -59,7 +62,7 @@ def cost_rows(
                 "client_flops_per_token": forward,
                 "training_flops_per_token": training,
                 "wire_bytes_per_sample": _sent(last.sent, OVER_THE_CUT) / samples,
-                "wire_bytes_per_round": sum(last.sent.values()) / clients,
+                "wire_bytes_per_round": _sent(last.sent, IN_A_ROUND) / clients,
                 "serving_wire_bytes_per_request": served_bytes / requests,
                 "seconds_per_round": seconds,
             }

@@ -69,7 +69,7 @@ def _run(scenario: Scenario, private: PrivateData, model: Recommender, seconds: 
             "users": int((population.client_of == at).sum()),
             "members": int(((population.client_of == at) & (population.member == 1)).sum()),
             "non_members": int(((population.client_of == at) & (population.member == 0)).sum()),
-            "samples": len(private.samples[name]) if name in private.samples else 0,
+            "samples": private.samples_of(name),
         }
         for at, name in enumerate(population.clients)
     ]
@@ -82,7 +82,7 @@ def _run(scenario: Scenario, private: PrivateData, model: Recommender, seconds: 
         "backbone": Path(model.backbone).name,
         "backbone_digest": model.digest,
         "recommender": scenario.model.recommender,
-        "strategy": scenario.training.strategy,
+        "strategy": scenario.training.label,
         "rounds": scenario.training.rounds,
         "layers": model.layers,
         "hidden": int(model.whole.model.config.hidden_size),

@@ -38,7 +38,9 @@ def utility_rows(
     }  # fmt: skip
 
     def trained(client: str, own: Int[np.ndarray, "users"]) -> Float[np.ndarray, "users items"]:
-        (party,) = (c for c in federation.clients if c.name == client)
+        if client not in private.holders:  # without a sample it took no part: it has the model that it began with
+            return untrained(client, own)
+        (party,) = (c for c in federation.clients if c.name == private.holders[client])
         served = party.served(federation.link, tally)
         return recommend(served, model.prompts, model.grounding, private.split, own, **settings)
 
@@ -53,7 +55,7 @@ def utility_rows(
         return np.tile(counts, (len(own), 1))
 
     rows: list[dict[str, Any]] = []
-    strategies = {scenario.training.strategy: trained, "untrained": untrained, "popularity": popular}
+    strategies = {scenario.training.label: trained, "untrained": untrained, "popularity": popular}
     for strategy, scores in strategies.items():
         rankings = {}
         for client, own in users.items():
