@@ -20,8 +20,8 @@ OVER_THE_CUT = (
     Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS, Channel.BACK_GRADIENTS, Channel.TRUNK_GRADIENTS,
     Channel.METADATA,
 )  # fmt: skip
-IN_A_ROUND = (*OVER_THE_CUT, Channel.CLIENT_UPDATE, Channel.STATUS, Channel.PERSONAL_MODEL)
-"""What training crosses; early stopping serves requests besides, which depend on how many users it asks."""
+UP_AND_OVER = (*OVER_THE_CUT, Channel.CLIENT_UPDATE)
+"""What crosses for each client that trains; early stopping serves requests besides, by how many users it asks."""
 SERVING = (Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT)
 
 
@@ -48,6 +48,7 @@ def cost_rows(
         generated_tokens=tally.generated / requests,
         title_tokens=tally.title_positions / requests,
         beams=scenario.model.beams,
+        status_bytes=costs.STATUS_BYTES * (1 if scenario.training.patience is None else 2),
     )
     rows = costs.cost_rows(model.whole.model.config, scenario.model.lora, costs.all_cuts(model.layers), workload)
     seconds = float(np.mean([log.seconds for log in logs]))
@@ -62,7 +63,7 @@ def cost_rows(
                 "client_flops_per_token": forward,
                 "training_flops_per_token": training,
                 "wire_bytes_per_sample": _sent(last.sent, OVER_THE_CUT) / samples,
-                "wire_bytes_per_round": _sent(last.sent, IN_A_ROUND) / clients,
+                "wire_bytes_per_round": _sent(last.sent, UP_AND_OVER) / clients + _download(last) + _status(last),
                 "serving_wire_bytes_per_request": served_bytes / requests,
                 "seconds_per_round": seconds,
             }
@@ -71,6 +72,18 @@ def cost_rows(
 
 def _sent(sent: Mapping[str, int], channels: Sequence[Channel]) -> int:
     return sum(sent.get(str(channel), 0) for channel in channels)
+
+
+def _download(log: RoundLog) -> float:
+    """Of one client that got a model; there can be more of them than clients that trained."""
+    return log.sent.get(str(Channel.PERSONAL_MODEL), 0) / max(len(log.receivers), 1)
+
+
+def _status(log: RoundLog) -> float:
+    """What one client that trained said of itself: its loss, and the metric where it stops early."""
+    said = log.sent.get(str(Channel.STATUS), 0)
+    spoken = len(log.losses) + len(log.metrics)
+    return said / spoken * (2 if log.metrics else 1)
 
 
 def _sizes(model: Recommender) -> dict[str, float]:

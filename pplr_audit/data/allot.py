@@ -25,7 +25,7 @@ def allotted(private: PrivateData, *, shots: int | None, pooled: bool, seed: int
         kept = few(samples, shots, seed)
         samples = {client: samples[client].take(rows) for client, rows in kept.items() if len(rows)}
         trained = trained & _last_kept(private, kept)
-    holders = private.holders
+    holders = {client: private.holders[client] for client in samples}
     if pooled:
         holders = dict.fromkeys(samples, EVERYONE)
         samples = {EVERYONE: _joined(samples)}

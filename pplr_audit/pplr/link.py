@@ -23,7 +23,8 @@ class Host(Protocol):
     """What the server answers. `pplr_audit.pplr.server.Server` is one; a network stub is another."""
 
     def join(self, client: str, samples: int) -> None: ...
-    def start_round(self, client: str, round_: int, personal: bool) -> None: ...
+    def start_round(self, client: str, round_: int) -> None: ...
+    def start_personal(self, client: str, round_: int) -> None: ...
     def forward(
         self, client: str, step: int, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]: ...
@@ -68,7 +69,10 @@ class Link:
 
         The answer stands for the trunk in the client's model.
         """
-        self._host.start_round(client, round_, personal)
+        if personal:
+            self._host.start_personal(client, round_)
+        else:
+            self._host.start_round(client, round_)
         return TrainingSide(self, client, round_, step)
 
     def upload(self, client: str, round_: int, update: dict[str, Tensor], loss: float) -> None:

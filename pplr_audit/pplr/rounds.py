@@ -58,6 +58,8 @@ class RoundLog:
     """Bytes on the wire by channel, all clients together."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The validation metric of each client that measured it after the round."""
+    receivers: Sequence[str] = ()
+    """The clients that got a new model."""
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -193,5 +195,6 @@ def train(
                 federation.best[client.name] = judged(held, metric, round_, dict(model))
                 metrics[client.name] = metric
         sent = {str(channel): count - before[channel] for channel, count in link.sent.items()}
-        log = RoundLog(round_, losses, mixing, time.perf_counter() - started, sent, metrics)
+        got = tuple(client.name for client in receivers)
+        log = RoundLog(round_, losses, mixing, time.perf_counter() - started, sent, metrics, got)
         done(log, federation.state(round_ + 1))

@@ -92,17 +92,23 @@ class Server:
 
     # One round of one client.
 
-    def start_round(self, client: str, round_: int, personal: bool) -> None:
-        """Make ready for local training of the shared or of the ``personal`` model, which is held near the shared."""
+    def start_round(self, client: str, round_: int) -> None:
+        strength = self._strategy.local.proximal
+        self._start(client, round_, self.models[client], self.optimizers[client], strength)
+
+    def start_personal(self, client: str, round_: int) -> None:
+        """After the shared model's round: make ready for that of the client's personal model."""
+        strength = self._strategy.local.personal or 0.0
+        self._start(client, round_, self.personals[client], self.personal_optimizers[client], strength)
+
+    def _start(self, client: str, round_: int, adapter: Adapter, state: OptimizerState, strength: float) -> None:
         self._round, self._served = round_, None
-        local = self._strategy.local
-        load_adapter(self._trunk.parameters, (self.personals if personal else self.models)[client])
-        strength = (local.personal or 0.0) if personal else local.proximal
+        load_adapter(self._trunk.parameters, adapter)
         self._optimizer = LocalOptimizer(
             self._trunk.parameters,
             self._training,
             total_steps(self._samples[client], self._training),
-            (self.personal_optimizers if personal else self.optimizers)[client],
+            state,
             # Until the balance this is the model that the round started from.
             Pull(strength, self.models[client]),
         )

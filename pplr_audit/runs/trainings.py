@@ -116,6 +116,7 @@ def _log_to_json(log: RoundLog) -> dict[str, Any]:
         "sent": dict(log.sent),
         "mixing": mixing,
         "metrics": dict(log.metrics),
+        "receivers": list(log.receivers),
     }
 
 
