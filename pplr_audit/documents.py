@@ -16,6 +16,7 @@ from pplr_audit.extension import Extension
 from pplr_audit.models.recommender import Recommender
 from pplr_audit.plan import Plan
 from pplr_audit.pplr.rounds import RoundLog
+from pplr_audit.pplr.strategies.protocol import Mixing
 from pplr_audit.scenario import Scenario
 from pplr_audit.views import channels_of
 
@@ -109,23 +110,26 @@ def evidence_document(
     """``evidence.json``: what the pictures and the side-by-side histories are drawn from."""
     curves = [curve for cell in cells for curve in cell["roc"]]
     training = [
-        {"round": log.round, "client": client, "loss": loss} for log in logs for client, loss in log.losses.items()
+        {"round": log.round, "client": client, "loss": loss}
+        | ({"metric": log.metrics[client]} if client in log.metrics else {})
+        for log in logs
+        for client, loss in log.losses.items()
     ]
     balance = [
-        {
-            "round": log.round,
-            "clients": list(log.losses),
-            "weights": log.mixing.speed.tolist(),
-            "similarity": log.mixing.similarity.tolist(),
-            "status": log.mixing.status.tolist(),
-        }
+        {"round": log.round, "clients": list(log.clients), "matrix": log.mixing.matrix.tolist()} | _terms(log.mixing)
         for log in logs
-        if log.mixing.speed is not None and log.mixing.similarity is not None and log.mixing.status is not None
+        if log.clients
     ]
     return {
         "schema": "pplr-audit/evidence/1", "examples": list(examples), "roc": curves, "training": training,
         "balance": balance,
     }  # fmt: skip
+
+
+def _terms(mixing: Mixing) -> dict[str, Any]:
+    """What the dynamic balance weighed a round by; nothing for strategies that have no such terms."""
+    terms = {"weights": mixing.speed, "similarity": mixing.similarity, "status": mixing.status}
+    return {name: values.tolist() for name, values in terms.items() if values is not None}
 
 
 def libraries() -> dict[str, str]:
