@@ -76,7 +76,13 @@ def train(scenario: Scenario, out: Path | None = None, progress: Progress | None
         trained = _train(ready, store, clock)
         seconds = resume.add_seconds(store, clock.seconds)
         document = training_document(
-            scenario, ready.private, ready.model, trained.measured["utility"], trained.measured["costs"], seconds
+            scenario,
+            ready.private,
+            ready.model,
+            trained.measured["utility"],
+            trained.measured["costs"],
+            seconds,
+            trained.measured.get("balance", ()),
         )
         return AuditResult(store.root, document)
 
@@ -172,14 +178,16 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
         resume.train(federation, files, scenario.training.rounds, advance, validate)
     logs = files.logs(scenario.training.rounds)
 
-    steps = 3 * len(federation.clients)
+    steps = 3 * len(private.population.clients)
     with clock.phase("measuring what it recommends", steps) as advance:
 
         def measure() -> dict[str, Any]:
-            tally = Tally()
+            tally, before = Tally(), federation.link.sent.copy()  # stopping early has served requests too
             utility = utility_rows(scenario, private, model, federation, "none", tally, advance)
-            served = sum(federation.link.sent[channel] for channel in SERVING)
-            return {"utility": utility, "costs": cost_rows(scenario, model, federation, logs, tally, served)}
+            served = sum(federation.link.sent[channel] - before[channel] for channel in SERVING)
+            utility.scores.write(store)
+            costs = cost_rows(scenario, model, federation, logs, tally, served)
+            return {"utility": utility.rows, "balance": utility.balance, "costs": costs}
 
         if store.exists(UTILITY):
             advance(steps)
@@ -203,7 +211,7 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
         seconds = resume.add_seconds(store, clock.seconds)
         document = findings_document(
             scenario, private, model, plan, len(exposure.victims), results, measured["utility"], measured["costs"],
-            seconds, extensions.recorded(store),
+            seconds, extensions.recorded(store), measured.get("balance", ()),
         )  # fmt: skip
         shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)
         evidence = evidence_document(trained.logs, results, shown)

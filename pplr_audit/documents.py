@@ -34,6 +34,7 @@ def findings_document(
     costs: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
     extensions: Sequence[Extension] = (),
+    balance: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """``findings.json``."""
     audit = {
@@ -44,7 +45,7 @@ def findings_document(
     run = {**_run(scenario, private, model, seconds), "audit": audit, "not_measured": not_measured(scenario, plan)}
     return {
         "schema": "pplr-audit/findings/1", "run": run, "findings": [row for cell in cells for row in cell["findings"]],
-        "utility": list(utility), "costs": list(costs),
+        "utility": list(utility), "balance": list(balance), "costs": list(costs),
     }  # fmt: skip
 
 
@@ -55,10 +56,17 @@ def training_document(
     utility: Sequence[Mapping[str, Any]],
     costs: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
+    balance: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """A findings document's run, utility and costs; its schema is its own, so that nobody takes it for an audit."""
     run = _run(scenario, private, model, seconds)
-    return {"schema": "pplr-audit/training/1", "run": run, "utility": list(utility), "costs": list(costs)}
+    return {
+        "schema": "pplr-audit/training/1",
+        "run": run,
+        "utility": list(utility),
+        "balance": list(balance),
+        "costs": list(costs),
+    }
 
 
 def _run(scenario: Scenario, private: PrivateData, model: Recommender, seconds: Mapping[str, float]) -> dict[str, Any]:

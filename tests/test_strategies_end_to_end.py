@@ -67,6 +67,15 @@ def test_a_scenario_with_this_strategy_ends_with_valid_findings_and_utility_of_e
     ran = next(row for row in document["costs"] if row["measured"])
     for figure in ("wire_bytes_per_sample", "wire_bytes_per_round"):
         assert ran["measured"][figure] == pytest.approx(ran[figure], rel=1e-9)
+    served = "serving_wire_bytes_per_request"
+    assert ran["measured"][served] == pytest.approx(ran[served], rel=0.02)
+    even = [row for row in document["balance"] if row["strategy"] == told.training.label]
+    assert {row["measure"] for row in even} == {"standard_deviation", "worst_client", "jain"}
+    of_client = {row["client"]: row["value"] for row in own if row["metric"] == "ndcg@20" and row["client"] != "all"}
+    worst = next(row for row in even if (row["measure"], row["metric"]) == ("worst_client", "ndcg@20"))
+    assert worst["value"] == pytest.approx(min(of_client.values()))
+    assert worst["ci"][0] <= worst["value"] <= worst["ci"][1]
+    assert "Balance between clients" in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_findings_of_a_pooled_training_are_of_every_client_s_users(
