@@ -282,3 +282,23 @@ def test_the_balance_is_finite_at_the_ends_of_what_is_accepted(tau: float, beta:
     for losses in ([1.0, 1.0], [0.0, 900.0]):
         got = [replace(c, loss=loss) for c, loss in zip(contributions(2), losses, strict=True)]
         assert np.isfinite(Pplr(training).mixing(got, 100).matrix).all()
+
+
+def test_what_crosses_in_a_round_that_nobody_trained_in_cannot_be_attacked_and_is_no_zero(
+    small_scenario: scenario.Scenario, tmp_path: Path
+) -> None:
+    """A model that does not learn stops after two rounds; the third, the last, is empty."""
+    told = changed(small_scenario, rounds=3, patience=1, learning_rate=1e-12)
+    document = audit.run(told, tmp_path / "run").document
+    validate(document)
+    assert [bool(log.losses) for log in files_of(tmp_path / "run").logs(3)] == [True, True, False]
+    rows = [
+        row for row in document["findings"] if row["channel"] == "front_activations" and row["adversary"] == "server"
+    ]
+    assert rows
+    assert {row["status"] for row in rows} == {"not_applicable"}
+    assert {row["detail"]["reason"] for row in rows} == {"no victim's client trained in round 3"}
+    assert [row for row in document["findings"] if row["channel"] == "model_output" and row["status"] == "ok"]
+    evidence = json.loads((tmp_path / "run" / "evidence.json").read_text())
+    assert [entry["round"] for entry in evidence["balance"]] == [1, 2]
+    assert {"metric"} <= set(evidence["training"][0])

@@ -9,8 +9,9 @@ from pplr_audit import scenario
 from pplr_audit.channels import Channel, Crossing
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.pplr.client import Client
-from pplr_audit.pplr.rounds import Federation, train
-from pplr_audit.pplr.stopping import judged, participants, stopped
+from pplr_audit.pplr.optimizer import OptimizerState
+from pplr_audit.pplr.rounds import Federation, RoundState, train
+from pplr_audit.pplr.stopping import Best, judged, participants, stopped
 from tests.pplr.test_rounds import same
 from tests.pplr.test_strategies import Start, finish, start  # noqa: F401
 
@@ -118,3 +119,16 @@ def test_once_all_have_stopped_nothing_trains_and_nothing_crosses(start: Start) 
     continued = start(strategy="pplr", patience=1)[1]
     continued.resume(states[3])
     assert continued.training_in(4, continued.best) == ()
+
+
+def test_the_server_knows_what_it_made_and_no_personal_model() -> None:
+    shared, own, best = ({"a": torch.tensor(float(value))} for value in (1, 2, 3))
+    held = {"c": Best(0.5, 1, 0, best)}
+    plain = RoundState(2, {"c": shared}, {"c": OptimizerState()})
+    assert plain.served("c") == plain.sent("c") == shared
+    stopped_early = RoundState(2, {"c": shared}, {"c": OptimizerState()}, best=held)
+    assert stopped_early.served("c") == stopped_early.sent("c") == best
+    for kept in ({}, held):
+        personal = RoundState(2, {"c": shared}, {"c": OptimizerState()}, {"c": own}, {"c": OptimizerState()}, kept)
+        assert personal.sent("c") == shared
+        assert personal.served("c") == (best if kept else own)
