@@ -14,6 +14,7 @@ from pplr_audit import plugins, resume
 from pplr_audit import scenario as scenarios
 from pplr_audit.cells import not_applicable, run_cell
 from pplr_audit.cost_rows import SERVING, cost_rows
+from pplr_audit.data.allot import allotted
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.documents import evidence_document, findings_document, training_document
 from pplr_audit.errors import InputError
@@ -24,12 +25,14 @@ from pplr_audit.models.bigrec import Tally
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.plan import Plan, make_plan
 from pplr_audit.pplr.rounds import Federation, RoundLog, assemble
+from pplr_audit.pplr.strategies.protocol import Strategy
 from pplr_audit.progress import Clock, Progress, Silent
 from pplr_audit.report.write import EVIDENCE, FINDINGS, write_reports
 from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 from pplr_audit.utility_rows import utility_rows
+from pplr_audit.validation import validator
 
 UTILITY = "utility.json"
 
@@ -73,7 +76,13 @@ def train(scenario: Scenario, out: Path | None = None, progress: Progress | None
         trained = _train(ready, store, clock)
         seconds = resume.add_seconds(store, clock.seconds)
         document = training_document(
-            scenario, ready.private, ready.model, trained.measured["utility"], trained.measured["costs"], seconds
+            scenario,
+            ready.private,
+            ready.model,
+            trained.measured["utility"],
+            trained.measured["costs"],
+            seconds,
+            trained.measured.get("balance", ()),
         )
         return AuditResult(store.root, document)
 
@@ -140,7 +149,9 @@ def _prepare(scenario: Scenario, clock: Clock) -> _Ready:
     with clock.phase("preparing the model"):
         model = build(scenario.model, private.dataset.catalogue, history=scenario.data.history, seed=scenario.seed)
         plan = make_plan(scenario, model.layers)
-        strategy = plugins.load("strategies", scenario.training.strategy)(scenario.training)
+        strategy: Strategy = plugins.load("strategies", scenario.training.strategy)(scenario.training)
+        shots = scenario.training.shots
+        private = allotted(private, shots=shots, pooled=strategy.pooled, seed=scenario.seed)
         federation = assemble(
             private.samples, model.prompts, model.parts, model.initial, scenario.training, strategy, seed=scenario.seed
         )
@@ -163,17 +174,20 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
     resume.same_inputs(store, private, model)
     files = _files(store, scenario, ready.plan.rounds)
     with clock.phase("training", scenario.training.rounds * len(federation.clients)) as advance:
-        resume.train(federation, files, scenario.training.rounds, advance)
+        validate = validator(scenario, private, model, federation)
+        resume.train(federation, files, scenario.training.rounds, advance, validate)
     logs = files.logs(scenario.training.rounds)
 
-    steps = 3 * len(federation.clients)
+    steps = 3 * len(private.population.clients)
     with clock.phase("measuring what it recommends", steps) as advance:
 
         def measure() -> dict[str, Any]:
-            tally = Tally()
+            tally, before = Tally(), federation.link.sent.copy()  # stopping early has served requests too
             utility = utility_rows(scenario, private, model, federation, "none", tally, advance)
-            served = sum(federation.link.sent[channel] for channel in SERVING)
-            return {"utility": utility, "costs": cost_rows(scenario, model, federation, logs, tally, served)}
+            served = sum(federation.link.sent[channel] - before[channel] for channel in SERVING)
+            utility.scores.write(store)
+            costs = cost_rows(scenario, model, federation, logs, tally, served)
+            return {"utility": utility.rows, "balance": utility.balance, "costs": costs}
 
         if store.exists(UTILITY):
             advance(steps)
@@ -197,7 +211,7 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
         seconds = resume.add_seconds(store, clock.seconds)
         document = findings_document(
             scenario, private, model, plan, len(exposure.victims), results, measured["utility"], measured["costs"],
-            seconds, extensions.recorded(store),
+            seconds, extensions.recorded(store), measured.get("balance", ()),
         )  # fmt: skip
         shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)
         evidence = evidence_document(trained.logs, results, shown)

@@ -20,6 +20,8 @@ OVER_THE_CUT = (
     Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS, Channel.BACK_GRADIENTS, Channel.TRUNK_GRADIENTS,
     Channel.METADATA,
 )  # fmt: skip
+UP_AND_OVER = (*OVER_THE_CUT, Channel.CLIENT_UPDATE)
+"""What crosses for each client that trains; early stopping serves requests besides, by how many users it asks."""
 SERVING = (Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT)
 
 
@@ -27,16 +29,17 @@ def cost_rows(
     scenario: Scenario, model: Recommender, federation: Federation, logs: Sequence[RoundLog], tally: Tally,
     served_bytes: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The ``costs`` rows of the findings document, per client and for the last round.
+    """The ``costs`` rows of the findings document, per client that trained, for the last round in which one did.
 
     Args:
         tally: what serving the test users put through the model.
         served_bytes: what that put on the wire.
     """
-    last = logs[-1]
-    clients = len(federation.clients)
-    samples = sum(sum(map(len, client.plan(last.round))) for client in federation.clients)
-    positions = sum(client.positions(last.round) for client in federation.clients)
+    last = next(log for log in reversed(logs) if log.losses)  # when all have stopped, rounds are empty
+    trained = [client for client in federation.clients if client.name in last.losses]
+    clients = len(trained)
+    samples = sum(sum(map(len, client.plan(last.round))) for client in trained)
+    positions = sum(client.positions(last.round) for client in trained)
     requests = max(tally.requests, 1)
     workload = costs.Workload(
         samples=samples / clients,
@@ -45,6 +48,7 @@ def cost_rows(
         generated_tokens=tally.generated / requests,
         title_tokens=tally.title_positions / requests,
         beams=scenario.model.beams,
+        status_bytes=costs.STATUS_BYTES * (1 if scenario.training.patience is None else 2),
     )
     rows = costs.cost_rows(model.whole.model.config, scenario.model.lora, costs.all_cuts(model.layers), workload)
     seconds = float(np.mean([log.seconds for log in logs]))
@@ -59,7 +63,7 @@ def cost_rows(
                 "client_flops_per_token": forward,
                 "training_flops_per_token": training,
                 "wire_bytes_per_sample": _sent(last.sent, OVER_THE_CUT) / samples,
-                "wire_bytes_per_round": sum(last.sent.values()) / clients,
+                "wire_bytes_per_round": _sent(last.sent, UP_AND_OVER) / clients + _download(last) + _status(last),
                 "serving_wire_bytes_per_request": served_bytes / requests,
                 "seconds_per_round": seconds,
             }
@@ -68,6 +72,18 @@ def cost_rows(
 
 def _sent(sent: Mapping[str, int], channels: Sequence[Channel]) -> int:
     return sum(sent.get(str(channel), 0) for channel in channels)
+
+
+def _download(log: RoundLog) -> float:
+    """Of one client that got a model; there can be more of them than clients that trained."""
+    return log.sent.get(str(Channel.PERSONAL_MODEL), 0) / max(len(log.receivers), 1)
+
+
+def _status(log: RoundLog) -> float:
+    """What one client that trained said of itself: its loss, and the metric where it stops early."""
+    said = log.sent.get(str(Channel.STATUS), 0)
+    spoken = len(log.losses) + len(log.metrics)
+    return said / spoken * (2 if log.metrics else 1)
 
 
 def _sizes(model: Recommender) -> dict[str, float]:

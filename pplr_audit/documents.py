@@ -16,6 +16,7 @@ from pplr_audit.extension import Extension
 from pplr_audit.models.recommender import Recommender
 from pplr_audit.plan import Plan
 from pplr_audit.pplr.rounds import RoundLog
+from pplr_audit.pplr.strategies.protocol import Mixing
 from pplr_audit.scenario import Scenario
 from pplr_audit.views import channels_of
 
@@ -33,6 +34,7 @@ def findings_document(
     costs: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
     extensions: Sequence[Extension] = (),
+    balance: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """``findings.json``."""
     audit = {
@@ -43,7 +45,7 @@ def findings_document(
     run = {**_run(scenario, private, model, seconds), "audit": audit, "not_measured": not_measured(scenario, plan)}
     return {
         "schema": "pplr-audit/findings/1", "run": run, "findings": [row for cell in cells for row in cell["findings"]],
-        "utility": list(utility), "costs": list(costs),
+        "utility": list(utility), "balance": list(balance), "costs": list(costs),
     }  # fmt: skip
 
 
@@ -54,10 +56,17 @@ def training_document(
     utility: Sequence[Mapping[str, Any]],
     costs: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
+    balance: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """A findings document's run, utility and costs; its schema is its own, so that nobody takes it for an audit."""
     run = _run(scenario, private, model, seconds)
-    return {"schema": "pplr-audit/training/1", "run": run, "utility": list(utility), "costs": list(costs)}
+    return {
+        "schema": "pplr-audit/training/1",
+        "run": run,
+        "utility": list(utility),
+        "balance": list(balance),
+        "costs": list(costs),
+    }
 
 
 def _run(scenario: Scenario, private: PrivateData, model: Recommender, seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -69,7 +78,7 @@ def _run(scenario: Scenario, private: PrivateData, model: Recommender, seconds: 
             "users": int((population.client_of == at).sum()),
             "members": int(((population.client_of == at) & (population.member == 1)).sum()),
             "non_members": int(((population.client_of == at) & (population.member == 0)).sum()),
-            "samples": len(private.samples[name]) if name in private.samples else 0,
+            "samples": private.samples_of(name),
         }
         for at, name in enumerate(population.clients)
     ]
@@ -82,7 +91,7 @@ def _run(scenario: Scenario, private: PrivateData, model: Recommender, seconds: 
         "backbone": Path(model.backbone).name,
         "backbone_digest": model.digest,
         "recommender": scenario.model.recommender,
-        "strategy": scenario.training.strategy,
+        "strategy": scenario.training.label,
         "rounds": scenario.training.rounds,
         "layers": model.layers,
         "hidden": int(model.whole.model.config.hidden_size),
@@ -109,23 +118,26 @@ def evidence_document(
     """``evidence.json``: what the pictures and the side-by-side histories are drawn from."""
     curves = [curve for cell in cells for curve in cell["roc"]]
     training = [
-        {"round": log.round, "client": client, "loss": loss} for log in logs for client, loss in log.losses.items()
+        {"round": log.round, "client": client, "loss": loss}
+        | ({"metric": log.metrics[client]} if client in log.metrics else {})
+        for log in logs
+        for client, loss in log.losses.items()
     ]
     balance = [
-        {
-            "round": log.round,
-            "clients": list(log.losses),
-            "weights": log.mixing.speed.tolist(),
-            "similarity": log.mixing.similarity.tolist(),
-            "status": log.mixing.status.tolist(),
-        }
+        {"round": log.round, "clients": list(log.clients), "matrix": log.mixing.matrix.tolist()} | _terms(log.mixing)
         for log in logs
-        if log.mixing.speed is not None and log.mixing.similarity is not None and log.mixing.status is not None
+        if log.clients
     ]
     return {
         "schema": "pplr-audit/evidence/1", "examples": list(examples), "roc": curves, "training": training,
         "balance": balance,
     }  # fmt: skip
+
+
+def _terms(mixing: Mixing) -> dict[str, Any]:
+    """What the dynamic balance weighed a round by; nothing for strategies that have no such terms."""
+    terms = {"weights": mixing.speed, "similarity": mixing.similarity, "status": mixing.status}
+    return {name: values.tolist() for name, values in terms.items() if values is not None}
 
 
 def libraries() -> dict[str, str]:

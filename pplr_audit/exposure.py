@@ -59,6 +59,8 @@ class Exposure:
         """What the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
         if cell.channel == Channel.MODEL_OUTPUT:
             self._require_comparable()
+        if cell.channel == _TRAINING and not len(self._training_in(cell.round)):
+            raise NotApplicable(f"no victim's client trained in round {cell.round}")
         # Copies: what an attack does to its view must not reach the next cell.
         records = [
             replace(record, tensor=record.tensor.clone())
@@ -103,7 +105,18 @@ class Exposure:
             )
 
     def client_of(self, user: int) -> str:
+        """The client that a user belongs to."""
         return self._private.population.clients[int(self._private.population.client_of[user])]
+
+    def _holder_of(self, user: int) -> str:
+        """The client that trains on a user and serves it."""
+        return self._private.holders[self.client_of(user)]
+
+    def _training_in(self, round_: int) -> Int[np.ndarray, "victims"]:
+        """The victims whose client trained in a round."""
+        trained = {client.name for client in self._federation.training_in(round_, self._state(round_).best)}
+        present = [self._holder_of(user) in trained for user in self.victims.tolist()]
+        return np.asarray(self.victims[np.array(present, dtype=bool)])
 
     def _asked(
         self, channel: Channel, round_: int
@@ -115,7 +128,7 @@ class Exposure:
         elif channel == Channel.MODEL_OUTPUT:
             samples = training_samples(split, self._private.candidates(), history, "last")
         else:
-            samples = training_samples(split, self.victims, history, "last")
+            samples = training_samples(split, self._training_in(round_), history, "last")
         order = np.random.default_rng(derive(self._scenario.seed, "rows", str(channel), round_))
         rows = [int(row) for row in order.permutation(len(samples))]
         users = {row: int(user) for row, user in zip(rows, samples.users, strict=True)}
@@ -127,14 +140,14 @@ class Exposure:
 
     def _last_sample(self, user: int) -> int:
         """Where a user's last training sample stands in its client; of many prefixes the longest."""
-        own: Int[np.ndarray, samples] = self._private.samples[self.client_of(user)].users
+        own: Int[np.ndarray, samples] = self._private.samples[self._holder_of(user)].users
         return int(np.flatnonzero(own == user)[-1])
 
     def _records(self, channel: Channel, round_: int) -> Mapping[Any, Sequence[Record]]:
         users, places, prompts, _ = self.asked(channel, round_)
         by_client: dict[str, list[int]] = {}
         for row in sorted(users):
-            by_client.setdefault(self.client_of(users[row]), []).append(row)
+            by_client.setdefault(self._holder_of(users[row]), []).append(row)
         state, layers = self._state(round_), self._plan.layers
         if channel == _TRAINING:
             watched = {
@@ -150,10 +163,14 @@ class Exposure:
     def _know(self, attack: str, settings: str, level: str, channel: Channel, round_: int) -> Knowledge:
         del attack, settings  # they keep the answers of `lru_cache` apart
         whole = self._model.whole
-        fronts = {}
+        fronts, training = {}, channel == _TRAINING
         if level == "front":
-            adapters = self._state(round_).adapters
-            fronts = {(client, round_): KnownModel(whole, adapter) for client, adapter in adapters.items()}
+            state = self._state(round_)
+            # In training what the round began with; in serving the newest that the server made for this client.
+            fronts = {
+                (client, round_): KnownModel(whole, state.adapters[client] if training else state.sent(client))
+                for client in state.adapters
+            }
         return Knowledge(
             level=level,
             prompts=deepcopy(self._model.prompts),

@@ -10,6 +10,7 @@ from pplr_audit.documents import hardware, libraries
 from pplr_audit.errors import InputError
 from pplr_audit.models.recommender import Recommender
 from pplr_audit.pplr import rounds as federated
+from pplr_audit.pplr.client import Client
 from pplr_audit.pplr.rounds import Federation
 from pplr_audit.progress import Advance
 from pplr_audit.runs.failpoints import reach
@@ -42,8 +43,14 @@ def training_slug(scenario: Scenario) -> str:
     return f"none-{hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
-def train(federation: Federation, files: TrainingFiles, rounds: int, advance: Advance) -> None:
-    """Train what is left of the rounds; the federation ends with the trained models."""
+def train(
+    federation: Federation,
+    files: TrainingFiles,
+    rounds: int,
+    advance: Advance,
+    validate: Callable[[Client], float | None] | None = None,
+) -> None:
+    """Train what is left of the rounds, with ``validate`` as `rounds.train` has it; ends with the trained models."""
     state = files.latest()
     if state is None:
         state = federation.state(1)
@@ -55,7 +62,8 @@ def train(federation: Federation, files: TrainingFiles, rounds: int, advance: Ad
         reach("round")
         advance(1, note)
 
-    federated.train(federation, rounds, first=state.round, done=files.save, advance=client_done)
+    federated.train(federation, rounds, first=state.round, done=files.save, advance=client_done, validate=validate)
+    federation.deliver()
 
 
 def require_trained(store: Store, files: TrainingFiles, rounds: int) -> None:

@@ -148,8 +148,29 @@ class Training(Section):
     loss_on: Literal["title", "all"] = "title"
     similarity: Literal["parameters", "update"] = "parameters"
     alpha: Annotated[float, Field(gt=0)] = 0.7
-    beta: Annotated[float, Field(gt=0)] = 5
-    tau: Annotated[float, Field(gt=0)] = 0.05
+    beta: Annotated[float, Field(ge=1e-3)] = 5
+    tau: Annotated[float, Field(ge=1e-6)] = 0.05
+    ablate: tuple[Literal["similarity", "speed", "heating", "balance"], ...] | None = None
+    """Terms of pplr's balance to switch off; ``balance`` is all of it and leaves the average of fedavg."""
+    averaging: Literal["factors", "product"] = "factors"
+    """Whether A and B of a LoRA layer are averaged apart, or their product."""
+    proximal: Annotated[float, Field(ge=0)] = 0.1
+    """mu of fedprox, lambda of ditto."""
+    participation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the clients that train in a round, at least one; drawn anew for every round."""
+    shots: Annotated[int, Field(ge=1)] | None = None
+    """Train on at most this many samples, all clients together, each giving its share; none takes all."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop a client whose ``stop_on`` has not got better in so many rounds, and serve its best model; none: never."""
+    stop_on: Literal["recall@10", "ndcg@10", "recall@20", "ndcg@20"] = "recall@10"
+    """Measured on validation items of users who train."""
+    valid_users: Annotated[int, Field(ge=1)] = 200
+    """Of each client, whose validation items decide on stopping."""
+
+    @property
+    def label(self) -> str:
+        """The strategy with what is switched off of it, as findings name it."""
+        return f"{self.strategy} without {', '.join(self.ablate)}" if self.ablate else self.strategy
 
 
 class Budget(Section):
@@ -319,6 +340,11 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
     users = data.users if data.users is not None else data.market.users if data.path == "synthetic" else None
     if users is not None and users < data.clients and data.partition in ("kmeans", "random"):
         yield "data.clients", f"{data.clients} clients cannot share {users} users"
+    training = scenario.training
+    if training.ablate and training.strategy != "pplr":
+        yield "training.ablate", f"switches off terms of pplr, and training.strategy is {training.strategy}"
+    if training.ablate and "balance" in training.ablate and len(training.ablate) > 1:
+        yield "training.ablate", "without balance no other term is left to switch off"
     if data.shares.valid + data.shares.test >= 1:
         yield "data.shares", f"valid {data.shares.valid} and test {data.shares.test} leave nothing to train on"
     if data.path == "synthetic" and data.history >= data.market.items:

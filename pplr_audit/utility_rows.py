@@ -1,6 +1,7 @@
-"""What the trained models recommend, as rows of the findings document."""
+"""What the trained models recommend, as rows of the findings document and as each user's own scores."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,25 @@ from jaxtyping import Float, Int
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.models.bigrec import Tally
 from pplr_audit.models.recommender import Recommender
+from pplr_audit.per_user import UserScores
 from pplr_audit.pplr.rounds import Federation
 from pplr_audit.pplr.utility import DEPTHS, Ranking, popularity_of, rank, recommend, tested
 from pplr_audit.progress import Advance
 from pplr_audit.scenario import Scenario
+from pplr_audit.scoring.balance import balance_estimates
 from pplr_audit.scoring.intervals import mean_estimate
 from pplr_audit.seeds import derive
+
+
+@dataclass(frozen=True)
+class Utility:
+    """What was measured."""
+
+    rows: list[dict[str, Any]]
+    """``utility`` of the findings document."""
+    balance: list[dict[str, Any]]
+    """``balance`` of the findings document: how evenly clients are served."""
+    scores: UserScores
 
 
 def utility_rows(
@@ -25,7 +39,7 @@ def utility_rows(
     defense: str,
     tally: Tally,
     advance: Advance,
-) -> list[dict[str, Any]]:
+) -> Utility:
     """Recall and NDCG of the trained personal models beside references: the base model, mere popularity, the ceiling.
 
     Every user is served by the model of its own client, over the link; ``tally`` sums up what that took.
@@ -38,7 +52,9 @@ def utility_rows(
     }  # fmt: skip
 
     def trained(client: str, own: Int[np.ndarray, "users"]) -> Float[np.ndarray, "users items"]:
-        (party,) = (c for c in federation.clients if c.name == client)
+        if client not in private.holders:  # without a sample it took no part: it has the model that it began with
+            return untrained(client, own)
+        (party,) = (c for c in federation.clients if c.name == private.holders[client])
         served = party.served(federation.link, tally)
         return recommend(served, model.prompts, model.grounding, private.split, own, **settings)
 
@@ -53,14 +69,43 @@ def utility_rows(
         return np.tile(counts, (len(own), 1))
 
     rows: list[dict[str, Any]] = []
-    strategies = {scenario.training.strategy: trained, "untrained": untrained, "popularity": popular}
+    even: list[dict[str, Any]] = []
+    by_user: dict[str, dict[str, np.ndarray]] = {}
+    asked = np.concatenate(list(users.values()))
+    at = private.population.client_of[asked]
+    strategies = {scenario.training.label: trained, "untrained": untrained, "popularity": popular}
     for strategy, scores in strategies.items():
         rankings = {}
         for client, own in users.items():
             rankings[client] = rank(scores(client, own), own, private.split)
             advance(1, f"{strategy}, {client}")
         rows += _rows(strategy, defense, rankings, scenario.seed)
-    return rows + _ceiling(private, defense)
+        by_user[strategy] = {
+            metric: np.concatenate([ranking.metrics[metric] for ranking in rankings.values()])
+            for metric in next(iter(rankings.values())).metrics
+        }
+        even += _balance(strategy, defense, by_user[strategy], at, scenario.seed)
+    names = private.population.clients
+    kept = UserScores(scenario.training.label, private.dataset.digest, names, asked, at, by_user)
+    return Utility(rows + _ceiling(private, defense), even, kept)
+
+
+def _balance(
+    strategy: str,
+    defense: str,
+    scores: Mapping[str, Float[np.ndarray, "users"]],
+    clients: Int[np.ndarray, "users"],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Standard deviation, worst client and Jain's index of each metric; nothing where one client has all users."""
+    if len(np.unique(clients)) < 2:
+        return []
+    return [
+        {"strategy": strategy, "defense": defense, "metric": metric, "measure": measure, "value": e.value,
+         "ci": [e.low, e.high], "n": e.n}
+        for metric, values in scores.items()
+        for measure, e in balance_estimates(values, clients, seed=derive(seed, "balance") % 2**32).items()
+    ]  # fmt: skip
 
 
 def _ceiling(private: PrivateData, defense: str) -> list[dict[str, Any]]:

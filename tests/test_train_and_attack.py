@@ -238,10 +238,10 @@ def test_a_run_whose_training_is_not_finished_says_how_to_finish_it(
 ) -> None:
     balance = Server.balance
 
-    def second_round_fails(server: Server, round_: int) -> Any:
+    def second_round_fails(server: Server, round_: int, stopped: frozenset[str]) -> Any:
         if round_ == 2:
             raise RunError("the machine is switched off")
-        return balance(server, round_)
+        return balance(server, round_, stopped)
 
     with monkeypatch.context() as patched:
         patched.setattr(Server, "balance", second_round_fails)

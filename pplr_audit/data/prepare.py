@@ -1,9 +1,10 @@
 """The scenario's data made ready: who holds what, who is audited, and what is put before the model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset, Population, Split
@@ -23,7 +24,11 @@ class PrivateData:
     split: Split
     population: Population
     samples: dict[str, Samples]
-    """Each client's training samples, of members alone; clients without any are left out."""
+    """Training samples, of members alone, by the client that holds them; clients without any are left out."""
+    holders: Mapping[str, str]
+    """For each client whose users train, the one that holds their samples and serves them: itself, or who has all."""
+    trained: Bool[np.ndarray, "users"]
+    """Members whose last sample is trained on: all of them, except in few-shot training."""
 
     def users_of(self, client: str) -> Int[np.ndarray, "users"]:
         """The users who train at ``client``."""
@@ -36,7 +41,7 @@ class PrivateData:
 
     def victims(self, count: int, seed: int) -> Int[np.ndarray, "victims"]:
         """Audited members to attack: at most ``count``, drawn by the seed."""
-        able = (self.population.audited == 1) & (self.population.member == 1) & (self.split.train.lengths >= 2)
+        able = (self.population.audited == 1) & (self.population.member == 1) & self.trained
         users = np.flatnonzero(able)
         chosen = np.random.default_rng(derive(seed, "victims")).permutation(users)[:count]
         return np.sort(chosen)
@@ -44,7 +49,18 @@ class PrivateData:
     def candidates(self) -> Int[np.ndarray, "candidates"]:
         """Every audited user with a client: half of them trained, by the coins."""
         able = (self.population.audited == 1) & (self.population.client_of >= 0) & (self.split.train.lengths >= 2)
-        return np.flatnonzero(able)
+        # A member that few-shot training passes over is neither in nor out.
+        able &= (self.population.member == 0) | self.trained
+        # And a client that it leaves without a sample has no model to ask.
+        served = [place for place, client in enumerate(self.population.clients) if client in self.holders]
+        return np.flatnonzero(able & np.isin(self.population.client_of, served))
+
+    def samples_of(self, client: str) -> int:
+        """How many training samples are of users of ``client``, whoever holds them."""
+        if client not in self.holders:
+            return 0
+        users = self.samples[self.holders[client]].users
+        return int((self.population.client_of[users] == self.population.clients.index(client)).sum())
 
 
 def prepare(data: scenario.Data, seed: int) -> PrivateData:
@@ -64,7 +80,8 @@ def prepare(data: scenario.Data, seed: int) -> PrivateData:
             f"{data.path}: no user who trains has a test item (accepted: at least one; data.split: leave_one_out makes "
             "one of each user's last item)"
         )
-    return PrivateData(dataset, parts, population, samples)
+    trained = (population.member == 1) & (population.client_of >= 0) & (parts.train.lengths >= 2)
+    return PrivateData(dataset, parts, population, samples, {client: client for client in samples}, trained)
 
 
 def model_free_features(

@@ -24,6 +24,11 @@ def similarity(vectors: Sequence[Mapping[str, Tensor]]) -> Float[np.ndarray, "cl
     for name in sorted(vectors[0]):
         rows = np.stack([v[name].double().flatten().numpy() for v in vectors])
         dots += rows @ rows.T
+    return similarity_of_dots(dots)
+
+
+def similarity_of_dots(dots: Float[np.ndarray, "clients clients"]) -> Float[np.ndarray, "clients clients"]:
+    """S from the scalar products of all pairs."""
     norms = np.sqrt(np.diag(dots))
     lengths = np.outer(norms, norms)
     # Two clients that have not moved at all (zero vectors) point the same way as far as anyone can tell.

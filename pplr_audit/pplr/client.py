@@ -16,8 +16,12 @@ from pplr_audit.models.bigrec import Tally, answer_loss, embed_titles, generate_
 from pplr_audit.models.cut import Gap, Randomness, positions
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
 from pplr_audit.pplr.link import Link
-from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
+from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
 from pplr_audit.pplr.schedule import batches, total_steps
+from pplr_audit.pplr.strategies.protocol import Local
+
+EXPLODED = 1e3
+"""A training loss above this has exploded, in nats a token: guessing at random costs ln(vocabulary), 13 at the most."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Client:
         initial: the adapter that all clients start from (this client's part of it is kept).
         training: the scenario's training section.
         seed: of the order of batches.
+        local: what the strategy changes in local training.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Client:
         training: scenario.Training,
         *,
         seed: int,
+        local: Local | None = None,
     ) -> None:
         self.name = name
         self._samples = samples
@@ -62,64 +68,99 @@ class Client:
         self._part = part
         self._training = training
         self._seed = seed
+        self._local = local or Local()
         self.adapter: Adapter = {n: initial[n] for n in part.parameters}
         self.optimizer = OptimizerState()
+        self.personal: Adapter = {} if self._local.personal is None else dict(self.adapter)
+        """The client's part of its personal model, where the strategy has one beside the shared model."""
+        self.personal_optimizer = OptimizerState()
         self._built = [prompts.build(samples.history[i], int(samples.targets[i])) for i in range(len(samples))]
 
     def join(self, link: Link) -> None:
         link.join(self.name, len(self._samples))
 
     def plan(self, round_: int) -> list[Int[np.ndarray, "batch"]]:
-        """The rows of this client's samples in each local step of a round."""
-        return batches(len(self._samples), self._training, seed=self._seed, client=self.name, round_=round_)
+        """The rows of this client's samples in each local step of a round, those of a personal model last."""
+        once = batches(len(self._samples), self._training, seed=self._seed, client=self.name, round_=round_)
+        return once if self._local.personal is None else once + once
 
     def train_round(self, link: Link, round_: int) -> float:
         """One round of local training against the trunk at the other end of ``link``; returns the mean loss.
 
+        The loss is that of the shared model, without any proximal term.
+
         Raises:
-            RunError: the loss is not finite.
+            RunError: the loss is not finite or has exploded, or the weights are not finite.
         """
+        start, plan = self.adapter, self.plan(round_)
+        own = len(plan) if self._local.personal is None else len(plan) // 2
+        pull = Pull(self._local.proximal, start)
+        after, self.optimizer, mean = self._descend(link, round_, plan[:own], 0, start, self.optimizer, pull)
+        self.adapter = after
+        link.upload(self.name, round_, {n: start[n] - after[n] for n in after}, mean)
+        if self._local.personal is not None:
+            pull = Pull(self._local.personal, start)
+            self.personal, self.personal_optimizer, _ = self._descend(
+                link, round_, plan[own:], own, self.personal, self.personal_optimizer, pull, personal=True
+            )
+            link.keep_personal(self.name)
+        return mean
+
+    def _descend(
+        self, link: Link, round_: int, plan: Sequence[Int[np.ndarray, "batch"]], first: int, start: Adapter,
+        state: OptimizerState, pull: Pull, *, personal: bool = False,
+    ) -> tuple[Adapter, OptimizerState, float]:  # fmt: skip
+        """Local steps from ``start``, numbered from ``first``: the adapter and optimizer after, and the mean loss."""
         part = self._part
-        load_adapter(part.parameters, self.adapter)
-        optimizer = LocalOptimizer(
-            part.parameters, self._training, total_steps(len(self._samples), self._training), self.optimizer
-        )
-        side = link.training(self.name, round_)
+        load_adapter(part.parameters, start)
+        total = total_steps(len(self._samples), self._training)
+        optimizer = LocalOptimizer(part.parameters, self._training, total, state, pull)
+        side = link.training(self.name, round_, personal=personal, step=first)
         if part.gap is not None:
             part.gap.far_side = side
         part.model.train()
         losses: list[float] = []
-        for step, rows in enumerate(self.plan(round_)):
+        for step, rows in enumerate(plan, first):
             with part.randomness.step(round_, self.name, step):
                 loss = self._loss(rows)  # front_activations and metadata up, trunk_activations down
                 loss.backward()  # back_gradients up, trunk_gradients down
             optimizer.step()
             side.finish_step()  # the server steps this client's trunk
-            losses.append(float(loss.detach()) * len(rows))
-            if not np.isfinite(losses[-1]):
-                raise RunError(
-                    f"{self.name}: the loss is not finite in round {round_}, step {step}; try a lower "
-                    f"training.learning_rate (now {self._training.learning_rate:g})"
-                )
-        mean = sum(losses) / (self._training.local_epochs * len(self._samples))
+            value = float(loss.detach())
+            if not value <= EXPLODED:  # NaN is not, either
+                what = f"has exploded ({value:.3g})" if np.isfinite(value) else "is not finite"
+                raise self._failed(f"the loss {what}", round_, step)
+            losses.append(value * len(rows))
         after = read_adapter(part.parameters)
-        update = {n: self.adapter[n] - after[n] for n in after}
-        self.adapter, self.optimizer = after, optimizer.state()
-        link.upload(self.name, round_, update, mean)
-        return mean
+        # The last step has no loss after it that would show what it did.
+        if not all(bool(value.isfinite().all()) for value in after.values()):
+            raise self._failed("the adapter is not finite", round_, first + len(plan) - 1)
+        return after, optimizer.state(), sum(losses) / sum(map(len, plan))
+
+    def _failed(self, what: str, round_: int, step: int) -> RunError:
+        return RunError(
+            f"{self.name}: {what} in round {round_}, step {step}; try a lower training.learning_rate "
+            f"(now {self._training.learning_rate:g}); what was there before the round is kept"
+        )
 
     def receive(self, link: Link, round_: int) -> None:
-        """After the balance of a round: take the personal model that the server made."""
+        """After the balance of a round: take the model that the server made for this client."""
         self.adapter = link.download(self.name, round_)
+        self.optimizer = self.optimizer.after_averaging(self._training.averaging)
 
     def resume(self, adapter: Mapping[str, Tensor], optimizer: OptimizerState) -> None:
         """Take up the state at the start of a round; values of the server's layers are passed over."""
         self.adapter = {n: adapter[n] for n in self._part.parameters}
         self.optimizer = optimizer
 
+    def resume_personal(self, adapter: Mapping[str, Tensor], optimizer: OptimizerState) -> None:
+        """Take up the personal model at the start of a round, likewise."""
+        self.personal = {n: adapter[n] for n in self._part.parameters}
+        self.personal_optimizer = optimizer
+
     def served(self, link: Link, tally: Tally | None = None) -> "ServedClient":
         """This client's trained model as its users meet it: the trunk is reached over ``link``."""
-        return ServedClient(self.name, self.adapter, self._part, self._prompts, link, tally)
+        return ServedClient(self.name, self.personal or self.adapter, self._part, self._prompts, link, tally)
 
     def positions(self, round_: int) -> int:
         """Positions that cross in a round, padding included: each step's batch times its longest sequence."""

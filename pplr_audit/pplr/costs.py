@@ -46,6 +46,8 @@ class Workload:
     title_tokens: float = 0.0
     """Positions of the generated title when the base model embeds it to ground it in the catalogue."""
     beams: int = 1
+    status_bytes: int = STATUS_BYTES
+    """What a client says of itself in one round: its training loss, and the metric where it stops early."""
 
 
 def cost_rows(
@@ -113,7 +115,7 @@ def rows_of(model: Any, cuts: Iterable[tuple[int, int]], workload: Workload) -> 
                 "client_flops_per_token": forward,
                 "training_flops_per_token": forward + _backward(near, far, head, has_trunk),
                 "wire_bytes_per_sample": wire_sample,
-                "wire_bytes_per_round": workload.samples * wire_sample + 2 * adapter * value + STATUS_BYTES,
+                "wire_bytes_per_round": workload.samples * wire_sample + 2 * adapter * value + workload.status_bytes,
                 "serving_wire_bytes_per_request": wire_request,
                 "seconds_per_round": None,
             }

@@ -24,12 +24,14 @@ class Host(Protocol):
 
     def join(self, client: str, samples: int) -> None: ...
     def start_round(self, client: str, round_: int) -> None: ...
+    def start_personal(self, client: str, round_: int) -> None: ...
     def forward(
         self, client: str, step: int, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]: ...
     def backward(self, gradient: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq hidden"]: ...
     def finish_step(self) -> dict[str, Tensor]: ...
     def finish_round(self, client: str, update: dict[str, Tensor], loss: float) -> dict[str, Tensor]: ...
+    def finish_personal(self, client: str) -> None: ...
     def personal_model(self, client: str) -> dict[str, Tensor]: ...
     def serve(
         self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"],
@@ -62,10 +64,16 @@ class Link:
         got = self._cross(Channel.METADATA, client, 0, -1, samples=torch.tensor(samples))
         self._host.join(client, int(got["samples"]))
 
-    def training(self, client: str, round_: int) -> "TrainingSide":
-        """Begin a round of local training; the answer stands for the trunk in the client's model."""
-        self._host.start_round(client, round_)
-        return TrainingSide(self, client, round_)
+    def training(self, client: str, round_: int, *, personal: bool = False, step: int = 0) -> "TrainingSide":
+        """Begin local training of a round, of the shared or of the ``personal`` model, with step number ``step``.
+
+        The answer stands for the trunk in the client's model.
+        """
+        if personal:
+            self._host.start_personal(client, round_)
+        else:
+            self._host.start_round(client, round_)
+        return TrainingSide(self, client, round_, step)
 
     def upload(self, client: str, round_: int, update: dict[str, Tensor], loss: float) -> None:
         """End a round: what changed in the client's part of its adapter, and its training loss."""
@@ -73,6 +81,14 @@ class Link:
         status = self._cross(Channel.STATUS, client, round_, -1, loss=torch.tensor(loss, dtype=torch.float64))
         inside = self._host.finish_round(client, got, float(status["loss"]))
         self._record(Crossing(Channel.TRUNK_UPDATE, client, round_, -1, inside))
+
+    def keep_personal(self, client: str) -> None:
+        """End the training of a client's personal model. Nothing is uploaded: each side keeps its part."""
+        self._host.finish_personal(client)
+
+    def report(self, client: str, round_: int, metric: float) -> None:
+        """A client says how good its model is now, by which it decides when to stop."""
+        self._cross(Channel.STATUS, client, round_, -1, metric=torch.tensor(metric, dtype=torch.float64))
 
     def download(self, client: str, round_: int) -> dict[str, Tensor]:
         """After the balance: the client's part of its own new model."""
@@ -146,9 +162,8 @@ class Link:
 class TrainingSide:
     """The trunk as one client's model sees it during one round of training."""
 
-    def __init__(self, link: Link, client: str, round_: int) -> None:
-        self._link, self._client, self._round = link, client, round_
-        self._step = 0
+    def __init__(self, link: Link, client: str, round_: int, step: int) -> None:
+        self._link, self._client, self._round, self._step = link, client, round_, step
         # A front without trainable parameters (k = 0) has no graph, but the trunk must get its gradient all the same.
         self._anchor = torch.zeros((), requires_grad=True)
 

@@ -23,6 +23,28 @@ class OptimizerState:
     steps: int = 0
     moments: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def after_averaging(self, how: str) -> "OptimizerState":
+        """What is left of it once models were averaged: refactored products have other coordinates than the moments."""
+        return self if how == "factors" else OptimizerState(self.steps)
+
+
+@dataclass(frozen=True)
+class Pull:
+    """The proximal term mu / 2 · ||theta - anchor||² of a local loss (FedProx, Ditto), as its gradient.
+
+    It is elementwise, so each side of the cut adds it to its own parameters and rounding does not depend on the cut.
+    """
+
+    strength: float
+    """mu."""
+    anchor: Mapping[str, Tensor]
+
+    def add(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Add mu (theta - anchor) to the gradients that are there."""
+        for name, parameter in parameters.items():
+            if self.strength and parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - self.anchor[name], alpha=self.strength)
+
 
 def rate_factor(schedule: str, step: int, total: int) -> float:
     """What the learning rate is multiplied by in step ``step`` (from 0) of ``total`` over all rounds.
@@ -47,11 +69,13 @@ class LocalOptimizer:
         training: scenario.Training,
         total_steps: int,
         state: OptimizerState,
+        pull: Pull | None = None,
     ) -> None:
         self._parameters = dict(parameters)
         self._training = training
         self._total = total_steps
         self._steps = state.steps
+        self._pull = pull
         self._inner: torch.optim.Optimizer | None = None
         if parameters:
             kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.SGD
@@ -66,6 +90,8 @@ class LocalOptimizer:
     def step(self) -> None:
         """One step with the gradients that the parameters hold; clears them."""
         if self._inner is not None:
+            if self._pull is not None:
+                self._pull.add(self._parameters)
             factor = rate_factor(self._training.schedule, self._steps, self._total)
             for group in self._inner.param_groups:
                 group["lr"] = self._training.learning_rate * factor

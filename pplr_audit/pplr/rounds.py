@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from pplr_audit import scenario
 from pplr_audit.channels import Defense
@@ -14,6 +16,7 @@ from pplr_audit.pplr.client import Client, ClientPart
 from pplr_audit.pplr.link import Link, Recorder
 from pplr_audit.pplr.optimizer import OptimizerState
 from pplr_audit.pplr.server import Server, TrunkPart
+from pplr_audit.pplr.stopping import Best, judged, participants, stopped
 from pplr_audit.pplr.strategies.protocol import Mixing, Strategy
 
 
@@ -24,8 +27,23 @@ class RoundState:
     round: int
     """From 1; one more than the last round holds the trained models."""
     adapters: Mapping[str, Adapter]
-    """Each client's whole adapter."""
+    """Each client's whole adapter, from which local training starts."""
     optimizers: Mapping[str, OptimizerState]
+    personal: Mapping[str, Adapter] = field(default_factory=dict)
+    """Each client's whole personal adapter, where the strategy has one beside the shared model."""
+    personal_optimizers: Mapping[str, OptimizerState] = field(default_factory=dict)
+    best: Mapping[str, Best] = field(default_factory=dict)
+    """The best model of each client so far, where training stops early."""
+
+    def served(self, client: str) -> Adapter:
+        """What the users of a client are served if training ends here."""
+        if client in self.best:
+            return self.best[client].adapter
+        return dict(self.personal.get(client, self.adapters[client]))
+
+    def sent(self, client: str) -> Adapter:
+        """Of what a client serves, what the server knows, because it made it: a personal model never reaches it."""
+        return dict(self.adapters[client]) if client in self.personal else self.served(client)
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,15 @@ class RoundLog:
     seconds: float
     sent: Mapping[str, int]
     """Bytes on the wire by channel, all clients together."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The validation metric of each client that measured it after the round."""
+    receivers: Sequence[str] = ()
+    """The clients that got a new model."""
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """The clients that trained, in the order of the mixing's rows and columns."""
+        return tuple(sorted(self.losses))
 
 
 @dataclass(frozen=True)
@@ -47,6 +74,16 @@ class Federation:
     clients: tuple[Client, ...]
     server: Server
     link: Link
+    training: scenario.Training
+    seed: int
+    best: dict[str, Best] = field(default_factory=dict)
+
+    def training_in(self, round_: int, best: Mapping[str, Best]) -> tuple[Client, ...]:
+        """Who trains in round ``round_``: those drawn from the ones who, by what was ``best`` before, go on."""
+        gone = stopped(best, self.training.patience)
+        names = [client.name for client in self.clients if client.name not in gone]
+        drawn = participants(names, self.training.participation, seed=self.seed, round_=round_) if names else ()
+        return tuple(client for client in self.clients if client.name in drawn)
 
     def state(self, round_: int) -> RoundState:
         """What the next round, number ``round_``, starts from."""
@@ -56,13 +93,33 @@ class Federation:
             adapters[client.name] = dict(sorted({**self.server.models[client.name], **client.adapter}.items()))
             moments = {**self.server.optimizers[client.name].moments, **client.optimizer.moments}
             optimizers[client.name] = OptimizerState(client.optimizer.steps, moments)
-        return RoundState(round_, adapters, optimizers)
+        personal, personal_optimizers = {}, {}
+        for name, trunk in self.server.personals.items():
+            (client,) = (c for c in self.clients if c.name == name)
+            personal[name] = dict(sorted({**trunk, **client.personal}.items()))
+            moments = {**self.server.personal_optimizers[name].moments, **client.personal_optimizer.moments}
+            personal_optimizers[name] = OptimizerState(client.personal_optimizer.steps, moments)
+        return RoundState(round_, adapters, optimizers, personal, personal_optimizers, dict(self.best))
 
     def resume(self, state: RoundState) -> None:
         """Go back to what a round started from."""
         for client in self.clients:
             client.resume(state.adapters[client.name], state.optimizers[client.name])
+            if client.name in state.personal:
+                client.resume_personal(state.personal[client.name], state.personal_optimizers[client.name])
         self.server.resume(state.adapters, state.optimizers)
+        self.server.resume_personal(state.personal, state.personal_optimizers)
+        self.best.clear()
+        self.best.update(state.best)
+
+    def deliver(self) -> None:
+        """End a training: what each client serves from now on is its best model, where one was kept."""
+        state = self.state(0)
+        served = {client.name: state.served(client.name) for client in self.clients}
+        if state.personal:
+            self.resume(replace(state, personal=served))
+        else:
+            self.resume(replace(state, adapters=served))
 
 
 def assemble(
@@ -84,10 +141,13 @@ def assemble(
     )  # fmt: skip
     link = Link(server, defenses=defenses, seed=seed, recorder=recorder)
     device = ClientPart(parts.client, parts.gap, parts.client_parameters, parts.client_randomness)
-    clients = tuple(Client(name, own, prompts, device, initial, training, seed=seed) for name, own in samples.items())
+    clients = tuple(
+        Client(name, own, prompts, device, initial, training, seed=seed, local=strategy.local)
+        for name, own in samples.items()
+    )
     for client in clients:
         client.join(link)
-    return Federation(clients, server, link)
+    return Federation(clients, server, link, training, seed)
 
 
 def train(
@@ -97,18 +157,44 @@ def train(
     first: int = 1,
     done: Callable[[RoundLog, RoundState], None],
     advance: Callable[[str], None] = lambda note: None,
+    validate: Callable[[Client], float | None] | None = None,
 ) -> None:
-    """Rounds ``first`` to ``rounds``; ``done`` gets each round's log and what the next one starts from."""
-    clients, server, link = federation.clients, federation.server, federation.link
+    """Rounds ``first`` to ``rounds``; ``done`` gets each round's log and what the next one starts from.
+
+    Once every client has stopped, the rounds that are left are empty: nobody trains and nothing crosses.
+
+    Args:
+        validate: how good a client's model is by its own validation items, None where it has none. Asked after every
+            round where ``training.patience`` is set.
+    """
+    server, link = federation.server, federation.link
     for round_ in range(first, rounds + 1):
         started, before = time.perf_counter(), link.sent.copy()
-        losses = {}
-        for client in clients:
-            losses[client.name] = client.train_round(link, round_)
+        gone = stopped(federation.best, federation.training.patience)
+        chosen = federation.training_in(round_, federation.best)
+        losses: dict[str, float] = {}
+        for client in federation.clients:
+            if client in chosen:
+                losses[client.name] = client.train_round(link, round_)
             advance(f"round {round_}, {client.name}")
-        mixing = server.balance(round_)
-        for client in clients:
+        mixing = server.balance(round_, gone) if chosen else Mixing(np.zeros((0, 0)))
+        everyone = mixing.absent is not None
+        receivers = [c for c in federation.clients if c in chosen or (everyone and c.name not in gone)]
+        for client in receivers:
             client.receive(link, round_)
+        metrics: dict[str, float] = {}
+        if validate is not None and federation.training.patience is not None:
+            following = federation.state(round_ + 1)
+            for client in receivers:
+                metric = validate(client)
+                if metric is None:
+                    continue
+                link.report(client.name, round_, metric)
+                model = following.personal.get(client.name, following.adapters[client.name])
+                held = federation.best.get(client.name)
+                federation.best[client.name] = judged(held, metric, round_, dict(model))
+                metrics[client.name] = metric
         sent = {str(channel): count - before[channel] for channel, count in link.sent.items()}
-        log = RoundLog(round_, losses, mixing, time.perf_counter() - started, sent)
+        got = tuple(client.name for client in receivers)
+        log = RoundLog(round_, losses, mixing, time.perf_counter() - started, sent, metrics, got)
         done(log, federation.state(round_ + 1))

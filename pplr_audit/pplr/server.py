@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from pplr_audit import scenario
+from pplr_audit.errors import RunError
 from pplr_audit.models.cut import Randomness, positions
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
-from pplr_audit.pplr.balance import mix
-from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
+from pplr_audit.pplr.averaging import averaged
+from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
 from pplr_audit.pplr.schedule import total_steps
 from pplr_audit.pplr.strategies.protocol import Contribution, Mixing, Strategy
 
@@ -69,6 +70,9 @@ class Server:
         self.models: dict[str, Adapter] = {}
         """Each client's whole adapter as the server last set it."""
         self.optimizers: dict[str, OptimizerState] = {}
+        self.personals: dict[str, Adapter] = {}
+        """The trunk's part of each client's personal model, where the strategy has one beside the shared model."""
+        self.personal_optimizers: dict[str, OptimizerState] = {}
         self._samples: dict[str, int] = {}
         self._contributions: dict[str, Contribution] = {}
         self._optimizer: LocalOptimizer | None = None
@@ -82,17 +86,31 @@ class Server:
         self._samples[client] = samples
         self.models[client] = dict(self._initial)
         self.optimizers[client] = OptimizerState()
+        if self._strategy.local.personal is not None:
+            self.personals[client] = {n: self._initial[n] for n in self._trunk.parameters}
+            self.personal_optimizers[client] = OptimizerState()
 
     # One round of one client.
 
     def start_round(self, client: str, round_: int) -> None:
+        strength = self._strategy.local.proximal
+        self._start(client, round_, self.models[client], self.optimizers[client], strength)
+
+    def start_personal(self, client: str, round_: int) -> None:
+        """After the shared model's round: make ready for that of the client's personal model."""
+        strength = self._strategy.local.personal or 0.0
+        self._start(client, round_, self.personals[client], self.personal_optimizers[client], strength)
+
+    def _start(self, client: str, round_: int, adapter: Adapter, state: OptimizerState, strength: float) -> None:
         self._round, self._served = round_, None
-        load_adapter(self._trunk.parameters, self.models[client])
+        load_adapter(self._trunk.parameters, adapter)
         self._optimizer = LocalOptimizer(
             self._trunk.parameters,
             self._training,
             total_steps(self._samples[client], self._training),
-            self.optimizers[client],
+            state,
+            # Until the balance this is the model that the round started from.
+            Pull(strength, self.models[client]),
         )
         if self._trunk.module is not None:
             self._trunk.module.train()
@@ -134,6 +152,7 @@ class Server:
         before = self.models[client]
         trunk_update = {n: before[n] - value for n, value in read_adapter(self._trunk.parameters).items()}
         whole = {**update, **trunk_update}
+        self._require_finite(whole, client)
         self._contributions[client] = Contribution(
             client=client,
             adapter={n: before[n] - whole[n] for n in sorted(whole)},
@@ -144,14 +163,38 @@ class Server:
         self.optimizers[client] = self._optimizer.state()
         return trunk_update
 
+    def finish_personal(self, client: str) -> None:
+        """Put the trunk of a client's personal model away."""
+        assert self._optimizer is not None
+        self.personals[client] = read_adapter(self._trunk.parameters)
+        self._require_finite(self.personals[client], client)
+        self.personal_optimizers[client] = self._optimizer.state()
+
+    def _require_finite(self, values: Mapping[str, Tensor], client: str) -> None:
+        if not all(bool(value.isfinite().all()) for value in values.values()):
+            raise RunError(
+                f"{client}: the adapter is not finite after round {self._round}; try a lower training.learning_rate "
+                f"(now {self._training.learning_rate:g}); what was there before the round is kept"
+            )
+
     # Between rounds.
 
-    def balance(self, round_: int) -> Mixing:
-        """Every client's new model, all from one frozen snapshot. Needs every client's update of the round."""
-        contributions = [self._contributions[client] for client in self.models]
+    def balance(self, round_: int, stopped: frozenset[str] = frozenset()) -> Mixing:
+        """New models for all clients that trained in the round, all from one frozen snapshot.
+
+        Those that did not train keep theirs, unless the strategy has one for them and they have not ``stopped``. Rows
+        and columns of the answer are the clients that trained, in alphabetical order: in that order everything is
+        summed, so that the order in which clients joined changes no bit.
+        """
+        contributions = [self._contributions[client] for client in sorted(self._contributions)]
         mixing = self._strategy.mixing(contributions, round_)
-        mixed = mix([c.adapter for c in contributions], mixing.matrix)
-        self.models = dict(zip(self.models, mixed, strict=True))
+        snapshot, how = [c.adapter for c in contributions], self._training.averaging
+        new = averaged(snapshot, mixing.matrix, how)
+        self.models |= {c.client: adapter for c, adapter in zip(contributions, new, strict=True)}
+        if mixing.absent is not None:
+            (shared,) = averaged(snapshot, mixing.absent[None, :], how)
+            self.models |= {c: dict(shared) for c in self.models.keys() - self._contributions.keys() - stopped}
+        self.optimizers = {c: state.after_averaging(how) for c, state in self.optimizers.items()}
         self._served = None
         self._contributions = {}
         return mixing
@@ -164,6 +207,12 @@ class Server:
         self._served = None
         self.models = {client: dict(models[client]) for client in self.models}
         self.optimizers = {client: optimizers[client] for client in self.models}
+
+    def resume_personal(self, models: Mapping[str, Adapter], optimizers: Mapping[str, OptimizerState]) -> None:
+        """Take up the personal models at the start of a round, likewise."""
+        self._served = None
+        self.personals = {client: {n: models[client][n] for n in self._trunk.parameters} for client in models}
+        self.personal_optimizers = dict(optimizers)
 
     # Serving a trained model.
 
@@ -199,7 +248,7 @@ class Server:
                 out = module(inputs_embeds=hidden, attention_mask=mask, position_ids=where, use_cache=False)
         else:
             if self._served != client:
-                load_adapter(self._trunk.parameters, self.models[client])
+                load_adapter(self._trunk.parameters, self.personals.get(client, self.models[client]))
                 self._served = client
             out = module(
                 inputs_embeds=hidden, attention_mask=mask, position_ids=where, past_key_values=cache,

@@ -36,8 +36,9 @@ def validate_evidence(document: Document) -> None:
             raise InputError(f"evidence document: $.roc[{index}].tpr: as many values as fpr expected")
     for index, entry in enumerate(document["balance"]):
         size = len(entry["clients"])
-        lengths = [len(entry["weights"]), len(entry["status"]), len(entry["similarity"])]
-        if lengths != [size] * 3 or any(len(row) != size for row in entry["similarity"]):
+        said = [entry[name] for name in ("weights", "status", "similarity", "matrix") if name in entry]
+        rows = [row for values in said for row in values if isinstance(row, list)]
+        if any(len(values) != size for values in [*said, *rows]):
             raise InputError(f"evidence document: $.balance[{index}]: one value per client expected ({size} clients)")
 
 
@@ -78,7 +79,7 @@ def _numbers(path: str, value: Any) -> Iterator[tuple[str, float]]:
 
 
 def _intervals(document: Document) -> Iterator[tuple[str, list[float]]]:
-    for part in ("findings", "utility"):
-        for index, row in enumerate(document[part]):
+    for part in ("findings", "utility", "balance"):
+        for index, row in enumerate(document.get(part, ())):
             if row["ci"] is not None:
                 yield f"$.{part}[{index}].ci", row["ci"]

@@ -38,14 +38,16 @@ def training_records(
 ) -> dict[int, list[Record]]:
     """What enters each of ``layers`` in the round that ``state`` starts, for the watched samples of each client.
 
-    A sample that the round holds more than once (local epochs) is recorded the first time. The federation is left in
-    the middle of nowhere: resume it before it is used for anything else.
+    Of clients that did not train in the round there is no record. A sample that the round holds more than once (local
+    epochs, a personal model beside the shared one) is recorded the first time. The federation is left in the middle of
+    nowhere: resume it before it is used for anything else.
     """
     federation.resume(state)
+    present = federation.training_in(state.round, state.best)
     records: dict[int, list[Record]] = {layer: [] for layer in layers}
     for client in federation.clients:
         victims = {w.sample: w for w in watched.get(client.name, ())}
-        if not victims:
+        if not victims or client not in present:
             continue
         look = _Lookout(client.name, state.round, client.plan(state.round), victims, records)
         # Layer 0 is always tapped: it is what counts the steps.
@@ -94,7 +96,7 @@ def serving_records(
     records: dict[int, list[Record]] = {layer: [] for layer in layers}
     for client, asked in requests.items():
         prompts = [prompt for _, prompt in asked]
-        for place, states in whole.states(prompts, layers, state.adapters[client], side="left"):
+        for place, states in whole.states(prompts, layers, state.served(client), side="left"):
             for layer, hidden in states.items():
                 records[layer].append(Record(asked[place][0], client, state.round, -1, hidden))
     return records
@@ -106,7 +108,7 @@ def query_records(
     """Token log-probabilities of each query's answer, from the personal model of the client it was put to."""
     records = []
     for client, asked in queries.items():
-        answers = whole.log_probs([prompt for _, prompt in asked], state.adapters[client])
+        answers = whole.log_probs([prompt for _, prompt in asked], state.served(client))
         for (row, _), answer in zip(asked, answers, strict=True):
             records.append(Record(row, client, state.round, -1, torch.from_numpy(answer)))
     return records

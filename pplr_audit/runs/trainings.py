@@ -4,7 +4,8 @@
 models); ``log.json`` beside it what happened in round NNN.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,13 @@ from torch import Tensor
 
 from pplr_audit.pplr.optimizer import OptimizerState
 from pplr_audit.pplr.rounds import RoundLog, RoundState
+from pplr_audit.pplr.stopping import Best
 from pplr_audit.pplr.strategies.protocol import Mixing
 from pplr_audit.runs.store import Store
 
 _ADAPTER, _MOMENT = "adapter", "moment"
+_PERSONAL, _PERSONAL_MOMENT, _BEST = "personal", "personal_moment", "best"
+_KINDS = (_ADAPTER, _MOMENT, _PERSONAL, _PERSONAL_MOMENT, _BEST)
 
 
 class TrainingFiles:
@@ -39,12 +43,27 @@ class TrainingFiles:
 
     def save_state(self, state: RoundState) -> None:
         tensors: dict[str, Tensor] = {}
-        for client, adapter in state.adapters.items():
-            tensors |= {f"{_ADAPTER}/{client}/{name}": value for name, value in adapter.items()}
-            moments = state.optimizers[client].moments
-            tensors |= {f"{_MOMENT}/{client}/{name}": value for name, value in moments.items()}
-        steps = {client: str(state.optimizers[client].steps) for client in state.adapters}
-        self._store.write_tensors(self._path(state.round, "state.safetensors"), tensors, steps)
+        said: dict[str, dict[str, Any]] = {}
+        for client in state.adapters:
+            parts: dict[str, Mapping[str, Tensor]] = {
+                _ADAPTER: state.adapters[client], _MOMENT: state.optimizers[client].moments
+            }  # fmt: skip
+            said[client] = {"steps": state.optimizers[client].steps}
+            if client in state.personal:
+                parts |= {
+                    _PERSONAL: state.personal[client],
+                    _PERSONAL_MOMENT: state.personal_optimizers[client].moments,
+                }
+                said[client]["personal_steps"] = state.personal_optimizers[client].steps
+            if client in state.best:
+                best = state.best[client]
+                parts[_BEST] = best.adapter
+                said[client] |= {"metric": best.metric, "round": best.round, "waited": best.waited}
+            for kind, values in parts.items():
+                # Their own memory: a best model may be the very tensors of the newest, which no file holds twice.
+                tensors |= {f"{kind}/{client}/{name}": value.clone() for name, value in values.items()}
+        metadata = {client: json.dumps(values) for client, values in said.items()}
+        self._store.write_tensors(self._path(state.round, "state.safetensors"), tensors, metadata)
 
     def done(self) -> int:
         """How many rounds are done."""
@@ -57,16 +76,23 @@ class TrainingFiles:
     def state(self, round_: int) -> RoundState:
         """What round ``round_`` starts from. Raises InputError where it was not kept, or was altered."""
         path = self._path(round_, "state.safetensors")
-        steps = self._store.read_metadata(path)
-        adapters: dict[str, dict[str, Tensor]] = {client: {} for client in sorted(steps)}
-        moments: dict[str, dict[str, Tensor]] = {client: {} for client in sorted(steps)}
-        for key, value in self._store.read_tensors(path).items():
+        said = {client: json.loads(text) for client, text in sorted(self._store.read_metadata(path).items())}
+        parts: dict[str, dict[str, dict[str, Tensor]]] = {client: {kind: {} for kind in _KINDS} for client in said}
+        for key, value in sorted(self._store.read_tensors(path).items()):
             kind, client, name = key.split("/", 2)
-            (adapters if kind == _ADAPTER else moments)[client][name] = value
+            parts[client][kind][name] = value
+        owners = [client for client, values in said.items() if "personal_steps" in values]
         return RoundState(
             round_,
-            {client: dict(sorted(adapter.items())) for client, adapter in adapters.items()},
-            {client: OptimizerState(int(steps[client]), moments[client]) for client in steps},
+            {client: parts[client][_ADAPTER] for client in said},
+            {client: OptimizerState(said[client]["steps"], parts[client][_MOMENT]) for client in said},
+            {client: parts[client][_PERSONAL] for client in owners},
+            {c: OptimizerState(said[c]["personal_steps"], parts[c][_PERSONAL_MOMENT]) for c in owners},
+            {
+                client: Best(values["metric"], values["round"], values["waited"], parts[client][_BEST])
+                for client, values in said.items()
+                if "metric" in values
+            },
         )
 
     def logs(self, rounds: int) -> list[RoundLog]:
@@ -84,7 +110,14 @@ class TrainingFiles:
 
 def _log_to_json(log: RoundLog) -> dict[str, Any]:
     mixing = {name: None if value is None else np.asarray(value).tolist() for name, value in vars(log.mixing).items()}
-    return {**vars(log), "losses": dict(log.losses), "sent": dict(log.sent), "mixing": mixing}
+    return {
+        **vars(log),
+        "losses": dict(log.losses),
+        "sent": dict(log.sent),
+        "mixing": mixing,
+        "metrics": dict(log.metrics),
+        "receivers": list(log.receivers),
+    }
 
 
 def _log_from_json(read: dict[str, Any]) -> RoundLog:

@@ -4,17 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pplr_audit import scenario
-from pplr_audit.pplr.strategies.protocol import Contribution, Mixing
+from pplr_audit.pplr.strategies.protocol import Contribution, Mixing, Strategy, sample_shares
 
 
-class FedAvg:
-    """Every client gets the same average; it has no settings of its own."""
-
-    def __init__(self, training: scenario.Training) -> None:
-        del training
+class FedAvg(Strategy):
+    """Every client gets the same average, also one that did not train in the round."""
 
     def mixing(self, contributions: Sequence[Contribution], round_: int) -> Mixing:
         del round_
-        samples = np.array([c.samples for c in contributions], dtype=np.float64)
-        return Mixing(np.tile(samples / samples.sum(), (len(contributions), 1)))
+        shares = sample_shares(contributions)
+        return Mixing(np.tile(shares, (len(contributions), 1)), absent=shares)

@@ -33,13 +33,43 @@ class Mixing:
     similarity: Float[np.ndarray, "clients clients"] | None = None
     status: Float[np.ndarray, "clients"] | None = None
     speed: Float[np.ndarray, "clients"] | None = None
+    absent: Float[np.ndarray, "clients"] | None = None
+    """The weights in the new model of every client that did not train in the round; None lets each keep its own."""
+
+
+@dataclass(frozen=True)
+class Local:
+    """What a strategy changes in the local training of every client, on its side of the cut and on the server's."""
+
+    proximal: float = 0.0
+    """mu: the local loss gets mu / 2 · ||theta - theta at the round's start||²."""
+    personal: float | None = None
+    """lambda: beside the shared model each client trains one of its own, which is never mixed and which it serves; its
+    loss gets lambda / 2 · ||theta - shared theta at the round's start||². None: there is no such model."""
 
 
 class Strategy(Protocol):
-    """Decides after each round who learns what from whom. Built with the scenario's training section."""
+    """Decides after each round who learns what from whom. Subclass it; it is built with the scenario's training.
 
-    def __init__(self, training: scenario.Training) -> None: ...
+    ``mixing`` is all that a strategy must say; what else it can change has a default here.
+    """
+
+    pooled: bool = False
+    """One client, `pplr_audit.data.allot.EVERYONE`, holds all samples, and serves all users."""
+    local: Local = Local()
+
+    def __init__(self, training: scenario.Training) -> None:
+        del training
 
     def mixing(self, contributions: Sequence[Contribution], round_: int) -> Mixing:
-        """The weights for round ``round_`` (from 1), rows and columns in the order of ``contributions``."""
+        """The weights for round ``round_`` (from 1), rows and columns in the order of ``contributions``.
+
+        ``contributions`` are those of the clients that trained in the round, in alphabetical order of their names.
+        """
         ...
+
+
+def sample_shares(contributions: Sequence[Contribution]) -> Float[np.ndarray, "clients"]:
+    """Each client's share of all training samples: the weights of federated averaging."""
+    samples = np.array([c.samples for c in contributions], dtype=np.float64)
+    return np.asarray(samples / samples.sum())

@@ -1,44 +1,74 @@
 """How training went: the loss of each client, and who learned how much from whom."""
 
-from typing import Any
-
+from pplr_audit.report.charts.mixing import mixing_chart
 from pplr_audit.report.charts.training import rounds_chart
 from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, numbers
 from pplr_audit.report.document import Document
 
 MATRIX = 12
-"""Clients up to which the mixing of the last round is written out."""
+"""Clients up to which the mixing of a round is drawn and written out."""
+MAPS = 6
+"""Rounds of which the mixing is drawn."""
 
 
 def training(findings: Document, evidence: Document) -> Section:
-    """Loss over rounds, learning speed over rounds, and the mixing of the last round."""
+    """Loss, learning speed and validation metric over rounds; who got what from whom in each round."""
     losses: dict[str, dict[int, float]] = {}
     for row in evidence["training"]:
         losses.setdefault(row["client"], {})[row["round"]] = row["loss"]
+    metrics: dict[str, dict[int, float]] = {}
+    for row in evidence["training"]:
+        if "metric" in row:
+            metrics.setdefault(row["client"], {})[row["round"]] = row["metric"]
     speeds: dict[str, dict[int, float]] = {}
     for entry in evidence["balance"]:
-        for client, weight in zip(entry["clients"], entry["weights"], strict=True):
+        for client, weight in zip(entry["clients"], entry.get("weights", ()), strict="weights" in entry):
             speeds.setdefault(client, {})[entry["round"]] = weight
-    charts = [rounds_chart("Training loss", losses)] if losses else []
-    charts += [rounds_chart("Learning speed w", speeds)] if speeds else []
-    if not charts:
+    curves = {"Training loss": losses, "Learning speed w": speeds, "Validation metric": metrics}
+    drawn = {name: values for name, values in curves.items() if values}
+    if not drawn:
         return Section("training", "How training went", (Text("No training curve was recorded."),))
     run = findings["run"]
+    charts = tuple(rounds_chart(name, values) for name, values in drawn.items())
     blocks: list[Block] = [
         Text(f"Strategy {run['strategy']}, {run['rounds']} rounds."),
-        Figure("Training, by client and round", tuple(charts)),
+        Figure("Training, by client and round", charts),
     ]
-    tables = [_by_round("Training loss", losses)] if losses else []
-    tables += [_by_round("Learning speed w", speeds)] if speeds else []
-    if evidence["balance"]:
-        last = max(evidence["balance"], key=lambda entry: entry["round"])
-        blocks.append(
-            _mixing(last)
-            if len(last["clients"]) <= MATRIX
-            else Text(f"{len(last['clients'])} clients: the mixing matrix is left to evidence.json.")
+    small = [entry for entry in evidence["balance"] if len(entry["clients"]) <= MATRIX]
+    if small:
+        maps = tuple(
+            mixing_chart(e["round"], e["clients"], mixed_shares(e), e.get("status"), e.get("weights"))
+            for e in _spread(small)
         )
-    blocks.append(Fold("Loss and learning speed in numbers", tuple(tables)))
+        blocks.append(Figure("Who got what from whom: what each new model is made of after a round", maps))
+        blocks.append(_mixing(max(small, key=lambda entry: entry["round"])))
+    elif evidence["balance"]:
+        count = max(len(entry["clients"]) for entry in evidence["balance"])
+        blocks.append(Text(f"{count} clients: the mixing matrix is left to evidence.json."))
+    blocks.append(Fold("The curves in numbers", tuple(_by_round(name, values) for name, values in drawn.items())))
     return Section("training", "How training went", tuple(blocks))
+
+
+def mixed_shares(entry: Document) -> list[list[float]]:
+    """Row i: the share of each client's parameters in the new model of client i.
+
+    Evidence of earlier versions has no matrix: 1 : w_i S_ij, made to sum to one (PPLR's dynamic balance).
+    """
+    if "matrix" in entry:
+        return [list(row) for row in entry["matrix"]]
+    rows = []
+    for i, weight in enumerate(entry["weights"]):
+        pull = [1.0 if i == j else weight * s for j, s in enumerate(entry["similarity"][i])]
+        rows.append([p / sum(pull) for p in pull])
+    return rows
+
+
+def _spread(entries: list[Document]) -> list[Document]:
+    """At most ``MAPS`` of them, evenly over the rounds, the first and the last among them."""
+    ordered = sorted(entries, key=lambda entry: int(entry["round"]))
+    if len(ordered) <= MAPS:
+        return ordered
+    return [ordered[round(i * (len(ordered) - 1) / (MAPS - 1))] for i in range(MAPS)]
 
 
 def _by_round(name: str, values: dict[str, dict[int, float]]) -> Table:
@@ -53,18 +83,16 @@ def _decimal(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def _mixing(entry: Any) -> Table:
-    """Whose parameters a client holds after the round: 1 : w_i S_ij, made to sum to one (PPLR's dynamic balance)."""
+def _mixing(entry: Document) -> Table:
+    """Whose parameters a client holds after the round, and what the dynamic balance weighed them by."""
     clients, rows = entry["clients"], []
-    for i, client in enumerate(clients):
-        pull = [1.0 if i == j else entry["weights"][i] * s for j, s in enumerate(entry["similarity"][i])]
-        shares = [f"{p / sum(pull):.1%}" for p in pull]
-        cells = [Cell(share, mark="strong" if i == j else "number") for j, share in enumerate(shares)]
-        rows.append((Cell(client), *numbers(f"{entry['status'][i]:.3f}", f"{entry['weights'][i]:.3f}"), *cells))
-    columns = ("client", "learning status l", "learning speed w", *(f"from {name}" for name in clients))
+    terms = {"learning status l": entry.get("status"), "learning speed w": entry.get("weights")}
+    known = {name: values for name, values in terms.items() if values is not None}
+    for i, (client, shares) in enumerate(zip(clients, mixed_shares(entry), strict=True)):
+        cells = [Cell(f"{share:.1%}", mark="strong" if i == j else "number") for j, share in enumerate(shares)]
+        rows.append((Cell(client), *numbers(*(f"{values[i]:.3f}" for values in known.values())), *cells))
     return Table(
-        f"Dynamic balance after round {entry['round']}: the share of each client's parameters in each personal "
-        "model (own share in bold)",
-        columns,
+        f"After round {entry['round']}: the share of each client's parameters in each new model (own share in bold)",
+        ("client", *known, *(f"from {name}" for name in clients)),
         tuple(rows),
     )

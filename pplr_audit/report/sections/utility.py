@@ -14,6 +14,14 @@ LEAD = (
     "figure of a recommender that knows the law by which a synthetic market was drawn."
 )
 PICTURES = 2
+MEASURES = {
+    "standard_deviation": "standard deviation over clients", "worst_client": "worst client", "jain": "Jain's index",
+}  # fmt: skip
+EVENLY = (
+    "How evenly the clients are served; each client counts alike, however many users it has. Standard deviation: the "
+    "smaller, the more even. Worst client: the lowest client's figure. Jain's index: 1 where all clients fare alike, "
+    "one over their number where one has everything. The intervals are of users redrawn inside each client."
+)
 
 
 def utility(findings: Document) -> Section:
@@ -34,7 +42,22 @@ def utility(findings: Document) -> Section:
         blocks.append(
             Fold(f"Each client ({len(clients) - 1})", (_table(rows, metrics, strategies, clients[1:], "clients"),))
         )
+    if findings.get("balance"):
+        blocks += [Text(EVENLY), _balance(findings["balance"], metrics[:PICTURES])]
     return Section("utility", "What the recommendations are worth", tuple(blocks))
+
+
+def _balance(rows: list[Document], metrics: list[str]) -> Table:
+    """How evenly the clients are served, for each strategy and the first metrics."""
+    at = {(strategy_name(row), row["metric"], row["measure"]): row for row in rows}
+    body = []
+    for strategy in dict.fromkeys(strategy_name(row) for row in rows):
+        for metric in metrics:
+            found = [at.get((strategy, metric, measure)) for measure in MEASURES]
+            if any(found):
+                body.append((*labels(strategy, metric_words(metric)), *(_cell(row) for row in found)))
+    columns = ("strategy", "metric", *MEASURES.values())
+    return Table("Balance between clients, with 95% intervals", columns, tuple(body), headers=2)
 
 
 def _table(rows: list[Document], metrics: list[str], strategies: list[str], clients: list[str], who: str) -> Table:

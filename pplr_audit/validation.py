@@ -1,0 +1,60 @@
+"""How good a client's model is while it trains: the metric that early stopping goes by, on validation items of members.
+
+It is the reported metric, measured as it is reported (full ranking, own items masked, the same generation), on other
+items: a user's validation items come after the training items and before the test items, which are never touched.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Int
+
+from pplr_audit.data.dataset import Ragged, Split
+from pplr_audit.data.prepare import PrivateData
+from pplr_audit.models.recommender import Recommender
+from pplr_audit.pplr.client import Client
+from pplr_audit.pplr.rounds import Federation
+from pplr_audit.pplr.utility import popularity_of, rank, recommend, tested
+from pplr_audit.scenario import Scenario
+from pplr_audit.seeds import derive
+
+
+def as_test(split: Split) -> Split:
+    """The split whose test items are the validation items of ``split``; its own test items are nowhere in it."""
+    nothing = Ragged(np.zeros_like(split.valid.offsets), split.valid.values[:0])
+    return Split(split.train, nothing, split.valid)
+
+
+def validation_users(scenario: Scenario, private: PrivateData, client: str) -> Int[np.ndarray, "users"]:
+    """Members who have validation items, of all groups that ``client`` serves; at most ``valid_users`` of each."""
+    able = tested(as_test(private.split), private.members)
+    of = private.population.client_of[able]
+    chosen = [able[:0]]
+    for place, group in enumerate(private.population.clients):
+        if private.holders.get(group) != client:
+            continue
+        own = able[of == place]
+        draw = np.random.default_rng(derive(scenario.seed, "validation users", group))
+        chosen.append(np.sort(draw.permutation(own)[: scenario.training.valid_users]))
+    return np.concatenate(chosen)
+
+
+def validator(
+    scenario: Scenario, private: PrivateData, model: Recommender, federation: Federation
+) -> Callable[[Client], float | None]:
+    """A function that answers a client's ``training.stop_on``, or None where it has nobody to measure it on."""
+    split = as_test(private.split)
+    popularity = popularity_of(split, private.members, len(private.dataset.catalogue))
+
+    def measure(client: Client) -> float | None:
+        users = validation_users(scenario, private, client.name)
+        if not len(users):
+            return None
+        scores = recommend(
+            client.served(federation.link), model.prompts, model.grounding, split, users,
+            history=scenario.data.history, beams=scenario.model.beams, popularity=popularity,
+            popularity_weight=scenario.model.popularity_weight,
+        )  # fmt: skip
+        return float(rank(scores, users, split).metrics[scenario.training.stop_on].mean())
+
+    return measure

@@ -1,0 +1,134 @@
+"""Who trains when: client sampling and early stopping."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from pplr_audit import scenario
+from pplr_audit.channels import Channel, Crossing
+from pplr_audit.data.prepare import PrivateData, prepare
+from pplr_audit.pplr.client import Client
+from pplr_audit.pplr.optimizer import OptimizerState
+from pplr_audit.pplr.rounds import Federation, RoundState, train
+from pplr_audit.pplr.stopping import Best, judged, participants, stopped
+from tests.pplr.test_rounds import same
+from tests.pplr.test_strategies import Start, finish, start  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def private(small_scenario: scenario.Scenario) -> PrivateData:
+    return prepare(small_scenario.data, small_scenario.seed)
+
+
+def test_so_many_clients_train_others_every_round_and_all_in_the_long_run() -> None:
+    names = [f"c{i}" for i in range(10)]
+    drawn = [participants(names, 0.3, seed=1, round_=r) for r in range(200)]
+    assert {len(d) for d in drawn} == {3}
+    often = Counter(name for d in drawn for name in d)
+    assert all(35 < often[name] < 85 for name in names)
+    assert participants(names[::-1], 0.3, seed=1, round_=0) == drawn[0]
+    assert participants(names, 0.01, seed=1, round_=0) < frozenset(names)
+    assert len(participants(names, 0.01, seed=1, round_=0)) == 1
+    assert participants(names, 1.0, seed=1, round_=0) == frozenset(names)
+
+
+def test_a_client_stops_when_its_metric_was_no_better_for_as_many_rounds_as_patience_says() -> None:
+    best, waiting = None, []
+    for round_, metric in enumerate([0.1, 0.3, 0.3, 0.2, 0.4, 0.1, 0.1], 1):
+        best = judged(best, metric, round_, {"a": torch.tensor(float(round_))})
+        waiting.append("c" in stopped({"c": best}, 2))
+    assert waiting == [False, False, False, True, False, False, True]
+    assert best is not None
+    assert (best.metric, best.round, best.adapter["a"]) == (0.4, 5, 5.0)
+    assert stopped({"c": best}, None) == frozenset()
+
+
+@pytest.mark.parametrize("strategy", ["pplr", "fedavg"])
+def test_who_does_not_train_keeps_its_model_unless_there_is_one_for_all(start: Start, strategy: str) -> None:  # noqa: F811
+    _, federation = start(strategy=strategy, participation=0.4)
+    seen: list[Crossing] = []
+    federation.link.recorder = seen.append
+    logs, states = finish(federation, 1)
+    (trained,) = logs[0].clients
+    assert logs[0].mixing.matrix.shape == (1, 1)
+    sent = {crossing.client for crossing in seen if crossing.channel != Channel.PERSONAL_MODEL}
+    assert sent == {trained}
+    before, after = states
+    for client in before.adapters:
+        moved = any(not torch.equal(v, after.adapters[client][n]) for n, v in before.adapters[client].items())
+        assert moved == (client == trained or strategy == "fedavg")
+    if strategy == "fedavg":
+        one, *others = after.adapters.values()
+        assert all(torch.equal(one[n], other[n]) for other in others for n in one)
+
+
+def early(federation: Federation, metrics: dict[str, list[float]], rounds: int):  # type: ignore[no-untyped-def]
+    told = {name: iter(values) for name, values in metrics.items()}
+    logs, states = [], [federation.state(1)]
+
+    def validate(client: Client) -> float | None:
+        return next(told[client.name]) if client.name in told else None
+
+    train(federation, rounds, done=lambda log, s: (logs.append(log), states.append(s)), validate=validate)  # type: ignore[func-returns-value]
+    return logs, states
+
+
+@pytest.mark.parametrize("strategy", ["pplr", "fedavg", "ditto"])
+def test_a_client_that_has_stopped_sends_nothing_more_and_serves_its_best_model(start: Start, strategy: str) -> None:  # noqa: F811
+    _, federation = start(strategy=strategy, patience=1)
+    seen: list[Crossing] = []
+    federation.link.recorder = seen.append
+    metrics = {"client-0": [0.5, 0.4], "client-1": [0.1, 0.2, 0.3, 0.1]}  # client-2 has nothing to measure by
+    logs, states = early(federation, metrics, 4)
+    assert [log.clients for log in logs] == [
+        ("client-0", "client-1", "client-2"), ("client-0", "client-1", "client-2"),
+        ("client-1", "client-2"), ("client-1", "client-2"),
+    ]  # fmt: skip
+    assert [dict(log.metrics) for log in logs] == [
+        {"client-0": 0.5, "client-1": 0.1}, {"client-0": 0.4, "client-1": 0.2}, {"client-1": 0.3}, {"client-1": 0.1},
+    ]  # fmt: skip
+    assert {c.round for c in seen if c.client == "client-0"} == {1, 2}
+    said = [c for c in seen if c.channel == Channel.STATUS and "metric" in c.tensors]
+    assert [(c.client, float(c.tensors["metric"])) for c in said][:2] == [("client-0", 0.5), ("client-1", 0.1)]
+    end = states[-1]
+
+    def model(round_: int, client: str) -> dict[str, torch.Tensor]:
+        state = states[round_]  # after that round
+        return dict(state.personal.get(client, state.adapters[client]))
+
+    for client, best in (("client-0", 1), ("client-1", 3), ("client-2", 4)):
+        assert all(torch.equal(v, end.served(client)[n]) for n, v in model(best, client).items())
+    federation.deliver()
+    for client in federation.clients:
+        expected = end.served(client.name)
+        held = {**(client.personal or client.adapter)}
+        held |= federation.server.personals.get(client.name) or {
+            n: v for n, v in federation.server.models[client.name].items() if n not in held
+        }
+        assert all(torch.equal(v, held[n]) for n, v in expected.items())
+
+
+def test_once_all_have_stopped_nothing_trains_and_nothing_crosses(start: Start) -> None:  # noqa: F811
+    _, federation = start(strategy="pplr", patience=1)
+    metrics = {f"client-{i}": [0.5, 0.4] for i in range(3)}
+    logs, states = early(federation, metrics, 4)
+    assert [log.clients for log in logs[2:]] == [(), ()]
+    assert all(not any(log.sent.values()) for log in logs[2:])
+    assert same(states[2], states[4])
+    continued = start(strategy="pplr", patience=1)[1]
+    continued.resume(states[3])
+    assert continued.training_in(4, continued.best) == ()
+
+
+def test_the_server_knows_what_it_made_and_no_personal_model() -> None:
+    shared, own, best = ({"a": torch.tensor(float(value))} for value in (1, 2, 3))
+    held = {"c": Best(0.5, 1, 0, best)}
+    plain = RoundState(2, {"c": shared}, {"c": OptimizerState()})
+    assert plain.served("c") == plain.sent("c") == shared
+    stopped_early = RoundState(2, {"c": shared}, {"c": OptimizerState()}, best=held)
+    assert stopped_early.served("c") == stopped_early.sent("c") == best
+    for kept in ({}, held):
+        personal = RoundState(2, {"c": shared}, {"c": OptimizerState()}, {"c": own}, {"c": OptimizerState()}, kept)
+        assert personal.sent("c") == shared
+        assert personal.served("c") == (best if kept else own)
