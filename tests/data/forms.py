@@ -153,6 +153,25 @@ def goodreads(market: Market) -> Files:
     }
 
 
+def recbole(market: Market) -> Files:
+    return {
+        "toy.inter": b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+        + "".join(f"{u}\t{i}\t{r}\t{t}\n" for u, i, r, t in reversed(market.rows)).encode(),
+        "toy.item": b"item_id:token\ttitle:token_seq\tgenre:token_seq\n"
+        + "".join(f"{i}\t{t}\tComedy Drama\n" for i, t in market.titles.items()).encode(),
+    }
+
+
+def sequences(market: Market) -> Files:
+    """Its users come in the order of the file."""
+    users = sorted(market.taken, key=int)
+    return {
+        "sequences.txt": "".join(f"{u} {' '.join(market.taken[u])}\n" for u in users).encode(),
+        "items.tsv": b"item_id\ttitle\tcategories\n"
+        + "".join(f"{i}\t{t}\tComedy|Drama\n" for i, t in market.titles.items()).encode(),
+    }
+
+
 def table_csv(market: Market) -> Files:
     return {
         "interactions.csv": _csv(["user_id", "item_id", "rating", "timestamp"], market.rows),
@@ -182,7 +201,7 @@ FORMS: dict[str, Callable[[Market], Files]] = {
     each.__name__: each
     for each in (
         ml_100k, ml_10m, ml_32m, amazon_2014, amazon_2018, amazon_2023, microlens_csv, microlens_tsv, steam, yelp,
-        goodreads, table_csv, table_parquet, table_jsonl,
+        goodreads, recbole, sequences, table_csv, table_parquet, table_jsonl,
     )
 }  # fmt: skip
 

@@ -20,11 +20,12 @@ from tests.data.forms import FORMS, START, TOY, Market
 READER = {
     "ml_100k": "movielens", "ml_10m": "movielens", "ml_32m": "movielens", "amazon_2014": "amazon",
     "amazon_2018": "amazon", "amazon_2023": "amazon", "microlens_csv": "microlens", "microlens_tsv": "microlens",
-    "steam": "steam", "yelp": "yelp", "goodreads": "goodreads", "table_csv": "table", "table_parquet": "table",
+    "steam": "steam", "yelp": "yelp", "goodreads": "goodreads", "recbole": "recbole", "sequences": "sequences",
+    "table_csv": "table", "table_parquet": "table",
     "table_jsonl": "table",
 }  # fmt: skip
-ORDER_ONLY = ("microlens_tsv",)
-NO_RATINGS = ("microlens_csv", "microlens_tsv", "steam")
+ORDER_ONLY = ("microlens_tsv", "sequences")
+NO_RATINGS = ("microlens_csv", "microlens_tsv", "steam", "sequences")
 NO_CATEGORIES = ("microlens_csv", "microlens_tsv", "goodreads")
 
 
