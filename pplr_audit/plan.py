@@ -130,5 +130,5 @@ def _rounds(rounds: Any, last: int) -> tuple[int, ...]:
 
 def _attack(entry: str | Mapping[str, Mapping[str, Any]], field: str) -> tuple[tuple[str, str], Attack]:
     attack: Attack = plugins.make("attacks", entry, field)
-    name, settings = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+    name, settings = plugins.name_and_settings(entry)
     return (name, json.dumps(settings, sort_keys=True)), attack

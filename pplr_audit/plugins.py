@@ -33,7 +33,7 @@ def make(kind: Kind, entry: str | Mapping[str, Mapping[str, Any]], field: str) -
 
     Raises InputError, ``field`` first, for an unknown name and for settings that it does not take.
     """
-    name, settings = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+    name, settings = name_and_settings(entry)
     made = load(kind, name)
     accepted = inspect.signature(made).parameters if settings else {}
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
@@ -46,6 +46,11 @@ def make(kind: Kind, entry: str | Mapping[str, Mapping[str, Any]], field: str) -
         raise InputError(f"{field}: {error}") from None
     except (TypeError, ValueError) as error:
         raise InputError(f"{field}: {name} does not take these settings: {error}") from None
+
+
+def name_and_settings(entry: str | Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
+    """What a scenario's entry says: a name alone, or ``{name: {setting: value}}``."""
+    return (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
 
 
 def unknown(what: str, name: str, known: tuple[str, ...]) -> str:

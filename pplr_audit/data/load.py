@@ -42,8 +42,7 @@ def read(source: str, reader: scenario.Named) -> Dataset:
         raise InputError(f"data.path: {path}: no such file or folder (accepted: a folder, a file in it, or synthetic)")
     with unzipped(path) if path.is_file() and path.suffix.lower() == ".zip" else nullcontext(path) as place:
         chosen = detected(place) if reader == "auto" else reader
-        name = chosen if isinstance(chosen, str) else next(iter(chosen))
-        found = replace(_reader(chosen).read(place), reader=name)
+        found = replace(_reader(chosen).read(place), reader=plugins.name_and_settings(chosen)[0])
     if place == path:
         return found
     # What a zip holds stands elsewhere only while it is read.

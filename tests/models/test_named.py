@@ -30,7 +30,9 @@ def test_minilm_has_the_shape_of_the_installed_package() -> None:
     try:
         folder = minilm.folder()
     except InputError as error:
-        pytest.skip(str(error))
+        if "not installed" not in str(error):
+            raise
+        pytest.skip(f"NOT TESTED ON REAL WEIGHTS: {error}")
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     for field, value in NAMED["minilm"].config.items():
         assert getattr(config, field) == value, field
