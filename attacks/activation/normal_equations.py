@@ -2,8 +2,9 @@
 
     W = (X'X + lambda I)^-1 X'Y        (both centred)
 
-X'X and X'Y are summed up chunk by chunk in float64: with float32 the smaller lambdas would lie below the rounding. One
-eigendecomposition of X'X then serves every lambda.
+X'X and X'Y are summed up chunk by chunk in float64: with float32 the smaller lambdas would lie below the rounding. A row
+of Y is the embedding of a word, and most positions repeat a word of the template: with S the sums of the rows of X by
+word, X'Y = S'E over the words alone. One eigendecomposition of X'X then serves every lambda.
 """
 
 import torch
@@ -37,13 +38,21 @@ class NormalEquations:
         self._y = torch.zeros(hidden, dtype=torch.float64)
         self._n = 0
 
-    def add(self, x: Float[Tensor, "positions hidden"], y: Float[Tensor, "positions hidden"]) -> None:
-        """``y`` may come in float64 where several layers share it, so that it is converted once."""
-        x, y = x.double(), y.double()
+    def add(
+        self,
+        x: Float[Tensor, "positions hidden"],
+        words: Int[Tensor, "positions"],
+        table: Float[Tensor, "words hidden"],
+    ) -> None:
+        """Take in positions: ``words`` says which row of ``table`` is the y of each."""
+        x = x.double()
+        seen, places = words.unique(return_inverse=True)
+        by_word = x.new_zeros(len(seen), x.shape[1]).index_add_(0, places, x)
+        wanted = table[seen].double()
         self._xx.addmm_(x.T, x)
-        self._xy.addmm_(x.T, y)
+        self._xy.addmm_(by_word.T, wanted)
         self._x += x.sum(0)
-        self._y += y.sum(0)
+        self._y += torch.bincount(places).double() @ wanted
         self._n += len(x)
 
     def solve(

@@ -108,10 +108,9 @@ class Ridge:
         sums = {layer: NormalEquations(knowledge.embeddings.shape[1]) for layer in knowledge.layers}
         for chunk in _chunks(model.states(fit_on, knowledge.layers)):
             budget.check()
-            tokens = np.concatenate([fit_on[place].tokens for place, _ in chunk])
-            wanted = knowledge.embeddings[torch.from_numpy(tokens)].double()
+            tokens = torch.from_numpy(np.concatenate([fit_on[place].tokens for place, _ in chunk]))
             for layer, sum_ in sums.items():
-                sum_.add(torch.cat([states[layer] for _, states in chunk]), wanted)
+                sum_.add(torch.cat([states[layer] for _, states in chunk]), tokens, knowledge.embeddings)
         held: dict[int, list[Tensor]] = {layer: [] for layer in knowledge.layers}
         truth: list[Int[np.ndarray, length]] = []
         for place, states in model.states(choose_on, knowledge.layers):

@@ -90,12 +90,13 @@ def test_the_closed_form_is_the_ridge_solution() -> None:
     from sklearn.linear_model import Ridge as Reference
 
     generator = np.random.default_rng(0)
-    x, y = generator.normal(size=(50, 6)), generator.normal(size=(50, 6))
+    x, table, words = generator.normal(size=(50, 6)), generator.normal(size=(9, 6)), generator.integers(7, size=50)
+    y = table[words]
     sums = NormalEquations(6)
     for part in (slice(0, 20), slice(20, 50)):  # summed piece by piece
-        sums.add(torch.from_numpy(x[part]), torch.from_numpy(y[part]))
+        sums.add(torch.from_numpy(x[part]), torch.from_numpy(words[part]), torch.from_numpy(table))
     answers = torch.zeros(4, dtype=torch.long)
-    inverter = sums.solve(torch.from_numpy(x[:4]).float(), answers, torch.from_numpy(y[:6]).float())
+    inverter = sums.solve(torch.from_numpy(x[:4]).float(), answers, torch.from_numpy(table).float())
     scale = float(np.linalg.eigvalsh(np.cov(x.T, bias=True) * 50).mean())
     reference = Reference(alpha=inverter.strength * scale).fit(x, y)
     assert np.allclose(inverter(torch.from_numpy(x).float()).numpy(), reference.predict(x), atol=1e-4)

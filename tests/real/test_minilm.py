@@ -91,9 +91,8 @@ def test_the_ridge_inverter_reads_titles_at_every_layer_as_published(real: Backb
     words = torch.nn.functional.normalize(table, dim=1)
     sums = [NormalEquations(table.shape[1]) for _ in PUBLISHED]
     for hidden, tokens in states(real, own[HELD_OUT:]):
-        wanted = table[tokens].double()
         for sum_, x in zip(sums, hidden, strict=True):
-            sum_.add(x, wanted)
+            sum_.add(x, tokens, table)
     ((held, answers),) = states(real, own[:HELD_OUT])
     inverters = [sum_.solve(x, answers, table) for sum_, x in zip(sums, held, strict=True)]
     right, positions = torch.zeros(len(PUBLISHED)), 0
