@@ -21,8 +21,8 @@ from pplr_audit.errors import InputError
 from pplr_audit.examples import examples
 from pplr_audit.exposure import Exposure
 from pplr_audit.extension import Extension
-from pplr_audit.models.bigrec import Tally
 from pplr_audit.models.recommender import Recommender, build
+from pplr_audit.models.task import Tally
 from pplr_audit.plan import Plan, make_plan
 from pplr_audit.pplr.rounds import Federation, RoundLog, assemble
 from pplr_audit.pplr.strategies.protocol import Strategy
@@ -147,13 +147,16 @@ def _prepare(scenario: Scenario, clock: Clock) -> _Ready:
     with clock.phase("reading the data"):
         private = prepare(scenario.data, scenario.seed)
     with clock.phase("preparing the model"):
-        model = build(scenario.model, private.dataset.catalogue, history=scenario.data.history, seed=scenario.seed)
+        model = build(
+            scenario.model, private.dataset.catalogue, history=scenario.data.history, seed=scenario.seed,
+            training=scenario.training,
+        )  # fmt: skip
         plan = make_plan(scenario, model.layers)
         strategy: Strategy = plugins.load("strategies", scenario.training.strategy)(scenario.training)
         shots = scenario.training.shots
         private = allotted(private, shots=shots, pooled=strategy.pooled, seed=scenario.seed)
         federation = assemble(
-            private.samples, model.prompts, model.parts, model.initial, scenario.training, strategy, seed=scenario.seed
+            private.samples, model.task, model.parts, model.initial, scenario.training, strategy, seed=scenario.seed
         )
     return _Ready(scenario, private, model, federation, plan)
 
@@ -182,9 +185,11 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
     with clock.phase("measuring what it recommends", steps) as advance:
 
         def measure() -> dict[str, Any]:
-            tally, before = Tally(), federation.link.sent.copy()  # stopping early has served requests too
+            link = federation.link
+            tally, before, encoded = Tally(), link.sent.copy(), link.catalogue_bytes  # stopping early has served, too
             utility = utility_rows(scenario, private, model, federation, "none", tally, advance)
-            served = sum(federation.link.sent[channel] - before[channel] for channel in SERVING)
+            served = sum(link.sent[channel] - before[channel] for channel in SERVING)
+            served -= link.catalogue_bytes - encoded  # once a client, not for each request
             utility.scores.write(store)
             costs = cost_rows(scenario, model, federation, logs, tally, served)
             return {"utility": utility.rows, "balance": utility.balance, "costs": costs}

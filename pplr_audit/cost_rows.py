@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from pplr_audit.channels import Channel
-from pplr_audit.models.bigrec import Tally, answer_loss
-from pplr_audit.models.cut import CutModel, FarSide, Session
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.models.cut import FarSide, Session
 from pplr_audit.models.recommender import Recommender
+from pplr_audit.models.task import Tally
 from pplr_audit.pplr import costs, flops
 from pplr_audit.pplr.rounds import Federation, RoundLog
 from pplr_audit.scenario import Scenario
@@ -41,29 +41,41 @@ def cost_rows(
     samples = sum(sum(map(len, client.plan(last.round))) for client in trained)
     positions = sum(client.positions(last.round) for client in trained)
     requests = max(tally.requests, 1)
+    epochs = range(scenario.training.local_epochs)
+    encodings = sum(model.task.refreshes(last.round, epoch) for epoch in epochs)
+    if federation.server.personals:
+        encodings *= 2
     workload = costs.Workload(
         samples=samples / clients,
         tokens_per_sample=positions / samples,
         prompt_tokens=tally.prompt_positions / requests,
         generated_tokens=tally.generated / requests,
         title_tokens=tally.title_positions / requests,
-        beams=scenario.model.beams,
+        beams=scenario.model.beams if scenario.model.recommender == "bigrec" else 1,
+        catalogue_tokens=encodings * model.task.catalogue_positions,
         status_bytes=costs.STATUS_BYTES * (1 if scenario.training.patience is None else 2),
     )
-    rows = costs.cost_rows(model.whole.model.config, scenario.model.lora, costs.all_cuts(model.layers), workload)
+    chosen = scenario.model
+    recformer = chosen.recformer if chosen.recommender == "recformer" else None
+    shape = costs.meta_model(
+        model.whole.model.config, chosen.lora, recformer=recformer, history=scenario.data.history
+    )  # fmt: skip
+    rows = costs.rows_of(shape, costs.all_cuts(model.layers), workload)
     seconds = float(np.mean([log.seconds for log in logs]))
     ran = {"front": model.parts.front, "back": model.parts.back}
     for row in rows:
         row["measured"] = None
         if row["cut"] == ran:
-            forward, training = _flops_per_token(model.parts, round(workload.tokens_per_sample))
+            forward, training = _flops_per_token(model, round(workload.tokens_per_sample))
             row["seconds_per_round"] = seconds
             row["measured"] = {
                 **_sizes(model),
                 "client_flops_per_token": forward,
                 "training_flops_per_token": training,
                 "wire_bytes_per_sample": _sent(last.sent, OVER_THE_CUT) / samples,
-                "wire_bytes_per_round": _sent(last.sent, UP_AND_OVER) / clients + _download(last) + _status(last),
+                "wire_bytes_per_round": (
+                    (_sent(last.sent, UP_AND_OVER) + last.catalogue) / clients + _download(last) + _status(last)
+                ),
                 "serving_wire_bytes_per_request": served_bytes / requests,
                 "seconds_per_round": seconds,
             }
@@ -112,19 +124,21 @@ class _Echo(FarSide):
         raise RuntimeError("nothing is generated here")
 
 
-def _flops_per_token(parts: CutModel, length: int) -> tuple[float, float]:
+def _flops_per_token(model: Recommender, length: int) -> tuple[float, float]:
     """Counted by torch while the client's part runs, forward alone and with the backward pass, over its tokens."""
-    batch = 2
-    tokens, mask = torch.zeros(batch, length, dtype=torch.long), torch.ones(batch, length, dtype=torch.long)
+    batch, parts = 2, model.parts
+    plain = np.zeros(length, dtype=np.int64)
+    # All but the first are learned, as the head runs over all; 0 stands for any item.
+    prompts = [Prompt(plain, plain, plain[:0], 1, plain, 0)] * batch
     if parts.gap is not None:
         parts.gap.far_side = _Echo()
     parts.client.train()
     counted = []
     for backward in (False, True):
         with flops.counter() as counter:
-            logits = parts.client(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+            loss = model.task.loss(parts.client, prompts, model.task.base_memory)
             if backward:
-                answer_loss(logits, tokens, mask).backward()
+                loss.backward()
         counted.append(counter.get_total_flops() / (batch * length))
     for parameter in parts.client_parameters.values():
         parameter.grad = None

@@ -87,13 +87,13 @@ class Exposure:
                 {row: features[place].tolist() for place, row in enumerate(users)},
             )
         items = len(self._private.dataset.catalogue)
-        titles = self._model.prompts.titles
+        titles, content = self._model.prompts.titles, self._model.prompts.content
         return HistoryTruth(
             users,
             prompts,
             self._model.prompts.title_classes(),
             popularity_of(self._private.split, self._private.members, items),
-            [titles[item] for item in range(items)],
+            [titles[item][content[item] == 1] for item in range(items)],
         )
 
     def _require_comparable(self) -> None:

@@ -119,13 +119,29 @@ class Cut(Section):
     back: Annotated[int, Field(ge=0)] = 1
 
 
+class Recformer(Section):
+    """Of ``recommender: recformer``."""
+
+    attributes: tuple[Literal["title", "categories"], ...] = ("title", "categories")
+    """What an item is read as, in this order."""
+    attribute_tokens: Annotated[int, Field(ge=1)] = 32
+    pooling: Literal["cls", "mean"] = "cls"
+    temperature: Annotated[float, Field(ge=1e-3)] = 0.05
+    train: Literal["lora", "embeddings", "all"] = "embeddings"
+    """LoRA alone; LoRA and the new embeddings; or all weights, without LoRA."""
+    refresh_rounds: Annotated[int, Field(ge=0)] | None = None
+    """The item table is encoded anew at every local epoch of the first so many rounds and once after them, then it is
+    frozen; none: of the first half of the rounds. With 0 it is the base model's."""
+
+
 class Model(Section):
     """The backbone, the recommender built on it, and the cut that training really runs."""
 
     backbone: Annotated[str, Field(min_length=1, description="a hub name, a folder, tiny-llama or minilm")] = (
         "tiny-llama"
     )
-    recommender: Literal["bigrec"] = "bigrec"
+    recommender: Literal["bigrec", "recformer"] = "bigrec"
+    recformer: Recformer = Recformer()
     lora: Lora = Lora()
     max_tokens: Annotated[int, Field(ge=16)] = 512
     precision: Literal["auto", "float32"] = "auto"
@@ -345,6 +361,14 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
         yield "training.ablate", f"switches off terms of pplr, and training.strategy is {training.strategy}"
     if training.ablate and "balance" in training.ablate and len(training.ablate) > 1:
         yield "training.ablate", "without balance no other term is left to switch off"
+    model = scenario.model
+    if model.recommender == "recformer":
+        if model.popularity_weight:
+            yield "model.popularity_weight", "weighs bigrec's distances, and model.recommender is recformer"
+        if training.loss_on == "all":
+            yield "training.loss_on", "all is of bigrec, whose sequences are generated, and not of recformer"
+    elif model.recformer != Recformer():
+        yield "model.recformer", f"is of recformer, and model.recommender is {model.recommender}"
     if data.shares.valid + data.shares.test >= 1:
         yield "data.shares", f"valid {data.shares.valid} and test {data.shares.test} leave nothing to train on"
     if data.path == "synthetic" and data.history >= data.market.items:

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pplr_audit.data.prepare import PrivateData
-from pplr_audit.models.bigrec import Tally
 from pplr_audit.models.recommender import Recommender
+from pplr_audit.models.task import Served, Tally
 from pplr_audit.per_user import UserScores
 from pplr_audit.pplr.rounds import Federation
-from pplr_audit.pplr.utility import DEPTHS, Ranking, popularity_of, rank, recommend, tested
+from pplr_audit.pplr.utility import DEPTHS, Ranking, popularity_of, rank, recommended, tested
 from pplr_audit.progress import Advance
 from pplr_audit.scenario import Scenario
 from pplr_audit.scoring.balance import balance_estimates
@@ -46,27 +46,26 @@ def utility_rows(
     """
     users = _test_users(scenario, private)
     counts = popularity_of(private.split, private.members, len(private.dataset.catalogue))
-    settings: dict[str, Any] = {
-        "history": scenario.data.history, "beams": scenario.model.beams, "popularity": counts,
-        "popularity_weight": scenario.model.popularity_weight,
-    }  # fmt: skip
 
-    def trained(client: str, own: Int[np.ndarray, "users"]) -> Float[np.ndarray, "users items"]:
+    def by(served: Served, own: Int[np.ndarray, "users"]) -> Ranking:
+        return recommended(
+            served, model.task, private.split, own, history=scenario.data.history, popularity=counts
+        )  # fmt: skip
+
+    def trained(client: str, own: Int[np.ndarray, "users"]) -> Ranking:
         if client not in private.holders:  # without a sample it took no part: it has the model that it began with
             return untrained(client, own)
         (party,) = (c for c in federation.clients if c.name == private.holders[client])
-        served = party.served(federation.link, tally)
-        return recommend(served, model.prompts, model.grounding, private.split, own, **settings)
+        return by(party.served(federation.link, tally), own)
 
-    base = model.whole.served(None, model.prompts)
-
-    def untrained(client: str, own: Int[np.ndarray, "users"]) -> Float[np.ndarray, "users items"]:
+    def untrained(client: str, own: Int[np.ndarray, "users"]) -> Ranking:
         del client
-        return recommend(base, model.prompts, model.grounding, private.split, own, **settings)
+        return by(model.whole.served(None), own)
 
-    def popular(client: str, own: Int[np.ndarray, "users"]) -> Float[np.ndarray, "users items"]:
+    def popular(client: str, own: Int[np.ndarray, "users"]) -> Ranking:
         del client
-        return np.tile(counts, (len(own), 1))
+        parts = np.array_split(np.arange(len(own)), -(-len(own) // 256))
+        return rank(((rows, np.tile(counts, (len(rows), 1))) for rows in parts), own, private.split)
 
     rows: list[dict[str, Any]] = []
     even: list[dict[str, Any]] = []
@@ -74,10 +73,10 @@ def utility_rows(
     asked = np.concatenate(list(users.values()))
     at = private.population.client_of[asked]
     strategies = {scenario.training.label: trained, "untrained": untrained, "popularity": popular}
-    for strategy, scores in strategies.items():
+    for strategy, ranked in strategies.items():
         rankings = {}
         for client, own in users.items():
-            rankings[client] = rank(scores(client, own), own, private.split)
+            rankings[client] = ranked(client, own)
             advance(1, f"{strategy}, {client}")
         rows += _rows(strategy, defense, rankings, scenario.seed)
         by_user[strategy] = {

@@ -14,7 +14,7 @@ from pplr_audit.data.prepare import PrivateData
 from pplr_audit.models.recommender import Recommender
 from pplr_audit.pplr.client import Client
 from pplr_audit.pplr.rounds import Federation
-from pplr_audit.pplr.utility import popularity_of, rank, recommend, tested
+from pplr_audit.pplr.utility import popularity_of, recommended, tested
 from pplr_audit.scenario import Scenario
 from pplr_audit.seeds import derive
 
@@ -50,11 +50,10 @@ def validator(
         users = validation_users(scenario, private, client.name)
         if not len(users):
             return None
-        scores = recommend(
-            client.served(federation.link), model.prompts, model.grounding, split, users,
-            history=scenario.data.history, beams=scenario.model.beams, popularity=popularity,
-            popularity_weight=scenario.model.popularity_weight,
+        ranking = recommended(
+            client.served(federation.link), model.task, split, users,
+            history=scenario.data.history, popularity=popularity,
         )  # fmt: skip
-        return float(rank(scores, users, split).metrics[scenario.training.stop_on].mean())
+        return float(ranking.metrics[scenario.training.stop_on].mean())
 
     return measure

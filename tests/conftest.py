@@ -12,8 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pplr_audit import audit, scenario
 from pplr_audit.data.dataset import Dataset
-from pplr_audit.data.prompts import prompt_text
 from pplr_audit.data.synthetic import market
+from pplr_audit.data.title_prompts import prompt_text
 
 LAYERS = 3
 

@@ -1,7 +1,8 @@
-"""The one prompt of BIGRec: the same token pieces for training, inference and the attacks.
+"""What a recommender's model reads: the same token pieces for training, inference and the attacks.
 
-A prompt is put together from pieces that are tokenized apart (prefix, each title, separators, suffix), so that the
-tokens of a title do not depend on its neighbours, and every position is known to be template or title.
+A prompt is put together from pieces that are tokenized apart (prefix, each item's text, separators, suffix), so that
+the tokens of an item do not depend on its neighbours, and every position is known to be template or item. Two templates
+are there: BIGRec's quoted titles (`data.title_prompts`) and RecFormer's flattened attributes (`data.item_prompts`).
 """
 
 from collections.abc import Sequence
@@ -9,25 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.errors import InputError
 
-PREFIX = '### Instruction:\nName the item that comes next.\n### Input:\n"'
-SEPARATOR = '", "'
-SUFFIX = '"\n### Response:\n"'
-END = '"'
-
 TEMPLATE, TARGET = -1, -2
 SHORTEST_CUT = 8
-"""Titles are never cut below this many tokens; from there on the oldest items go."""
-
-
-def prompt_text(titles: list[str], target: str | None = None) -> str:
-    """The prompt as text (oldest title first); with ``target``, the whole training sequence without its end token."""
-    prompt = PREFIX + SEPARATOR.join(titles) + SUFFIX
-    return prompt if target is None else prompt + target + END
+"""Items' texts are never cut below this many tokens; from there on the oldest items go."""
 
 
 @dataclass(frozen=True)
@@ -36,89 +26,119 @@ class Prompt:
 
     tokens: Int[np.ndarray, "length"]
     slots: Int[np.ndarray, "length"]
-    """TEMPLATE, TARGET (a token of the answer's title), or the place in ``items`` whose title the token belongs to."""
+    """TEMPLATE, TARGET (a token of the answer's title), or the place in ``items`` whose text the token belongs to."""
     items: Int[np.ndarray, "slots"]
-    """The history that the prompt holds, oldest first."""
+    """The history that the prompt holds, in the order in which it is read."""
     answer: int
     """Position of the first token of the answer; the length of the prompt where there is none."""
+    order: Int[np.ndarray, "length"]
+    """The item that a token, template or not, stands for, counted from 1 as they are read; 0 for those of none."""
+    target: int = -1
+    """The item that is learned; -1 where there is none."""
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The tokens that a template is made of. What follows an item is a separator, or the suffix."""
+
+    prefix: Int[np.ndarray, "prefix"]
+    separator: Int[np.ndarray, "separator"]
+    suffix: Int[np.ndarray, "suffix"]
+    end: Int[np.ndarray, "end"]
+    """Behind the answer; empty where the sequence holds none."""
+    opening: int = 0
+    """How many tokens at the end of the prefix, and of the separator, already belong to the item behind them."""
 
 
 class Prompts:
     """Builds prompts over one catalogue with one tokenizer, and says what had to be cut.
 
     Args:
-        tokenizer: a transformers tokenizer; ``eos_token_id`` is needed, ``bos_token_id`` is used where there is one.
-        titles: the catalogue's titles.
+        tokenizer: a transformers tokenizer with a padding or an end token.
+        pieces: what stands around the items.
+        texts: the tokens of each item.
+        content: for each token of ``texts`` whether it is the item's own; if not, it is template.
         max_tokens: no sequence, answer included, is longer.
         history: the most items that a prompt is asked to hold.
+        newest_first: whether the newest item is read first.
 
     Raises:
         InputError: ``max_tokens`` has no room for the template and one item.
     """
 
-    def __init__(self, tokenizer: Any, titles: Sequence[str], *, max_tokens: int, history: int) -> None:
-        def encode(text: str) -> list[int]:
-            return list(tokenizer.encode(text, add_special_tokens=False))
-
-        start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-        self.bos = np.array(start, dtype=np.int64)
-        self.prefix = np.array(start + encode(PREFIX), dtype=np.int64)
-        self.separator = np.array(encode(SEPARATOR), dtype=np.int64)
-        self.suffix = np.array(encode(SUFFIX), dtype=np.int64)
-        self.end = np.array([*encode(END), tokenizer.eos_token_id], dtype=np.int64)
-        self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
-        self.eos = int(tokenizer.eos_token_id)
-        self.max_tokens = max_tokens
-
-        whole = tokenizer(list(titles), add_special_tokens=False)["input_ids"]
-        lengths = np.array([len(ids) for ids in whole])
-        if (lengths == 0).any():
-            bad = titles[int(np.argmin(lengths))]
-            raise InputError(
-                f"model.backbone: its tokenizer gives no token for the title {bad!r}; use another backbone"
-            )
+    def __init__(
+        self,
+        tokenizer: Any,
+        pieces: Pieces,
+        texts: Ragged,
+        content: Bool[np.ndarray, "total"],
+        *,
+        max_tokens: int,
+        history: int,
+        newest_first: bool = False,
+    ) -> None:
+        self.bos = np.array([t for t in [tokenizer.bos_token_id] if t is not None], dtype=np.int64)
+        self.eos = int(tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id)
+        self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos)
+        self.prefix, self.separator, self.suffix, self.end = pieces.prefix, pieces.separator, pieces.suffix, pieces.end
+        self.max_tokens, self.newest_first = max_tokens, newest_first
+        self._opening = pieces.opening
+        lengths, answers = texts.lengths, bool(len(pieces.end))
         room = max_tokens - len(self.prefix) - len(self.suffix) - len(self.end)
-        longest = max(SHORTEST_CUT, room // (history + 1) - len(self.separator))
+        longest = max(SHORTEST_CUT, room // (history + answers) - len(self.separator))
         self.title_cap = int(min(longest, lengths.max()))
-        if 2 * self.title_cap > room:
-            need = max_tokens - room + 2 * self.title_cap
+        if (1 + answers) * self.title_cap > room:
+            need = max_tokens - room + (1 + answers) * self.title_cap
             raise InputError(
                 f"model.max_tokens: {max_tokens} has no room for the template and one item; accepted: {need} or more"
             )
-        cut = np.minimum(lengths, self.title_cap)
-        self.titles = Ragged(
-            np.concatenate([[0], np.cumsum(cut)]),
-            np.concatenate([np.array(ids[: self.title_cap], dtype=np.int64) for ids in whole]),
-        )
+        kept = np.arange(len(texts.values)) - np.repeat(texts.offsets[:-1], lengths) < self.title_cap
+        offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths, self.title_cap))])
+        self.titles = Ragged(offsets, texts.values[kept])
+        """The tokens of each item's text, cut to ``title_cap``."""
+        self.content = Ragged(offsets, content[kept].astype(np.int64))
+        """1 for each token of ``titles`` that is the item's own, 0 for those of the template between."""
         self.titles_cut_share = float(np.mean(lengths > self.title_cap))
-        self._room_for_history = room - self.title_cap
+        self._room_for_history = room - answers * self.title_cap
 
     def kept(self, history: Int[np.ndarray, "items"]) -> Int[np.ndarray, "kept"]:
-        """The newest items of ``history`` whose titles fit."""
+        """The newest items of ``history`` whose texts fit."""
         sizes = self.titles.lengths[history] + len(self.separator)
         total = np.cumsum(sizes[::-1]) - len(self.separator)
         return history[len(history) - int(np.searchsorted(total, self._room_for_history, side="right")) :]
 
     def build(self, history: Int[np.ndarray, "items"], target: int = -1) -> Prompt:
-        """The prompt for ``history`` (oldest first); a ``target`` of 0 or more adds the answer."""
+        """The prompt for ``history`` (oldest first). A ``target`` of 0 or more is learned: as the answer that the
+        sequence ends with where the template has one, else as an item to tell from all others."""
         items = self.kept(np.asarray(history, dtype=np.int64))
-        pieces, slots = [self.prefix], [np.full(len(self.prefix), TEMPLATE)]
+        items = items[::-1].copy() if self.newest_first else items
+        tokens, slots, order = [self.prefix], [np.full(len(self.prefix), TEMPLATE)], [self._opens(self.prefix, 0)]
         for slot, item in enumerate(items):
             if slot:
-                pieces.append(self.separator)
+                tokens.append(self.separator)
                 slots.append(np.full(len(self.separator), TEMPLATE))
-            pieces.append(self.titles[item])
-            slots.append(np.full(len(self.titles[item]), slot))
-        pieces.append(self.suffix)
+                order.append(self._opens(self.separator, slot))
+            text = self.titles[item]
+            tokens.append(text)
+            slots.append(np.where(self.content[item].astype(bool), slot, TEMPLATE))
+            order.append(np.full(len(text), slot + 1))
+        tokens.append(self.suffix)
         slots.append(np.full(len(self.suffix), TEMPLATE))
-        answer = sum(map(len, pieces))
-        if target >= 0:
-            pieces += [self.titles[target], self.end]
+        answer = sum(map(len, tokens))
+        if target >= 0 and len(self.end):
+            tokens += [self.titles[target], self.end]
             slots += [np.full(len(self.titles[target]), TARGET), np.full(len(self.end), TEMPLATE)]
-        return Prompt(np.concatenate(pieces), np.concatenate(slots), items, answer)
+        behind = sum(map(len, tokens)) - sum(map(len, order))
+        order.append(np.zeros(behind, dtype=np.int64))
+        return Prompt(np.concatenate(tokens), np.concatenate(slots), items, answer, np.concatenate(order), target)
+
+    def _opens(self, piece: Int[np.ndarray, "piece"], before: int) -> Int[np.ndarray, "piece"]:
+        """``before`` is the item before the piece; its last tokens belong to the next one."""
+        opening = np.arange(len(piece)) >= len(piece) - self._opening
+        return np.where(opening, before + 1, before if self._opening else 0)
 
     def items_dropped_share(self, history: Ragged) -> float:
         """Share of the items in these histories that do not fit into a prompt."""
@@ -128,9 +148,15 @@ class Prompts:
         return 1.0 - kept / len(history.values)
 
     def title_classes(self) -> Int[np.ndarray, "items"]:
-        """One number an item; items whose (cut) titles have the same tokens share it."""
+        """One number an item; items whose (cut) texts have the same tokens share it."""
         seen: dict[bytes, int] = {}
         return np.array([seen.setdefault(self.titles[i].tobytes(), len(seen)) for i in range(len(self.titles))])
+
+
+def ragged(rows: Sequence[Sequence[int]]) -> Ragged:
+    """Lists of tokens as one flat array."""
+    flat = [token for row in rows for token in row]
+    return Ragged(np.concatenate([[0], np.cumsum([len(row) for row in rows])]), np.array(flat, dtype=np.int64))
 
 
 @dataclass(frozen=True)

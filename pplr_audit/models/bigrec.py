@@ -4,9 +4,8 @@ The model is tuned on the title of the next item. At inference it generates a ti
 catalogue are embedded by the *base* model (last layer, last token), and items are ranked by L2 distance.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,15 +13,79 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from pplr_audit.data.prompts import Batch, Prompt, Prompts, collate
+from pplr_audit.data.prompts import Prompt, Prompts, collate
 from pplr_audit.models.cut import positions
 from pplr_audit.models.family import body
 from pplr_audit.models.lora import adapter_off
+from pplr_audit.models.task import Memory, Served, Tally, tensors
+
+REQUESTS = 128
+"""Answered together."""
 
 
-def tensors(batch: Batch) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
-    """Tokens, mask and which tokens are learned."""
-    return torch.from_numpy(batch.tokens), torch.from_numpy(batch.mask), torch.from_numpy(batch.learned)
+class BigRec:
+    """BIGRec as a `Task`.
+
+    Args:
+        model: uncut and with its adapter; the catalogue's titles are embedded by it, adapter off.
+        loss_on: train on the answer alone (``title``) or on all tokens.
+        popularity_weight: of the injection of popularity; 0 is none.
+    """
+
+    base_memory: Memory = {}
+    fixed = True
+    catalogue_positions = 0
+
+    def __init__(
+        self, model: Any, prompts: Prompts, *, beams: int, loss_on: Literal["title", "all"] = "title",
+        popularity_weight: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.prompts = prompts
+        self.grounding = Grounding.of_base(model, prompts)
+        self._beams, self._loss_on, self._popularity_weight = beams, loss_on, popularity_weight
+
+    def inputs(self, model: Any, prompts: Sequence[Prompt], *, serving: bool) -> dict[str, Tensor]:
+        del model
+        tokens, mask, _ = tensors(collate(prompts, self.prompts.pad, side="left" if serving else "right"))
+        return _placed(tokens, mask)
+
+    def loss(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> Float[Tensor, ""]:
+        del memory
+        tokens, mask, learned = tensors(collate(prompts, self.prompts.pad, loss_on=self._loss_on))
+        return answer_loss(model(**_placed(tokens, mask)).logits, tokens, learned)
+
+    def log_probs(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> list[Float[np.ndarray, "answer"]]:
+        del memory
+        return answer_log_probs(model, prompts, self.prompts.pad)
+
+    def refreshes(self, round_: int, epoch: int) -> bool:
+        del round_, epoch
+        return False
+
+    def remember(self, model: Any) -> dict[str, Tensor]:
+        del model
+        return {}
+
+    def settled(self, round_: int) -> bool:
+        del round_
+        return True
+
+    def recommend(
+        self, served: Served, prompts: Sequence[Prompt], popularity: Float[np.ndarray, "items"]
+    ) -> Iterator[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]]:
+        """Generate a title for each prompt, embed it by the base model, measure distances."""
+        for start in range(0, len(prompts), REQUESTS):
+            asked = prompts[start : start + REQUESTS]
+            with served.model() as model:
+                titles = generate_titles(model, asked, self.prompts, beams=self._beams, tally=served.tally)
+            with served.model("base") as model:
+                points = embed_titles(model, titles, self.prompts, tally=served.tally)
+            scores = self.grounding.scores(points, popularity, self._popularity_weight)
+            yield np.arange(start, start + len(asked)), scores
+
+
+def _placed(tokens: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]) -> dict[str, Any]:
+    return {"input_ids": tokens, "attention_mask": mask, "position_ids": positions(mask), "use_cache": False}
 
 
 def token_log_probs(
@@ -53,22 +116,10 @@ def answer_log_probs(
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
         tokens, mask, learned = tensors(collate(part, pad))
-        logits = model(input_ids=tokens, attention_mask=mask, position_ids=positions(mask), use_cache=False).logits
+        logits = model(**_placed(tokens, mask)).logits
         each = token_log_probs(logits, tokens)
         found += [row[keep.bool()].double().numpy() for row, keep in zip(each, learned[:, 1:], strict=True)]
     return found
-
-
-@dataclass
-class Tally:
-    """What serving put through the model so far, padding included; sums over requests."""
-
-    requests: int = 0
-    prompt_positions: int = 0
-    generated: int = 0
-    """Tokens generated along one beam."""
-    title_positions: int = 0
-    """Of the generated titles, when they are embedded."""
 
 
 class Grounding:
@@ -129,7 +180,7 @@ def embed_titles(
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         tokens, mask = _left_padded([sequences[i] for i in rows], prompts.pad)
-        out = body(model)(input_ids=tokens, attention_mask=mask, position_ids=positions(mask), use_cache=False)
+        out = body(model)(**_placed(tokens, mask))
         points[rows] = out.last_hidden_state[:, -1].float().numpy()
         if tally is not None:
             tally.title_positions += tokens.numel()

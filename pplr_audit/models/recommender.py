@@ -1,63 +1,108 @@
-"""The scenario's model, put together once: backbone, prompts, adapter, grounding, and the cut."""
+"""The scenario's model, put together once: backbone, task, adapter, and the cut."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from pplr_audit import scenario
 from pplr_audit.data.dataset import Catalogue
+from pplr_audit.data.item_prompts import item_prompts
 from pplr_audit.data.prompts import Prompts
+from pplr_audit.data.title_prompts import title_prompts
 from pplr_audit.errors import InputError
-from pplr_audit.models.backbone import load_backbone
-from pplr_audit.models.bigrec import Grounding
+from pplr_audit.models.backbone import Backbone, load_backbone
+from pplr_audit.models.bigrec import BigRec
 from pplr_audit.models.cut import CutModel, check_cut, cut
 from pplr_audit.models.family import FAMILIES, blocks
-from pplr_audit.models.lora import Adapter, adapter_parameters, add_lora, read_adapter
+from pplr_audit.models.lora import Adapter, adapter_parameters, read_adapter
+from pplr_audit.models.recformer import RecFormer
+from pplr_audit.models.task import Task
+from pplr_audit.models.trainable import make_trainable
 from pplr_audit.models.whole import WholeModel
 from pplr_audit.seeds import derive
 
 
 @dataclass(frozen=True)
 class Recommender:
-    """BIGRec on one backbone."""
+    """A recommender on one backbone."""
 
     backbone: str
     digest: str
     """SHA-256 of the base weights and the tokenizer."""
-    prompts: Prompts
+    task: Task
     initial: Adapter
     """Where every client's adapter starts."""
     parts: CutModel
     whole: WholeModel
-    grounding: Grounding
-    tokenizer: object
+    tokenizer: Any
+
+    @property
+    def prompts(self) -> Prompts:
+        return self.task.prompts
 
     @property
     def layers(self) -> int:
         return self.parts.layers
 
 
-def build(model: scenario.Model, catalogue: Catalogue, *, history: int, seed: int) -> Recommender:
+def build(
+    model: scenario.Model, catalogue: Catalogue, *, history: int, seed: int,
+    training: scenario.Training | None = None,
+) -> Recommender:  # fmt: skip
     """Load, adapt and cut.
+
+    Args:
+        history: the most items in a sequence.
+        training: how it will be trained; none stands for the defaults.
 
     Raises:
         InputError: the backbone, the recommender, the targets, ``max_tokens`` or the cut do not fit.
     """
     backbone = load_backbone(model.backbone, catalogue, seed=derive(seed, "backbone") % 2**32)
-    if not backbone.causal:
-        raise InputError(
-            f"model.recommender: {model.recommender} generates the title of the next item, which {backbone.name} (of"
-            f" model_type {backbone.model.config.model_type}), an encoder, cannot (accepted: a backbone of model_type"
-            f" {', '.join(name for name, kind in FAMILIES.items() if kind.causal)})"
-        )
+    _require_kind(model.recommender, backbone)
     check_cut(model.cut.front, model.cut.back, len(blocks(backbone.model)))
     longest = getattr(backbone.model.config, "max_position_embeddings", None)
     if longest is not None and model.max_tokens > longest:
         raise InputError(
             f"model.max_tokens: {model.max_tokens} exceeds the positions of {backbone.name} (accepted: up to {longest})"
         )
-    prompts = Prompts(backbone.tokenizer, catalogue.titles, max_tokens=model.max_tokens, history=history)
-    add_lora(backbone.model, model.lora, derive(seed, "lora") % 2**63)
+    prompts = _prompts(model, backbone, catalogue, history)
+    make_trainable(backbone.model, model, history=history, seed=derive(seed, "lora") % 2**63)
     initial = read_adapter(adapter_parameters(backbone.model))
-    whole = WholeModel(backbone.model, prompts.pad)
-    grounding = Grounding.of_base(whole.model, prompts)
+    whole = WholeModel(backbone.model, _task(model, backbone.model, prompts, training or scenario.Training()))
     parts = cut(backbone.model, model.cut.front, model.cut.back, seed=seed)
-    return Recommender(backbone.name, backbone.digest, prompts, initial, parts, whole, grounding, backbone.tokenizer)
+    return Recommender(backbone.name, backbone.digest, whole.task, initial, parts, whole, backbone.tokenizer)
+
+
+def _require_kind(recommender: str, backbone: Backbone) -> None:
+    needed = recommender == "bigrec"
+    if backbone.causal == needed:
+        return
+    does = (
+        "generates the title of the next item, which {}, an encoder, cannot"
+        if needed
+        else "reads a sequence from both sides, which {}, a decoder, does not"
+    ).format(f"{backbone.name} (of model_type {backbone.model.config.model_type})")
+    other = "recformer" if needed else "bigrec"
+    raise InputError(
+        f"model.recommender: {recommender} {does} (accepted: {other}, or a backbone of model_type"
+        f" {', '.join(name for name, kind in FAMILIES.items() if kind.causal == needed)})"
+    )
+
+
+def _prompts(model: scenario.Model, backbone: Backbone, catalogue: Catalogue, history: int) -> Prompts:
+    if model.recommender == "bigrec":
+        return title_prompts(backbone.tokenizer, catalogue.titles, max_tokens=model.max_tokens, history=history)
+    chosen = model.recformer
+    return item_prompts(
+        backbone.tokenizer, catalogue, attributes=chosen.attributes, attribute_tokens=chosen.attribute_tokens,
+        max_tokens=model.max_tokens, history=history,
+    )  # fmt: skip
+
+
+def _task(model: scenario.Model, network: Any, prompts: Prompts, training: scenario.Training) -> Task:
+    network.eval()
+    if model.recommender == "bigrec":
+        return BigRec(
+            network, prompts, beams=model.beams, loss_on=training.loss_on, popularity_weight=model.popularity_weight
+        )
+    return RecFormer(network, prompts, model.recformer, rounds=training.rounds)

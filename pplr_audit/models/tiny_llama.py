@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pplr_audit.data.dataset import Catalogue
-from pplr_audit.data.prompts import END, PREFIX, SEPARATOR, SUFFIX, Prompts
+from pplr_audit.data.title_prompts import END, PREFIX, SEPARATOR, SUFFIX, title_prompts
 from pplr_audit.paths import cache_root
 from pplr_audit.seeds import derive
 
@@ -200,7 +200,7 @@ def _batches(
     that the state at a title's last token, which grounding ranks by, has to know it.
     """
     draw = np.random.default_rng(derive(seed, "tiny-llama", "batches"))
-    prompts = Prompts(tokenizer, catalogue.titles, max_tokens=recipe.sequence, history=recipe.history)
+    prompts = title_prompts(tokenizer, catalogue.titles, max_tokens=recipe.sequence, history=recipe.history)
     categories = [tokenizer.encode(_category_text(text), add_special_tokens=False) for text in catalogue.categories]
     shelves, kin = _shelves(catalogue), _kin(catalogue)
     weights = np.array([len(shelf) for shelf in shelves]) / sum(map(len, shelves))

@@ -1,20 +1,20 @@
 """A client: it alone holds its users' histories, the front and the back of its model, and talks over a link only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from pplr_audit import scenario
-from pplr_audit.data.prompts import Prompt, Prompts, collate
 from pplr_audit.data.samples import Samples
 from pplr_audit.errors import RunError
-from pplr_audit.models.bigrec import Tally, answer_loss, embed_titles, generate_titles, tensors
-from pplr_audit.models.cut import Gap, Randomness, positions
+from pplr_audit.models.cut import Gap, Randomness
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
+from pplr_audit.models.task import Memory, Tally, Task, Weights
 from pplr_audit.pplr.link import Link
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
 from pplr_audit.pplr.schedule import batches, total_steps
@@ -29,7 +29,7 @@ class ClientPart:
     """The client's half of a cut model: one device that in a simulation plays all clients in turn."""
 
     model: Any
-    """A causal language model: front, gap, back."""
+    """Front, gap, back."""
     gap: Gap | None
     """None where nothing lies between front and back."""
     parameters: Mapping[str, nn.Parameter]
@@ -42,7 +42,7 @@ class Client:
     Args:
         name: as in every file and finding.
         samples: its training samples; never leaves this object.
-        prompts: builds token sequences.
+        task: what the model reads, learns and recommends by.
         part: the model's half to run on.
         initial: the adapter that all clients start from (this client's part of it is kept).
         training: the scenario's training section.
@@ -54,7 +54,7 @@ class Client:
         self,
         name: str,
         samples: Samples,
-        prompts: Prompts,
+        task: Task,
         part: ClientPart,
         initial: Adapter,
         training: scenario.Training,
@@ -64,7 +64,7 @@ class Client:
     ) -> None:
         self.name = name
         self._samples = samples
-        self._prompts = prompts
+        self._task = task
         self._part = part
         self._training = training
         self._seed = seed
@@ -74,7 +74,10 @@ class Client:
         self.personal: Adapter = {} if self._local.personal is None else dict(self.adapter)
         """The client's part of its personal model, where the strategy has one beside the shared model."""
         self.personal_optimizer = OptimizerState()
-        self._built = [prompts.build(samples.history[i], int(samples.targets[i])) for i in range(len(samples))]
+        self.memory: Memory | None = task.base_memory
+        """What the shared model goes by, and `personal_memory` the personal one; None: to be worked out first."""
+        self.personal_memory: Memory | None = task.base_memory
+        self._built = [task.prompts.build(samples.history[i], int(samples.targets[i])) for i in range(len(samples))]
 
     def join(self, link: Link) -> None:
         link.join(self.name, len(self._samples))
@@ -95,22 +98,24 @@ class Client:
         start, plan = self.adapter, self.plan(round_)
         own = len(plan) if self._local.personal is None else len(plan) // 2
         pull = Pull(self._local.proximal, start)
-        after, self.optimizer, mean = self._descend(link, round_, plan[:own], 0, start, self.optimizer, pull)
-        self.adapter = after
-        link.upload(self.name, round_, {n: start[n] - after[n] for n in after}, mean)
+        self.adapter, self.optimizer, self.memory, mean = self._descend(
+            link, round_, plan[:own], 0, start, self.optimizer, self.memory, pull
+        )
+        link.upload(self.name, round_, {n: start[n] - self.adapter[n] for n in start}, mean)
         if self._local.personal is not None:
             pull = Pull(self._local.personal, start)
-            self.personal, self.personal_optimizer, _ = self._descend(
-                link, round_, plan[own:], own, self.personal, self.personal_optimizer, pull, personal=True
-            )
+            self.personal, self.personal_optimizer, self.personal_memory, _ = self._descend(
+                link, round_, plan[own:], own, self.personal, self.personal_optimizer, self.personal_memory, pull,
+                personal=True,
+            )  # fmt: skip
             link.keep_personal(self.name)
         return mean
 
     def _descend(
         self, link: Link, round_: int, plan: Sequence[Int[np.ndarray, "batch"]], first: int, start: Adapter,
-        state: OptimizerState, pull: Pull, *, personal: bool = False,
-    ) -> tuple[Adapter, OptimizerState, float]:  # fmt: skip
-        """Local steps from ``start``, numbered from ``first``: the adapter and optimizer after, and the mean loss."""
+        state: OptimizerState, memory: Memory | None, pull: Pull, *, personal: bool = False,
+    ) -> tuple[Adapter, OptimizerState, Memory | None, float]:  # fmt: skip
+        """Local steps from ``start``, numbered from ``first``: adapter, optimizer and memory after, and mean loss."""
         part = self._part
         load_adapter(part.parameters, start)
         total = total_steps(len(self._samples), self._training)
@@ -120,9 +125,15 @@ class Client:
             part.gap.far_side = side
         part.model.train()
         losses: list[float] = []
+        epoch_steps = len(plan) // self._training.local_epochs
         for step, rows in enumerate(plan, first):
+            epoch, within = divmod(step - first, epoch_steps)
+            if memory is None or (not within and self._task.refreshes(round_, epoch)):
+                memory = self._refreshed(link)
             with part.randomness.step(round_, self.name, step):
-                loss = self._loss(rows)  # front_activations and metadata up, trunk_activations down
+                loss = self._task.loss(
+                    part.model, [self._built[row] for row in rows], memory
+                )  # front_activations and metadata up, trunk_activations down
                 loss.backward()  # back_gradients up, trunk_gradients down
             optimizer.step()
             side.finish_step()  # the server steps this client's trunk
@@ -135,7 +146,16 @@ class Client:
         # The last step has no loss after it that would show what it did.
         if not all(bool(value.isfinite().all()) for value in after.values()):
             raise self._failed("the adapter is not finite", round_, first + len(plan) - 1)
-        return after, optimizer.state(), sum(losses) / sum(map(len, plan))
+        return after, optimizer.state(), memory, sum(losses) / sum(map(len, plan))
+
+    def _refreshed(self, link: Link) -> Memory:
+        """What the model as it is in the midst of training works out from the public catalogue."""
+        part = self._part
+        part.model.eval()
+        with _reaching(part, link, self.name, "training", catalogue=True):
+            memory = self._task.remember(part.model)
+        part.model.train()
+        return memory
 
     def _failed(self, what: str, round_: int, step: int) -> RunError:
         return RunError(
@@ -147,56 +167,62 @@ class Client:
         """After the balance of a round: take the model that the server made for this client."""
         self.adapter = link.download(self.name, round_)
         self.optimizer = self.optimizer.after_averaging(self._training.averaging)
+        if not self._task.settled(round_):
+            self.memory = self.personal_memory = None
 
-    def resume(self, adapter: Mapping[str, Tensor], optimizer: OptimizerState) -> None:
-        """Take up the state at the start of a round; values of the server's layers are passed over."""
+    def resume(self, adapter: Mapping[str, Tensor], optimizer: OptimizerState, memory: Memory | None) -> None:
+        """Take up the state at the start of a round; values of the server's layers are passed over.
+
+        Args:
+            memory: what it goes by; None where that is worked out first.
+        """
         self.adapter = {n: adapter[n] for n in self._part.parameters}
         self.optimizer = optimizer
+        self.memory = memory
 
-    def resume_personal(self, adapter: Mapping[str, Tensor], optimizer: OptimizerState) -> None:
+    def resume_personal(self, adapter: Mapping[str, Tensor], optimizer: OptimizerState, memory: Memory | None) -> None:
         """Take up the personal model at the start of a round, likewise."""
         self.personal = {n: adapter[n] for n in self._part.parameters}
         self.personal_optimizer = optimizer
+        self.personal_memory = memory
 
     def served(self, link: Link, tally: Tally | None = None) -> "ServedClient":
         """This client's trained model as its users meet it: the trunk is reached over ``link``."""
-        return ServedClient(self.name, self.personal or self.adapter, self._part, self._prompts, link, tally)
+        adapter, memory = (self.personal, self.personal_memory) if self.personal else (self.adapter, self.memory)
+        return ServedClient(self.name, adapter, self._part, link, memory, Tally() if tally is None else tally)
 
     def positions(self, round_: int) -> int:
         """Positions that cross in a round, padding included: each step's batch times its longest sequence."""
         lengths = np.array([len(prompt) for prompt in self._built])
         return sum(int(lengths[rows].max()) * len(rows) for rows in self.plan(round_))
 
-    def _loss(self, rows: Int[np.ndarray, "batch"]) -> Tensor:
-        batch = collate([self._built[row] for row in rows], self._prompts.pad, loss_on=self._training.loss_on)
-        tokens, mask, learned = tensors(batch)
-        logits = self._part.model(
-            input_ids=tokens, attention_mask=mask, position_ids=positions(mask), use_cache=False
-        ).logits
-        return answer_loss(logits, tokens, learned)
-
 
 class ServedClient:
     """A client's personal model serving requests. Valid until the device trains or serves another client."""
 
     def __init__(
-        self, name: str, adapter: Adapter, part: ClientPart, prompts: Prompts, link: Link, tally: Tally | None
+        self, name: str, adapter: Adapter, part: ClientPart, link: Link, memory: Memory | None, tally: Tally
     ) -> None:
-        self._name, self._part, self._prompts, self._link, self._tally = name, part, prompts, link, tally
+        self._name, self._part, self._link, self.memory, self.tally = name, part, link, memory, tally
         load_adapter(part.parameters, adapter)
         part.model.eval()
 
-    def generate(self, prompts: Sequence[Prompt], beams: int) -> list[Int[np.ndarray, "length"]]:
-        """A title for each prompt, as tokens; prompt and title cross the cut."""
-        self._reach(base=False)
-        return generate_titles(self._part.model, prompts, self._prompts, beams=beams, tally=self._tally)
+    @contextmanager
+    def model(self, weights: Weights = "trained", *, catalogue: bool = False) -> Iterator[Any]:
+        """What the model reads within the block crosses the cut."""
+        off = adapter_off(self._part.model) if weights == "base" else nullcontext()
+        with off, _reaching(self._part, self._link, self._name, weights, catalogue=catalogue):
+            yield self._part.model
 
-    def embed(self, titles: Sequence[Int[np.ndarray, "length"]]) -> Float[np.ndarray, "titles hidden"]:
-        """Points of titles in the base model's embedding space; the titles cross the cut."""
-        self._reach(base=True)
-        with adapter_off(self._part.model):
-            return embed_titles(self._part.model, titles, self._prompts, tally=self._tally)
 
-    def _reach(self, *, base: bool) -> None:
-        if self._part.gap is not None:
-            self._part.gap.far_side = self._link.serving(self._name, base=base)
+@contextmanager
+def _reaching(part: ClientPart, link: Link, client: str, weights: Weights, *, catalogue: bool) -> Iterator[None]:
+    """Within the block the gap leads to the trunk under these weights, for serving; then to where it led before."""
+    if part.gap is None:
+        yield
+        return
+    before, part.gap.far_side = part.gap.far_side, link.serving(client, weights, catalogue=catalogue)
+    try:
+        yield
+    finally:
+        part.gap.far_side = before

@@ -21,6 +21,7 @@ from pplr_audit.models.cut import check_cut
 from pplr_audit.models.family import Products, blocks, ends, family, family_of, heads
 from pplr_audit.models.library import from_config
 from pplr_audit.models.lora import LINEAR, add_lora
+from pplr_audit.models.trainable import make_trainable
 
 MASK_BYTES = 1
 BEAM_BYTES = 4
@@ -46,6 +47,8 @@ class Workload:
     title_tokens: float = 0.0
     """Positions of the generated title when the base model embeds it to ground it in the catalogue."""
     beams: int = 1
+    catalogue_tokens: float = 0.0
+    """Positions of the catalogue that a client's own model encodes in a round, padding included."""
     status_bytes: int = STATUS_BYTES
     """What a client says of itself in one round: its training loss, and the metric where it stops early."""
 
@@ -105,6 +108,7 @@ def rows_of(model: Any, cuts: Iterable[tuple[int, int]], workload: Workload) -> 
         forward = sum(block.forward for block in near + far) + sum(map(_linears, head))
         activation = model.config.hidden_size * value
         wire_sample = T * (4 * activation + MASK_BYTES) if has_trunk else 0.0
+        wire_catalogue = workload.catalogue_tokens * (2 * activation + MASK_BYTES) if has_trunk else 0.0
         wire_request = (positions + workload.title_tokens) * (2 * activation + MASK_BYTES) + beams if has_trunk else 0.0
         rows.append(
             {
@@ -113,9 +117,11 @@ def rows_of(model: Any, cuts: Iterable[tuple[int, int]], workload: Workload) -> 
                 "client_bytes": held * value,
                 "client_share": held / whole,
                 "client_flops_per_token": forward,
-                "training_flops_per_token": forward + _backward(near, far, head, has_trunk),
+                "training_flops_per_token": forward + _backward(near, far, head, has_trunk, trained_always > 0),
                 "wire_bytes_per_sample": wire_sample,
-                "wire_bytes_per_round": workload.samples * wire_sample + 2 * adapter * value + workload.status_bytes,
+                "wire_bytes_per_round": (
+                    workload.samples * wire_sample + wire_catalogue + 2 * adapter * value + workload.status_bytes
+                ),
                 "serving_wire_bytes_per_request": wire_request,
                 "seconds_per_round": None,
             }
@@ -148,8 +154,14 @@ def _measure(block: nn.Module, products: Products, tokens: float) -> _Block:
     )
 
 
-def meta_model(config: PreTrainedConfig, lora: scenario.Lora, dtype: torch.dtype = torch.float32) -> Any:
+def meta_model(
+    config: PreTrainedConfig, lora: scenario.Lora, dtype: torch.dtype = torch.float32,
+    recformer: scenario.Recformer | None = None, history: int = 0,
+) -> Any:  # fmt: skip
     """A model with its adapter on the meta device: all its modules and sizes, and no values. ``config`` is not changed.
+
+    Args:
+        recformer: for a model of RecFormer; ``history`` is the most items that it reads.
 
     Raises:
         InputError: the architecture cannot be cut, or a LoRA target is missing.
@@ -157,7 +169,11 @@ def meta_model(config: PreTrainedConfig, lora: scenario.Lora, dtype: torch.dtype
     family_of(config.model_type, "model.backbone")
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         model: nn.Module = from_config(copy.deepcopy(config))
-        add_lora(model, lora, 0)
+        if recformer is None:
+            add_lora(model, lora, 0)
+        else:
+            settings = scenario.Model(recommender="recformer", lora=lora, recformer=recformer)
+            make_trainable(model, settings, history=history, seed=0)
     # All at once at the end: the library builds a model in the type that its config states, and an adapter in float32.
     return model.to(dtype)
 
@@ -180,9 +196,11 @@ def _attention(block: nn.Module, products: Products, tokens: float) -> float:
     return 4.0 * tokens * int(layer.nx if isinstance(layer, Conv1D) else layer.in_features)
 
 
-def _backward(near: Sequence[_Block], far: Sequence[_Block], head: Sequence[nn.Module], has_trunk: bool) -> float:
-    """Backward FLOP a token of everything that the client runs."""
-    total, needed = 0.0, False
+def _backward(
+    near: Sequence[_Block], far: Sequence[_Block], head: Sequence[nn.Module], has_trunk: bool, needed: bool
+) -> float:
+    """Backward FLOP a token of everything that the client runs. ``needed``: embeddings are trained, too."""
+    total = 0.0
     for block in near:
         flops, needed = block.backward[needed]
         total += flops

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pplr_audit.channels import Channel, Crossing, Defense
+from pplr_audit.models.task import Weights
 from pplr_audit.seeds import derive
 
 Recorder = Callable[[Crossing], None]
@@ -35,7 +36,7 @@ class Host(Protocol):
     def personal_model(self, client: str) -> dict[str, Tensor]: ...
     def serve(
         self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"],
-        mask: Int[Tensor, "batch seq"], base: bool,
+        mask: Int[Tensor, "batch seq"], weights: Weights,
     ) -> Float[Tensor, "batch seq hidden"]: ...  # fmt: skip
     def open_session(self) -> int: ...
     def reorder(self, session: int, beams: Int[Tensor, "batch"]) -> None: ...
@@ -56,6 +57,8 @@ class Link:
         self._seed = seed
         self.recorder = recorder
         self.sent: Counter[Channel] = Counter()
+        self.catalogue_bytes = 0
+        """Of what was sent, what encoding the public catalogue took."""
 
     # What a client says, in the order of the protocol.
 
@@ -94,9 +97,9 @@ class Link:
         """After the balance: the client's part of its own new model."""
         return self._cross(Channel.PERSONAL_MODEL, client, round_, -1, **self._host.personal_model(client))
 
-    def serving(self, client: str, *, base: bool = False) -> "ServingSide":
-        """The trunk of a trained personal model (``base``: of the base model) for requests of ``client``'s users."""
-        return ServingSide(self, client, base)
+    def serving(self, client: str, weights: Weights = "trained", *, catalogue: bool = False) -> "ServingSide":
+        """The trunk of a personal model for requests of ``client``'s users, or to encode the ``catalogue``."""
+        return ServingSide(self, client, weights, catalogue)
 
     # What the two sides of the cut call.
 
@@ -128,11 +131,11 @@ class Link:
 
     def serve(
         self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"],
-        mask: Int[Tensor, "batch total"], base: bool,
+        mask: Int[Tensor, "batch total"], weights: Weights,
     ) -> Float[Tensor, "batch seq hidden"]:  # fmt: skip
         fresh = mask[:, -hidden.shape[1] :].to(torch.uint8)  # the server has the mask of what came before
         up = self._cross(Channel.INFERENCE_ACTIVATIONS, client, 0, -1, hidden=hidden, mask=fresh)
-        out = self._host.serve(client, session, up["hidden"], up["mask"].long(), base)
+        out = self._host.serve(client, session, up["hidden"], up["mask"].long(), weights)
         return self._cross(Channel.INFERENCE_OUTPUT, client, 0, -1, hidden=out)["hidden"]
 
     def open_session(self) -> int:
@@ -184,29 +187,32 @@ class TrainingSide:
 class ServingSide:
     """The trunk as one client's model sees it when it serves a user."""
 
-    def __init__(self, link: Link, client: str, base: bool) -> None:
-        self._link, self._client, self._base = link, client, base
+    def __init__(self, link: Link, client: str, weights: Weights, catalogue: bool) -> None:
+        self._link, self._client, self._weights, self._catalogue = link, client, weights, catalogue
 
     def forward(
         self, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]:
-        return self._link.serve(self._client, None, hidden, mask, self._base)
+        before = self._link.sent.total()
+        out = self._link.serve(self._client, None, hidden, mask, self._weights)
+        self._link.catalogue_bytes += self._catalogue * (self._link.sent.total() - before)
+        return out
 
     def open(self) -> "ServedSession":
-        return ServedSession(self._link, self._client, self._base)
+        return ServedSession(self._link, self._client, self._weights)
 
 
 class ServedSession:
     """A generation in progress: the trunk's keys and values stay with the server under a number."""
 
-    def __init__(self, link: Link, client: str, base: bool) -> None:
-        self._link, self._client, self._base = link, client, base
+    def __init__(self, link: Link, client: str, weights: Weights) -> None:
+        self._link, self._client, self._weights = link, client, weights
         self._number = link.open_session()
 
     def forward(
         self, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch total"]
     ) -> Float[Tensor, "batch seq hidden"]:
-        return self._link.serve(self._client, self._number, hidden, mask, self._base)
+        return self._link.serve(self._client, self._number, hidden, mask, self._weights)
 
     def reorder(self, beams: Int[Tensor, "batch"]) -> None:
         self._link.reorder(self._client, self._number, beams)

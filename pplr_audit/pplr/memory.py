@@ -70,7 +70,7 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
         mine = [*range(front), *range(layers - back, layers)]
         adapter = base_adapter + sum(sizes[layer][1] for layer in mine)
         weights = base + sum(sizes[layer][0] for layer in mine) - adapter
-        activations = _activations(kept, mine)
+        activations = _activations(kept, mine, base_adapter > 0)
         found = {
             "weight_bytes": weights * value,
             "adapter_bytes": adapter * value,
@@ -93,13 +93,14 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
     return rows
 
 
-def _activations(kept: Kept, mine: list[int]) -> int:
-    """``mine``: the client's blocks, by their absolute layers."""
+def _activations(kept: Kept, mine: list[int], trained: bool) -> int:
+    """``mine``: the client's blocks, by their absolute layers; ``trained``: so are the embeddings."""
     if not mine:
         return kept.head
     # Behind a trunk what enters needs a gradient even where the client has no block in front.
-    first = kept.block[mine[0]] if mine[0] else kept.fresh
-    tables = kept.fresh_tables if mine == [0] else kept.tables
+    fresh = not mine[0] and not trained
+    first = kept.fresh if fresh else kept.block[mine[0]]
+    tables = kept.fresh_tables if mine == [0] and fresh else kept.tables
     return tables + kept.head + first + sum(kept.block[layer] for layer in mine[1:])
 
 

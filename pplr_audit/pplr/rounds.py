@@ -8,10 +8,10 @@ import numpy as np
 
 from pplr_audit import scenario
 from pplr_audit.channels import Defense
-from pplr_audit.data.prompts import Prompts
 from pplr_audit.data.samples import Samples
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.lora import Adapter
+from pplr_audit.models.task import Memory, Task
 from pplr_audit.pplr.client import Client, ClientPart
 from pplr_audit.pplr.link import Link, Recorder
 from pplr_audit.pplr.optimizer import OptimizerState
@@ -34,12 +34,20 @@ class RoundState:
     personal_optimizers: Mapping[str, OptimizerState] = field(default_factory=dict)
     best: Mapping[str, Best] = field(default_factory=dict)
     """The best model of each client so far, where training stops early."""
+    memories: Mapping[str, Memory] = field(default_factory=dict)
+    """What each client's model goes by from now on, where it is not worked out again and not the base model's."""
+    personal_memories: Mapping[str, Memory] = field(default_factory=dict)
+    """Likewise of its personal model."""
 
     def served(self, client: str) -> Adapter:
         """What the users of a client are served if training ends here."""
         if client in self.best:
             return self.best[client].adapter
         return dict(self.personal.get(client, self.adapters[client]))
+
+    def memory(self, client: str) -> Memory | None:
+        """What that model goes by, where it was kept."""
+        return (self.personal_memories if client in self.personal else self.memories).get(client)
 
     def sent(self, client: str) -> Adapter:
         """Of what a client serves, what the server knows, because it made it: a personal model never reaches it."""
@@ -60,6 +68,8 @@ class RoundLog:
     """The validation metric of each client that measured it after the round."""
     receivers: Sequence[str] = ()
     """The clients that got a new model."""
+    catalogue: int = 0
+    """Of the bytes sent, those by which clients in training encoded the public catalogue."""
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -75,6 +85,7 @@ class Federation:
     server: Server
     link: Link
     training: scenario.Training
+    task: Task
     seed: int
     best: dict[str, Best] = field(default_factory=dict)
 
@@ -99,14 +110,28 @@ class Federation:
             personal[name] = dict(sorted({**trunk, **client.personal}.items()))
             moments = {**self.server.personal_optimizers[name].moments, **client.personal_optimizer.moments}
             personal_optimizers[name] = OptimizerState(client.personal_optimizer.steps, moments)
-        return RoundState(round_, adapters, optimizers, personal, personal_optimizers, dict(self.best))
+        memories, personal_memories = {}, {}
+        if not self._with_base_memory(round_):
+            memories = {c.name: c.memory for c in self.clients if c.memory is not None}
+            personal_memories = {c.name: c.personal_memory for c in self.clients if c.personal_memory is not None}
+        return RoundState(
+            round_, adapters, optimizers, personal, personal_optimizers, dict(self.best), memories, personal_memories
+        )
+
+    def _with_base_memory(self, round_: int) -> bool:
+        """Whether what all clients go by at the start of a round is what the base model works out."""
+        return self.task.fixed or round_ == 1
 
     def resume(self, state: RoundState) -> None:
         """Go back to what a round started from."""
+        base = self.task.base_memory if self._with_base_memory(state.round) else None
         for client in self.clients:
-            client.resume(state.adapters[client.name], state.optimizers[client.name])
-            if client.name in state.personal:
-                client.resume_personal(state.personal[client.name], state.personal_optimizers[client.name])
+            name = client.name
+            client.resume(state.adapters[name], state.optimizers[name], state.memories.get(name, base))
+            if name in state.personal:
+                client.resume_personal(
+                    state.personal[name], state.personal_optimizers[name], state.personal_memories.get(name, base)
+                )
         self.server.resume(state.adapters, state.optimizers)
         self.server.resume_personal(state.personal, state.personal_optimizers)
         self.best.clear()
@@ -116,15 +141,17 @@ class Federation:
         """End a training: what each client serves from now on is its best model, where one was kept."""
         state = self.state(0)
         served = {client.name: state.served(client.name) for client in self.clients}
-        if state.personal:
-            self.resume(replace(state, personal=served))
-        else:
-            self.resume(replace(state, adapters=served))
+        # A best model from before its memory was settled goes by one of its own.
+        early = {name for name, best in self.best.items() if not self.task.settled(best.round)}
+        kept = {name: memory for name, memory in state.memories.items() if name not in early}
+        kept_personal = {name: memory for name, memory in state.personal_memories.items() if name not in early}
+        state = replace(state, memories=kept, personal_memories=kept_personal)
+        self.resume(replace(state, personal=served) if state.personal else replace(state, adapters=served))
 
 
 def assemble(
     samples: Mapping[str, Samples],
-    prompts: Prompts,
+    task: Task,
     parts: CutModel,
     initial: Adapter,
     training: scenario.Training,
@@ -142,12 +169,12 @@ def assemble(
     link = Link(server, defenses=defenses, seed=seed, recorder=recorder)
     device = ClientPart(parts.client, parts.gap, parts.client_parameters, parts.client_randomness)
     clients = tuple(
-        Client(name, own, prompts, device, initial, training, seed=seed, local=strategy.local)
+        Client(name, own, task, device, initial, training, seed=seed, local=strategy.local)
         for name, own in samples.items()
     )
     for client in clients:
         client.join(link)
-    return Federation(clients, server, link, training, seed)
+    return Federation(clients, server, link, training, task, seed)
 
 
 def train(
@@ -169,7 +196,7 @@ def train(
     """
     server, link = federation.server, federation.link
     for round_ in range(first, rounds + 1):
-        started, before = time.perf_counter(), link.sent.copy()
+        started, before, encoded = time.perf_counter(), link.sent.copy(), link.catalogue_bytes
         gone = stopped(federation.best, federation.training.patience)
         chosen = federation.training_in(round_, federation.best)
         losses: dict[str, float] = {}
@@ -177,6 +204,7 @@ def train(
             if client in chosen:
                 losses[client.name] = client.train_round(link, round_)
             advance(f"round {round_}, {client.name}")
+        encoded = link.catalogue_bytes - encoded
         mixing = server.balance(round_, gone) if chosen else Mixing(np.zeros((0, 0)))
         everyone = mixing.absent is not None
         receivers = [c for c in federation.clients if c in chosen or (everyone and c.name not in gone)]
@@ -196,5 +224,5 @@ def train(
                 metrics[client.name] = metric
         sent = {str(channel): count - before[channel] for channel, count in link.sent.items()}
         got = tuple(client.name for client in receivers)
-        log = RoundLog(round_, losses, mixing, time.perf_counter() - started, sent, metrics, got)
+        log = RoundLog(round_, losses, mixing, time.perf_counter() - started, sent, metrics, got, encoded)
         done(log, federation.state(round_ + 1))

@@ -16,6 +16,7 @@ from pplr_audit import scenario
 from pplr_audit.errors import RunError
 from pplr_audit.models.cut import Randomness, positions
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
+from pplr_audit.models.task import Weights
 from pplr_audit.pplr.averaging import averaged
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
 from pplr_audit.pplr.schedule import total_steps
@@ -233,25 +234,30 @@ class Server:
     @torch.no_grad()
     def serve(
         self, client: str, session: int | None, hidden: Float[Tensor, "batch seq hidden"],
-        mask: Int[Tensor, "batch seq"], base: bool,
+        mask: Int[Tensor, "batch seq"], weights: Weights,
     ) -> Float[Tensor, "batch seq hidden"]:  # fmt: skip
-        """``mask`` is of the positions in ``hidden``; that of those before is the session's."""
+        """``mask`` is of the positions in ``hidden``; that of those before is the session's.
+
+        With the weights of a training, between two of its steps, nothing of the training is changed.
+        """
         module = self._trunk.module
+        training = module.training
         module.eval()
         held = None if session is None else self._sessions[session]
         if held is not None:
             held.mask = mask = mask if held.mask is None else torch.cat([held.mask, mask], dim=1)
         where = positions(mask)[:, -hidden.shape[1] :]
         cache = None if held is None else held.cache
-        if base:
+        if weights == "base":
             with adapter_off(module):
                 out = module(inputs_embeds=hidden, attention_mask=mask, position_ids=where, use_cache=False)
         else:
-            if self._served != client:
+            if weights == "trained" and self._served != client:
                 load_adapter(self._trunk.parameters, self.personals.get(client, self.models[client]))
                 self._served = client
             out = module(
                 inputs_embeds=hidden, attention_mask=mask, position_ids=where, past_key_values=cache,
                 use_cache=cache is not None,
             )  # fmt: skip
+        module.train(training)
         return out.last_hidden_state  # type: ignore[no-any-return]

@@ -1,17 +1,15 @@
 """What the trained models recommend, and how good that is: full ranking, the user's own items masked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from pplr_audit.data.dataset import Split
-from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.data.ragged import take
 from pplr_audit.data.samples import seen_items, serving_samples
-from pplr_audit.models.bigrec import Grounding
+from pplr_audit.models.task import Served, Task
 from pplr_audit.scoring.ranking import ndcg_at, recall_at, top_k
 
 DEPTHS = (10, 20)
@@ -26,52 +24,42 @@ class Ranking:
     """``recall@k`` and ``ndcg@k``, one value a user."""
 
 
-def rank(scores: Float[np.ndarray, "users items"], users: Int[np.ndarray, "users"], split: Split) -> Ranking:
-    """Rank the whole catalogue for each of ``users``, who all have a test item."""
+def rank(
+    scored: Iterable[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]],
+    users: Int[np.ndarray, "users"],
+    split: Split,
+) -> Ranking:
+    """Rank the whole catalogue for each of ``users``, who all have a test item.
+
+    ``scored`` gives every one of their places once, with the scores of all items, in any order and a few at a time, so
+    that the scores of all users are never held at once.
+    """
     seen, tests = seen_items(split, users), take(split.test, users)
-    best = top_k(scores, seen.offsets, seen.values, min(max(DEPTHS), scores.shape[1]))
+    best = np.full((len(users), max(DEPTHS)), -1, dtype=np.int64)
+    for rows, scores in scored:
+        own = take(seen, rows)
+        depth = min(max(DEPTHS), scores.shape[1])
+        best[rows, :depth] = top_k(scores, own.offsets, own.values, depth)
     metrics = {}
     for k in DEPTHS:
-        metrics[f"recall@{k}"] = recall_at(best, tests.offsets, tests.values, min(k, best.shape[1]))
-        metrics[f"ndcg@{k}"] = ndcg_at(best, tests.offsets, tests.values, min(k, best.shape[1]))
+        metrics[f"recall@{k}"] = recall_at(best, tests.offsets, tests.values, k)
+        metrics[f"ndcg@{k}"] = ndcg_at(best, tests.offsets, tests.values, k)
     return Ranking(users, metrics)
 
 
-class Served(Protocol):
-    """A trained model that serves requests, wherever its layers are."""
-
-    def generate(self, prompts: Sequence[Prompt], beams: int) -> list[Int[np.ndarray, "length"]]:
-        """A title for each prompt, as tokens."""
-        ...
-
-    def embed(self, titles: Sequence[Int[np.ndarray, "length"]]) -> Float[np.ndarray, "titles hidden"]:
-        """Titles as points of the base model's embedding space."""
-        ...
-
-
-def recommend(
+def recommended(
     served: Served,
-    prompts: Prompts,
-    grounding: Grounding,
+    task: Task,
     split: Split,
     users: Int[np.ndarray, "users"],
     *,
     history: int,
-    beams: int,
     popularity: Float[np.ndarray, "items"],
-    popularity_weight: float,
-    batch: int = 128,
-    advance: Callable[[int], None] = lambda n: None,
-) -> Float[np.ndarray, "users items"]:
-    """Scores of the whole catalogue for each user: generate a title, embed it by the base model, measure distances."""
+) -> Ranking:
+    """What a trained model recommends to each of ``users``, who all have a test item."""
     asked = serving_samples(split, users, history)
-    built = [prompts.build(asked.history[row]) for row in range(len(asked))]
-    scores = np.empty((len(users), len(prompts.titles)), dtype=np.float32)
-    for start in range(0, len(built), batch):
-        titles = served.generate(built[start : start + batch], beams)
-        scores[start : start + batch] = grounding.scores(served.embed(titles), popularity, popularity_weight)
-        advance(len(titles))
-    return scores
+    prompts = [task.prompts.build(asked.history[row]) for row in range(len(asked))]
+    return rank(task.recommend(served, prompts, popularity), users, split)
 
 
 def popularity_of(split: Split, users: Int[np.ndarray, "users"], items: int) -> Float[np.ndarray, "items"]:

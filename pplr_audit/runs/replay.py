@@ -74,6 +74,8 @@ class _Lookout:
         self._seen: set[tuple[int, int]] = set()
 
     def __call__(self, layer: int, hidden: Float[Tensor, "batch seq hidden"]) -> None:
+        if not torch.is_grad_enabled():
+            return  # what is only encoded, such as the public catalogue
         self._step += layer == 0
         if layer not in self._records:
             return
@@ -96,7 +98,7 @@ def serving_records(
     records: dict[int, list[Record]] = {layer: [] for layer in layers}
     for client, asked in requests.items():
         prompts = [prompt for _, prompt in asked]
-        for place, states in whole.states(prompts, layers, state.served(client), side="left"):
+        for place, states in whole.states(prompts, layers, state.served(client), serving=True):
             for layer, hidden in states.items():
                 records[layer].append(Record(asked[place][0], client, state.round, -1, hidden))
     return records
@@ -108,7 +110,7 @@ def query_records(
     """Token log-probabilities of each query's answer, from the personal model of the client it was put to."""
     records = []
     for client, asked in queries.items():
-        answers = whole.log_probs([prompt for _, prompt in asked], state.served(client))
+        answers = whole.log_probs([prompt for _, prompt in asked], state.served(client), state.memory(client))
         for (row, _), answer in zip(asked, answers, strict=True):
             records.append(Record(row, client, state.round, -1, torch.from_numpy(answer)))
     return records

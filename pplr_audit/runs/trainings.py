@@ -19,7 +19,8 @@ from pplr_audit.runs.store import Store
 
 _ADAPTER, _MOMENT = "adapter", "moment"
 _PERSONAL, _PERSONAL_MOMENT, _BEST = "personal", "personal_moment", "best"
-_KINDS = (_ADAPTER, _MOMENT, _PERSONAL, _PERSONAL_MOMENT, _BEST)
+_MEMORY, _PERSONAL_MEMORY = "memory", "personal_memory"
+_KINDS = (_ADAPTER, _MOMENT, _PERSONAL, _PERSONAL_MOMENT, _BEST, _MEMORY, _PERSONAL_MEMORY)
 
 
 class TrainingFiles:
@@ -59,6 +60,10 @@ class TrainingFiles:
                 best = state.best[client]
                 parts[_BEST] = best.adapter
                 said[client] |= {"metric": best.metric, "round": best.round, "waited": best.waited}
+            parts |= {
+                _MEMORY: state.memories.get(client, {}),
+                _PERSONAL_MEMORY: state.personal_memories.get(client, {}),
+            }
             for kind, values in parts.items():
                 # Their own memory: a best model may be the very tensors of the newest, which no file holds twice.
                 tensors |= {f"{kind}/{client}/{name}": value.clone() for name, value in values.items()}
@@ -93,6 +98,8 @@ class TrainingFiles:
                 for client, values in said.items()
                 if "metric" in values
             },
+            {client: parts[client][_MEMORY] for client in said if parts[client][_MEMORY]},
+            {client: parts[client][_PERSONAL_MEMORY] for client in said if parts[client][_PERSONAL_MEMORY]},
         )
 
     def logs(self, rounds: int) -> list[RoundLog]:

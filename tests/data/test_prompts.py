@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pplr_audit.data.dataset import Dataset
-from pplr_audit.data.prompts import SHORTEST_CUT, TARGET, TEMPLATE, Prompts, collate, prompt_text
+from pplr_audit.data.prompts import SHORTEST_CUT, TARGET, TEMPLATE, Prompts, collate
+from pplr_audit.data.title_prompts import prompt_text, title_prompts
 from pplr_audit.errors import InputError
 
 
@@ -20,7 +21,7 @@ def tokenizer(llama_folder: Path) -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="module")
 def prompts(tokenizer: PreTrainedTokenizerBase, small_market: Dataset) -> Prompts:
-    return Prompts(tokenizer, small_market.catalogue.titles, max_tokens=256, history=4)
+    return title_prompts(tokenizer, small_market.catalogue.titles, max_tokens=256, history=4)
 
 
 def test_a_prompt_reads_as_its_text(
@@ -62,9 +63,9 @@ def test_only_the_answer_is_learned_unless_all_is_asked_for(prompts: Prompts) ->
 
 def test_long_titles_are_cut_before_an_item_goes(tokenizer: PreTrainedTokenizerBase) -> None:
     titles = [("word " * 60).strip(), "short one", "another short one"]
-    roomy = Prompts(tokenizer, titles, max_tokens=1000, history=2)
+    roomy = title_prompts(tokenizer, titles, max_tokens=1000, history=2)
     assert roomy.titles_cut_share == 0
-    tight = Prompts(tokenizer, titles, max_tokens=200, history=2)
+    tight = title_prompts(tokenizer, titles, max_tokens=200, history=2)
     assert tight.titles_cut_share == pytest.approx(1 / 3)
     built = tight.build(np.array([0, 1]), 2)
     assert len(built.items) == 2
@@ -73,8 +74,8 @@ def test_long_titles_are_cut_before_an_item_goes(tokenizer: PreTrainedTokenizerB
 
 def test_then_the_oldest_items_go_and_the_share_is_reported(tokenizer: PreTrainedTokenizerBase) -> None:
     titles = [f"{'word ' * 12}{i}" for i in range(8)]
-    least = len(Prompts(tokenizer, titles, max_tokens=1000, history=1).prefix)
-    prompts = Prompts(tokenizer, titles, max_tokens=least + 70, history=6)
+    least = len(title_prompts(tokenizer, titles, max_tokens=1000, history=1).prefix)
+    prompts = title_prompts(tokenizer, titles, max_tokens=least + 70, history=6)
     assert prompts.title_cap == SHORTEST_CUT
     built = prompts.build(np.arange(6), 7)
     assert 1 <= len(built.items) < 6
@@ -89,15 +90,17 @@ def test_no_room_for_the_template_and_one_item_is_refused_with_what_would_do(
     tokenizer: PreTrainedTokenizerBase, small_market: Dataset
 ) -> None:
     with pytest.raises(InputError, match=r"model\.max_tokens: 30 has no room .* accepted: (\d+) or more") as refused:
-        Prompts(tokenizer, small_market.catalogue.titles, max_tokens=30, history=4)
+        title_prompts(tokenizer, small_market.catalogue.titles, max_tokens=30, history=4)
     enough = int(str(refused.value).split("accepted: ")[1].split()[0])
     assert len(
-        Prompts(tokenizer, small_market.catalogue.titles, max_tokens=enough, history=4).build(np.array([0]), 1).items
+        title_prompts(tokenizer, small_market.catalogue.titles, max_tokens=enough, history=4)
+        .build(np.array([0]), 1)
+        .items
     )
 
 
 def test_equal_titles_share_a_class(tokenizer: PreTrainedTokenizerBase) -> None:
-    prompts = Prompts(tokenizer, ["one", "two", "one"], max_tokens=200, history=2)
+    prompts = title_prompts(tokenizer, ["one", "two", "one"], max_tokens=200, history=2)
     assert prompts.title_classes().tolist() == [0, 1, 0]
 
 
@@ -111,7 +114,7 @@ def test_equal_titles_share_a_class(tokenizer: PreTrainedTokenizerBase) -> None:
 def test_no_sequence_is_longer_than_it_may_be_and_the_template_is_whole(
     tokenizer: PreTrainedTokenizerBase, titles: list[str], max_tokens: int, history: int, seed: int
 ) -> None:
-    prompts = Prompts(tokenizer, titles, max_tokens=max_tokens, history=history)
+    prompts = title_prompts(tokenizer, titles, max_tokens=max_tokens, history=history)
     items = np.random.default_rng(seed).integers(len(titles), size=history)
     built = prompts.build(items, 0)
     assert len(built) <= max_tokens

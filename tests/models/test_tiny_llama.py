@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pplr_audit.data.dataset import Catalogue
-from pplr_audit.data.prompts import END, PREFIX, SEPARATOR, SUFFIX, Prompts
+from pplr_audit.data.title_prompts import END, PREFIX, SEPARATOR, SUFFIX, title_prompts
 from pplr_audit.models import tiny_llama
 from pplr_audit.models.backbone import digest
 from pplr_audit.models.tiny_llama import Recipe, train
@@ -146,7 +146,7 @@ def test_every_text_survives_the_tokenizer(tmp_path: Path) -> None:
 def test_training_sequences_are_prompts_of_one_category_and_lines(tmp_path: Path) -> None:
     items = catalogue()
     tokenizer = tiny_llama.train_tokenizer(items, QUICK)
-    prompts = Prompts(tokenizer, items.titles, max_tokens=QUICK.sequence, history=10)
+    prompts = title_prompts(tokenizer, items.titles, max_tokens=QUICK.sequence, history=10)
     kinds = dict(zip(items.titles, items.categories, strict=True))
     seen = set()
     for batch in tiny_llama._batches(items, tokenizer, 0, Recipe(steps=12)):
@@ -199,7 +199,7 @@ def test_a_trained_model_answers_with_titles_of_the_catalogue(tmp_path: Path) ->
     items = catalogue(24)
     recipe = Recipe(layers=2, hidden=64, intermediate=128, steps=120)
     model, tokenizer = train(items, seed=0, cache=tmp_path, recipe=recipe)
-    prompts = Prompts(tokenizer, items.titles, max_tokens=256, history=5)
+    prompts = title_prompts(tokenizer, items.titles, max_tokens=256, history=5)
     answers = []
     for first in range(12):
         tokens = torch.from_numpy(prompts.build([first, first + 2, first + 4]).tokens)[None]

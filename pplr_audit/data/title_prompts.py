@@ -1,0 +1,46 @@
+"""BIGRec's one prompt: an instruction, the titles of the history in quotes, and the title of the next item as answer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pplr_audit.data.prompts import Pieces, Prompts, ragged
+from pplr_audit.errors import InputError
+
+PREFIX = '### Instruction:\nName the item that comes next.\n### Input:\n"'
+SEPARATOR = '", "'
+SUFFIX = '"\n### Response:\n"'
+END = '"'
+
+
+def prompt_text(titles: list[str], target: str | None = None) -> str:
+    """The prompt as text (oldest title first); with ``target``, the whole training sequence without its end token."""
+    prompt = PREFIX + SEPARATOR.join(titles) + SUFFIX
+    return prompt if target is None else prompt + target + END
+
+
+def title_prompts(tokenizer: Any, titles: Sequence[str], *, max_tokens: int, history: int) -> Prompts:
+    """Prompts over ``titles``, as `Prompts` says.
+
+    Args:
+        tokenizer: ``eos_token_id`` is needed, ``bos_token_id`` is used where there is one.
+
+    Raises:
+        InputError: ``max_tokens`` has no room for the template and one item, or a title has no token.
+    """
+
+    def encode(text: str, before: Sequence[int] = (), behind: Sequence[int] = ()) -> np.ndarray:
+        return np.array([*before, *tokenizer.encode(text, add_special_tokens=False), *behind], dtype=np.int64)
+
+    whole = tokenizer(list(titles), add_special_tokens=False)["input_ids"]
+    empty = next((title for title, ids in zip(titles, whole, strict=True) if not ids), None)
+    if empty is not None:
+        raise InputError(f"model.backbone: its tokenizer gives no token for the title {empty!r}; use another backbone")
+    start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+    pieces = Pieces(
+        encode(PREFIX, before=start), encode(SEPARATOR), encode(SUFFIX), encode(END, behind=[tokenizer.eos_token_id])
+    )
+    texts = ragged(whole)
+    content = np.ones(len(texts.values), dtype=bool)
+    return Prompts(tokenizer, pieces, texts, content, max_tokens=max_tokens, history=history)

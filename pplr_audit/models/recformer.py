@@ -1,0 +1,168 @@
+"""RecFormer (Li et al. 2023, arXiv 2305.13731) on any encoder: a user and an item are one kind of text, and items are
+ranked by cosine.
+
+What is added to a token's embedding says whether it is a key or a value of an attribute, and which item it belongs to
+(section 3.1); both start at zero, so that training begins with the encoder as it was. Score = cosine / temperature
+between the encoded history and each encoded item, softmax over the whole catalogue (sections 3.2 and 3.4). Fine-tuning
+has two stages: the item table is encoded anew at every epoch, then it is frozen and only the histories are trained.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+from torch.utils.checkpoint import checkpoint
+
+from pplr_audit import scenario
+from pplr_audit.data.prompts import Prompt, Prompts, collate
+from pplr_audit.models.family import body, family
+from pplr_audit.models.task import Memory, Served, by_length, tensors
+
+ITEMS = "items"
+"""The item table in the memory: one unit vector an item."""
+POSITIONS = 8192
+"""Of a batch that is only encoded, padding included."""
+CHUNK = 32_768
+"""Items whose scores are held at once in training, a number a sample each."""
+MARKS = "marks"
+
+
+class Marks(nn.Module):
+    """What is added to the embedding of each token: its kind (of no item, key, value) and its item's number."""
+
+    def __init__(self, items: int, hidden: int) -> None:
+        super().__init__()
+        self.kind = nn.Parameter(torch.zeros(3, hidden))
+        self.order = nn.Parameter(torch.zeros(items + 1, hidden))
+
+    def forward(
+        self, kinds: Int[Tensor, "batch seq"], order: Int[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        return self.kind[kinds] + self.order[order]
+
+
+def embeddings(model: Any) -> Any:
+    """The module that turns word embeddings into what enters the first block; the client's at every cut."""
+    (path,) = (path for path, use in family(model).ends.items() if use == "called")
+    return body(model).get_submodule(path)
+
+
+def add_marks(model: Any, items: int) -> None:
+    """Put `Marks` for up to ``items`` items beside the word embeddings, in place; the forward pass passes them by."""
+    embeddings(model).add_module(MARKS, Marks(items, model.config.hidden_size))
+
+
+class RecFormer:
+    """RecFormer as a `Task`.
+
+    Args:
+        model: uncut, as it is before training, with its marks.
+        rounds: of the training.
+    """
+
+    def __init__(self, model: Any, prompts: Prompts, settings: scenario.Recformer, *, rounds: int) -> None:
+        self.prompts = prompts
+        self._pooling, self._temperature = settings.pooling, settings.temperature
+        half = -(-rounds // 2)
+        self._refreshed = half if settings.refresh_rounds is None else settings.refresh_rounds
+        self.fixed = self._refreshed == 0
+        self._items = [prompts.build(np.array([item])) for item in range(len(prompts.titles))]
+        lengths = [len(item) for item in self._items]
+        self.catalogue_positions = sum(
+            len(rows) * max(lengths[row] for row in rows) for rows in by_length(lengths, POSITIONS)
+        )
+        self.base_memory: Memory = self.remember(model)
+
+    def inputs(self, model: Any, prompts: Sequence[Prompt], *, serving: bool) -> dict[str, Tensor]:
+        del serving
+        batch = collate(prompts, self.prompts.pad)
+        tokens, mask, _ = tensors(batch)
+        kinds, order = np.zeros_like(batch.tokens), np.zeros_like(batch.tokens)
+        for row, prompt in enumerate(prompts):
+            of_item = prompt.order > 0
+            kinds[row, : len(prompt)] = np.where(of_item, 1 + (prompt.slots >= 0), 0)
+            order[row, : len(prompt)] = prompt.order
+        added = embeddings(model).get_submodule(MARKS)(torch.from_numpy(kinds), torch.from_numpy(order))
+        words: Tensor = model.get_input_embeddings()(tokens)
+        return {"inputs_embeds": words + added, "attention_mask": mask}
+
+    def points(self, model: Any, prompts: Sequence[Prompt]) -> Float[Tensor, "prompts hidden"]:
+        """The prompts as unit vectors, in one batch."""
+        asked = self.inputs(model, prompts, serving=False)
+        hidden = body(model)(**asked).last_hidden_state.float()
+        if self._pooling == "cls":
+            return normalize(hidden[:, 0], dim=1)
+        return normalize((hidden * asked["attention_mask"][:, :, None]).sum(1), dim=1)  # its length does not matter
+
+    def loss(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> Float[Tensor, ""]:
+        targets = torch.tensor([prompt.target for prompt in prompts])
+        return softmax_loss(self.points(model, prompts) / self._temperature, memory[ITEMS], targets)
+
+    @torch.no_grad()
+    def log_probs(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> list[Float[np.ndarray, "answer"]]:
+        found = np.empty((len(prompts), 1))
+        for rows in by_length([len(prompt) for prompt in prompts], POSITIONS):
+            scores = self.points(model, [prompts[row] for row in rows]) @ memory[ITEMS].T / self._temperature
+            targets = torch.tensor([prompts[row].target for row in rows])
+            found[rows] = scores.double().log_softmax(1).gather(1, targets[:, None]).numpy()
+        return list(found)
+
+    def refreshes(self, round_: int, epoch: int) -> bool:
+        if self.fixed or (round_ == 1 and epoch == 0):
+            return False  # all begin with the base model, whose table is public
+        return round_ <= self._refreshed or (round_ == self._refreshed + 1 and epoch == 0)
+
+    def settled(self, round_: int) -> bool:
+        return self.fixed or round_ > self._refreshed
+
+    def remember(self, model: Any) -> dict[str, Tensor]:
+        return {ITEMS: self.encode(model, self._items)}
+
+    @torch.no_grad()
+    def encode(self, model: Any, prompts: Sequence[Prompt]) -> Float[Tensor, "prompts hidden"]:
+        """The prompts as unit vectors, in batches of nearly equal length."""
+        found = torch.empty(len(prompts), model.config.hidden_size)
+        for rows in by_length([len(prompt) for prompt in prompts], POSITIONS):
+            found[torch.from_numpy(rows)] = self.points(model, [prompts[row] for row in rows])
+        return found
+
+    def recommend(
+        self, served: Served, prompts: Sequence[Prompt], popularity: Float[np.ndarray, "items"]
+    ) -> Iterator[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]]:
+        """Encode each history, multiply by the item table."""
+        del popularity
+        memory = served.memory
+        if memory is None:
+            with served.model(catalogue=True) as model:
+                memory = self.remember(model)
+        for rows in by_length([len(prompt) for prompt in prompts], POSITIONS):
+            asked = [prompts[row] for row in rows]
+            with served.model() as model, torch.no_grad():
+                points = self.points(model, asked)
+            served.tally.requests += len(rows)
+            served.tally.prompt_positions += len(rows) * max(map(len, asked))
+            yield rows, (points @ memory[ITEMS].T).numpy() / self._temperature
+
+
+def softmax_loss(
+    points: Float[Tensor, "batch hidden"], table: Float[Tensor, "items hidden"], targets: Int[Tensor, "batch"],
+    chunk: int = CHUNK,
+) -> Float[Tensor, ""]:  # fmt: skip
+    """Mean cross-entropy of each target among all items, whose scores are ``points @ table.T``.
+
+    Beyond ``chunk`` items the scores are computed in chunks, and again in the backward pass, so that memory does not
+    grow with the catalogue.
+    """
+    if len(table) <= chunk:
+        return cross_entropy(points @ table.T, targets)
+
+    def total(points: Tensor, part: Tensor) -> Tensor:
+        return (points @ part.T).logsumexp(1)
+
+    sums = [checkpoint(total, points, part, use_reentrant=False) for part in table.split(chunk)]
+    own = (points * table[targets]).sum(1)
+    return (torch.stack(sums).logsumexp(0) - own).mean()

@@ -1,0 +1,115 @@
+"""What a recommender makes of a language model: what it reads, what it learns, and how it ranks the catalogue.
+
+The client, the replay and the adversaries' copies run the model; a `Task` tells them how. It holds nothing private.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pplr_audit.data.prompts import Batch, Prompt, Prompts
+
+Weights = Literal["trained", "base", "training"]
+"""Which weights a model is asked under: a client's trained ones, the public ones, or those in the midst of a round."""
+
+Memory = Mapping[str, Tensor]
+"""What a model works out once and then goes by, such as RecFormer's item table; empty where there is no such thing."""
+
+
+@dataclass
+class Tally:
+    """What serving put through the model so far, padding included; sums over requests."""
+
+    requests: int = 0
+    prompt_positions: int = 0
+    generated: int = 0
+    """Tokens generated along one beam."""
+    title_positions: int = 0
+    """Of the generated titles, when they are embedded."""
+
+
+class Served(Protocol):
+    """A trained model that serves requests, wherever its layers are."""
+
+    memory: Memory | None
+    """What it goes by; None where that is to be worked out by the model as it is."""
+    tally: Tally
+
+    def model(self, weights: Weights = "trained", *, catalogue: bool = False) -> AbstractContextManager[Any]:
+        """The model in evaluation mode, within the block. ``catalogue``: what it will read is public."""
+        ...
+
+
+class Task(Protocol):
+    """One recommender on one backbone and catalogue."""
+
+    prompts: Prompts
+    base_memory: Memory
+    """What the base model works out."""
+    fixed: bool
+    """Whether that stays the memory throughout."""
+    catalogue_positions: int
+    """Positions of the batches by which the memory is worked out, padding included; 0 where there is none."""
+
+    def inputs(self, model: Any, prompts: Sequence[Prompt], *, serving: bool) -> dict[str, Tensor]:
+        """What the model's forward pass is called with."""
+        ...
+
+    def loss(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> Float[Tensor, ""]:
+        """Mean over the samples, to be minimised."""
+        ...
+
+    def log_probs(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> list[Float[np.ndarray, "answer"]]:
+        """log-probability of each token of each prompt's answer, or of its target among all items: one number."""
+        ...
+
+    def refreshes(self, round_: int, epoch: int) -> bool:
+        """Whether the memory is worked out anew at the start of a local epoch (from 0) of a round (from 1)."""
+        ...
+
+    def remember(self, model: Any) -> dict[str, Tensor]:
+        """The memory that ``model`` works out, in evaluation mode."""
+        ...
+
+    def settled(self, round_: int) -> bool:
+        """Whether the memory is not worked out again after round ``round_``."""
+        ...
+
+    def recommend(
+        self, served: Served, prompts: Sequence[Prompt], popularity: Float[np.ndarray, "items"]
+    ) -> Iterator[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]]:
+        """Scores of the whole catalogue, higher is better, for a few prompts at a time: their places, and the scores.
+
+        Args:
+            popularity: how often each item was had by those who train.
+        """
+        ...
+
+
+def tensors(batch: Batch) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
+    """Tokens, mask and which tokens are learned."""
+    return torch.from_numpy(batch.tokens), torch.from_numpy(batch.mask), torch.from_numpy(batch.learned)
+
+
+def by_length(lengths: Sequence[int], positions: int) -> Iterator[Int[np.ndarray, "rows"]]:
+    """The places of sequences of these lengths in batches of nearly equal length, so that there is little padding.
+
+    A batch has at most so many positions, padding included, unless a sequence alone has more; the shortest come first.
+
+    >>> [rows.tolist() for rows in by_length([5, 1, 9, 2], 10)]
+    [[1, 3], [0], [2]]
+    """
+    order, sizes = np.argsort(lengths, kind="stable"), np.sort(lengths)
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * sizes[stop] <= positions:
+            stop += 1
+        yield order[start:stop]
+        start = stop
