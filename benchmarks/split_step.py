@@ -24,7 +24,7 @@ from pplr_audit import scenario
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import TARGET, TEMPLATE, Prompt, Prompts, collate
 from pplr_audit.data.samples import Samples
-from pplr_audit.models.bigrec import tensors
+from pplr_audit.models.bigrec import BigRec, tensors
 from pplr_audit.models.cut import cut
 from pplr_audit.models.lora import Adapter, adapter_parameters, add_lora, read_adapter
 from pplr_audit.pplr.rounds import assemble, train
@@ -84,7 +84,14 @@ class RandomText:
         length = self._size.tokens - target % (self._size.tokens // 4)
         tokens = np.random.default_rng(target).integers(1, self._size.vocabulary, length)
         slots = np.where(np.arange(length) < length - ANSWER, TEMPLATE, TARGET)
-        return Prompt(tokens, slots, np.array([], dtype=np.int64), length - ANSWER)
+        return Prompt(tokens, slots, np.array([], dtype=np.int64), length - ANSWER, slots)
+
+
+class Answers(BigRec):
+    """BIGRec that only trains: it has no catalogue to rank."""
+
+    def __init__(self, prompts: Prompts) -> None:
+        self.prompts, self._loss_on = prompts, "title"
 
 
 def base_model(size: Size, seed: int) -> Any:
@@ -107,7 +114,13 @@ def client_step(base: Any, size: Size, front: int, back: int) -> tuple[Step, Ada
     empty = Ragged(np.zeros(rows + 1, dtype=np.int64), np.array([], dtype=np.int64))
     samples = Samples(np.arange(rows), empty, np.arange(rows))
     federation = assemble(
-        {"client-0": samples}, cast(Prompts, RandomText(size)), parts, initial, TRAINING, Pplr(TRAINING), seed=0
+        {"client-0": samples},
+        Answers(cast(Prompts, RandomText(size))),
+        parts,
+        initial,
+        TRAINING,
+        Pplr(TRAINING),
+        seed=0,
     )
     # A round begins and ends with copies of the adapter, which are no part of a step: the clock runs from the call of
     # the client's model until the server has stepped its trunk.

@@ -41,10 +41,7 @@ def cost_rows(
     samples = sum(sum(map(len, client.plan(last.round))) for client in trained)
     positions = sum(client.positions(last.round) for client in trained)
     requests = max(tally.requests, 1)
-    epochs = range(scenario.training.local_epochs)
-    encodings = sum(model.task.refreshes(last.round, epoch) for epoch in epochs)
-    if federation.server.personals:
-        encodings *= 2
+    encodings = np.mean([client.encodings(last.round) for client in trained])
     workload = costs.Workload(
         samples=samples / clients,
         tokens_per_sample=positions / samples,
@@ -52,7 +49,7 @@ def cost_rows(
         generated_tokens=tally.generated / requests,
         title_tokens=tally.title_positions / requests,
         beams=scenario.model.beams if scenario.model.recommender == "bigrec" else 1,
-        catalogue_tokens=encodings * model.task.catalogue_positions,
+        catalogue_tokens=float(encodings) * model.task.catalogue_positions,
         status_bytes=costs.STATUS_BYTES * (1 if scenario.training.patience is None else 2),
     )
     chosen = scenario.model

@@ -132,6 +132,8 @@ class Recformer(Section):
     refresh_rounds: Annotated[int, Field(ge=0)] | None = None
     """The item table is encoded anew at every local epoch of the first so many rounds and once after them, then it is
     frozen; none: of the first half of the rounds. With 0 it is the base model's."""
+    refresh_steps: Annotated[int, Field(ge=1)] | None = None
+    """In those rounds also after every so many local steps of an epoch; none: only at its start."""
 
 
 class Model(Section):
@@ -143,6 +145,8 @@ class Model(Section):
     recommender: Literal["bigrec", "recformer"] = "bigrec"
     recformer: Recformer = Recformer()
     lora: Lora = Lora()
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Of the backbone's own layers in training; none leaves it as the backbone has it."""
     max_tokens: Annotated[int, Field(ge=16)] = 512
     precision: Literal["auto", "float32"] = "auto"
     beams: Annotated[int, Field(ge=1, le=16)] = 4
@@ -161,6 +165,8 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of all local steps in which the learning rate first rises from zero."""
     loss_on: Literal["title", "all"] = "title"
     similarity: Literal["parameters", "update"] = "parameters"
     alpha: Annotated[float, Field(gt=0)] = 0.7

@@ -113,7 +113,7 @@ def test_bytes_flops_and_time_are_those_of_a_client_that_trains_and_serves_over_
     with torch.no_grad():
         parts.client.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
         if parts.gap is not None:
-            parts.gap.far_side = link.serving("client-0", base=True)
+            parts.gap.far_side = link.serving("client-0", "base")
         parts.client(input_ids=title, attention_mask=torch.ones_like(title), use_cache=False)
     assert found["serving_wire_bytes_per_request"] == link.sent.total()
     assert found["wire_seconds_per_request"] == pytest.approx(seconds(link.sent.total(), host.waits))

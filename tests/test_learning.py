@@ -22,31 +22,28 @@ def hits(learning_rate: float, rounds: int) -> dict[str, np.ndarray]:
     model = build(told.model, private.dataset.catalogue, history=told.data.history, seed=told.seed)
     strategy = plugins.load("strategies", told.training.strategy)(told.training)
     federation = assemble(
-        private.samples, model.prompts, model.parts, model.initial, told.training, strategy, seed=told.seed
+        private.samples, model.task, model.parts, model.initial, told.training, strategy, seed=told.seed
     )
     train(federation, told.training.rounds, done=lambda log, state: None)
     users = utility.tested(private.split, private.members)
     at = private.population.client_of[users]
     popularity = utility.popularity_of(private.split, private.members, len(private.dataset.catalogue))
 
-    def measured(scores: np.ndarray, own: np.ndarray) -> np.ndarray:
-        return utility.rank(scores, own, private.split).metrics["recall@10"]
-
-    def served(device, own):
-        return utility.recommend(
-            device, model.prompts, model.grounding, private.split, own, history=told.data.history, beams=1,
-            popularity=popularity, popularity_weight=0.0,
-        )  # fmt: skip
+    def measured(served, own: np.ndarray) -> np.ndarray:
+        ranking = utility.recommended(
+            served, model.task, private.split, own, history=told.data.history, popularity=popularity
+        )
+        return ranking.metrics["recall@10"]
 
     order = [users[at == place] for place in range(len(federation.clients))]
-    trained = [
-        measured(served(c.served(federation.link), own), own) for c, own in zip(federation.clients, order, strict=True)
-    ]
+    trained = [measured(c.served(federation.link), own) for c, own in zip(federation.clients, order, strict=True)]
     everyone = np.concatenate(order)
+    alike = np.tile(popularity, (len(everyone), 1))
+    popular = utility.rank([(np.arange(len(everyone)), alike)], everyone, private.split)
     return {
         "trained": np.concatenate(trained),
-        "untrained": measured(served(model.whole.served(None, model.prompts), everyone), everyone),
-        "popularity": measured(np.tile(popularity, (len(everyone), 1)), everyone),
+        "untrained": measured(model.whole.served(None), everyone),
+        "popularity": popular.metrics["recall@10"],
         "best": np.array([private.dataset.best_recall[10]]),
     }
 

@@ -14,6 +14,7 @@ from pplr_audit import audit, cli, scenario
 from pplr_audit.data.allot import EVERYONE, allotted
 from pplr_audit.data.prepare import prepare
 from pplr_audit.errors import InputError, RunError
+from pplr_audit.models.bigrec import BigRec
 from pplr_audit.pplr.client import Client
 from pplr_audit.pplr.server import Server
 from pplr_audit.pplr.strategies.pplr import Pplr
@@ -191,17 +192,22 @@ def test_a_loss_that_explodes_ends_with_one_message_and_the_last_good_round_is_k
     small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    loss = Client._loss
+    loss, descend, training = BigRec.loss, Client.train_round, [""]
 
-    def exploding(client: Client, rows: Any) -> Any:
+    def named(client: Client, link: Any, round_: int) -> float:
+        training[0] = client.name
+        return descend(client, link, round_)
+
+    def exploding(task: BigRec, *given: Any) -> Any:
         seen.append(1)
-        late = client.name == "client-1" and len(seen) > steps
-        return loss(client, rows) * (1e9 if late else 1.0)
+        late = training[0] == "client-1" and len(seen) > steps
+        return loss(task, *given) * (1e9 if late else 1.0)
 
     told = changed(small_scenario, rounds=3)
     private = prepare(told.data, told.seed)
     steps = sum(-(-len(own) // told.training.batch_size) for own in private.samples.values())
-    monkeypatch.setattr(Client, "_loss", exploding)
+    monkeypatch.setattr(Client, "train_round", named)
+    monkeypatch.setattr(BigRec, "loss", exploding)
     with pytest.raises(RunError, match=r"client-1: the loss has exploded \(.*\) in round 2, step 0") as failed:
         audit.train(told, tmp_path / "run")
     assert "\n" not in str(failed.value)

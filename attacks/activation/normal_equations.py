@@ -2,7 +2,7 @@
 
     W = (X'X + lambda I)^-1 X'Y        (both centred)
 
-X'X and X'Y are summed up chunk by chunk in float64: with float32 the smaller lambdas would lie below the rounding. A row
+X'X and X'Y are summed up chunk by chunk in float64: with float32 the smaller lambdas would be lost in rounding. A row
 of Y is the embedding of a word, and most positions repeat a word of the template: with S the sums of the rows of X by
 word, X'Y = S'E over the words alone. One eigendecomposition of X'X then serves every lambda.
 """

@@ -1,4 +1,4 @@
-"""BIGRec's one prompt: an instruction, the titles of the history in quotes, and the title of the next item as answer."""
+"""BIGRec's prompt: an instruction, the titles of the history in quotes, and the title of the next item as answer."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -29,6 +29,12 @@ ACCEPTED = (
     "accepted: tiny-llama, minilm, a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face hub name"
 )
 
+DROPOUTS = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "attn_pdrop", "embd_pdrop", "resid_pdrop",
+    "attention_dropout",
+)  # fmt: skip
+"""What the rates are called in the configs of the supported families."""
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -66,6 +72,19 @@ def load_backbone(name: str, catalogue: Catalogue, *, seed: int, cache: Path | N
         folder = expanded(name, "model.backbone")
         model, tokenizer = _load_folder(folder if folder.is_dir() else _fetch(name))
     return Backbone(name, model, tokenizer, digest(model, tokenizer))
+
+
+def set_dropout(model: PreTrainedModel, rate: float) -> None:
+    """Let the model's own layers drop out at ``rate`` in training, in place. Call it before an adapter is added."""
+    config: Any = model.config
+    for name in DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, rate)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = rate
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = rate  # type: ignore[assignment]
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:

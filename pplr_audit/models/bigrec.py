@@ -32,7 +32,6 @@ class BigRec:
         popularity_weight: of the injection of popularity; 0 is none.
     """
 
-    base_memory: Memory = {}
     fixed = True
     catalogue_positions = 0
 
@@ -41,6 +40,7 @@ class BigRec:
         popularity_weight: float = 0.0,
     ) -> None:  # fmt: skip
         self.prompts = prompts
+        self.base_memory: Memory = {}
         self.grounding = Grounding.of_base(model, prompts)
         self._beams, self._loss_on, self._popularity_weight = beams, loss_on, popularity_weight
 
@@ -58,8 +58,8 @@ class BigRec:
         del memory
         return answer_log_probs(model, prompts, self.prompts.pad)
 
-    def refreshes(self, round_: int, epoch: int) -> bool:
-        del round_, epoch
+    def refreshes(self, round_: int, epoch: int, step: int) -> bool:
+        del round_, epoch, step
         return False
 
     def remember(self, model: Any) -> dict[str, Tensor]:

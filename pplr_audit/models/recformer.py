@@ -24,7 +24,7 @@ from pplr_audit.models.task import Memory, Served, by_length, tensors
 
 ITEMS = "items"
 """The item table in the memory: one unit vector an item."""
-POSITIONS = 8192
+POSITIONS = 2048
 """Of a batch that is only encoded, padding included."""
 CHUNK = 32_768
 """Items whose scores are held at once in training, a number a sample each."""
@@ -69,6 +69,7 @@ class RecFormer:
         self._pooling, self._temperature = settings.pooling, settings.temperature
         half = -(-rounds // 2)
         self._refreshed = half if settings.refresh_rounds is None else settings.refresh_rounds
+        self._refresh_steps = settings.refresh_steps
         self.fixed = self._refreshed == 0
         self._items = [prompts.build(np.array([item])) for item in range(len(prompts.titles))]
         lengths = [len(item) for item in self._items]
@@ -111,10 +112,12 @@ class RecFormer:
             found[rows] = scores.double().log_softmax(1).gather(1, targets[:, None]).numpy()
         return list(found)
 
-    def refreshes(self, round_: int, epoch: int) -> bool:
-        if self.fixed or (round_ == 1 and epoch == 0):
+    def refreshes(self, round_: int, epoch: int, step: int) -> bool:
+        if self.fixed or (round_ == 1 and epoch == step == 0):
             return False  # all begin with the base model, whose table is public
-        return round_ <= self._refreshed or (round_ == self._refreshed + 1 and epoch == 0)
+        if round_ > self._refreshed:
+            return round_ == self._refreshed + 1 and epoch == step == 0
+        return step == 0 or (self._refresh_steps is not None and step % self._refresh_steps == 0)
 
     def settled(self, round_: int) -> bool:
         return self.fixed or round_ > self._refreshed

@@ -9,7 +9,7 @@ from pplr_audit.data.item_prompts import item_prompts
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.data.title_prompts import title_prompts
 from pplr_audit.errors import InputError
-from pplr_audit.models.backbone import Backbone, load_backbone
+from pplr_audit.models.backbone import Backbone, load_backbone, set_dropout
 from pplr_audit.models.bigrec import BigRec
 from pplr_audit.models.cut import CutModel, check_cut, cut
 from pplr_audit.models.family import FAMILIES, blocks
@@ -58,6 +58,8 @@ def build(
         InputError: the backbone, the recommender, the targets, ``max_tokens`` or the cut do not fit.
     """
     backbone = load_backbone(model.backbone, catalogue, seed=derive(seed, "backbone") % 2**32)
+    if model.dropout is not None:
+        set_dropout(backbone.model, model.dropout)
     _require_kind(model.recommender, backbone)
     check_cut(model.cut.front, model.cut.back, len(blocks(backbone.model)))
     longest = getattr(backbone.model.config, "max_position_embeddings", None)

@@ -69,8 +69,8 @@ class Task(Protocol):
         """log-probability of each token of each prompt's answer, or of its target among all items: one number."""
         ...
 
-    def refreshes(self, round_: int, epoch: int) -> bool:
-        """Whether the memory is worked out anew at the start of a local epoch (from 0) of a round (from 1)."""
+    def refreshes(self, round_: int, epoch: int, step: int) -> bool:
+        """Whether the memory is worked out anew before a step of a local epoch (both from 0) of a round."""
         ...
 
     def remember(self, model: Any) -> dict[str, Tensor]:

@@ -78,13 +78,14 @@ class Client:
         """What the shared model goes by, and `personal_memory` the personal one; None: to be worked out first."""
         self.personal_memory: Memory | None = task.base_memory
         self._built = [task.prompts.build(samples.history[i], int(samples.targets[i])) for i in range(len(samples))]
+        self._lengths = np.array([len(prompt) for prompt in self._built], dtype=np.int64)
 
     def join(self, link: Link) -> None:
         link.join(self.name, len(self._samples))
 
     def plan(self, round_: int) -> list[Int[np.ndarray, "batch"]]:
         """The rows of this client's samples in each local step of a round, those of a personal model last."""
-        once = batches(len(self._samples), self._training, seed=self._seed, client=self.name, round_=round_)
+        once = batches(self._lengths, self._training, seed=self._seed, client=self.name, round_=round_)
         return once if self._local.personal is None else once + once
 
     def train_round(self, link: Link, round_: int) -> float:
@@ -127,8 +128,7 @@ class Client:
         losses: list[float] = []
         epoch_steps = len(plan) // self._training.local_epochs
         for step, rows in enumerate(plan, first):
-            epoch, within = divmod(step - first, epoch_steps)
-            if memory is None or (not within and self._task.refreshes(round_, epoch)):
+            if memory is None or self._task.refreshes(round_, *divmod(step - first, epoch_steps)):
                 memory = self._refreshed(link)
             with part.randomness.step(round_, self.name, step):
                 loss = self._task.loss(
@@ -191,10 +191,16 @@ class Client:
         adapter, memory = (self.personal, self.personal_memory) if self.personal else (self.adapter, self.memory)
         return ServedClient(self.name, adapter, self._part, link, memory, Tally() if tally is None else tally)
 
+    def encodings(self, round_: int) -> int:
+        """How often a round encodes the catalogue, where the client has taken part from the first round on."""
+        models = 1 if self._local.personal is None else 2
+        steps = len(self.plan(round_)) // models
+        epoch_steps = steps // self._training.local_epochs
+        return models * sum(self._task.refreshes(round_, *divmod(step, epoch_steps)) for step in range(steps))
+
     def positions(self, round_: int) -> int:
         """Positions that cross in a round, padding included: each step's batch times its longest sequence."""
-        lengths = np.array([len(prompt) for prompt in self._built])
-        return sum(int(lengths[rows].max()) * len(rows) for rows in self.plan(round_))
+        return sum(int(self._lengths[rows].max()) * len(rows) for rows in self.plan(round_))
 
 
 class ServedClient:

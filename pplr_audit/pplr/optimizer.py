@@ -46,13 +46,18 @@ class Pull:
                 parameter.grad.add_(parameter.detach() - self.anchor[name], alpha=self.strength)
 
 
-def rate_factor(schedule: str, step: int, total: int) -> float:
+def rate_factor(schedule: str, step: int, total: int, warmup: float = 0.0) -> float:
     """What the learning rate is multiplied by in step ``step`` (from 0) of ``total`` over all rounds.
 
     >>> [rate_factor("linear", step, 4) for step in range(4)]
     [1.0, 0.75, 0.5, 0.25]
+    >>> [rate_factor("constant", step, 8, warmup=0.25) for step in range(4)]
+    [0.5, 1.0, 1.0, 1.0]
     """
-    share = min(step / max(total, 1), 1.0)
+    rising = warmup * total
+    if step < rising:
+        return min((step + 1) / rising, 1.0)
+    share = min((step - rising) / max(total - rising, 1), 1.0)
     if schedule == "linear":
         return 1.0 - share
     if schedule == "cosine":
@@ -92,7 +97,7 @@ class LocalOptimizer:
         if self._inner is not None:
             if self._pull is not None:
                 self._pull.add(self._parameters)
-            factor = rate_factor(self._training.schedule, self._steps, self._total)
+            factor = rate_factor(self._training.schedule, self._steps, self._total, self._training.warmup)
             for group in self._inner.param_groups:
                 group["lr"] = self._training.learning_rate * factor
             self._inner.step()

@@ -19,12 +19,30 @@ def total_steps(samples: int, training: scenario.Training) -> int:
     return training.rounds * steps_per_round(samples, training)
 
 
+POOL, POOLS = 64, 16
+"""Batches that a pool holds at most, and pools that an epoch has at least: with few samples a batch stays mixed."""
+
+
 def batches(
-    samples: int, training: scenario.Training, *, seed: int, client: str, round_: int
+    lengths: Int[np.ndarray, "samples"], training: scenario.Training, *, seed: int, client: str, round_: int
 ) -> list[Int[np.ndarray, "batch"]]:
-    """The rows of the client's samples in each local step of a round; a new order every epoch, the same every time."""
-    plan = []
+    """The rows of the client's samples in each local step of a round; a new order every epoch, the same every time.
+
+    So that there is little padding, the random order is cut into pools and each pool is sorted by length and cut into
+    batches, whose order is random again.
+
+    Args:
+        lengths: tokens of each sample.
+    """
+    plan: list[Int[np.ndarray, batch]] = []
+    size = training.batch_size
     for epoch in range(training.local_epochs):
-        order = np.random.default_rng(derive(seed, "batches", client, round_, epoch)).permutation(samples)
-        plan += [order[i : i + training.batch_size] for i in range(0, samples, training.batch_size)]
+        generator = np.random.default_rng(derive(seed, "batches", client, round_, epoch))
+        order = generator.permutation(len(lengths))
+        together = size * max(1, min(POOL, len(order) // (POOLS * size)))
+        for start in range(0, len(order), together):
+            pool = order[start : start + together]
+            pool = pool[np.argsort(lengths[pool], kind="stable")]
+            cut = [pool[i : i + size] for i in range(0, len(pool), size)]
+            plan += [cut[place] for place in generator.permutation(len(cut))]
     return plan

@@ -42,7 +42,8 @@ def prompts(model: Recommender) -> list[Prompt]:
 def view_of(model: Recommender, prompts: list[Prompt], layer: int, noise: float = 0.0) -> View:
     generator = torch.Generator().manual_seed(1)
     records = []
-    for place, states in model.whole.states(prompts, [layer], model.initial):
+    seen = dict(model.whole.states(prompts, [layer], model.initial))
+    for place, states in sorted(seen.items()):
         hidden = states[layer]
         hidden = hidden + noise * torch.randn(hidden.shape, generator=generator)
         records.append(Record(place, "client-0", 1, 0, hidden))

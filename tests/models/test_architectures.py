@@ -11,11 +11,13 @@ import transformers
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, GenerationConfig
 
 from pplr_audit import scenario
+from pplr_audit.data.prompts import Prompt, collate
 from pplr_audit.errors import InputError
 from pplr_audit.models.bigrec import answer_loss
 from pplr_audit.models.cut import Randomness, cut, positions, tap, tappable
 from pplr_audit.models.family import FAMILIES, blocks, body, ends, family
 from pplr_audit.models.lora import adapter_parameters, add_lora
+from pplr_audit.models.task import tensors
 from pplr_audit.models.whole import WholeModel
 from tests.models.architectures import CAUSAL, CONFIGS, ENCODERS, LAYERS, VOCABULARY, build, config
 from tests.models.wire import Gradients, adapted, connected, gradients, one_step
@@ -180,10 +182,21 @@ def test_the_two_parts_have_no_module_and_no_parameter_in_common(kind: str) -> N
     assert {id(p) for p in parts.trunk.parameters()} == held, "the trunk holds blocks and nothing else"
 
 
+class Plain:
+    """A task that reads tokens as they are."""
+
+    def inputs(self, model: Any, prompts: list[Any], *, serving: bool) -> dict[str, torch.Tensor]:
+        del serving
+        tokens, mask, _ = tensors(collate(prompts, 2))
+        return {"input_ids": tokens, "attention_mask": mask} | (
+            {"position_ids": positions(mask)} if family(model).causal else {}
+        )
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_embeddings_that_attacks_know_are_those_of_words(kind: str) -> None:
     model = made(kind)
-    table = WholeModel(model, 2).embeddings
+    table = WholeModel(model, Plain()).embeddings
     assert table.shape == (VOCABULARY, 32)
     before = body(model).get_input_embeddings()(PADDED)
     looked_up = table[PADDED]
@@ -214,12 +227,10 @@ def test_lora_on_dense_leaves_the_head_alone() -> None:
 
 @pytest.mark.parametrize("kind", ["roberta", "gpt2", "gemma3_text"])
 def test_the_states_of_a_whole_model_are_those_of_the_library_whatever_the_deepest_layer(kind: str) -> None:
-    from pplr_audit.data.prompts import Prompt
-
     model = made(kind, dropout=False).eval()
     rows = [PADDED[row, : int(MASK[row].sum())] for row in range(3)]
-    prompts = [Prompt(row.numpy(), row.numpy(), row.numpy(), len(row)) for row in rows]
-    whole = WholeModel(model, 2)
+    prompts = [Prompt(row.numpy(), row.numpy(), row.numpy(), len(row), row.numpy()) for row in rows]
+    whole = WholeModel(model, Plain())
     runs = {d: dict(whole.states(prompts, range(d + 1), dict(adapter_parameters(model)))) for d in range(LAYERS)}
     for place, row in enumerate(rows):
         hidden = model(input_ids=row[None], output_hidden_states=True).hidden_states

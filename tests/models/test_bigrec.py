@@ -8,10 +8,11 @@ from transformers import GenerationConfig
 from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import collate
-from pplr_audit.models.bigrec import Grounding, answer_log_probs, answer_loss, embed_titles, generate_titles, tensors
+from pplr_audit.models.bigrec import Grounding, answer_log_probs, answer_loss, embed_titles, generate_titles
 from pplr_audit.models.cut import positions
 from pplr_audit.models.lora import adapter_off, adapter_parameters
 from pplr_audit.models.recommender import Recommender, build
+from pplr_audit.models.task import tensors
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_items_are_embedded_by_the_base_model_at_the_last_token(model: Recommend
 def test_a_title_generated_exactly_is_ranked_first(model: Recommender) -> None:
     with adapter_off(model.whole.model):
         points = embed_titles(model.whole.model, [model.prompts.titles[i] for i in range(20)], model.prompts)
-    assert (model.grounding.scores(points).argmax(1) == np.arange(20)).all()
+    assert (model.task.grounding.scores(points).argmax(1) == np.arange(20)).all()
 
 
 def test_distances_are_euclidean() -> None:

@@ -42,7 +42,7 @@ def federation_of(
         recorder.append(Crossing(crossing.channel, crossing.client, crossing.round, crossing.step, copied))
 
     return assemble(
-        private.samples, model.prompts, model.parts, model.initial, training, Pplr(training), seed=1,
+        private.samples, model.task, model.parts, model.initial, training, Pplr(training), seed=1,
         recorder=keep if recorder is not None else None,
     )  # fmt: skip
 
@@ -183,7 +183,7 @@ def test_what_crosses_is_what_a_defence_makes_of_it(small_scenario: scenario.Sce
     model = model_at(small_scenario, private, 1, 1)
     training = small_scenario.training
     federation = assemble(
-        private.samples, model.prompts, model.parts, model.initial, training, Pplr(training), seed=1,
+        private.samples, model.task, model.parts, model.initial, training, Pplr(training), seed=1,
         defenses=[Coarse()], recorder=lambda c: seen.append(c),
     )  # fmt: skip
     federation.clients[0].train_round(federation.link, 1)
@@ -240,9 +240,7 @@ def test_a_loss_that_is_not_finite_stops_the_round_and_names_client_and_round(
 def test_fedavg_gives_every_client_the_same_model(small_scenario: scenario.Scenario, private: PrivateData) -> None:
     model = model_at(small_scenario, private, 1, 1)
     training = small_scenario.training
-    federation = assemble(
-        private.samples, model.prompts, model.parts, model.initial, training, FedAvg(training), seed=1
-    )
+    federation = assemble(private.samples, model.task, model.parts, model.initial, training, FedAvg(training), seed=1)
     _, states = finish(federation, 1)
     first, *others = states[-1].adapters.values()
     assert all(torch.equal(first[name], other[name]) for other in others for name in first)

@@ -8,6 +8,7 @@ from pplr_audit import scenario
 from pplr_audit.channels import Channel, Crossing
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.data.samples import serving_samples
+from pplr_audit.models.bigrec import generate_titles
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.pplr.rounds import Federation, RoundState, assemble, train
 from pplr_audit.pplr.strategies.pplr import Pplr
@@ -26,7 +27,7 @@ def trained_at(
     model = build(chosen, private.dataset.catalogue, history=setting.data.history, seed=setting.seed)
     seen: list[Crossing] = []
     federation = assemble(
-        private.samples, model.prompts, model.parts, model.initial, setting.training, Pplr(setting.training),
+        private.samples, model.task, model.parts, model.initial, setting.training, Pplr(setting.training),
         seed=setting.seed, recorder=seen.append,
     )  # fmt: skip
     states = [federation.state(1)]
@@ -75,7 +76,8 @@ def test_replayed_serving_yields_what_a_live_link_recorded(
     prompts.sort(key=len)
     live: list[Crossing] = []
     federation.link.recorder = lambda c: live.append(c)
-    client.served(federation.link).generate(prompts, beams=1)
+    with client.served(federation.link).model() as served:
+        generate_titles(served, prompts, model.prompts, beams=1)
     first = next(c for c in live if c.channel == Channel.INFERENCE_ACTIVATIONS)
     requests = {client.name: list(enumerate(prompts))}
     for record in serving_records(model.whole, states[-1], requests, [2])[2]:
