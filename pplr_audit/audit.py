@@ -5,7 +5,7 @@ same run directory, and each continues what another began.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ from pplr_audit.exposure import Exposure
 from pplr_audit.extension import Extension
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.models.task import Tally
+from pplr_audit.per_user import PER_USER, UserScores, compared
 from pplr_audit.plan import Plan, make_plan
 from pplr_audit.pplr.rounds import Federation, RoundLog, assemble
 from pplr_audit.pplr.strategies.protocol import Strategy
 from pplr_audit.progress import Clock, Progress, Silent
 from pplr_audit.report.write import EVIDENCE, FINDINGS, write_reports
+from pplr_audit.rivals import rivals
 from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
@@ -83,6 +85,7 @@ def train(scenario: Scenario, out: Path | None = None, progress: Progress | None
             trained.measured["costs"],
             seconds,
             trained.measured.get("balance", ()),
+            trained.measured.get("differences", ()),
         )
         return AuditResult(store.root, document)
 
@@ -131,6 +134,8 @@ class _Ready:
     federation: Federation
     plan: Plan
     """Of the scenario alone."""
+    rivals: tuple["_Ready", ...] = ()
+    """The same with another strategy each."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +157,16 @@ def _prepare(scenario: Scenario, clock: Clock) -> _Ready:
             training=scenario.training,
         )  # fmt: skip
         plan = make_plan(scenario, model.layers)
-        strategy: Strategy = plugins.load("strategies", scenario.training.strategy)(scenario.training)
-        shots = scenario.training.shots
-        private = allotted(private, shots=shots, pooled=strategy.pooled, seed=scenario.seed)
-        federation = assemble(
-            private.samples, model.task, model.parts, model.initial, scenario.training, strategy, seed=scenario.seed
-        )
+        others = tuple(_ready(rival, private, model, plan) for rival in rivals(scenario))
+        return replace(_ready(scenario, private, model, plan), rivals=others)
+
+
+def _ready(scenario: Scenario, private: PrivateData, model: Recommender, plan: Plan) -> _Ready:
+    strategy: Strategy = plugins.load("strategies", scenario.training.strategy)(scenario.training)
+    private = allotted(private, shots=scenario.training.shots, pooled=strategy.pooled, seed=scenario.seed)
+    federation = assemble(
+        private.samples, model.task, model.parts, model.initial, scenario.training, strategy, seed=scenario.seed
+    )
     return _Ready(scenario, private, model, federation, plan)
 
 
@@ -172,9 +181,13 @@ def _files(store: Store, scenario: Scenario, kept: Sequence[int]) -> TrainingFil
 
 
 def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
-    """Train what is left, then measure what it recommends; the federation ends with the trained models."""
+    """Train what is left, then measure what it recommends; the federation ends with the trained models.
+
+    Rivals come first: all of them train on the one model there is.
+    """
     scenario, private, model, federation = ready.scenario, ready.private, ready.model, ready.federation
     resume.same_inputs(store, private, model)
+    beside = [_train_rival(rival, store, clock) for rival in ready.rivals]
     files = _files(store, scenario, ready.plan.rounds)
     with clock.phase("training", scenario.training.rounds * len(federation.clients)) as advance:
         validate = validator(scenario, private, model, federation)
@@ -197,7 +210,32 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
         if store.exists(UTILITY):
             advance(steps)
         measured = resume.once(store, UTILITY, measure)
+    for rival, scores in beside:
+        for part in ("utility", "balance"):
+            measured[part] = [*measured[part], *rival[part]]
+        differences = compared(UserScores.of(store), scores, seed=scenario.seed)
+        measured["differences"] = [*measured.get("differences", ()), *differences]
     return _Trained(files, logs, measured)
+
+
+def _train_rival(ready: _Ready, store: Store, clock: Clock) -> tuple[dict[str, Any], UserScores]:
+    """Train what is left of a rival and measure it, without references: rows of the findings, and its users' scores."""
+    scenario, private, model, federation = ready.scenario, ready.private, ready.model, ready.federation
+    files, name = _files(store, scenario, ()), scenario.training.label
+    with clock.phase(f"training {name}", scenario.training.rounds * len(federation.clients)) as advance:
+        validate = validator(scenario, private, model, federation)
+        resume.train(federation, files, scenario.training.rounds, advance, validate)
+    steps, scores = len(private.population.clients), f"{files.folder}/{PER_USER}"
+    with clock.phase(f"measuring what {name} recommends", steps) as advance:
+
+        def measure() -> dict[str, Any]:
+            utility = utility_rows(
+                scenario, private, model, federation, "none", Tally(), advance, references=False
+            )  # fmt: skip
+            utility.scores.write(store, scores)
+            return {"utility": utility.rows, "balance": utility.balance}
+
+        return resume.once(store, f"{files.folder}/{UTILITY}", measure), UserScores.of(store, scores)
 
 
 def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: Clock) -> AuditResult:
@@ -216,7 +254,7 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
         seconds = resume.add_seconds(store, clock.seconds)
         document = findings_document(
             scenario, private, model, plan, len(exposure.victims), results, measured["utility"], measured["costs"],
-            seconds, extensions.recorded(store), measured.get("balance", ()),
+            seconds, extensions.recorded(store), measured.get("balance", ()), measured.get("differences", ()),
         )  # fmt: skip
         shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)
         evidence = evidence_document(trained.logs, results, shown)

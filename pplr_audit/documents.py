@@ -35,6 +35,7 @@ def findings_document(
     seconds: Mapping[str, float],
     extensions: Sequence[Extension] = (),
     balance: Sequence[Mapping[str, Any]] = (),
+    differences: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """``findings.json``."""
     audit = {
@@ -45,7 +46,7 @@ def findings_document(
     run = {**_run(scenario, private, model, seconds), "audit": audit, "not_measured": not_measured(scenario, plan)}
     return {
         "schema": "pplr-audit/findings/1", "run": run, "findings": [row for cell in cells for row in cell["findings"]],
-        "utility": list(utility), "balance": list(balance), "costs": list(costs),
+        "utility": list(utility), "balance": list(balance), "differences": list(differences), "costs": list(costs),
     }  # fmt: skip
 
 
@@ -57,6 +58,7 @@ def training_document(
     costs: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
     balance: Sequence[Mapping[str, Any]] = (),
+    differences: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """A findings document's run, utility and costs; its schema is its own, so that nobody takes it for an audit."""
     run = _run(scenario, private, model, seconds)
@@ -65,6 +67,7 @@ def training_document(
         "run": run,
         "utility": list(utility),
         "balance": list(balance),
+        "differences": list(differences),
         "costs": list(costs),
     }
 

@@ -33,11 +33,23 @@ class UserScores:
     scores: Mapping[str, Mapping[str, Float[np.ndarray, "users"]]]
     """By strategy (references too), then by metric."""
 
-    def write(self, store: Store) -> None:
+    def write(self, store: Store, path: str = PER_USER) -> None:
         arrays = {"users": self.users, "clients": self.clients}
         arrays |= {f"{s}/{m}": values for s, by_metric in self.scores.items() for m, values in by_metric.items()}
         about = {"strategy": self.strategy, "data": self.data, "clients": list(self.names)}
-        store.write_tensors(PER_USER, arrays, {"about": json.dumps(about)})
+        store.write_tensors(path, arrays, {"about": json.dumps(about)})
+
+    @classmethod
+    def of(cls, store: Store, path: str = PER_USER) -> "UserScores":
+        """What `write` wrote. Raises InputError where the file was altered."""
+        arrays, about = store.read_arrays(path), json.loads(store.read_metadata(path)["about"])
+        scores: dict[str, dict[str, Any]] = {}
+        for key, values in arrays.items():
+            if "/" in key:
+                strategy, metric = key.rsplit("/", 1)
+                scores.setdefault(strategy, {})[metric] = values
+        names = tuple(about["clients"])
+        return cls(about["strategy"], about["data"], names, arrays["users"], arrays["clients"], scores)
 
 
 def read(directory: Path) -> UserScores:
@@ -45,14 +57,7 @@ def read(directory: Path) -> UserScores:
     with Store.load(directory) as store:
         if not store.exists(PER_USER):
             raise InputError(f"{directory}: holds no scores of single users; train it with this version")
-        arrays, about = store.read_arrays(PER_USER), json.loads(store.read_metadata(PER_USER)["about"])
-    scores: dict[str, dict[str, Any]] = {}
-    for key, values in arrays.items():
-        if "/" in key:
-            strategy, metric = key.rsplit("/", 1)
-            scores.setdefault(strategy, {})[metric] = values
-    names = tuple(about["clients"])
-    return UserScores(about["strategy"], about["data"], names, arrays["users"], arrays["clients"], scores)
+        return UserScores.of(store)
 
 
 def compared(one: UserScores, other: UserScores, *, seed: int = 0) -> list[dict[str, Any]]:

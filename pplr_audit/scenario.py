@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pplr_audit import plugins, scenarios
+from pplr_audit import plugins, rivals, scenarios
 from pplr_audit.errors import InputError
 from pplr_audit.paths import expanded
 from pplr_audit.scenario_errors import dotted, explain
@@ -172,6 +172,9 @@ class Training(Section):
     alpha: Annotated[float, Field(gt=0)] = 0.7
     beta: Annotated[float, Field(ge=1e-3)] = 5
     tau: Annotated[float, Field(ge=1e-6)] = 0.05
+    rivals: tuple[Named, ...] | None = None
+    """Strategies to train beside it on the same samples with the same seed, and to compare with user by user: a name,
+    or {name: {setting: value}} with settings of this section that are the balance's own."""
     ablate: tuple[Literal["similarity", "speed", "heating", "balance"], ...] | None = None
     """Terms of pplr's balance to switch off; ``balance`` is all of it and leaves the average of fedavg."""
     averaging: Literal["factors", "product"] = "factors"
@@ -365,6 +368,7 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
     training = scenario.training
     if training.ablate and training.strategy != "pplr":
         yield "training.ablate", f"switches off terms of pplr, and training.strategy is {training.strategy}"
+    yield from rivals.conflicts(training)
     if training.ablate and "balance" in training.ablate and len(training.ablate) > 1:
         yield "training.ablate", "without balance no other term is left to switch off"
     model = scenario.model
@@ -386,6 +390,9 @@ def _unknown_names(scenario: Scenario) -> Iterator[tuple[Loc, str]]:
     asked: list[tuple[plugins.Kind, Loc, str]] = [("strategies", ("training", "strategy"), scenario.training.strategy)]
     if scenario.data.reader != "auto":
         asked += [("readers", ("data", "reader"), name) for _, name in _names_in([scenario.data.reader])]
+    asked += [
+        ("strategies", ("training", "rivals", *at), name) for at, name in _names_in(scenario.training.rivals or ())
+    ]
     asked += [("attacks", ("audit", "attacks", *at), name) for at, name in _names_in(scenario.audit.attacks)]
     asked += [("defenses", ("defenses", *at), name) for at, name in _names_in(scenario.defenses)]
     for kind, loc, name in asked:

@@ -39,10 +39,13 @@ def utility_rows(
     defense: str,
     tally: Tally,
     advance: Advance,
+    *,
+    references: bool = True,
 ) -> Utility:
     """Recall and NDCG of the trained personal models beside references: the base model, mere popularity, the ceiling.
 
-    Every user is served by the model of its own client, over the link; ``tally`` sums up what that took.
+    Every user is served by the model of its own client, over the link; ``tally`` sums up what that took. Without
+    ``references`` it is the trained models alone.
     """
     users = _test_users(scenario, private)
     counts = popularity_of(private.split, private.members, len(private.dataset.catalogue))
@@ -72,7 +75,9 @@ def utility_rows(
     by_user: dict[str, dict[str, np.ndarray]] = {}
     asked = np.concatenate(list(users.values()))
     at = private.population.client_of[asked]
-    strategies = {scenario.training.label: trained, "untrained": untrained, "popularity": popular}
+    strategies = {scenario.training.label: trained}
+    if references:
+        strategies |= {"untrained": untrained, "popularity": popular}
     for strategy, ranked in strategies.items():
         rankings = {}
         for client, own in users.items():
@@ -86,7 +91,7 @@ def utility_rows(
         even += _balance(strategy, defense, by_user[strategy], at, scenario.seed)
     names = private.population.clients
     kept = UserScores(scenario.training.label, private.dataset.digest, names, asked, at, by_user)
-    return Utility(rows + _ceiling(private, defense), even, kept)
+    return Utility(rows + (_ceiling(private, defense) if references else []), even, kept)
 
 
 def _balance(

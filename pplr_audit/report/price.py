@@ -2,7 +2,7 @@
 
 from pplr_audit.report.content import listed
 from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import interval, number, percent, size
+from pplr_audit.report.quantities import interval, number, percent, signed, size
 from pplr_audit.report.vocabulary import REFERENCES, cut_words, metric_words
 
 
@@ -48,7 +48,19 @@ def utility_sentence(findings: Document) -> str:
     if not others:
         return f"{text}; no reference was measured beside it."
     compared = [f"{_relation(own, other)} {REFERENCES[other['strategy']]} {_amount(other)}" for other in others]
-    return f"{text}: {listed(compared)}."
+    return f"{text}: {listed(compared)}.{_paired(findings, metric)}"
+
+
+def _paired(findings: Document, metric: str) -> str:
+    """Beside its rivals, user by user; nothing where there are none."""
+    said = []
+    for row in findings.get("differences", ()):
+        if (row["metric"], row["measure"], row["client"]) == (metric, "mean", "all"):
+            low, high = row["ci"]
+            verdict = "more" if low > 0 else "less" if high < 0 else "no difference beyond noise"
+            ends = f"[{signed(metric, low)}, {signed(metric, high)}]"
+            said.append(f"{signed(metric, row['value'])} {ends} against {row['against']} ({verdict})")
+    return f" User by user: {listed(said)}." if said else ""
 
 
 def _amount(row: Document) -> str:

@@ -42,6 +42,15 @@ def number(metric: str, value: float | None) -> str:
     return f"{value:.2f}" if family.startswith("epsilon") else f"{value:.3f}"
 
 
+def signed(metric: str, value: float) -> str:
+    """A difference of two values of a metric, with its sign.
+
+    >>> signed("recall@10", 0.0123), signed("recall@10", -0.5), signed("auc", 0.0)
+    ('+0.0123', '-0.5000', '+0.000')
+    """
+    return f"{'-' if value < 0 else '+'}{number(metric, abs(value))}"
+
+
 def is_rate(metric: str) -> bool:
     """Whether the metric lives between 0 and 1 and is written in percent."""
     return metric.split("@")[0] in _RATES

@@ -33,7 +33,7 @@ def _redact(findings: dict[str, Any], evidence: dict[str, Any]) -> None:
     findings["run"]["not_measured"] = [without_titles(line) for line in findings["run"]["not_measured"]]
     notes = findings["run"]["data"].get("notes", {})
     findings["run"]["data"]["notes"] = {name: n for name, n in notes.items() if isinstance(n, int | float)}
-    for row in [*findings["findings"], *findings["utility"]]:
+    for row in [*findings["findings"], *findings["utility"], *findings.get("differences", ())]:
         row["client"] = alias[row["client"]]
     for row in findings["findings"]:
         row["detail"] = _detail(row, without_titles)

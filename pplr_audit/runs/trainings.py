@@ -32,7 +32,7 @@ class TrainingFiles:
 
     def __init__(self, store: Store, folder: str, kept: Sequence[int]) -> None:
         self._store = store
-        self._folder = folder
+        self.folder = folder
         self._kept = frozenset(kept)
 
     def save(self, log: RoundLog, following: RoundState) -> None:
@@ -108,11 +108,11 @@ class TrainingFiles:
 
     def _saved(self) -> list[int]:
         """The rounds whose start is there."""
-        paths = self._store.paths(self._folder)
+        paths = self._store.paths(self.folder)
         return [int(path.split("/")[-2]) for path in paths if path.endswith("/state.safetensors")]
 
     def _path(self, round_: int, file: str) -> str:
-        return f"{self._folder}/rounds/{round_:03d}/{file}"
+        return f"{self.folder}/rounds/{round_:03d}/{file}"
 
 
 def _log_to_json(log: RoundLog) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from pplr_audit.report.cells import distinct
 from pplr_audit.report.charts.utility import strategy_name, utility_chart
 from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, labels
 from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import interval, number
+from pplr_audit.report.quantities import interval, number, signed
 from pplr_audit.report.vocabulary import metric_words
 
 LEAD = (
@@ -21,6 +21,13 @@ EVENLY = (
     "How evenly the clients are served; each client counts alike, however many users it has. Standard deviation: the "
     "smaller, the more even. Worst client: the lowest client's figure. Jain's index: 1 where all clients fare alike, "
     "one over their number where one has everything. The intervals are of users redrawn inside each client."
+)
+MEANS = {"mean": "mean over users"}
+PAIRED = (
+    "The strategy of this run less each rival, which trained on the same samples with the same seed. The users are the "
+    "same, so their differences are resampled in pairs; an interval that holds 0 is no difference beyond noise. Of the "
+    "standard deviation a negative difference is the more even one. Intervals hold for these trainings, not for "
+    "others with other seeds."
 )
 
 
@@ -44,7 +51,39 @@ def utility(findings: Document) -> Section:
         )
     if findings.get("balance"):
         blocks += [Text(EVENLY), _balance(findings["balance"], metrics[:PICTURES])]
+    if findings.get("differences"):
+        blocks += [Text(PAIRED), *_differences(findings["differences"], metrics[:PICTURES])]
     return Section("utility", "What the recommendations are worth", tuple(blocks))
+
+
+def _differences(rows: list[Document], metrics: list[str]) -> list[Block]:
+    """What the strategy of the run is better by than each rival: over all users and in balance, then by client."""
+    at = {(row["against"], row["metric"], row["measure"], row["client"]): row for row in rows}
+    strategy, clients = rows[0]["strategy"], [name for name in distinct(rows, "client") if name != "all"]
+
+    def table(title: str, lines: list[tuple[str, str]]) -> Table:
+        body = []
+        for against in distinct(rows, "against"):
+            for measure, client in lines:
+                found = [at.get((against, metric, measure, client)) for metric in metrics]
+                if any(found):
+                    named = (MEANS | MEASURES)[measure] if client == "all" else client
+                    body.append((*labels(against, named), *map(_difference, found)))
+        columns = ("against", "difference of", *(metric_words(metric) for metric in metrics))
+        return Table(title, columns, tuple(body), headers=2)
+
+    first = table(f"{strategy} less its rivals, with 95% intervals", [(m, "all") for m in (*MEANS, *MEASURES)])
+    if not clients:
+        return [first]
+    each = table(f"{strategy} less its rivals at each client", [("mean", client) for client in clients])
+    return [first, Fold(f"Each client ({len(clients)})", (each,))]
+
+
+def _difference(row: Document | None) -> Cell:
+    if row is None:
+        return Cell("not measured", mark="status")
+    low, high = (signed(row["metric"], end) for end in row["ci"])
+    return Cell(signed(row["metric"], row["value"]), f"[{low}, {high}]", mark="value")
 
 
 def _balance(rows: list[Document], metrics: list[str]) -> Table:

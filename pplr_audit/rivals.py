@@ -1,0 +1,52 @@
+"""The strategies that a run trains beside its own, on the same samples with the same seed, to be compared with."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from pplr_audit import plugins
+
+if TYPE_CHECKING:  # a scenario asks here whether its rivals fit
+    from pplr_audit.scenario import Scenario, Training
+
+SETTINGS = ("similarity", "alpha", "beta", "tau", "ablate", "averaging", "proximal")
+"""What a rival may have of its own; all else, its budget above all, is as the scenario says."""
+
+
+def rivals(scenario: "Scenario") -> "list[Scenario]":
+    """The scenario once for each rival, with the rival's training. ``conflicts`` says what can be wrong with them."""
+    return [scenario.model_copy(update={"training": each}) for each in _trainings(scenario.training)]
+
+
+def conflicts(training: "Training") -> Iterator[tuple[str, str]]:
+    """Field and message of what is wrong with the rivals of a training, taken each by itself and together."""
+    for place, entry in enumerate(training.rivals or ()):
+        field = f"training.rivals.{place}"
+        name, settings = plugins.name_and_settings(entry)
+        wrong = [setting for setting in settings if setting not in SETTINGS]
+        if wrong:
+            yield field, plugins.unknown(f"{name}: unknown setting {wrong[0]!r}", wrong[0], SETTINGS)
+            return
+        if "ablate" in settings and name != "pplr":
+            yield field, f"{name}: ablate switches off terms of pplr"
+            return
+        try:
+            _training(training, name, settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            yield field, f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            return
+    labels = [training.label, *(each.label for each in _trainings(training))]
+    twice = next((label for place, label in enumerate(labels) if label in labels[:place]), None)
+    if twice is not None:
+        yield "training.rivals", f"two trainings are {twice}: one could not be told from the other"
+
+
+def _trainings(training: "Training") -> "list[Training]":
+    return [_training(training, *plugins.name_and_settings(entry)) for entry in training.rivals or ()]
+
+
+def _training(training: "Training", name: str, settings: Mapping[str, Any]) -> "Training":
+    own = training.model_dump(exclude={"rivals", "strategy", "ablate"})
+    return type(training).model_validate({**own, "strategy": name, **settings})
