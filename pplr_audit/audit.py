@@ -210,11 +210,12 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
         if store.exists(UTILITY):
             advance(steps)
         measured = resume.once(store, UTILITY, measure)
-    for rival, scores in beside:
-        for part in ("utility", "balance"):
-            measured[part] = [*measured[part], *rival[part]]
+    for rival, scores in reversed(beside):
+        for part in ("utility", "balance"):  # behind the run's own rows, before the references
+            own = sum(row["strategy"] == scenario.training.label for row in measured[part])
+            measured[part] = [*measured[part][:own], *rival[part], *measured[part][own:]]
         differences = compared(UserScores.of(store), scores, seed=scenario.seed)
-        measured["differences"] = [*measured.get("differences", ()), *differences]
+        measured["differences"] = [*differences, *measured.get("differences", ())]
     return _Trained(files, logs, measured)
 
 

@@ -44,7 +44,7 @@ class UserScores:
         """What `write` wrote. Raises InputError where the file was altered."""
         arrays, about = store.read_arrays(path), json.loads(store.read_metadata(path)["about"])
         scores: dict[str, dict[str, Any]] = {}
-        for key, values in arrays.items():
+        for key, values in sorted(arrays.items()):  # a file has no order of its own
             if "/" in key:
                 strategy, metric = key.rsplit("/", 1)
                 scores.setdefault(strategy, {})[metric] = values

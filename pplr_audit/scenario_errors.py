@@ -33,7 +33,7 @@ def explain(error: ValidationError, document: Document, schema: Schema) -> str:
     lines: dict[Loc, str] = {}
     for problem in error.errors(include_url=False):
         if problem["type"] == "conflict":
-            loc: Loc = tuple(str(problem["ctx"]["field"]).split("."))
+            loc: Loc = tuple(int(part) if part.isdigit() else part for part in str(problem["ctx"]["field"]).split("."))
             text = f"{dotted(loc)}: {problem['msg']}"
         else:
             loc = tuple(_kept(problem["loc"], document.values, schema, schema))

@@ -45,6 +45,8 @@ def utility_chart(metric: str, rows: Sequence[Document], strategies: Sequence[st
     hollow = {strategy_name(row) for row in rows if row["strategy"] in REFERENCES}
     for tone, name in enumerate(drawn):
         plot.name(name, tone, "whisker", hollow=name in hollow)
+    if len(strategies) > TONES:
+        plot.name(f"{len(strategies) - TONES} more strategies in the table", REFERENCE, "words")
     if len(clients) > CLIENTS:
         plot.name(f"{len(clients) - CLIENTS} more clients in the table", REFERENCE, "words")
     of_all = [row for row in of_metric if row["client"] == drawn_clients[0]] if drawn_clients else []
