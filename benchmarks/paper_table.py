@@ -1,0 +1,263 @@
+"""PPLR beside its rivals on real data: recommendations, balance between clients, and what more than noise is.
+
+Every cell of the table is one strategy on one data set with one recommender and one seed: five clients by k-means, 1,024
+training samples, five rounds, at most 2,000 test users. The cells of one seed are one run of pplr-audit with rivals, so
+they share clients, samples, test users and the order of batches. It takes hours: runs are kept, a second call goes on
+where the first stopped (``--minutes`` ends it early), and the page, written anew after each run, says which cells have
+run. The item table of ``recformer`` is the base model's throughout (``refresh_rounds: 0``).
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from measuring import machine, table
+
+from pplr_audit import audit, plugins, scenario
+from pplr_audit.errors import InputError, RunError
+
+DATA = Path(os.environ.get("PPLR_AUDIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+RUNS = Path("runs") / "paper-table"
+SEEDS = (0, 1, 2)
+RIVALS: tuple[Any, ...] = ("fedavg", "local", "centralised")
+MORE: tuple[Any, ...] = (
+    "fedprox", "ditto", {"pplr": {"ablate": ["similarity"]}}, {"pplr": {"ablate": ["speed"]}},
+    {"pplr": {"ablate": ["heating"]}},
+)  # fmt: skip
+"""On one data set besides."""
+METRICS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
+ENCODER = {
+    "backbone": "minilm", "recommender": "recformer", "max_tokens": 384, "dropout": 0.0,
+    "recformer": {"pooling": "mean", "refresh_rounds": 0},
+}  # fmt: skip
+DECODER = {"backbone": "tiny-llama", "recommender": "bigrec", "beams": 4}
+
+
+@dataclass(frozen=True)
+class Group:
+    """One data set and recommender: all strategies, all seeds."""
+
+    name: str
+    data: Mapping[str, Any]
+    model: Mapping[str, Any]
+    training: Mapping[str, Any]
+    rivals: tuple[Any, ...] = RIVALS
+
+    @property
+    def slug(self) -> str:
+        return self.name.replace(", ", "-")
+
+    def scenario(self, seed: int) -> scenario.Scenario:
+        values = {
+            "name": f"{self.slug}-{seed}", "seed": seed, "data": self.data, "model": self.model,
+            "training": {**self.training, "rivals": list(self.rivals)},
+        }  # fmt: skip
+        return scenario.from_text(json.dumps(values), self.name)
+
+    @property
+    def strategies(self) -> list[str]:
+        entries = map(plugins.name_and_settings, self.rivals)
+        return ["pplr", *(f"{n} without {', '.join(s['ablate'])}" if "ablate" in s else n for n, s in entries)]
+
+
+def groups(quick: bool) -> list[Group]:
+    if quick:
+        market = {"clients": 3, "audit_users": 20, "market": {"users": 120, "items": 48, "tastes": 3}, "history": 4}
+        small = {"rounds": 1, "learning_rate": 5e-3, "shots": 48}
+        return [Group("synthetic, bigrec", market, {**DECODER, "beams": 1}, small, (*RIVALS, MORE[3]))]
+    shared = {"clients": 5, "audit_users": 2, "test_users": 2000, "history": 10}
+    sets = {
+        "amazon-games": {"path": str(DATA / "amazon-games"), "split": "given", **shared},
+        "ml-1m": {"path": str(DATA / "ml-1m"), "split": "leave_one_out", **shared},
+    }
+    budget = {"rounds": 5, "shots": 1024, "batch_size": 16}
+    slow, fast = {**budget, "learning_rate": 1e-4}, {**budget, "learning_rate": 5e-3}
+    return [
+        Group("ml-1m, recformer", sets["ml-1m"], ENCODER, {**slow, "learning_rate": 5e-4}, (*RIVALS, *MORE)),
+        Group("amazon-games, recformer", sets["amazon-games"], ENCODER, {**slow, "learning_rate": 5e-4}),
+        Group("ml-1m, bigrec", sets["ml-1m"], DECODER, fast),
+        Group("amazon-games, bigrec", sets["amazon-games"], DECODER, fast),
+    ]
+
+
+def directory(root: Path, group: Group, seed: int) -> Path:
+    return root / f"{group.slug}-{seed}-{scenario.digest(group.scenario(seed))[:8]}"
+
+
+def documents(root: Path, group: Group, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """What has run of a group, by seed."""
+    found = {}
+    for seed in seeds:
+        path = directory(root, group, seed) / "table.json"
+        if path.is_file():
+            found[seed] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def run(root: Path, group: Group, seed: int) -> None:
+    """Train and measure what is left of one run, and keep its document."""
+    out = directory(root, group, seed)
+    started = time.perf_counter()
+    result = audit.train(group.scenario(seed), out)
+    document = {**result.document, "wall_seconds": sum(result.document["run"]["seconds"].values())}
+    # Beside the run, whose own files are checked against its list.
+    (out / "table.json").write_text(json.dumps(document), encoding="utf-8")
+    print(f"{group.name}, seed {seed}: {time.perf_counter() - started:.0f} s in this call", flush=True)
+
+
+def values(docs: Mapping[int, Mapping[str, Any]], part: str, **wanted: str) -> list[dict[str, Any]]:
+    """The row of each seed with these fields."""
+    rows = ((row for row in doc[part] if all(row[k] == v for k, v in wanted.items())) for doc in docs.values())
+    return [found for found in (next(each, None) for each in rows) if found is not None]
+
+
+def over_seeds(rows: Sequence[Mapping[str, Any]], *, signed: bool = False) -> str:
+    """Mean over seeds, and how far they are apart; of one seed its interval over users."""
+    if not rows:
+        return "–"
+    figures = [row["value"] for row in rows]
+    sign = "+" if signed else ""
+    if len(figures) == 1:
+        low, high = rows[0]["ci"]
+        return f"{figures[0]:{sign}.4f} [{low:{sign}.4f}, {high:{sign}.4f}]"
+    return f"{mean(figures):{sign}.4f} ± {stdev(figures):.4f}"
+
+
+def section(group: Group, docs: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]) -> Iterator[str]:
+    yield f"## {group.name}\n"
+    missing = [seed for seed in seeds if seed not in docs]
+    if not docs:
+        yield "No cell has run yet.\n"
+        return
+    some = next(iter(docs.values()))
+    seconds = [doc["wall_seconds"] for doc in docs.values()]
+    yield (
+        f"Seeds that have run: {', '.join(map(str, docs))}"
+        f"{'; not yet: ' + ', '.join(map(str, missing)) if missing else ''}. Wall time of a seed's run, all its"
+        f" strategies together: {', '.join(f'{s / 60:.0f} min' for s in seconds)}."
+        f" {len(some['run']['clients'])} clients, {some['run']['data']['items']:,} items.\n"
+    )
+    strategies = [*group.strategies, "untrained", "popularity"]
+    clients = list(dict.fromkeys(row["client"] for row in some["utility"]))
+    rows = [
+        [name, *(over_seeds(values(docs, "utility", strategy=name, client="all", metric=m)) for m in METRICS)]
+        for name in strategies
+    ]
+    yield table(["strategy", *METRICS], rows) + "\n"
+    own = [client for client in clients if client != "all"]
+    rows = [
+        [name, *(over_seeds(values(docs, "utility", strategy=name, client=c, metric="recall@10")) for c in own)]
+        for name in strategies
+    ]
+    yield "Recall@10 at each client:\n"
+    yield table(["strategy", *own], rows) + "\n"
+    measures = ("standard_deviation", "worst_client", "jain")
+    rows = [
+        [name, *(over_seeds(values(docs, "balance", strategy=name, metric="recall@10", measure=m)) for m in measures)]
+        for name in strategies
+    ]
+    yield "Balance between clients, of Recall@10:\n"
+    yield table(["strategy", "standard deviation", "worst client", "Jain's index"], rows) + "\n"
+    rows = []
+    for rival in group.strategies[1:]:
+        for metric in ("recall@10", "ndcg@10"):
+            found = values(docs, "differences", against=rival, metric=metric, measure="mean", client="all")
+            each = "; ".join(f"[{row['ci'][0]:+.4f}, {row['ci'][1]:+.4f}]" for row in found)
+            rows.append([rival, metric, over_seeds(found, signed=True), each, verdict(found)])
+    yield "PPLR less each rival, the same users in pairs:\n"
+    yield table(["rival", "metric", "mean over seeds", "interval of each seed", "says"], rows) + "\n"
+
+
+def verdict(rows: Sequence[Mapping[str, Any]], more: str = "more", less: str = "less") -> str:
+    """What all seeds together say: a difference only where every seed's interval leaves out 0 on the same side."""
+    if not rows:
+        return "not run"
+    if all(row["ci"][0] > 0 for row in rows):
+        return more
+    return less if all(row["ci"][1] < 0 for row in rows) else "no more than noise"
+
+
+def answer(chosen: Sequence[Group], found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> Iterator[str]:
+    """Does PPLR balance clients, does it beat FedAvg, by how much, is that more than noise?"""
+    for group in chosen:
+        docs = found[group.name]
+        if not docs:
+            yield f"- {group.name}: has not run."
+            continue
+        against = {"against": "fedavg", "metric": "recall@10", "client": "all"}
+        gain = values(docs, "differences", measure="mean", **against)
+        even = values(docs, "differences", measure="standard_deviation", **against)
+        worst = values(docs, "differences", measure="worst_client", **against)
+        pooled = values(docs, "utility", strategy="centralised", client="all", metric="recall@10")
+        own = values(docs, "utility", strategy="pplr", client="all", metric="recall@10")
+        kept = mean(row["value"] for row in own) / max(mean(row["value"] for row in pooled), 1e-9)
+        yield (
+            f"- {group.name} ({len(docs)} seed{'s' * (len(docs) > 1)}): against FedAvg, Recall@10"
+            f" {over_seeds(gain, signed=True)} ({verdict(gain)}); standard deviation over clients"
+            f" {over_seeds(even, signed=True)} ({verdict(even, 'less even', 'more even')}); worst client"
+            f" {over_seeds(worst, signed=True)} ({verdict(worst, 'better', 'worse')}). PPLR has {100 * kept:.0f} % of the"
+            f" Recall@10 of centralised training (goal 95 %: {'met' if kept >= 0.95 else 'not met'})."
+        )
+
+
+def page(chosen: Sequence[Group], root: Path, seeds: Sequence[int], at: Mapping[str, Any]) -> str:
+    found = {group.name: documents(root, group, seeds) for group in chosen}
+    done = sum(len(docs) * len(group.strategies) for group, docs in zip(chosen, found.values(), strict=True))
+    cells = sum(len(group.strategies) * len(seeds) for group in chosen)
+    parts = [
+        "# PPLR beside its rivals\n",
+        f"Written by `benchmarks/paper_table.py`; {done} of {cells} cells (strategy, data set, recommender, seed) have"
+        " run. Five clients by k-means, 1,024 training samples, five rounds, at most 2,000 test users, full ranking with"
+        " the history masked. A figure is the mean over seeds ± their standard deviation; of a single seed it stands"
+        " with its 95 % interval over users. Differences of a seed are of the same users in pairs, and count as more"
+        " than noise only where the interval of every seed says so.\n",
+        "## The answer\n",
+        "\n".join(answer(chosen, found)) + "\n",
+        *(text for group in chosen for text in section(group, found[group.name], seeds)),
+        f"{at['cpu']}, {at['cores']} cores, {at['memory_bytes'] / 1e9:.0f} GB; Python {at['python']}, torch"
+        f" {at['libraries']['torch']}; pplr-audit {at['pplr_audit']}; {at['date']}.\n",
+    ]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a synthetic market and one seed; the page is printed")
+    parser.add_argument("--runs", type=Path, default=RUNS, help=f"where runs are kept (default: {RUNS})")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further run after so many")
+    parser.add_argument("--only", default="", help="groups whose name holds this text")
+    parser.add_argument("--results", type=Path, help="the page (default: docs/results.md; --quick: printed only)")
+    asked = parser.parse_args()
+    at, started = machine(), time.monotonic()
+    seeds = SEEDS[:1] if asked.quick else SEEDS
+    chosen = groups(asked.quick)
+    into = asked.results or (None if asked.quick else PAGE)
+    for seed in seeds:  # a first seed of everything before a second of anything
+        for group in chosen:
+            if asked.only not in group.name or seed in documents(asked.runs, group, [seed]):
+                continue
+            if time.monotonic() - started > 60 * asked.minutes:
+                break
+            try:
+                run(asked.runs, group, seed)
+            except (InputError, RunError) as error:
+                raise SystemExit(f"{group.name}, seed {seed}: {error}") from None
+            if into is not None:
+                into.write_text(page(chosen, asked.runs, seeds, at), encoding="utf-8")
+    text = page(chosen, asked.runs, seeds, at)
+    if into is None:
+        print(text)
+    else:
+        into.write_text(text, encoding="utf-8")
+        print(into)
+
+
+if __name__ == "__main__":
+    main()
