@@ -1,7 +1,7 @@
 """PPLR beside its rivals on real data: recommendations, balance between clients, and what more than noise is.
 
-Every cell of the table is one strategy on one data set with one recommender and one seed: five clients by k-means, 1,024
-training samples, five rounds, at most 2,000 test users. The cells of one seed are one run of pplr-audit with rivals, so
+Every cell of the table is one strategy on one data set with one recommender and one seed: five clients by k-means,
+1,024 training samples, five rounds, at most 2,000 test users. The cells of one seed are one run of pplr-audit with rivals, so
 they share clients, samples, test users and the order of batches. It takes hours: runs are kept, a second call goes on
 where the first stopped (``--minutes`` ends it early), and the page, written anew after each run, says which cells have
 run. The item table of ``recformer`` is the base model's throughout (``refresh_rounds: 0``).
@@ -202,8 +202,8 @@ def answer(chosen: Sequence[Group], found: Mapping[str, Mapping[int, Mapping[str
             f"- {group.name} ({len(docs)} seed{'s' * (len(docs) > 1)}): against FedAvg, Recall@10"
             f" {over_seeds(gain, signed=True)} ({verdict(gain)}); standard deviation over clients"
             f" {over_seeds(even, signed=True)} ({verdict(even, 'less even', 'more even')}); worst client"
-            f" {over_seeds(worst, signed=True)} ({verdict(worst, 'better', 'worse')}). PPLR has {100 * kept:.0f} % of the"
-            f" Recall@10 of centralised training (goal 95 %: {'met' if kept >= 0.95 else 'not met'})."
+            f" {over_seeds(worst, signed=True)} ({verdict(worst, 'better', 'worse')}). PPLR has {100 * kept:.0f} % of"
+            f" the Recall@10 of centralised training (goal 95 %: {'met' if kept >= 0.95 else 'not met'})."
         )
 
 
@@ -214,8 +214,8 @@ def page(chosen: Sequence[Group], root: Path, seeds: Sequence[int], at: Mapping[
     parts = [
         "# PPLR beside its rivals\n",
         f"Written by `benchmarks/paper_table.py`; {done} of {cells} cells (strategy, data set, recommender, seed) have"
-        " run. Five clients by k-means, 1,024 training samples, five rounds, at most 2,000 test users, full ranking with"
-        " the history masked. A figure is the mean over seeds ± their standard deviation; of a single seed it stands"
+        " run. Five clients by k-means, 1,024 training samples, five rounds, at most 2,000 test users, full ranking"
+        " with the history masked. A figure is the mean over seeds ± their standard deviation; of a single seed it stands"
         " with its 95 % interval over users. Differences of a seed are of the same users in pairs, and count as more"
         " than noise only where the interval of every seed says so.\n",
         "## The answer\n",

@@ -94,6 +94,7 @@ def _run(scenario: Scenario, private: PrivateData, model: Recommender, seconds: 
         "backbone": Path(model.backbone).name,
         "backbone_digest": model.digest,
         "recommender": scenario.model.recommender,
+        "precision": model.precision,
         "strategy": scenario.training.label,
         "rounds": scenario.training.rounds,
         "layers": model.layers,

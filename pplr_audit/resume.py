@@ -21,7 +21,7 @@ from pplr_audit.scenario import Scenario
 
 def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
     """Note data and weights in a run that begins. Raises InputError for one that began with others."""
-    inputs = {"data": private.dataset.digest, "backbone": model.digest}
+    inputs = {"data": private.dataset.digest, "backbone": model.digest, "precision": model.precision}
     before = store.manifest.get("inputs")
     if before is None:
         population = private.population
@@ -30,7 +30,7 @@ def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
         store.update_manifest(inputs=inputs, libraries=libraries(), hardware=hardware())
         return
     for what, digest in inputs.items():
-        if before[what] != digest:
+        if before.get(what, digest) != digest:  # an older run has noted less
             raise InputError(
                 f"{store.root}: began with another {what} ({before[what][:8]}, now {digest[:8]}); "
                 "bring it back, or begin again in another directory (--out DIR)"

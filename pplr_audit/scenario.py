@@ -148,7 +148,8 @@ class Model(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Of the backbone's own layers in training; none leaves it as the backbone has it."""
     max_tokens: Annotated[int, Field(ge=16)] = 512
-    precision: Literal["auto", "float32"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; auto is bfloat16 where the processor has instructions for it."""
     beams: Annotated[int, Field(ge=1, le=16)] = 4
     popularity_weight: Annotated[float, Field(ge=0)] = 0.0
     cut: Cut = Cut()

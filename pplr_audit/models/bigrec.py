@@ -102,8 +102,9 @@ def answer_loss(
 
     Per sequence first: a mean over all tokens of a batch would let one sequence's length weigh on every other sample.
     """
-    wanted = learned[:, 1:].to(logits.dtype)
-    losses = -token_log_probs(logits, tokens) * wanted
+    losses = -token_log_probs(logits, tokens)
+    wanted = learned[:, 1:].to(losses.dtype)
+    losses = losses * wanted
     return (losses.sum(1) / wanted.sum(1)).mean()
 
 

@@ -14,6 +14,7 @@ from pplr_audit.models.bigrec import BigRec
 from pplr_audit.models.cut import CutModel, check_cut, cut
 from pplr_audit.models.family import FAMILIES, blocks
 from pplr_audit.models.lora import Adapter, adapter_parameters, read_adapter
+from pplr_audit.models.precision import Precision, compute_in, resolved
 from pplr_audit.models.recformer import RecFormer
 from pplr_audit.models.task import Task
 from pplr_audit.models.trainable import make_trainable
@@ -34,6 +35,7 @@ class Recommender:
     parts: CutModel
     whole: WholeModel
     tokenizer: Any
+    precision: Precision
 
     @property
     def prompts(self) -> Prompts:
@@ -70,9 +72,15 @@ def build(
     prompts = _prompts(model, backbone, catalogue, history)
     make_trainable(backbone.model, model, history=history, seed=derive(seed, "lora") % 2**63)
     initial = read_adapter(adapter_parameters(backbone.model))
-    whole = WholeModel(backbone.model, _task(model, backbone.model, prompts, training or scenario.Training()))
+    precision = resolved(model.precision)
+    whole = WholeModel(backbone.model)
+    compute_in(whole.model, precision)
+    whole.task = task = _task(model, whole.model, prompts, training or scenario.Training())
     parts = cut(backbone.model, model.cut.front, model.cut.back, seed=seed)
-    return Recommender(backbone.name, backbone.digest, whole.task, initial, parts, whole, backbone.tokenizer)
+    for part in (parts.client, parts.trunk):
+        if part is not None:
+            compute_in(part, precision)
+    return Recommender(backbone.name, backbone.digest, task, initial, parts, whole, backbone.tokenizer, precision)
 
 
 def _require_kind(recommender: str, backbone: Backbone) -> None:
@@ -102,7 +110,6 @@ def _prompts(model: scenario.Model, backbone: Backbone, catalogue: Catalogue, hi
 
 
 def _task(model: scenario.Model, network: Any, prompts: Prompts, training: scenario.Training) -> Task:
-    network.eval()
     if model.recommender == "bigrec":
         return BigRec(
             network, prompts, beams=model.beams, loss_on=training.loss_on, popularity_weight=model.popularity_weight

@@ -25,13 +25,14 @@ class WholeModel:
 
     Args:
         model: as training begins with it, before it is cut; it is copied, all but the frozen weights.
-        task: what it is for; None where nothing but its weights is asked for.
+        task: what it is for; it may be given later, as what the base model works out for it takes this very model.
     """
 
-    def __init__(self, model: Any, task: Task) -> None:
+    def __init__(self, model: Any, task: Task | None = None) -> None:
         shared = {id(p): p for p in model.parameters() if not p.requires_grad}
         self.model = copy.deepcopy(model, shared).eval()
-        self.task = task
+        if task is not None:
+            self.task: Task = task
         self._parameters = adapter_parameters(self.model)
         self._initial = read_adapter(self._parameters)
         self.layers = len(blocks(self.model))

@@ -86,6 +86,7 @@ def reproduce(findings: Document) -> Section:
         ("data digest", data["digest"]),
         *((("data notes", _notes(data["notes"])),) if data.get("notes") else ()),
         ("model", f"{run['backbone']} with {run['recommender']}: {run['layers']} blocks, hidden size {run['hidden']}"),
+        ("computed in", run.get("precision", "float32")),
         *((("model digest", run["backbone_digest"]),) if "backbone_digest" in run else ()),
         ("training", f"{run['strategy']}, {run['rounds']} rounds"),
         (

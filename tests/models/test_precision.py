@@ -1,0 +1,81 @@
+"""bfloat16 under autocast: near float32, the same bits at every cut, and float32 in all that is kept or crosses."""
+
+import numpy as np
+import pytest
+import torch
+
+from pplr_audit import scenario
+from pplr_audit.data.dataset import Dataset
+from pplr_audit.data.prepare import PrivateData, prepare
+from pplr_audit.models import precision
+from pplr_audit.models.bigrec import generate_titles
+from pplr_audit.models.recommender import Recommender, build
+from pplr_audit.pplr.rounds import assemble, train
+from pplr_audit.pplr.strategies.pplr import Pplr
+
+
+def made(told: scenario.Scenario, market: Dataset, chosen: str, front: int = 1, back: int = 1) -> Recommender:
+    settings = told.model.model_copy(update={"precision": chosen, "cut": scenario.Cut(front=front, back=back)})
+    return build(settings, market.catalogue, history=3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def private(small_scenario: scenario.Scenario) -> PrivateData:
+    return prepare(small_scenario.data, small_scenario.seed)
+
+
+def test_it_is_near_float32_and_really_another_format(small_scenario: scenario.Scenario, small_market: Dataset) -> None:
+    losses = {}
+    for chosen in ("float32", "bfloat16"):
+        model = made(small_scenario, small_market, chosen)
+        prompts = [model.prompts.build(np.array([1, 2, 3]), 4), model.prompts.build(np.array([5]), 6)]
+        losses[chosen] = float(model.task.loss(model.whole.model, prompts, {}).detach())
+        assert model.precision == chosen
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bfloat16"] != losses["float32"]
+
+
+def test_a_training_has_the_same_bits_at_every_cut_and_keeps_and_sends_float32(
+    small_scenario: scenario.Scenario, small_market: Dataset, private: PrivateData
+) -> None:
+    ends, sent = [], set()
+    for front, back in ((1, 1), (0, 0), (3, 0)):
+        model = made(small_scenario, small_market, "bfloat16", front, back)
+        training = small_scenario.training
+        federation = assemble(
+            private.samples, model.task, model.parts, model.initial, training, Pplr(training), seed=1,
+            recorder=lambda c: sent.update((str(c.channel), t.dtype) for t in c.tensors.values()),
+        )  # fmt: skip
+        train(federation, 1, done=lambda log, state: ends.append(state.adapters))
+    assert all(value.dtype == torch.float32 for adapter in ends[0].values() for value in adapter.values())
+    for other in ends[1:]:
+        assert all(torch.equal(v, other[c][n]) for c, adapter in ends[0].items() for n, v in adapter.items())
+    assert {dtype for channel, dtype in sent if "activations" in channel or "gradients" in channel} == {torch.float32}
+
+
+def test_it_generates_over_the_link_what_the_whole_model_generates(
+    small_scenario: scenario.Scenario, small_market: Dataset, private: PrivateData
+) -> None:
+    model = made(small_scenario, small_market, "bfloat16")
+    training = small_scenario.training
+    federation = assemble(
+        private.samples, model.task, model.parts, model.initial, training, Pplr(training), seed=1
+    )  # fmt: skip
+    prompts = [model.prompts.build(np.array([1, 2, 3])), model.prompts.build(np.array([7]))]
+    said = []
+    for served in (federation.clients[0].served(federation.link), model.whole.served(None)):
+        with served.model() as network:
+            said.append([t.tolist() for t in generate_titles(network, prompts, model.prompts, beams=2)])
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(("able", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_asks_the_processor(monkeypatch: pytest.MonkeyPatch, able: bool, expected: str) -> None:
+    monkeypatch.setattr(precision, "in_hardware", lambda: able)
+    assert precision.resolved("auto") == expected
+    assert precision.resolved("float32") == "float32"
+    assert precision.resolved("bfloat16") == "bfloat16"
+
+
+def test_the_processor_s_answer_is_torch_s_own() -> None:
+    assert isinstance(precision.in_hardware(), bool)
