@@ -1,10 +1,10 @@
 """PPLR beside its rivals on real data: recommendations, balance between clients, and what more than noise is.
 
 Every cell of the table is one strategy on one data set with one recommender and one seed: five clients by k-means,
-1,024 training samples, five rounds, at most 2,000 test users. The cells of one seed are one run of pplr-audit with rivals, so
-they share clients, samples, test users and the order of batches. It takes hours: runs are kept, a second call goes on
-where the first stopped (``--minutes`` ends it early), and the page, written anew after each run, says which cells have
-run. The item table of ``recformer`` is the base model's throughout (``refresh_rounds: 0``).
+1,024 training samples, five rounds, at most 2,000 test users. The cells of one seed are one run of pplr-audit with
+rivals, so they share clients, samples, test users and the order of batches. It takes hours: runs are kept, a second
+call goes on where the first stopped (``--minutes`` ends it early), and the page, written anew after each run, says which
+cells have run. The item table of ``recformer`` is the base model's throughout (``refresh_rounds: 0``).
 """
 
 import argparse
@@ -215,9 +215,9 @@ def page(chosen: Sequence[Group], root: Path, seeds: Sequence[int], at: Mapping[
         "# PPLR beside its rivals\n",
         f"Written by `benchmarks/paper_table.py`; {done} of {cells} cells (strategy, data set, recommender, seed) have"
         " run. Five clients by k-means, 1,024 training samples, five rounds, at most 2,000 test users, full ranking"
-        " with the history masked. A figure is the mean over seeds ± their standard deviation; of a single seed it stands"
-        " with its 95 % interval over users. Differences of a seed are of the same users in pairs, and count as more"
-        " than noise only where the interval of every seed says so.\n",
+        " with the history masked. A figure is the mean over seeds ± their standard deviation; of a single seed it"
+        " stands with its 95 % interval over users. Differences of a seed are of the same users in pairs, and count as"
+        " more than noise only where the interval of every seed says so.\n",
         "## The answer\n",
         "\n".join(answer(chosen, found)) + "\n",
         *(text for group in chosen for text in section(group, found[group.name], seeds)),
