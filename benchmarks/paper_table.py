@@ -3,7 +3,7 @@
 Every cell of the table is one strategy on one data set with one recommender and one seed: five clients by k-means,
 1,024 training samples, five rounds, at most 2,000 test users. The cells of one seed are one run of pplr-audit with
 rivals, so they share clients, samples, test users and the order of batches. It takes hours: runs are kept, a second
-call goes on where the first stopped (``--minutes`` ends it early), and the page, written anew after each run, says which
+call goes on where the first stopped (``--minutes`` ends it early), and the page, written after each run, says which
 cells have run. The item table of ``recformer`` is the base model's throughout (``refresh_rounds: 0``).
 """
 

@@ -1,0 +1,123 @@
+"""RecFormer on MiniLM, trained on everybody's data in one place, beside what needs no language model at all.
+
+Full ranking of the catalogue, leave-one-out, own items masked; test users of a figure are the same for all rows. The
+Markov chain (counts of which item follows which in the training items, ties by popularity) and mere popularity are
+computed here; SASRec's figure is published. The run is kept, and a second call goes on from it.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measuring import RESULTS, machine, table, write
+from scipy.sparse import csr_matrix
+
+from pplr_audit import audit, per_user, scenario
+from pplr_audit.data.dataset import Split
+from pplr_audit.data.prepare import prepare
+from pplr_audit.data.samples import seen_items
+from pplr_audit.pplr.utility import Ranking, popularity_of, rank
+from pplr_audit.scoring.intervals import mean_estimate, paired_difference
+
+ENCODER = {
+    "backbone": "minilm", "recommender": "recformer", "max_tokens": 256, "dropout": 0.0,
+    "recformer": {"pooling": "mean", "train": "all", "attribute_tokens": 24, "refresh_rounds": 1, "refresh_steps": 160},
+}  # fmt: skip
+TRAINING = {
+    "strategy": "centralised", "rounds": 1, "batch_size": 64, "learning_rate": 1e-4, "schedule": "linear",
+    "warmup": 0.05, "shots": 50_000,
+}  # fmt: skip
+SETS: Mapping[str, Mapping[str, Any]] = {
+    "amazon-beauty": {"history": 5, "test_users": 10_000},
+    "ml-100k": {"history": 10},
+}
+PUBLISHED = {"amazon-beauty": {"SASRec, published": {"recall@10": 0.0605, "ndcg@10": 0.0318}}}
+METRICS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
+
+
+def told(name: str, data: Path) -> scenario.Scenario:
+    values = {
+        "name": f"{name}-centralised",
+        "data": {"path": str(data / name), "clients": 2, "partition": "random", "audit_users": 2, "samples": "all",
+                 **SETS[name]},
+        "model": ENCODER, "training": TRAINING,
+    }  # fmt: skip
+    return scenario.from_text(json.dumps(values), name)
+
+
+def quick() -> scenario.Scenario:
+    """The synthetic market, and no real model: BIGRec on a small one shows that the script works."""
+    values = {
+        "name": "quick", "data": {"market": {"users": 60, "items": 48, "tastes": 3}, "clients": 2, "audit_users": 2},
+        "model": {"beams": 1}, "training": {"strategy": "centralised", "rounds": 1, "shots": 16},
+    }  # fmt: skip
+    return scenario.from_text(json.dumps(values), "quick")
+
+
+def markov(split: Split, users: np.ndarray, items: int) -> Ranking:
+    """Rank by how often an item followed the user's last one in the training items of all; ties by popularity."""
+    values, offsets = split.train.values, split.train.offsets
+    follows = np.ones(max(len(values) - 1, 0), dtype=bool)
+    follows[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(values))] - 1] = False
+    pairs = (values[:-1][follows], values[1:][follows])
+    counts = csr_matrix((np.ones(len(pairs[0])), pairs), shape=(items, items))
+    popular = np.bincount(values, minlength=items) / (len(values) + 1)
+    seen = seen_items(split, users)
+    last = seen.values[seen.offsets[1:] - 1]
+    parts = np.array_split(np.arange(len(users)), -(-len(users) // 256))
+    return rank(((rows, counts[last[rows]].toarray() + popular) for rows in parts), users, split)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the synthetic market; nothing is written")
+    parser.add_argument("--set", choices=tuple(SETS), default="amazon-beauty", dest="name")
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
+    parser.add_argument("--out", type=Path, help="the run directory (default: below runs/)")
+    parser.add_argument("--results", type=Path, help="where to write (default: benchmarks/results; --quick: nowhere)")
+    asked = parser.parse_args()
+    at = machine()
+    chosen = quick() if asked.quick else told(asked.name, asked.data.resolve())
+    result = audit.train(chosen, asked.out)
+    scores = per_user.read(result.directory)
+    private = prepare(chosen.data, chosen.seed)
+    users, items = scores.users, len(private.dataset.catalogue)
+    rows: dict[str, Mapping[str, np.ndarray]] = {
+        "recformer, trained" if not asked.quick else "trained": scores.scores[scores.strategy],
+        "untrained": scores.scores["untrained"],
+        "Markov chain": markov(private.split, users, items).metrics,
+        "popularity": scores.scores["popularity"],
+    }
+    own = next(iter(rows.values()))
+    counts = popularity_of(private.split, private.members, items)
+    if not np.isclose(counts.sum(), len(private.split.train.values), rtol=0.05):
+        raise SystemExit("the chain would know far more users than the model was trained on")
+    figures: dict[str, Any] = {"users": len(users), "items": items, "seconds": result.document["run"]["seconds"]}
+    lines = []
+    for name, metrics in rows.items():
+        estimates = {m: mean_estimate(metrics[m], users, seed=0) for m in METRICS}
+        figures[name] = {m: [e.value, e.low, e.high] for m, e in estimates.items()}
+        lines.append([name, *(f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in estimates.values())])
+    for name, published in PUBLISHED.get("" if asked.quick else asked.name, {}).items():
+        lines.append([name, *(f"{published[m]:.4f}" if m in published else "–" for m in METRICS)])
+        figures[name] = published
+    less = {m: paired_difference(own[m], rows["Markov chain"][m], users, seed=0) for m in METRICS}
+    figures["less the chain"] = {m: [e.value, e.low, e.high] for m, e in less.items()}
+    lines.append(
+        ["trained less the chain, in pairs", *(f"{e.value:+.4f} [{e.low:+.4f}, {e.high:+.4f}]" for e in less.values())]
+    )
+    spent = result.document["run"]["seconds"]
+    text = (
+        f"{chosen.data.path.rsplit('/', 1)[-1]}: {len(users):,} test users, {items:,} items; 95 % intervals over users."
+        f" Settings: {json.dumps({'model': ENCODER, 'training': TRAINING} if not asked.quick else {})}. Seconds by"
+        f" phase: {json.dumps(spent)}.\n\n" + table(["what", *METRICS], lines)
+    )
+    into = asked.results or (None if asked.quick else RESULTS)
+    write(f"encoder_utility_{asked.name}", f"RecFormer on MiniLM, {asked.name}", text, figures, at, into)
+
+
+if __name__ == "__main__":
+    main()
