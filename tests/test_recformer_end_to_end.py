@@ -55,8 +55,8 @@ def test_a_run_ends_with_findings_that_its_schemas_accept_and_a_report(
 
 def test_ridge_is_measured_at_the_cuts_asked_for_in_training_and_in_serving(document: dict[str, Any]) -> None:
     for channel in ("front_activations", "inference_activations"):
-        rows = of(document, attack="ridge", channel=channel, metric="token_accuracy")
-        assert [(row["cut"]["front"], row["status"]) for row in rows] == [(1, "ok"), (2, "ok")]
+        rows = of(document, attack="ridge", channel=channel, metric="token_accuracy", status="ok")
+        assert [row["cut"]["front"] for row in rows] == [1, 2]
         assert rows[0]["value"] > 0.9 > 0.5 > rows[0]["baseline"]
 
 
@@ -97,9 +97,10 @@ def test_an_attack_at_another_cut_is_added_without_training_again(
     extended = json.loads(more.stdout)
     validate(extended)
     rows = of(extended, attack="ridge", channel="front_activations", metric="token_accuracy", status="ok")
-    assert [row["cut"]["front"] for row in rows] == [0, 1, 2]
-    before = of(document, attack="ridge", channel="front_activations", metric="token_accuracy")
-    assert [row["value"] for row in rows[1:]] == [row["value"] for row in before]
+    values = {row["cut"]["front"]: row["value"] for row in rows}
+    assert set(values) == {0, 1, 2}
+    for row in of(document, attack="ridge", channel="front_activations", metric="token_accuracy", status="ok"):
+        assert values[row["cut"]["front"]] == row["value"]
 
 
 def test_trained_first_and_attacked_later_is_the_same(
@@ -118,7 +119,10 @@ def test_trained_first_and_attacked_later_is_the_same(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.popularity_weight=1", "model.popularity_weight: weighs bigrec's distances, and model.recommender is rec"),
+        (
+            "model.popularity_weight=1",
+            "model.popularity_weight: weighs bigrec's distances, and model.recommender is rec",
+        ),
         ("training.loss_on=all", "training.loss_on: all is of bigrec"),
         ("model.recformer.temperature=0", "model.recformer.temperature: 0 is not accepted"),
         ("model.recformer.attributes=[title,price]", "model.recformer.attributes"),
@@ -154,8 +158,7 @@ def test_a_training_of_other_weights_at_another_cut_ends_too(
     ran = invoked(
         "train", written(recformer_scenario, tmp_path), "--out", tmp_path / "run", "--set",
         f"model.recformer.train={train}", "--set", f"model.cut.front={cut[0]}", "--set", f"model.cut.back={cut[1]}",
-        "--set", "training.patience=1", "--set", "data.split=global_time", "--set", "training.warmup=0.2",
-        "--json",
+        "--set", "training.patience=1", "--set", "training.warmup=0.2", "--json",
     )  # fmt: skip
     assert ran.exit_code == 0, ran.stderr
     (row,) = [row for row in json.loads(ran.stdout)["costs"] if row["measured"] is not None]

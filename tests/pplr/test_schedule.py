@@ -19,9 +19,7 @@ def padding(lengths: np.ndarray, steps: list[np.ndarray]) -> float:
     return 1 - lengths.sum() / sum(int(lengths[rows].max()) * len(rows) for rows in steps)
 
 
-@given(
-    count=st.integers(1, 3000), batch_size=st.integers(1, 40), epochs=st.integers(1, 3), seed=st.integers(0, 10**6)
-)
+@given(count=st.integers(1, 3000), batch_size=st.integers(1, 40), epochs=st.integers(1, 3), seed=st.integers(0, 10**6))
 def test_every_epoch_holds_every_sample_once_in_as_many_steps_as_are_counted(
     count: int, batch_size: int, epochs: int, seed: int
 ) -> None:
