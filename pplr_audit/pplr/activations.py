@@ -69,7 +69,8 @@ def traced(model: Any, batch: int, tokens: int) -> Kept:
 
 
 def _kept(model: Any, batch: int, tokens: int, *, needed: bool) -> tuple[int, int, int, list[int], int]:
-    """Bytes of what the embeddings keep, of what blocks share, of that what the first one keeps, of each block, and of what follows them."""
+    """Bytes of what the embeddings keep, of what blocks share, of that what the first one keeps, of each block, and of
+    what follows them."""
     whole = blocks(model)
     stage = [-1]
     savers: dict[int, tuple[int, set[int]]] = {}
