@@ -57,7 +57,6 @@ def test_ridge_is_measured_at_the_cuts_asked_for_in_training_and_in_serving(docu
     for channel in ("front_activations", "inference_activations"):
         rows = of(document, attack="ridge", channel=channel, metric="token_accuracy", status="ok")
         assert [row["cut"]["front"] for row in rows] == [1, 2]
-        print(channel, [(r["value"], r["baseline"], r["ci"]) for r in rows])
         assert all(row["baseline"] < row["ci"][0] <= row["value"] <= row["ci"][1] for row in rows)
 
 
