@@ -7,8 +7,16 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)  # fmt: skip
 
 from pplr_audit import audit, scenario
 from pplr_audit.data.dataset import Dataset
@@ -88,6 +96,83 @@ def small_scenario(llama_folder: Path) -> scenario.Scenario:
             },
             "training": {"rounds": 2, "learning_rate": 0.01, "batch_size": 8},
             "audit": {"victims": 12, "attacks": [{"ridge": {"prompts": 48, "held_out": 8}}, "loss"]},
+        }
+    )  # fmt: skip
+
+
+ENCODER: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
+    "max_position_embeddings": 130, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+    "initializer_range": 0.2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory, small_market: Dataset) -> Path:
+    """A small BERT with a WordPiece tokenizer of the small market: 3 blocks, hidden 32, random weights, dropout."""
+    folder = tmp_path_factory.mktemp("bert")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    catalogue = small_market.catalogue
+    words = sorted({word for text in (*catalogue.titles, *catalogue.categories) for word in text.lower().split()})
+    letters = [chr(code) for code in range(33, 127)]
+    # Written down, as what a trainer finds is not the same every time; every other word is in pieces.
+    known = [*special, *letters, *(f"##{letter}" for letter in letters), "title", "categories", *words[::2]]
+    vocabulary = {token: place for place, token in enumerate(dict.fromkeys(known))}
+    inner = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer(lowercase=True)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece()
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        BertModel(BertConfig(vocab_size=len(tokenizer), pad_token_id=0, **ENCODER)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def roberta_folder(tmp_path_factory: pytest.TempPathFactory, small_market: Dataset) -> Path:
+    """A small RoBERTa with a byte-level BPE tokenizer, whose classification token is also the begin token."""
+    folder = tmp_path_factory.mktemp("roberta")
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<s>", "<pad>", "</s>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    inner.train_from_iterator([*small_market.catalogue.titles, *small_market.catalogue.categories], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>", cls_token="<s>", sep_token="</s>"
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        RobertaModel(RobertaConfig(vocab_size=len(tokenizer), pad_token_id=1, **ENCODER)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recformer_scenario(bert_folder: Path) -> scenario.Scenario:
+    """The small scenario with RecFormer: 2 rounds, of which the first encodes the item table anew."""
+    return scenario.Scenario.model_validate(
+        {
+            "name": "small-recformer",
+            "seed": 1,
+            "data": {
+                "market": {"users": 120, "items": 48, "tastes": 3}, "clients": 2, "history": 3, "audit_users": 80,
+                "test_users": 30,
+            },
+            "model": {
+                "backbone": str(bert_folder), "recommender": "recformer", "max_tokens": 128, "lora": {"rank": 4},
+                "recformer": {"refresh_rounds": 1},
+            },
+            "training": {"rounds": 2, "learning_rate": 0.01, "batch_size": 8},
+            "audit": {
+                "victims": 12, "cuts": [[1, 0], [2, 0]],
+                "attacks": [{"ridge": {"prompts": 48, "held_out": 8}}, "loss"],
+            },
         }
     )  # fmt: skip
 

@@ -54,6 +54,15 @@ class Backbone:
         """Whether the model predicts the next token, so that it can generate."""
         return family(self.model).causal
 
+    @property
+    def positions(self) -> int | None:
+        """The most tokens in a sequence, where the config says."""
+        said: int | None = getattr(self.model.config, "max_position_embeddings", None)
+        # RoBERTa counts positions from behind the padding token's number on.
+        tables = [m for name, m in self.model.named_modules() if name.endswith("position_embeddings")]
+        unused = max((table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0)
+        return None if said is None else said - unused
+
 
 def load_backbone(name: str, catalogue: Catalogue, *, seed: int, cache: Path | None = None) -> Backbone:
     """The backbone called ``name``: ``tiny-llama``, ``minilm``, a folder, or a name on the Hugging Face hub.

@@ -56,6 +56,11 @@ def add_marks(model: Any, items: int) -> None:
     embeddings(model).add_module(MARKS, Marks(items, model.config.hidden_size))
 
 
+def marks(model: Any) -> Any:
+    """The `Marks` of a model; None where it has none."""
+    return None if family(model).causal else getattr(embeddings(model), MARKS, None)
+
+
 class RecFormer:
     """RecFormer as a `Task`.
 
@@ -87,7 +92,7 @@ class RecFormer:
             of_item = prompt.order > 0
             kinds[row, : len(prompt)] = np.where(of_item, 1 + (prompt.slots >= 0), 0)
             order[row, : len(prompt)] = prompt.order
-        added = embeddings(model).get_submodule(MARKS)(torch.from_numpy(kinds), torch.from_numpy(order))
+        added = marks(model)(torch.from_numpy(kinds), torch.from_numpy(order))
         words: Tensor = model.get_input_embeddings()(tokens)
         return {"inputs_embeds": words + added, "attention_mask": mask}
 

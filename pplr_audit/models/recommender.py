@@ -64,7 +64,7 @@ def build(
         set_dropout(backbone.model, model.dropout)
     _require_kind(model.recommender, backbone)
     check_cut(model.cut.front, model.cut.back, len(blocks(backbone.model)))
-    longest = getattr(backbone.model.config, "max_position_embeddings", None)
+    longest = backbone.positions
     if longest is not None and model.max_tokens > longest:
         raise InputError(
             f"model.max_tokens: {model.max_tokens} exceeds the positions of {backbone.name} (accepted: up to {longest})"

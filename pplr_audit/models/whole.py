@@ -82,13 +82,18 @@ class WholeModel:
     ) -> list[Float[np.ndarray, "answer"]]:
         """log-probability of each token of each prompt's answer, under the adapter or (None) the base model."""
         self.set(adapter)
+        memory = self._held(adapter, memory)
         if memory is None:
-            memory = self.task.base_memory if adapter is None else self.task.remember(self.model)
+            memory = self.task.remember(self.model)
         return self.task.log_probs(self.model, prompts, memory)
 
     def served(self, adapter: Mapping[str, Tensor] | None, memory: Memory | None = None) -> "ServedWhole":
         """The model with this adapter (None: the base model), ready to recommend."""
-        return ServedWhole(self, adapter, self.task.base_memory if adapter is None else memory)
+        return ServedWhole(self, adapter, self._held(adapter, memory))
+
+    def _held(self, adapter: Mapping[str, Tensor] | None, memory: Memory | None) -> Memory | None:
+        """What the model goes by under this adapter, ``memory`` if it was kept; None: it is to be worked out."""
+        return self.task.base_memory if adapter is None or self.task.fixed else memory
 
     def set(self, adapter: Mapping[str, Tensor] | None) -> None:
         """Take on these values; None: those that training begins with, which make it the base model."""

@@ -23,12 +23,15 @@ from torch.utils._pytree import tree_leaves
 
 from pplr_audit.models.bigrec import answer_loss
 from pplr_audit.models.family import blocks, body, family
+from pplr_audit.models.recformer import marks
 
 
 @dataclass(frozen=True)
 class Kept:
     """Bytes of a step over one batch."""
 
+    around: int
+    """The embeddings, where they are trained."""
     tables: int
     """Once, whatever the number of blocks: what they share, such as rotary tables."""
     fresh: int
@@ -56,17 +59,18 @@ def traced(model: Any, batch: int, tokens: int) -> Kept:
     was = model.training
     model.train()
     try:
-        tables, fresh_tables, fresh, head = _kept(model, batch, tokens, needed=False)
-        _, _, needing, _ = _kept(model, batch, tokens, needed=True)
+        around, tables, fresh_tables, fresh, head = _kept(model, batch, tokens, needed=False)
+        _, _, _, needing, _ = _kept(model, batch, tokens, needed=True)
         working = {some: _working(model, batch, tokens, some) for some in (False, True)}
         entering = _passing(model, batch, tokens, some=False)
     finally:
         model.train(was)
-    return Kept(tables, fresh[0], fresh_tables, needing, head, working, entering)
+    return Kept(around, tables, fresh[0], fresh_tables, needing, head, working, entering)
 
 
-def _kept(model: Any, batch: int, tokens: int, *, needed: bool) -> tuple[int, int, list[int], int]:
-    """Bytes of what blocks share, of that what the first one keeps, of each block, and of what follows them."""
+def _kept(model: Any, batch: int, tokens: int, *, needed: bool) -> tuple[int, int, int, list[int], int]:
+    """Bytes of what the embeddings keep, of what blocks share, of that what the first one keeps, of each block, and of
+    what follows them."""
     whole = blocks(model)
     stage = [-1]
     savers: dict[int, tuple[int, set[int]]] = {}
@@ -90,7 +94,7 @@ def _kept(model: Any, batch: int, tokens: int, *, needed: bool) -> tuple[int, in
         for handle in handles:
             handle.remove()
     del loss
-    tables, first_tables, head, each = 0, 0, 0, [0] * len(whole)
+    around, tables, first_tables, head, each = 0, 0, 0, 0, [0] * len(whole)
     for size, stages in savers.values():
         inside = stages & set(range(len(whole)))
         if len(inside) > 1:
@@ -100,7 +104,9 @@ def _kept(model: Any, batch: int, tokens: int, *, needed: bool) -> tuple[int, in
             each[inside.pop()] += size
         elif len(whole) in stages:
             head += size
-    return tables, first_tables, each, head
+        else:
+            around += size
+    return around, tables, first_tables, each, head
 
 
 def _working(model: Any, batch: int, tokens: int, some: bool) -> int:
@@ -185,6 +191,11 @@ def _asked(model: Any, batch: int, tokens: int) -> dict[str, Any]:
         }
         if family(model).causal:
             asked |= {"position_ids": torch.empty(batch, tokens, dtype=torch.long), "use_cache": False}
+        added = marks(model)
+        if added is not None:
+            tokens_of = asked.pop("input_ids")
+            kinds, order = torch.empty_like(tokens_of), torch.empty_like(tokens_of)
+            asked["inputs_embeds"] = model.get_input_embeddings()(tokens_of) + added(kinds, order)
         return asked
 
 

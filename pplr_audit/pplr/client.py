@@ -76,7 +76,7 @@ class Client:
         self.personal_optimizer = OptimizerState()
         self.memory: Memory | None = task.base_memory
         """What the shared model goes by, and `personal_memory` the personal one; None: to be worked out first."""
-        self.personal_memory: Memory | None = task.base_memory
+        self.personal_memory: Memory | None = task.base_memory if self.personal else None
         self._built = [task.prompts.build(samples.history[i], int(samples.targets[i])) for i in range(len(samples))]
         self._lengths = np.array([len(prompt) for prompt in self._built], dtype=np.int64)
 

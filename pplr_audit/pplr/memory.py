@@ -40,7 +40,7 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
 
     ======================  ============================================================================================
     weight_bytes            frozen parameters of the client
-    adapter_bytes           its LoRA parameters
+    adapter_bytes           its trained parameters: LoRA, or what else RecFormer trains
     gradient_bytes          as many again
     optimizer_bytes         two moments for AdamW, none for SGD
     activation_bytes        what a step keeps for the backward pass of the client's blocks, head and loss
@@ -96,12 +96,12 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
 def _activations(kept: Kept, mine: list[int], trained: bool) -> int:
     """``mine``: the client's blocks, by their absolute layers; ``trained``: so are the embeddings."""
     if not mine:
-        return kept.head
+        return kept.around + kept.head
     # Behind a trunk what enters needs a gradient even where the client has no block in front.
     fresh = not mine[0] and not trained
     first = kept.fresh if fresh else kept.block[mine[0]]
     tables = kept.fresh_tables if mine == [0] and fresh else kept.tables
-    return tables + kept.head + first + sum(kept.block[layer] for layer in mine[1:])
+    return kept.around + tables + kept.head + first + sum(kept.block[layer] for layer in mine[1:])
 
 
 def _cache_values(model: Any, layer: int, held: Held, *, at_peak: bool = False) -> int:

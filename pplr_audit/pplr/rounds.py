@@ -45,8 +45,10 @@ class RoundState:
             return self.best[client].adapter
         return dict(self.personal.get(client, self.adapters[client]))
 
-    def memory(self, client: str) -> Memory | None:
+    def memory(self, client: str, task: Task) -> Memory | None:
         """What that model goes by, where it was kept."""
+        if client in self.best and not task.settled(self.best[client].round):
+            return None  # what was kept is of the model as it was later
         return (self.personal_memories if client in self.personal else self.memories).get(client)
 
     def sent(self, client: str) -> Adapter:

@@ -1,0 +1,85 @@
+"""Which samples a local step holds, how fast it learns, and that sequences of one length go together."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pplr_audit import scenario
+from pplr_audit.pplr.optimizer import rate_factor
+from pplr_audit.pplr.schedule import batches, steps_per_round, total_steps
+
+
+def plan(lengths: np.ndarray, seed: int = 0, round_: int = 1, **changes: int) -> list[np.ndarray]:
+    return batches(lengths, scenario.Training(**changes), seed=seed, client="client-0", round_=round_)  # type: ignore[arg-type]
+
+
+def padding(lengths: np.ndarray, steps: list[np.ndarray]) -> float:
+    """Share of all positions."""
+    return 1 - lengths.sum() / sum(int(lengths[rows].max()) * len(rows) for rows in steps)
+
+
+@given(count=st.integers(1, 3000), batch_size=st.integers(1, 40), epochs=st.integers(1, 3), seed=st.integers(0, 10**6))
+def test_every_epoch_holds_every_sample_once_in_as_many_steps_as_are_counted(
+    count: int, batch_size: int, epochs: int, seed: int
+) -> None:
+    lengths = np.random.default_rng(seed).integers(5, 200, size=count)
+    steps = plan(lengths, seed, batch_size=batch_size, local_epochs=epochs)
+    assert len(steps) == steps_per_round(count, scenario.Training(batch_size=batch_size, local_epochs=epochs))
+    each = len(steps) // epochs
+    for epoch in range(epochs):
+        part = steps[epoch * each : (epoch + 1) * each]
+        assert sorted(np.concatenate(part).tolist()) == list(range(count))
+        assert sorted(len(rows) for rows in part)[1:] == [batch_size] * (each - 1), "at most one is not full"
+
+
+def test_the_order_is_another_one_each_epoch_round_and_seed_and_the_same_every_time() -> None:
+    lengths = np.random.default_rng(0).integers(5, 200, size=400)
+    steps = plan(lengths, local_epochs=2)
+    first, second = (np.concatenate(part).tolist() for part in (steps[:25], steps[25:]))
+    others = [np.concatenate(plan(lengths, **changes)).tolist() for changes in ({"round_": 2}, {"seed": 1})]
+    assert len({tuple(order) for order in (first, second, *others)}) == 4
+    assert np.concatenate(plan(lengths)).tolist() == first
+
+
+def test_with_many_samples_little_is_padding() -> None:
+    lengths = np.random.default_rng(0).integers(10, 500, size=20_000)
+    assert padding(lengths, plan(lengths)) < 0.1
+    mixed = np.split(np.random.default_rng(1).permutation(20_000), 1250)
+    assert padding(lengths, mixed) > 0.4, "in random batches much is"
+
+
+def test_short_sequences_do_not_all_come_before_long_ones() -> None:
+    lengths = np.random.default_rng(0).integers(10, 500, size=20_000)
+    means = np.array([lengths[rows].mean() for rows in plan(lengths)])
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.1
+    assert abs(means[: len(means) // 2].mean() - means[len(means) // 2 :].mean()) < 30
+
+
+@pytest.mark.parametrize("count", [40, 100, 256])
+def test_with_few_samples_a_batch_holds_short_and_long_ones(count: int) -> None:
+    """Else whoever sees a batch's length sees a class of users, and steps would differ in kind."""
+    lengths = np.arange(count)
+    orders = [np.concatenate(plan(lengths, seed)) for seed in range(5)]
+    # A pool is one batch: within it the order is by length, between batches there is none.
+    spread = [lengths[rows].max() - lengths[rows].min() for seed in range(5) for rows in plan(lengths, seed)[:1]]
+    assert np.mean(spread) > 0.5 * count
+    assert len({tuple(order) for order in orders}) == 5
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_the_rate_rises_evenly_through_the_warmup_and_then_follows_its_schedule(schedule: str) -> None:
+    factors = [rate_factor(schedule, step, 100, 0.1) for step in range(100)]
+    assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert factors[10:] == pytest.approx([rate_factor(schedule, step, 90) for step in range(90)])
+    assert max(factors) == 1.0
+    assert min(factors) > 0
+
+
+def test_without_a_warmup_the_first_step_is_at_the_full_rate() -> None:
+    assert rate_factor("linear", 0, 4, 0.0) == 1.0
+    assert rate_factor("constant", 0, 5, 0.1) == 1.0, "half a step of warmup is none"
+
+
+def test_the_schedule_spans_all_rounds_and_epochs() -> None:
+    assert total_steps(33, scenario.Training(rounds=4, local_epochs=2, batch_size=16)) == 4 * 2 * 3
