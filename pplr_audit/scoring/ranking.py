@@ -61,17 +61,20 @@ def top_k(
     if np.isnan(scores).any():
         raise ValueError("scores hold NaN, which has no place in a ranking")
     best = np.full((users, k), -1, dtype=np.int64)
-    for user in range(users):
-        allowed = np.ones(items, dtype=bool)
-        allowed[masked_items[masked_offsets[user] : masked_offsets[user + 1]]] = False
-        candidates = np.flatnonzero(allowed)
-        values = scores[user, candidates]
-        if len(candidates) > k:
-            # Keep everything level with the k-th best: which of the tied ones stay is for the sort to say.
-            keep = values >= np.partition(values, len(values) - k)[len(values) - k]
-            candidates, values = candidates[keep], values[keep]
-        order = np.argsort(-values, kind="stable")[:k]
-        best[user, : len(order)] = candidates[order]
+    if not items:
+        return best
+    owner, place = np.repeat(np.arange(users), np.diff(masked_offsets)), max(items - k, 0)
+    left = scores.copy()
+    left[owner, masked_items] = -np.inf
+    left.partition(place, axis=1)
+    # Keep everything level with the k-th best: which of the tied ones stay is for the sort to say.
+    keep = scores >= left[:, place, None]
+    keep[owner, masked_items] = False
+    rows, columns = np.divmod(np.flatnonzero(keep), items)
+    order = np.lexsort((-scores[rows, columns], rows))
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    first = rank < k
+    best[rows[first], rank[first]] = columns[order][first]
     return best
 
 
