@@ -58,8 +58,7 @@ def recommended(
 ) -> Ranking:
     """What a trained model recommends to each of ``users``, who all have a test item."""
     asked = serving_samples(split, users, history)
-    prompts = [task.prompts.build(asked.history[row]) for row in range(len(asked))]
-    return rank(task.recommend(served, prompts, popularity), users, split)
+    return rank(task.recommend(served, asked.history, popularity), users, split)
 
 
 def popularity_of(split: Split, users: Int[np.ndarray, "users"], items: int) -> Float[np.ndarray, "items"]:
