@@ -78,10 +78,14 @@ class RandomText:
     def __init__(self, size: Size) -> None:
         self._size = size
 
-    def build(self, history: np.ndarray, target: int) -> Prompt:
+    def lengths(self, history: Ragged | None, targets: np.ndarray) -> np.ndarray:
         del history
         # Lengths differ, so that the mask matters; the first sequence has the full length.
-        length = self._size.tokens - target % (self._size.tokens // 4)
+        return self._size.tokens - targets % (self._size.tokens // 4)
+
+    def build(self, history: np.ndarray, target: int) -> Prompt:
+        del history
+        length = int(self.lengths(None, np.array([target]))[0])
         tokens = np.random.default_rng(target).integers(1, self._size.vocabulary, length)
         slots = np.where(np.arange(length) < length - ANSWER, TEMPLATE, TARGET)
         return Prompt(tokens, slots, np.array([], dtype=np.int64), length - ANSWER, slots)
@@ -91,7 +95,7 @@ class Answers(BigRec):
     """BIGRec that only trains: it has no catalogue to rank."""
 
     def __init__(self, prompts: Prompts) -> None:
-        self.prompts, self._loss_on = prompts, "title"
+        self.prompts, self._loss_on, self.base_memory = prompts, "title", {}
 
 
 def base_model(size: Size, seed: int) -> Any:

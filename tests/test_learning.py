@@ -60,7 +60,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_training_beats_the_base_model_and_popularity_and_stays_below_the_law():
-    found = hits(6e-3, rounds=3)
+    found = hits(6e-3, rounds=6)
     assert gain(found["trained"], found["untrained"]).low > 0
     assert gain(found["trained"], found["popularity"]).low > 0.05
     assert found["trained"].mean() < found["best"][0]

@@ -110,6 +110,22 @@ class Prompts:
         total = np.cumsum(sizes[::-1]) - len(self.separator)
         return history[len(history) - int(np.searchsorted(total, self._room_for_history, side="right")) :]
 
+    def lengths(self, history: Ragged, targets: Int[np.ndarray, "rows"] | None = None) -> Int[np.ndarray, "rows"]:
+        """Tokens of the prompt that `build` makes of each history (and target), without building it."""
+        fits = self._fits(history)
+        sizes = np.where(fits, self.titles.lengths[history.values] + len(self.separator), 0)
+        found = len(self.prefix) + len(self.suffix) + _sums(sizes, history)
+        found -= len(self.separator) * (_sums(fits, history) > 0)
+        if targets is not None and len(self.end):
+            found += np.where(targets >= 0, self.titles.lengths[targets] + len(self.end), 0)
+        return found
+
+    def _fits(self, history: Ragged) -> Bool[np.ndarray, "total"]:
+        """Which items are `kept` of each history: those that fit together with all that are newer."""
+        before = np.concatenate([[0], np.cumsum(self.titles.lengths[history.values] + len(self.separator))])
+        with_newer = np.repeat(before[history.offsets[1:]], history.lengths) - before[:-1]
+        return np.asarray(with_newer - len(self.separator) <= self._room_for_history)
+
     def build(self, history: Int[np.ndarray, "items"], target: int = -1) -> Prompt:
         """The prompt for ``history`` (oldest first). A ``target`` of 0 or more is learned: as the answer that the
         sequence ends with where the template has one, else as an item to tell from all others."""
@@ -144,13 +160,18 @@ class Prompts:
         """Share of the items in these histories that do not fit into a prompt."""
         if not len(history.values):
             return 0.0
-        kept = sum(len(self.kept(history[row])) for row in range(len(history)))
-        return 1.0 - kept / len(history.values)
+        return 1.0 - int(self._fits(history).sum()) / len(history.values)
 
     def title_classes(self) -> Int[np.ndarray, "items"]:
         """One number an item; items whose (cut) texts have the same tokens share it."""
         seen: dict[bytes, int] = {}
         return np.array([seen.setdefault(self.titles[i].tobytes(), len(seen)) for i in range(len(self.titles))])
+
+
+def _sums(values: Int[np.ndarray, "total"], like: Ragged) -> Int[np.ndarray, "rows"]:
+    """Sum of the values of each row."""
+    before = np.concatenate([[0], np.cumsum(values)])
+    return np.diff(before[like.offsets])
 
 
 def ragged(rows: Sequence[Sequence[int]]) -> Ragged:

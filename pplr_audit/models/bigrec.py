@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Prompt, Prompts, collate
 from pplr_audit.models.cut import positions
 from pplr_audit.models.family import body
@@ -71,17 +72,18 @@ class BigRec:
         return True
 
     def recommend(
-        self, served: Served, prompts: Sequence[Prompt], popularity: Float[np.ndarray, "items"]
+        self, served: Served, history: Ragged, popularity: Float[np.ndarray, "items"]
     ) -> Iterator[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]]:
-        """Generate a title for each prompt, embed it by the base model, measure distances."""
-        for start in range(0, len(prompts), REQUESTS):
-            asked = prompts[start : start + REQUESTS]
+        """Generate a title for each history, embed it by the base model, measure distances."""
+        for start in range(0, len(history), REQUESTS):
+            rows = np.arange(start, min(start + REQUESTS, len(history)))
+            asked = [self.prompts.build(history[row]) for row in rows]
             with served.model() as model:
                 titles = generate_titles(model, asked, self.prompts, beams=self._beams, tally=served.tally)
             with served.model("base") as model:
                 points = embed_titles(model, titles, self.prompts, tally=served.tally)
             scores = self.grounding.scores(points, popularity, self._popularity_weight)
-            yield np.arange(start, start + len(asked)), scores
+            yield rows, scores
 
 
 def _placed(tokens: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]) -> dict[str, Any]:

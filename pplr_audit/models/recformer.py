@@ -18,14 +18,17 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.utils.checkpoint import checkpoint
 
 from pplr_audit import scenario
+from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Prompt, Prompts, collate
 from pplr_audit.models.family import body, family
-from pplr_audit.models.task import Memory, Served, by_length, tensors
+from pplr_audit.models.task import Memory, Served, by_length, padded, tensors
 
 ITEMS = "items"
 """The item table in the memory: one unit vector an item."""
 POSITIONS = 2048
 """Of a batch that is only encoded, padding included."""
+SCORES = 1 << 22
+"""Held at once in ranking."""
 CHUNK = 32_768
 """Items whose scores are held at once in training, a number a sample each."""
 MARKS = "marks"
@@ -77,10 +80,7 @@ class RecFormer:
         self._refresh_steps = settings.refresh_steps
         self.fixed = self._refreshed == 0
         self._items = [prompts.build(np.array([item])) for item in range(len(prompts.titles))]
-        lengths = [len(item) for item in self._items]
-        self.catalogue_positions = sum(
-            len(rows) * max(lengths[row] for row in rows) for rows in by_length(lengths, POSITIONS)
-        )
+        self.catalogue_positions = padded([len(item) for item in self._items], POSITIONS)
         self.base_memory: Memory = self.remember(model)
 
     def inputs(self, model: Any, prompts: Sequence[Prompt], *, serving: bool) -> dict[str, Tensor]:
@@ -139,7 +139,7 @@ class RecFormer:
         return found
 
     def recommend(
-        self, served: Served, prompts: Sequence[Prompt], popularity: Float[np.ndarray, "items"]
+        self, served: Served, history: Ragged, popularity: Float[np.ndarray, "items"]
     ) -> Iterator[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]]:
         """Encode each history, multiply by the item table."""
         del popularity
@@ -147,13 +147,15 @@ class RecFormer:
         if memory is None:
             with served.model(catalogue=True) as model:
                 memory = self.remember(model)
-        for rows in by_length([len(prompt) for prompt in prompts], POSITIONS):
-            asked = [prompts[row] for row in rows]
-            with served.model() as model, torch.no_grad():
-                points = self.points(model, asked)
+        together = max(1, SCORES // len(memory[ITEMS]))
+        lengths = self.prompts.lengths(history)
+        order = np.argsort(lengths, kind="stable")
+        for rows in np.split(order, range(together, len(order), together)):
+            with served.model() as model:
+                points = self.encode(model, [self.prompts.build(history[row]) for row in rows])
             served.tally.requests += len(rows)
-            served.tally.prompt_positions += len(rows) * max(map(len, asked))
-            yield rows, (points @ memory[ITEMS].T).numpy() / self._temperature
+            served.tally.prompt_positions += padded(lengths[rows], POSITIONS)
+            yield rows, (points / self._temperature @ memory[ITEMS].T).numpy()
 
 
 def softmax_loss(

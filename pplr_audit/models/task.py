@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Batch, Prompt, Prompts
 
 Weights = Literal["trained", "base", "training"]
@@ -82,9 +83,9 @@ class Task(Protocol):
         ...
 
     def recommend(
-        self, served: Served, prompts: Sequence[Prompt], popularity: Float[np.ndarray, "items"]
+        self, served: Served, history: Ragged, popularity: Float[np.ndarray, "items"]
     ) -> Iterator[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]]:
-        """Scores of the whole catalogue, higher is better, for a few prompts at a time: their places, and the scores.
+        """Scores of the whole catalogue, higher is better, for a few histories at a time: their places, and the scores.
 
         Args:
             popularity: how often each item was had by those who train.
@@ -97,7 +98,7 @@ def tensors(batch: Batch) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch 
     return torch.from_numpy(batch.tokens), torch.from_numpy(batch.mask), torch.from_numpy(batch.learned)
 
 
-def by_length(lengths: Sequence[int], positions: int) -> Iterator[Int[np.ndarray, "rows"]]:
+def by_length(lengths: Sequence[int] | Int[np.ndarray, "rows"], positions: int) -> Iterator[Int[np.ndarray, "rows"]]:
     """The places of sequences of these lengths in batches of nearly equal length, so that there is little padding.
 
     A batch has at most so many positions, padding included, unless a sequence alone has more; the shortest come first.
@@ -113,3 +114,9 @@ def by_length(lengths: Sequence[int], positions: int) -> Iterator[Int[np.ndarray
             stop += 1
         yield order[start:stop]
         start = stop
+
+
+def padded(lengths: Sequence[int] | Int[np.ndarray, "rows"], positions: int) -> int:
+    """Positions of the batches of `by_length`, padding included."""
+    sizes = np.asarray(lengths)
+    return sum(len(rows) * int(sizes[rows].max()) for rows in by_length(lengths, positions))

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from pplr_audit import scenario
+from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import Samples
 from pplr_audit.errors import RunError
 from pplr_audit.models.cut import Gap, Randomness
@@ -77,8 +78,7 @@ class Client:
         self.memory: Memory | None = task.base_memory
         """What the shared model goes by, and `personal_memory` the personal one; None: to be worked out first."""
         self.personal_memory: Memory | None = task.base_memory if self.personal else None
-        self._built = [task.prompts.build(samples.history[i], int(samples.targets[i])) for i in range(len(samples))]
-        self._lengths = np.array([len(prompt) for prompt in self._built], dtype=np.int64)
+        self._lengths = task.prompts.lengths(samples.history, samples.targets)
 
     def join(self, link: Link) -> None:
         link.join(self.name, len(self._samples))
@@ -131,9 +131,8 @@ class Client:
             if memory is None or self._task.refreshes(round_, *divmod(step - first, epoch_steps)):
                 memory = self._refreshed(link)
             with part.randomness.step(round_, self.name, step):
-                loss = self._task.loss(
-                    part.model, [self._built[row] for row in rows], memory
-                )  # front_activations and metadata up, trunk_activations down
+                loss = self._task.loss(part.model, self._prompts(rows), memory)
+                # front_activations and metadata up, trunk_activations down
                 loss.backward()  # back_gradients up, trunk_gradients down
             optimizer.step()
             side.finish_step()  # the server steps this client's trunk
@@ -147,6 +146,10 @@ class Client:
         if not all(bool(value.isfinite().all()) for value in after.values()):
             raise self._failed("the adapter is not finite", round_, first + len(plan) - 1)
         return after, optimizer.state(), memory, sum(losses) / sum(map(len, plan))
+
+    def _prompts(self, rows: Int[np.ndarray, "batch"]) -> list[Prompt]:
+        build, samples = self._task.prompts.build, self._samples
+        return [build(samples.history[row], int(samples.targets[row])) for row in rows]
 
     def _refreshed(self, link: Link) -> Memory:
         """What the model as it is in the midst of training works out from the public catalogue."""

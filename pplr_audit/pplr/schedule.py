@@ -19,7 +19,7 @@ def total_steps(samples: int, training: scenario.Training) -> int:
     return training.rounds * steps_per_round(samples, training)
 
 
-POOL, POOLS = 64, 16
+POOL, POOLS = 64, 4
 """Batches that a pool holds at most, and pools that an epoch has at least: with few samples a batch stays mixed."""
 
 

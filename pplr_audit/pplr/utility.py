@@ -17,7 +17,7 @@ DEPTHS = (10, 20)
 
 @dataclass(frozen=True)
 class Ranking:
-    """One user a row: the best items, best first, and the metrics."""
+    """One user a row: how good its ranked list is."""
 
     users: Int[np.ndarray, "users"]
     metrics: dict[str, Float[np.ndarray, "users"]]
@@ -32,18 +32,17 @@ def rank(
     """Rank the whole catalogue for each of ``users``, who all have a test item.
 
     ``scored`` gives every one of their places once, with the scores of all items, in any order and a few at a time, so
-    that the scores of all users are never held at once.
+    that neither the scores nor the lists of all users are ever held at once.
     """
-    seen, tests = seen_items(split, users), take(split.test, users)
-    best = np.full((len(users), max(DEPTHS)), -1, dtype=np.int64)
+    metrics = {f"{name}@{k}": np.zeros(len(users)) for k in DEPTHS for name in ("recall", "ndcg")}
     for rows, scores in scored:
-        own = take(seen, rows)
+        own, tests = seen_items(split, users[rows]), take(split.test, users[rows])
+        best = np.full((len(rows), max(DEPTHS)), -1, dtype=np.int64)
         depth = min(max(DEPTHS), scores.shape[1])
-        best[rows, :depth] = top_k(scores, own.offsets, own.values, depth)
-    metrics = {}
-    for k in DEPTHS:
-        metrics[f"recall@{k}"] = recall_at(best, tests.offsets, tests.values, k)
-        metrics[f"ndcg@{k}"] = ndcg_at(best, tests.offsets, tests.values, k)
+        best[:, :depth] = top_k(scores, own.offsets, own.values, depth)
+        for k in DEPTHS:
+            metrics[f"recall@{k}"][rows] = recall_at(best, tests.offsets, tests.values, k)
+            metrics[f"ndcg@{k}"][rows] = ndcg_at(best, tests.offsets, tests.values, k)
     return Ranking(users, metrics)
 
 
@@ -58,8 +57,7 @@ def recommended(
 ) -> Ranking:
     """What a trained model recommends to each of ``users``, who all have a test item."""
     asked = serving_samples(split, users, history)
-    prompts = [task.prompts.build(asked.history[row]) for row in range(len(asked))]
-    return rank(task.recommend(served, prompts, popularity), users, split)
+    return rank(task.recommend(served, asked.history, popularity), users, split)
 
 
 def popularity_of(split: Split, users: Int[np.ndarray, "users"], items: int) -> Float[np.ndarray, "items"]:

@@ -11,6 +11,9 @@ one target stands third of five has Recall@5 = 1 and NDCG@5 = 1 / log2(4):
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+GROUP = 16
+"""Items of which only the best is looked at when what can be among the best k is told from the rest."""
+
 
 def recall_at(
     ranked: Int[np.ndarray, "users depth"],
@@ -58,20 +61,28 @@ def top_k(
     _check_offsets(masked_offsets, masked_items, users)
     if k < 1:
         raise ValueError(f"k must be at least 1; got {k}")
-    if np.isnan(scores).any():
+    if np.isnan(scores.max(initial=-np.inf)):
         raise ValueError("scores hold NaN, which has no place in a ranking")
     best = np.full((users, k), -1, dtype=np.int64)
-    for user in range(users):
-        allowed = np.ones(items, dtype=bool)
-        allowed[masked_items[masked_offsets[user] : masked_offsets[user + 1]]] = False
-        candidates = np.flatnonzero(allowed)
-        values = scores[user, candidates]
-        if len(candidates) > k:
-            # Keep everything level with the k-th best: which of the tied ones stay is for the sort to say.
-            keep = values >= np.partition(values, len(values) - k)[len(values) - k]
-            candidates, values = candidates[keep], values[keep]
-        order = np.argsort(-values, kind="stable")[:k]
-        best[user, : len(order)] = candidates[order]
+    if not items:
+        return best
+    owner = np.repeat(np.arange(users), np.diff(masked_offsets))
+    left = scores.copy()
+    left[owner, masked_items] = -np.inf
+    # Keep everything level with the k-th best: which of the tied ones stay is for the sort to say. The k-th best among
+    # the best of disjoint groups is no higher, nearly as good, and found much faster.
+    groups = items // GROUP
+    if groups >= k:
+        left = left[:, : groups * GROUP].reshape(users, GROUP, groups).max(axis=1)
+    place = max(left.shape[1] - k, 0)
+    left.partition(place, axis=1)
+    keep = scores >= left[:, place, None]
+    keep[owner, masked_items] = False
+    rows, columns = np.divmod(np.flatnonzero(keep), items)
+    order = np.lexsort((-scores[rows, columns], rows))
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    first = rank < k
+    best[rows[first], rank[first]] = columns[order][first]
     return best
 
 

@@ -1,6 +1,7 @@
 """One prompt for training and inference; titles are cut first, then the oldest items go, never the template."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pplr_audit.data.dataset import Dataset
-from pplr_audit.data.prompts import SHORTEST_CUT, TARGET, TEMPLATE, Prompts, collate
+from pplr_audit.data.prompts import SHORTEST_CUT, TARGET, TEMPLATE, Pieces, Prompts, collate, ragged
 from pplr_audit.data.title_prompts import prompt_text, title_prompts
 from pplr_audit.errors import InputError
 
@@ -122,3 +123,26 @@ def test_no_sequence_is_longer_than_it_may_be_and_the_template_is_whole(
     assert (built.tokens[built.answer - len(prompts.suffix) : built.answer] == prompts.suffix).all()
     assert built.items.tolist() == items[len(items) - len(built.items) :].tolist()
     assert len(built.items) >= 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data(), answers=st.booleans(), newest_first=st.booleans())
+def test_lengths_are_told_without_building(data: st.DataObject, answers: bool, newest_first: bool) -> None:
+    texts = ragged(data.draw(st.lists(st.lists(st.just(5), min_size=1, max_size=12), min_size=1, max_size=6)))
+    size = st.integers(0, 3)
+    prefix, separator, suffix = (np.full(data.draw(size), 6) for _ in range(3))
+    pieces = Pieces(prefix, separator, suffix, np.full(data.draw(st.integers(1, 2)) if answers else 0, 7))
+    prompts = Prompts(
+        SimpleNamespace(bos_token_id=1, eos_token_id=2, pad_token_id=0), pieces, texts,
+        np.ones(len(texts.values), dtype=bool), max_tokens=data.draw(st.integers(32, 60)), history=4,
+        newest_first=newest_first,
+    )  # fmt: skip
+    item = st.integers(0, len(texts) - 1)
+    histories = ragged(data.draw(st.lists(st.lists(item, max_size=12), min_size=1, max_size=4)))
+    targets = np.array([data.draw(st.integers(-1, len(texts) - 1)) for _ in range(len(histories))], dtype=np.int64)
+    built = [prompts.build(histories[row], int(targets[row])) for row in range(len(histories))]
+    assert prompts.lengths(histories, targets).tolist() == [len(prompt) for prompt in built]
+    untold = [len(prompts.build(histories[row])) for row in range(len(histories))]
+    assert prompts.lengths(histories).tolist() == untold
+    held = sum(len(prompt.items) for prompt in built)
+    assert prompts.items_dropped_share(histories) == 1 - held / max(1, len(histories.values)) or not held

@@ -11,8 +11,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from pplr_audit import scenario
-from pplr_audit.data.dataset import Catalogue, Dataset
-from pplr_audit.data.prompts import Prompt, collate
+from pplr_audit.data.dataset import Catalogue, Dataset, Ragged
+from pplr_audit.data.prompts import Prompt, collate, ragged
 from pplr_audit.errors import InputError
 from pplr_audit.models import recformer
 from pplr_audit.models.lora import adapter_parameters
@@ -66,6 +66,11 @@ def asked(recommender: Recommender) -> list[Prompt]:
         recommender.prompts.build(np.array(items), target)
         for items, target in (([1, 2, 3], 4), ([5], 6), ([7, 8], 9), ([10, 11, 12], 0))
     ]
+
+
+def histories(prompts: list[Prompt]) -> Ragged:
+    """What they were built from, oldest first."""
+    return ragged([prompt.items[::-1].tolist() for prompt in prompts])
 
 
 @dataclass
@@ -180,7 +185,7 @@ def test_items_are_ranked_by_cosine(fresh: Recommender) -> None:
     served = Whole(fresh, memory, Tally())
     items = [points_of(fresh, fresh.prompts.build(np.array([i])), "cls") for i in range(48)]
     seen = []
-    for rows, scores in fresh.task.recommend(served, built, np.zeros(48)):
+    for rows, scores in fresh.task.recommend(served, histories(built), np.zeros(48)):
         for row, found in zip(rows, scores, strict=True):
             cosines = (torch.stack(items) @ points_of(fresh, built[row], "cls")).numpy()
             assert found * 0.05 == pytest.approx(cosines, abs=1e-5)
@@ -193,7 +198,8 @@ def test_items_are_ranked_by_cosine(fresh: Recommender) -> None:
 
 def test_a_history_of_one_item_is_the_item_and_ranks_it_first(fresh: Recommender) -> None:
     built = [fresh.prompts.build(np.array([item])) for item in range(48)]
-    for rows, scores in fresh.task.recommend(Whole(fresh, fresh.task.base_memory, Tally()), built, np.zeros(48)):
+    served = Whole(fresh, fresh.task.base_memory, Tally())
+    for rows, scores in fresh.task.recommend(served, histories(built), np.zeros(48)):
         assert (scores.argmax(1) == rows).all()
 
 
@@ -201,7 +207,7 @@ def test_without_a_memory_the_served_model_works_it_out(model: Recommender) -> N
     built, trained = asked(model), model.whole.served(dict(adapter_parameters(model.whole.model)))
     table = model.task.remember(model.whole.model)
     known = model.whole.served(dict(adapter_parameters(model.whole.model)), table)
-    first, second = ([s for _, s in model.task.recommend(w, built, np.zeros(48))] for w in (trained, known))
+    first, second = ([s for _, s in model.task.recommend(w, histories(built), np.zeros(48))] for w in (trained, known))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 

@@ -72,7 +72,7 @@ def test_replayed_serving_yields_what_a_live_link_recorded(
     live: list[Crossing] = []
     federation.link.recorder = live.append
     before = federation.link.catalogue_bytes
-    ((rows, _),) = model.task.recommend(client.served(federation.link), prompts, np.zeros(48))
+    ((rows, _),) = model.task.recommend(client.served(federation.link), asked.history, np.zeros(48))
     assert federation.link.catalogue_bytes == before, "by the table that was kept"
     (crossing,) = [c for c in live if c.channel == Channel.INFERENCE_ACTIVATIONS]
     records = serving_records(model.whole, state, {client.name: list(enumerate(prompts))}, [front])[front]

@@ -47,19 +47,40 @@ def test_empty_places_are_no_hits() -> None:
     assert recall_at(np.array([[3, 5], [1, -1]]), *ragged([[5], [0]]), 2).tolist() == [1.0, 0.0]
 
 
-@settings(deadline=None, max_examples=60)
-@given(data=st.data(), users=st.integers(1, 4), items=st.integers(1, 9), k=st.integers(1, 10))
-def test_the_best_k_are_those_of_a_plain_sort(data: st.DataObject, users: int, items: int, k: int) -> None:
-    level = st.sampled_from([-np.inf, 0.0, 0.5, 1.0])
-    scores = np.array(
-        data.draw(st.lists(st.lists(level, min_size=items, max_size=items), min_size=users, max_size=users))
-    )
-    masked = [sorted(data.draw(st.sets(st.integers(0, items - 1)))) for _ in range(users)]
-    expected = []
-    for user in range(users):
-        left = sorted((i for i in range(items) if i not in masked[user]), key=lambda i: (-scores[user, i], i))
-        expected.append((left + [-1] * k)[:k])
-    assert top_k(scores, *ragged(masked), k).tolist() == expected
+def plain_top_k(scores: np.ndarray, masked: list[list[int]], k: int) -> list[list[int]]:
+    """Every user's items by a plain sort."""
+    ranked = []
+    for row, gone in zip(scores, masked, strict=True):
+        left = sorted((item for item in range(len(row)) if item not in gone), key=lambda item: (-row[item], item))
+        ranked.append((left + [-1] * k)[:k])
+    return ranked
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    data=st.data(), users=st.integers(0, 4), items=st.integers(0, 9), k=st.integers(1, 10),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)  # fmt: skip
+def test_the_best_k_are_those_of_a_plain_sort(
+    data: st.DataObject, users: int, items: int, k: int, dtype: type[np.floating]
+) -> None:
+    level = st.sampled_from([-np.inf, -0.0, 0.0, 0.5, 1.0, np.inf])
+    row = st.lists(level, min_size=items, max_size=items)
+    scores = np.array([data.draw(row) for _ in range(users)], dtype=dtype).reshape(users, items)
+    some = st.lists(st.integers(0, items - 1)) if items else st.just([])  # one item may be masked twice
+    masked = [data.draw(some) for _ in range(users)]
+    before = scores.copy()
+    assert top_k(scores, *ragged(masked), k).tolist() == plain_top_k(scores, masked, k)
+    assert np.array_equal(scores, before)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32 - 1), levels=st.integers(1, 400), k=st.integers(1, 40))
+def test_many_ties_in_a_long_catalogue_are_ranked_as_by_a_plain_sort(seed: int, levels: int, k: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(levels, size=(5, 300)).astype(np.float32)
+    masked = [generator.choice(300, generator.integers(0, 301), replace=False).tolist() for _ in range(5)]
+    assert top_k(scores, *ragged(masked), k).tolist() == plain_top_k(scores, masked, k)
 
 
 def test_what_cannot_be_ranked_is_refused() -> None:
