@@ -11,11 +11,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _BACKBONES = {
     "tiny-llama": "a Llama of a few hundred thousand weights, trained on the catalogue's titles on first use",
-    "minilm": "all-MiniLM-L6-v2, a BERT encoder (no recommender uses one yet); comes with the extra minilm",
+    "minilm": "all-MiniLM-L6-v2, a BERT encoder, for recformer; comes with the extra minilm",
     "FOLDER": "a folder with config.json, *.safetensors and a tokenizer, of one of the types below",
     "ORG/NAME": "a model of one of the types below on the Hugging Face hub, downloaded on first use",
 }
-_USE = {True: "decoder", False: "encoder (no recommender uses one yet)"}
+_USE = {True: "decoder, for bigrec", False: "encoder, for recformer"}
 
 
 def _models() -> dict[str, str]:
