@@ -29,7 +29,7 @@ from pplr_audit.pplr.rounds import Federation, RoundLog, assemble
 from pplr_audit.pplr.strategies.protocol import Strategy
 from pplr_audit.progress import Clock, Progress, Silent
 from pplr_audit.report.write import EVIDENCE, FINDINGS, write_reports
-from pplr_audit.rivals import rivals
+from pplr_audit.rivals import trainings
 from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
@@ -157,7 +157,8 @@ def _prepare(scenario: Scenario, clock: Clock) -> _Ready:
             training=scenario.training,
         )  # fmt: skip
         plan = make_plan(scenario, model.layers)
-        others = tuple(_ready(rival, private, model, plan) for rival in rivals(scenario))
+        beside = [scenario.model_copy(update={"training": each}) for each in trainings(scenario.training)]
+        others = tuple(_ready(rival, private, model, plan) for rival in beside)
         return replace(_ready(scenario, private, model, plan), rivals=others)
 
 

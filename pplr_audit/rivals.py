@@ -1,25 +1,37 @@
 """The strategies that a run trains beside its own, on the same samples with the same seed, to be compared with."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, Self, TypeVar
 
 from pydantic import ValidationError
 
 from pplr_audit import plugins
 
-if TYPE_CHECKING:  # a scenario asks here whether its rivals fit
-    from pplr_audit.scenario import Scenario, Training
-
 SETTINGS = ("similarity", "alpha", "beta", "tau", "ablate", "averaging", "proximal")
 """What a rival may have of its own; all else, its budget above all, is as the scenario says."""
 
 
-def rivals(scenario: "Scenario") -> "list[Scenario]":
-    """The scenario once for each rival, with the rival's training. ``conflicts`` says what can be wrong with them."""
-    return [scenario.model_copy(update={"training": each}) for each in _trainings(scenario.training)]
+class Training(Protocol):
+    """A scenario's training section, which asks here whether its rivals fit."""
+
+    @property
+    def rivals(self) -> Sequence[str | Mapping[str, Mapping[str, Any]]] | None: ...
+    @property
+    def label(self) -> str: ...
+    def model_dump(self, *, exclude: set[str]) -> dict[str, Any]: ...
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self: ...
 
 
-def conflicts(training: "Training") -> Iterator[tuple[str, str]]:
+T = TypeVar("T", bound=Training)
+
+
+def trainings(training: T) -> list[T]:
+    """The training section of each rival. `conflicts` says what can be wrong with them."""
+    return [_training(training, *plugins.name_and_settings(entry)) for entry in training.rivals or ()]
+
+
+def conflicts(training: Training) -> Iterator[tuple[str, str]]:
     """Field and message of what is wrong with the rivals of a training, taken each by itself and together."""
     for place, entry in enumerate(training.rivals or ()):
         field = f"training.rivals.{place}"
@@ -37,16 +49,12 @@ def conflicts(training: "Training") -> Iterator[tuple[str, str]]:
             first = error.errors()[0]
             yield field, f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
             return
-    labels = [training.label, *(each.label for each in _trainings(training))]
+    labels = [training.label, *(each.label for each in trainings(training))]
     twice = next((label for place, label in enumerate(labels) if label in labels[:place]), None)
     if twice is not None:
         yield "training.rivals", f"two trainings are {twice}: one could not be told from the other"
 
 
-def _trainings(training: "Training") -> "list[Training]":
-    return [_training(training, *plugins.name_and_settings(entry)) for entry in training.rivals or ()]
-
-
-def _training(training: "Training", name: str, settings: Mapping[str, Any]) -> "Training":
+def _training(training: T, name: str, settings: Mapping[str, Any]) -> T:
     own = training.model_dump(exclude={"rivals", "strategy", "ablate"})
-    return type(training).model_validate({**own, "strategy": name, **settings})
+    return training.model_validate({**own, "strategy": name, **settings})
