@@ -31,6 +31,8 @@ def cost_rows(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The ``costs`` rows of the findings document, per client that trained, for the last round in which one did.
 
+    What encoding the catalogue takes (RecFormer) is the mean over all rounds: some do, some do not.
+
     Args:
         tally: what serving the test users put through the model.
         served_bytes: what that put on the wire.
@@ -41,7 +43,13 @@ def cost_rows(
     samples = sum(sum(map(len, client.plan(last.round))) for client in trained)
     positions = sum(client.positions(last.round) for client in trained)
     requests = max(tally.requests, 1)
-    encodings = np.mean([client.encodings(last.round) for client in trained])
+    # Tables are encoded in some rounds and not in others: what it takes is told as the mean over all that trained.
+    rounds = [log for log in logs if log.losses]
+    encodings = np.mean([
+        np.mean([client.encodings(log.round) for client in federation.clients if client.name in log.losses])
+        for log in rounds
+    ])  # fmt: skip
+    encoded = float(np.mean([log.catalogue / len(log.losses) for log in rounds]))
     workload = costs.Workload(
         samples=samples / clients,
         tokens_per_sample=positions / samples,
@@ -71,7 +79,7 @@ def cost_rows(
                 "training_flops_per_token": training,
                 "wire_bytes_per_sample": _sent(last.sent, OVER_THE_CUT) / samples,
                 "wire_bytes_per_round": (
-                    (_sent(last.sent, UP_AND_OVER) + last.catalogue) / clients + _download(last) + _status(last)
+                    _sent(last.sent, UP_AND_OVER) / clients + encoded + _download(last) + _status(last)
                 ),
                 "serving_wire_bytes_per_request": served_bytes / requests,
                 "seconds_per_round": seconds,

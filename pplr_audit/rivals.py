@@ -31,6 +31,15 @@ def trainings(training: T) -> list[T]:
     return [_training(training, *plugins.name_and_settings(entry)) for entry in training.rivals or ()]
 
 
+def ablation(strategy: str, ablate: Sequence[str] | None) -> str | None:
+    """What is wrong with switching these terms off, if anything."""
+    if ablate and strategy != "pplr":
+        return f"switches off terms of pplr, and training.strategy is {strategy}"
+    if ablate and "balance" in ablate and len(ablate) > 1:
+        return "without balance no other term is left to switch off"
+    return None
+
+
 def conflicts(training: Training) -> Iterator[tuple[str, str]]:
     """Field and message of what is wrong with the rivals of a training, taken each by itself and together."""
     for place, entry in enumerate(training.rivals or ()):
@@ -40,8 +49,9 @@ def conflicts(training: Training) -> Iterator[tuple[str, str]]:
         if wrong:
             yield field, plugins.unknown(f"{name}: unknown setting {wrong[0]!r}", wrong[0], SETTINGS)
             return
-        if "ablate" in settings and name != "pplr":
-            yield field, f"{name}: ablate switches off terms of pplr"
+        unfit = ablation(name, settings.get("ablate"))
+        if unfit:
+            yield field, f"{name}: ablate {unfit}"
             return
         try:
             _training(training, name, settings)
@@ -52,7 +62,7 @@ def conflicts(training: Training) -> Iterator[tuple[str, str]]:
     labels = [training.label, *(each.label for each in trainings(training))]
     twice = next((label for place, label in enumerate(labels) if label in labels[:place]), None)
     if twice is not None:
-        yield "training.rivals", f"two trainings are {twice}: one could not be told from the other"
+        yield "training.rivals", f"two trainings are {twice}; only ablate tells two of one strategy from each other"
 
 
 def _training(training: T, name: str, settings: Mapping[str, Any]) -> T:

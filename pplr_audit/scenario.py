@@ -126,7 +126,7 @@ class Recformer(Section):
     """What an item is read as, in this order."""
     attribute_tokens: Annotated[int, Field(ge=1)] = 32
     pooling: Literal["cls", "mean"] = "cls"
-    temperature: Annotated[float, Field(ge=1e-3)] = 0.05
+    temperature: Annotated[float, Field(ge=5e-3)] = 0.05
     train: Literal["lora", "embeddings", "all"] = "embeddings"
     """LoRA alone; LoRA and the new embeddings; or all weights, without LoRA."""
     refresh_rounds: Annotated[int, Field(ge=0)] | None = None
@@ -196,7 +196,7 @@ class Training(Section):
     @property
     def label(self) -> str:
         """The strategy with what is switched off of it, as findings name it."""
-        return f"{self.strategy} without {', '.join(self.ablate)}" if self.ablate else self.strategy
+        return f"{self.strategy} without {', '.join(sorted(self.ablate))}" if self.ablate else self.strategy
 
 
 class Budget(Section):
@@ -367,17 +367,22 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
     if users is not None and users < data.clients and data.partition in ("kmeans", "random"):
         yield "data.clients", f"{data.clients} clients cannot share {users} users"
     training = scenario.training
-    if training.ablate and training.strategy != "pplr":
-        yield "training.ablate", f"switches off terms of pplr, and training.strategy is {training.strategy}"
+    wrong = rivals.ablation(training.strategy, training.ablate)
+    if wrong:
+        yield "training.ablate", wrong
     yield from rivals.conflicts(training)
-    if training.ablate and "balance" in training.ablate and len(training.ablate) > 1:
-        yield "training.ablate", "without balance no other term is left to switch off"
     model = scenario.model
     if model.recommender == "recformer":
         if model.popularity_weight:
             yield "model.popularity_weight", "weighs bigrec's distances, and model.recommender is recformer"
         if training.loss_on == "all":
             yield "training.loss_on", "all is of bigrec, whose sequences are generated, and not of recformer"
+        if model.recformer.refresh_rounds == 0 and model.recformer.refresh_steps is not None:
+            yield "model.recformer.refresh_steps", "without a round in which the item table is encoded anew"
+        if model.recformer.train == "all" and model.lora != Lora():
+            yield "model.lora", "there is no LoRA where model.recformer.train is all"
+        if model.recformer.train == "all" and training.averaging == "product":
+            yield "training.averaging", "product is of LoRA's factors, and model.recformer.train is all"
     elif model.recformer != Recformer():
         yield "model.recformer", f"is of recformer, and model.recommender is {model.recommender}"
     if data.shares.valid + data.shares.test >= 1:

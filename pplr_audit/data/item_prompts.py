@@ -54,6 +54,11 @@ def item_prompts(
     for place, (name, key) in enumerate(zip(attributes, keys, strict=True)):
         values = encode([ATTRIBUTES[name](catalogue, item) for item in range(len(catalogue))])
         for item, value in enumerate(values):
+            if not place and not ATTRIBUTES[name](catalogue, item):
+                raise InputError(
+                    f"model.recformer.attributes: item {catalogue.ids[item]!r} has no {name}, with which every item"
+                    " must begin; put title first"
+                )
             if not value and not place:
                 raise InputError(
                     f"model.backbone: its tokenizer gives no token for the {name} "

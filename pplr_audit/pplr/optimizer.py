@@ -25,7 +25,12 @@ class OptimizerState:
 
     def after_averaging(self, how: str) -> "OptimizerState":
         """What is left of it once models were averaged: refactored products have other coordinates than the moments."""
-        return self if how == "factors" else OptimizerState(self.steps)
+        if how == "factors":
+            return self
+        kept = {
+            name: value for name, value in self.moments.items() if ".lora_A." not in name and ".lora_B." not in name
+        }
+        return OptimizerState(self.steps, kept)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class RoundState:
 
     def memory(self, client: str, task: Task) -> Memory | None:
         """What that model goes by, where it was kept."""
-        if client in self.best and not task.settled(self.best[client].round):
+        if client in self.best and not self.best[client].remembered:
             return None  # what was kept is of the model as it was later
         return (self.personal_memories if client in self.personal else self.memories).get(client)
 
@@ -144,7 +144,7 @@ class Federation:
         state = self.state(0)
         served = {client.name: state.served(client.name) for client in self.clients}
         # A best model from before its memory was settled goes by one of its own.
-        early = {name for name, best in self.best.items() if not self.task.settled(best.round)}
+        early = {name for name, best in self.best.items() if not best.remembered}
         kept = {name: memory for name, memory in state.memories.items() if name not in early}
         kept_personal = {name: memory for name, memory in state.personal_memories.items() if name not in early}
         state = replace(state, memories=kept, personal_memories=kept_personal)
@@ -222,7 +222,8 @@ def train(
                 link.report(client.name, round_, metric)
                 model = following.personal.get(client.name, following.adapters[client.name])
                 held = federation.best.get(client.name)
-                federation.best[client.name] = judged(held, metric, round_, dict(model))
+                memory = client.personal_memory if client.personal else client.memory
+                federation.best[client.name] = judged(held, metric, round_, dict(model), memory is not None)
                 metrics[client.name] = metric
         sent = {str(channel): count - before[channel] for channel, count in link.sent.items()}
         got = tuple(client.name for client in receivers)

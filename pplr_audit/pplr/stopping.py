@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ class Best:
     waited: int
     """How often the metric was measured since then without getting better."""
     adapter: Adapter
+    remembered: bool = True
+    """Whether it went by a memory that the client keeps; if not, one that it works out itself."""
 
 
 def participants(names: Sequence[str], share: float, *, seed: int, round_: int) -> frozenset[str]:
@@ -36,11 +38,11 @@ def participants(names: Sequence[str], share: float, *, seed: int, round_: int) 
     return frozenset(ordered[place] for place in drawn)
 
 
-def judged(before: Best | None, metric: float, round_: int, adapter: Adapter) -> Best:
+def judged(before: Best | None, metric: float, round_: int, adapter: Adapter, remembered: bool = True) -> Best:
     """The best model after one more measurement; of equally good ones the first stays."""
     if before is None or metric > before.metric:
-        return Best(metric, round_, 0, adapter)
-    return Best(before.metric, before.round, before.waited + 1, before.adapter)
+        return Best(metric, round_, 0, adapter, remembered)
+    return replace(before, waited=before.waited + 1)
 
 
 def stopped(best: Mapping[str, Best], patience: int | None) -> frozenset[str]:

@@ -59,7 +59,12 @@ class TrainingFiles:
             if client in state.best:
                 best = state.best[client]
                 parts[_BEST] = best.adapter
-                said[client] |= {"metric": best.metric, "round": best.round, "waited": best.waited}
+                said[client] |= {
+                    "metric": best.metric,
+                    "round": best.round,
+                    "waited": best.waited,
+                    "remembered": best.remembered,
+                }
             parts |= {
                 _MEMORY: state.memories.get(client, {}),
                 _PERSONAL_MEMORY: state.personal_memories.get(client, {}),
@@ -94,7 +99,13 @@ class TrainingFiles:
             {client: parts[client][_PERSONAL] for client in owners},
             {c: OptimizerState(said[c]["personal_steps"], parts[c][_PERSONAL_MOMENT]) for c in owners},
             {
-                client: Best(values["metric"], values["round"], values["waited"], parts[client][_BEST])
+                client: Best(
+                    values["metric"],
+                    values["round"],
+                    values["waited"],
+                    parts[client][_BEST],
+                    values.get("remembered", True),
+                )
                 for client, values in said.items()
                 if "metric" in values
             },
