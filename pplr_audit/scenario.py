@@ -379,8 +379,6 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
             yield "training.loss_on", "all is of bigrec, whose sequences are generated, and not of recformer"
         if model.recformer.refresh_rounds == 0 and model.recformer.refresh_steps is not None:
             yield "model.recformer.refresh_steps", "without a round in which the item table is encoded anew"
-        if model.recformer.train == "all" and model.lora != Lora():
-            yield "model.lora", "there is no LoRA where model.recformer.train is all"
         if model.recformer.train == "all" and training.averaging == "product":
             yield "training.averaging", "product is of LoRA's factors, and model.recformer.train is all"
     elif model.recformer != Recformer():

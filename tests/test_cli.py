@@ -178,8 +178,8 @@ def test_list_models_says_which_architectures_are_supported() -> None:
     assert shapes == NAMED.keys()
     types = {line.split()[1]: line for line in lines if line.startswith("type ")}
     assert types.keys() == FAMILIES.keys()
-    assert types["gpt2"].endswith("decoder, LoRA on c_attn")
-    assert "encoder" in types["bert"]
+    assert types["gpt2"].endswith("decoder, for bigrec, LoRA on c_attn")
+    assert "encoder, for recformer" in types["bert"]
     assert any(line.startswith("not t5") and "position bias" in line for line in lines)
 
 

@@ -45,7 +45,7 @@ class RoundState:
             return self.best[client].adapter
         return dict(self.personal.get(client, self.adapters[client]))
 
-    def memory(self, client: str, task: Task) -> Memory | None:
+    def memory(self, client: str) -> Memory | None:
         """What that model goes by, where it was kept."""
         if client in self.best and not self.best[client].remembered:
             return None  # what was kept is of the model as it was later

@@ -110,7 +110,7 @@ def query_records(
     """Token log-probabilities of each query's answer, from the personal model of the client it was put to."""
     records = []
     for client, asked in queries.items():
-        memory = state.memory(client, whole.task)
+        memory = state.memory(client)
         answers = whole.log_probs([prompt for _, prompt in asked], state.served(client), memory)
         for (row, _), answer in zip(asked, answers, strict=True):
             records.append(Record(row, client, state.round, -1, torch.from_numpy(answer)))
