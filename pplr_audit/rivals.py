@@ -34,7 +34,7 @@ def trainings(training: T) -> list[T]:
 def ablation(strategy: str, ablate: Sequence[str] | None) -> str | None:
     """What is wrong with switching these terms off, if anything."""
     if ablate and strategy != "pplr":
-        return f"switches off terms of pplr, and training.strategy is {strategy}"
+        return f"switches off terms of pplr, and the strategy is {strategy}"
     if ablate and "balance" in ablate and len(ablate) > 1:
         return "without balance no other term is left to switch off"
     return None

@@ -96,11 +96,6 @@ def set_dropout(model: PreTrainedModel, rate: float) -> None:
             module.attention_dropout = rate  # type: ignore[assignment]
 
 
-def bos_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """What a sequence starts with: the begin token, or nothing where the tokenizer has none."""
-    return [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-
-
 def digest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> str:
     """SHA-256 over the names, shapes, types and bytes of all weights and over the tokenizer, in hex.
 

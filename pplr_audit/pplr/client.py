@@ -72,12 +72,12 @@ class Client:
         self._local = local or Local()
         self.adapter: Adapter = {n: initial[n] for n in part.parameters}
         self.optimizer = OptimizerState()
-        self.personal: Adapter = {} if self._local.personal is None else dict(self.adapter)
-        """The client's part of its personal model, where the strategy has one beside the shared model."""
+        self.personal: Adapter | None = None if self._local.personal is None else dict(self.adapter)
+        """The client's part of its personal model; None where the strategy has none beside the shared model."""
         self.personal_optimizer = OptimizerState()
         self.memory: Memory | None = task.base_memory
         """What the shared model goes by, and `personal_memory` the personal one; None: to be worked out first."""
-        self.personal_memory: Memory | None = task.base_memory if self.personal else None
+        self.personal_memory: Memory | None = None if self.personal is None else task.base_memory
         self._lengths = task.prompts.lengths(samples.history, samples.targets)
 
     def join(self, link: Link) -> None:
@@ -103,8 +103,8 @@ class Client:
             link, round_, plan[:own], 0, start, self.optimizer, self.memory, pull
         )
         link.upload(self.name, round_, {n: start[n] - self.adapter[n] for n in start}, mean)
-        if self._local.personal is not None:
-            pull = Pull(self._local.personal, start)
+        if self.personal is not None:
+            pull = Pull(self._local.personal or 0.0, start)
             self.personal, self.personal_optimizer, self.personal_memory, _ = self._descend(
                 link, round_, plan[own:], own, self.personal, self.personal_optimizer, self.personal_memory, pull,
                 personal=True,
@@ -191,11 +191,20 @@ class Client:
 
     def served(self, link: Link, tally: Tally | None = None) -> "ServedClient":
         """This client's trained model as its users meet it: the trunk is reached over ``link``."""
-        adapter, memory = (self.personal, self.personal_memory) if self.personal else (self.adapter, self.memory)
-        return ServedClient(self.name, adapter, self._part, link, memory, Tally() if tally is None else tally)
+        adapter = self.adapter if self.personal is None else self.personal
+        return ServedClient(
+            self.name, adapter, self._part, link, self.served_memory, Tally() if tally is None else tally
+        )
+
+    @property
+    def served_memory(self) -> Memory | None:
+        """What the model that its users meet goes by."""
+        return self.memory if self.personal is None else self.personal_memory
 
     def encodings(self, round_: int) -> int:
         """How often a round encodes the catalogue, where the client has taken part from the first round on."""
+        if self._task.fixed:
+            return 0
         models = 1 if self._local.personal is None else 2
         steps = len(self.plan(round_)) // models
         epoch_steps = steps // self._training.local_epochs

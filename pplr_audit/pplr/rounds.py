@@ -109,7 +109,7 @@ class Federation:
         personal, personal_optimizers = {}, {}
         for name, trunk in self.server.personals.items():
             (client,) = (c for c in self.clients if c.name == name)
-            personal[name] = dict(sorted({**trunk, **client.personal}.items()))
+            personal[name] = dict(sorted({**trunk, **(client.personal or {})}.items()))
             moments = {**self.server.personal_optimizers[name].moments, **client.personal_optimizer.moments}
             personal_optimizers[name] = OptimizerState(client.personal_optimizer.steps, moments)
         memories, personal_memories = {}, {}
@@ -222,8 +222,8 @@ def train(
                 link.report(client.name, round_, metric)
                 model = following.personal.get(client.name, following.adapters[client.name])
                 held = federation.best.get(client.name)
-                memory = client.personal_memory if client.personal else client.memory
-                federation.best[client.name] = judged(held, metric, round_, dict(model), memory is not None)
+                remembered = client.served_memory is not None
+                federation.best[client.name] = judged(held, metric, round_, dict(model), remembered)
                 metrics[client.name] = metric
         sent = {str(channel): count - before[channel] for channel, count in link.sent.items()}
         got = tuple(client.name for client in receivers)

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.errors import InputError
 from pplr_audit.models import tiny_llama
-from pplr_audit.models.backbone import Backbone, bos_ids, digest, load_backbone
+from pplr_audit.models.backbone import Backbone, digest, load_backbone
 
 CATALOGUE = Catalogue(("1", "2", "3"), ("Amber Road", "Birch Garden", "Copper Storm"), ("A", "A", "B"))
 
@@ -202,14 +202,14 @@ def test_rows_without_a_token_are_allowed(tmp_path: Path) -> None:
 
 
 def test_padding_falls_back_to_the_end_token_and_the_begin_token_is_optional(folder: Path) -> None:
-    assert bos_ids(load(folder).tokenizer) == [0]
+    assert load(folder).tokenizer.bos_token_id == 0
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text())
     del settings["pad_token"], settings["bos_token"]
     path.write_text(json.dumps(settings))
     tokenizer = load(folder).tokenizer
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == 1
-    assert bos_ids(tokenizer) == []
+    assert tokenizer.bos_token_id is None
 
 
 @pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "../nowhere/at/all", "no such folder"])
@@ -263,6 +263,6 @@ def test_real_weights_predict_real_text() -> None:
         pytest.skip(f"no stories260k in {models}; set PPLR_AUDIT_MODELS to the folder that holds it")
     found = load(models / "stories260k")
     text = "Once upon a time, there was a little girl named Lily."
-    tokens = torch.tensor([[*bos_ids(found.tokenizer), *found.tokenizer.encode(text, add_special_tokens=False)]])
+    tokens = torch.tensor([[found.tokenizer.bos_token_id, *found.tokenizer.encode(text, add_special_tokens=False)]])
     with torch.no_grad():
         assert float(found.model(input_ids=tokens, labels=tokens).loss) < 0.5

@@ -130,6 +130,17 @@ def test_ditto_ends_with_the_same_bits_wherever_the_cut_lies(
         assert same_memories(end, ends[0])
 
 
+def test_a_client_none_of_whose_layers_are_trained_is_served_by_its_personal_model(
+    recformer_scenario: scenario.Scenario, private: PrivateData
+) -> None:
+    recommender, federation = start(recformer_scenario, private, 0, 0, train="lora", training={"strategy": "ditto"})
+    state = finish(federation, 3)[1][-1]
+    for client in federation.clients:
+        assert client.personal == {}
+        assert not torch.equal(state.personal_memories[client.name][ITEMS], state.memories[client.name][ITEMS])
+        assert torch.equal(served_table(client, federation, recommender), state.personal_memories[client.name][ITEMS])
+
+
 def test_averaged_products_leave_the_marks_averaged_as_they_are(
     recformer_scenario: scenario.Scenario, private: PrivateData
 ) -> None:
