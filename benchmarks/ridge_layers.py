@@ -72,7 +72,9 @@ def side(model: Recommender, layers: tuple[int, ...], prompts: int) -> Callable[
 
     def once() -> float:
         known = KnownModel(model.whole, None)
-        knowledge = Knowledge("base", model.prompts, model.whole.embeddings, known, {}, layers, HISTORY)
+        knowledge = Knowledge(
+            "base", model.prompts, model.whole.embeddings, known, {}, layers, HISTORY, max(layers) + 1
+        )
         started = time.perf_counter()
         guess = Ridge(prompts=prompts).run(view, knowledge, Budget(3600))
         spent = time.perf_counter() - started

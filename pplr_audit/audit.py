@@ -243,7 +243,7 @@ def _train_rival(ready: _Ready, store: Store, clock: Clock) -> tuple[dict[str, A
 def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: Clock) -> AuditResult:
     """Run the cells that are left, then write findings and report of all of them."""
     scenario, private, model, measured = ready.scenario, ready.private, ready.model, trained.measured
-    exposure = Exposure(scenario, private, model, ready.federation, trained.files, plan)
+    exposure = Exposure(scenario, private, model, ready.federation, trained.files, plan, store.root)
     with clock.phase("attacking", len(plan.cells)) as advance:
         results = []
         for cell in plan.cells:

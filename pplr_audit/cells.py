@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pplr_audit.channels import Channel
-from pplr_audit.findings import HistoryTruth, MembershipTruth, Score
+from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth, Score
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
 from pplr_audit.seeds import derive
@@ -18,7 +18,7 @@ from pplr_audit.views import Attack, Budget, BudgetExhausted, Guess, Knowledge, 
 
 METRICS = {
     "history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",),
-    "label": ("label_hit@1",), "attribute": ("auc",),
+    "label": ("label_hit@1", "label_hit@5", "label_hit@10", "mrr"), "attribute": ("auc",),
 }  # fmt: skip
 """What stands in the findings for a secret, also where nothing could be measured."""
 
@@ -64,7 +64,7 @@ class Cell:
         return row
 
 
-Truth = HistoryTruth | MembershipTruth
+Truth = HistoryTruth | LabelTruth | MembershipTruth
 
 
 class Exposed(Protocol):
@@ -72,7 +72,7 @@ class Exposed(Protocol):
 
     def view(self, cell: Cell) -> View: ...
     def knowledge(self, cell: Cell) -> Knowledge: ...
-    def truth(self, cell: Cell) -> Truth: ...
+    def truths(self, cell: Cell) -> Mapping[str, Truth]: ...
 
 
 def run_cell(cell: Cell, attack: Attack, exposed: Exposed, store: Store, *, budget: float, seed: int) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def run_cell(cell: Cell, attack: Attack, exposed: Exposed, store: Store, *, budg
     try:
         if not store.exists(sealed):
             _seal(cell, attack, exposed, store, sealed, budget, seed)
-        document = _score(cell, attack, exposed.truth(cell), store, sealed, seed)
+        document = _score(cell, attack, exposed.truths(cell), store, sealed, seed)
     except NotApplicable as reason:
         document = _without_value(cell, attack, "not_applicable", str(reason))
     except BudgetExhausted as reason:
@@ -158,13 +158,35 @@ def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], 
     return Guess(own, json.loads(metadata["facts"])), controls, float(metadata["seconds"])
 
 
-def _score(cell: Cell, attack: Attack, truth: Truth, store: Store, path: str, seed: int) -> dict[str, Any]:
+def _score(
+    cell: Cell, attack: Attack, truths: Mapping[str, Truth], store: Store, path: str, seed: int
+) -> dict[str, Any]:
+    """Of the secret that the attack is after, and of the others that its answer says something of."""
     guess, controls, seconds = _open(store, path, attack)
-    try:
-        scores = truth.score(guess, seed=derive(seed, "interval") % 2**32)
-        at_control = _controls(truth, controls, scores, seed)
-    except (ValueError, LookupError, TypeError) as error:
-        raise Failed(f"its answer cannot be scored: {type(error).__name__}: {error}") from error
+    findings: list[dict[str, Any]] = []
+    per_user: dict[str, dict[str, float]] = {}
+    roc: list[dict[str, Any]] = []
+    for secret, truth in truths.items():
+        if secret != attack.secret and not truth.answered(guess):
+            continue
+        try:
+            scores = truth.score(guess, seed=derive(seed, "interval") % 2**32)
+            at_control = _controls(truth, controls, scores, seed)
+        except (ValueError, LookupError, TypeError) as error:
+            raise Failed(f"its answer cannot be scored: {type(error).__name__}: {error}") from error
+        findings += _rows(cell, secret, guess, scores, at_control, seconds)
+        per_user |= {
+            "/".join(_key(s)): {str(user): value for user, value in s.per_user.items()} for s in scores if s.per_user
+        }
+        roc += _curves(cell, truth, guess, scores)
+    return {"findings": findings, "per_user": per_user, "roc": roc}
+
+
+def _rows(
+    cell: Cell, secret: str, guess: Guess, scores: list[Score], at_control: Mapping[tuple[str, str], float],
+    seconds: float,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The findings of one secret."""
     findings = []
     for score in scores:
         control = at_control.get(_key(score))
@@ -174,15 +196,12 @@ def _score(cell: Cell, attack: Attack, truth: Truth, store: Store, path: str, se
             detail["control"] = control
         findings.append(
             cell.row(
-                score.metric, "ok", secret=attack.secret, value=score.estimate.value,
+                score.metric, "ok", secret=secret, value=score.estimate.value,
                 ci=[score.estimate.low, score.estimate.high], baseline=baseline, n=score.estimate.n, seconds=seconds,
                 detail=detail,
             )
         )  # fmt: skip
-    per_user = {
-        "/".join(_key(s)): {str(user): value for user, value in s.per_user.items()} for s in scores if s.per_user
-    }
-    return {"findings": findings, "per_user": per_user, "roc": _curves(cell, truth, guess, scores)}
+    return findings
 
 
 def _key(score: Score) -> tuple[str, str]:

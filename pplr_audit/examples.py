@@ -22,7 +22,7 @@ def examples(
     shown = []
     for cell in _chosen(cells):
         path = f"guesses/{cell.slug}.safetensors"
-        truth = exposure.truth(cell)
+        truth = exposure.truths(cell).get("history")
         if not store.exists(path) or not isinstance(truth, HistoryTruth):
             continue
         guess = Guess({n: a for n, a in store.read_arrays(path).items() if not n.startswith("control")})

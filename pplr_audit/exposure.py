@@ -4,11 +4,12 @@ This is the harness: it holds private data and hands attacks only the `View` and
 for every channel and round, in a random order, so that a number says nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -18,16 +19,19 @@ from pplr_audit.channels import Channel
 from pplr_audit.data.prepare import PrivateData, model_free_features
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import Samples, serving_samples, training_samples
-from pplr_audit.findings import HistoryTruth, MembershipTruth
+from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth
 from pplr_audit.models.recommender import Recommender
-from pplr_audit.plan import Plan
+from pplr_audit.plan import OF_TRAINING, Plan
 from pplr_audit.pplr.rounds import Federation
 from pplr_audit.pplr.utility import popularity_of
-from pplr_audit.runs.replay import KnownModel, Watched, query_records, serving_records, training_records
+from pplr_audit.runs.replay import KnownModel, Trace, Watched, query_records, serving_records, training_records
+from pplr_audit.runs.spool import Spool
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 from pplr_audit.seeds import derive
-from pplr_audit.views import Knowledge, NotApplicable, Record, View
+from pplr_audit.views import Knowledge, NotApplicable, View, beside
+
+Phase = Literal["training", "serving", "queries"]
 
 
 class Exposure:
@@ -36,6 +40,7 @@ class Exposure:
     Args:
         federation: used to replay rounds; its state is not kept.
         files: what the rounds started from.
+        scratch: a folder with room for what crossed, while it is looked at.
     """
 
     def __init__(
@@ -46,11 +51,13 @@ class Exposure:
         federation: Federation,
         files: TrainingFiles,
         plan: Plan,
+        scratch: Path,
     ) -> None:
         self._scenario, self._private, self._model = scenario, private, model
-        self._federation, self._files, self._plan = federation, files, plan
+        self._federation, self._files, self._plan, self._scratch = federation, files, plan, scratch
         self.victims = private.victims(scenario.audit.victims, scenario.seed)
-        self.records = lru_cache(maxsize=1)(self._records)
+        self._recorded = lru_cache(maxsize=1)(self._record)
+        self.truths_of = lru_cache(maxsize=None)(self._truths)
         self.asked = lru_cache(maxsize=None)(self._asked)
         self._state = lru_cache(maxsize=2)(files.state)
         self._known = lru_cache(maxsize=None)(self._know)
@@ -59,42 +66,51 @@ class Exposure:
         """What the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
         if cell.channel == Channel.MODEL_OUTPUT:
             self._require_comparable()
-        if cell.channel == _TRAINING and not len(self._training_in(cell.round)):
+        training = cell.channel in OF_TRAINING
+        if training and not len(self._training_in(cell.round)):
             raise NotApplicable(f"no victim's client trained in round {cell.round}")
-        # Copies: what an attack does to its view must not reach the next cell.
-        records = [
-            replace(record, tensor=record.tensor.clone())
-            for record in self.records(cell.channel, cell.round)[cell.front]
-        ]
+        spool = self._recorded(_phase(cell.channel), cell.round)
+        if not training:
+            records = spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
+        else:
+            records = spool.records(self._plan.trace(cell, cell.channel))
+            for channel in sorted(beside(self._plan.attack(cell))):
+                also = {record.row: record.tensor for record in spool.records(self._plan.trace(cell, channel))}
+                records = [replace(r, beside={**r.beside, channel: also[r.row]}) for r in records]
         return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, tuple(records))
 
     def knowledge(self, cell: Cell) -> Knowledge:
         """What the cell's adversary knows besides; an attack has its own, so that it can harm none but itself."""
         return self._known(cell.attack, cell.settings, cell.knowledge, cell.channel, cell.round)
 
-    def truth(self, cell: Cell) -> Truth:
-        """What is true of the rows of the cell's view."""
-        users, _, prompts, samples = self.asked(cell.channel, cell.round)
-        if cell.channel == Channel.MODEL_OUTPUT:
+    def truths(self, cell: Cell) -> Mapping[str, Truth]:
+        """What is true of the rows of the cell's view, by secret."""
+        return self.truths_of(_phase(cell.channel), cell.round)
+
+    def _truths(self, phase: Phase, round_: int) -> Mapping[str, Truth]:
+        users, _, prompts, samples = self.asked(phase, round_)
+        if phase == "queries":
             population = self._private.population
             outside = np.flatnonzero(population.audited == 0)
             public = popularity_of(self._private.split, outside, len(self._private.dataset.catalogue))
             features = model_free_features(self._private, samples, public)
-            return MembershipTruth(
+            membership = MembershipTruth(
                 users,
                 {row: int(population.client_of[user]) for row, user in users.items()},
                 {row: int(population.member[user]) for row, user in users.items()},
                 {row: features[place].tolist() for place, row in enumerate(users)},
             )
+            return {"membership": membership}
         items = len(self._private.dataset.catalogue)
         titles, content = self._model.prompts.titles, self._model.prompts.content
-        return HistoryTruth(
-            users,
-            prompts,
-            self._model.prompts.title_classes(),
-            popularity_of(self._private.split, self._private.members, items),
-            [titles[item][content[item] == 1] for item in range(items)],
-        )
+        classes = self._model.prompts.title_classes()
+        popular = popularity_of(self._private.split, self._private.members, items)
+        own = [titles[item][content[item] == 1] for item in range(items)]
+        found: dict[str, Truth] = {"history": HistoryTruth(users, prompts, classes, popular, own)}
+        if phase == "training":
+            targets = {row: prompt.target for row, prompt in prompts.items()}
+            found["label"] = LabelTruth(users, targets, classes, popular)
+        return found
 
     def _require_comparable(self) -> None:
         candidates, population = self._private.candidates(), self._private.population
@@ -118,24 +134,22 @@ class Exposure:
         present = [self._holder_of(user) in trained for user in self.victims.tolist()]
         return np.asarray(self.victims[np.array(present, dtype=bool)])
 
-    def _asked(
-        self, channel: Channel, round_: int
-    ) -> tuple[dict[int, int], dict[int, int], dict[int, Prompt], Samples]:
+    def _asked(self, phase: Phase, round_: int) -> tuple[dict[int, int], dict[int, int], dict[int, Prompt], Samples]:
         """Row to user, row to the sample's place in its client (training only), row to prompt, and the samples."""
         split, history = self._private.split, self._scenario.data.history
-        if channel == Channel.INFERENCE_ACTIVATIONS:
+        if phase == "serving":
             samples = serving_samples(split, self.victims, history)
-        elif channel == Channel.MODEL_OUTPUT:
+        elif phase == "queries":
             samples = training_samples(split, self._private.candidates(), history, "last")
         else:
             samples = training_samples(split, self._training_in(round_), history, "last")
-        order = np.random.default_rng(derive(self._scenario.seed, "rows", str(channel), round_))
+        order = np.random.default_rng(derive(self._scenario.seed, "rows", phase, round_))
         rows = [int(row) for row in order.permutation(len(samples))]
         users = {row: int(user) for row, user in zip(rows, samples.users, strict=True)}
         prompts = {
             row: self._model.prompts.build(samples.history[i], int(samples.targets[i])) for i, row in enumerate(rows)
         }
-        places = {row: self._last_sample(user) for row, user in users.items()} if channel == _TRAINING else {}
+        places = {row: self._last_sample(user) for row, user in users.items()} if phase == "training" else {}
         return users, places, prompts, samples
 
     def _last_sample(self, user: int) -> int:
@@ -143,32 +157,41 @@ class Exposure:
         own: Int[np.ndarray, samples] = self._private.samples[self._holder_of(user)].users
         return int(np.flatnonzero(own == user)[-1])
 
-    def _records(self, channel: Channel, round_: int) -> Mapping[Any, Sequence[Record]]:
-        users, places, prompts, _ = self.asked(channel, round_)
+    def _record(self, phase: Phase, round_: int) -> Spool:
+        """All that crossed of the victims in a phase, wherever the plan looks."""
+        users, places, prompts, _ = self.asked(phase, round_)
         by_client: dict[str, list[int]] = {}
         for row in sorted(users):
             by_client.setdefault(self._holder_of(users[row]), []).append(row)
-        state, layers = self._state(round_), self._plan.layers
-        if channel == _TRAINING:
+        state, spool = self._state(round_), Spool(self._scratch)
+        if phase == "training":
             watched = {
                 client: [Watched(row, places[row], len(prompts[row])) for row in rows]
                 for client, rows in by_client.items()
             }
-            return training_records(self._federation, self._model.parts, state, watched, layers)
+            wanted = self._plan.traces(round_)
+            training_records(self._federation, self._model.parts, state, watched, wanted, spool.put)
+            return spool
         queries = {client: [(row, prompts[row]) for row in rows] for client, rows in by_client.items()}
-        if channel == Channel.INFERENCE_ACTIVATIONS:
-            return serving_records(self._model.whole, state, queries, layers)
-        return {None: query_records(self._model.whole, state, queries)}
+        if phase == "serving":
+            serving_records(self._model.whole, state, queries, self._plan.layers, spool.put)
+        else:
+            for record in query_records(self._model.whole, state, queries):
+                spool.put(Channel.MODEL_OUTPUT, record)
+        return spool
 
     def _know(self, attack: str, settings: str, level: str, channel: Channel, round_: int) -> Knowledge:
         del attack, settings  # they keep the answers of `lru_cache` apart
         whole = self._model.whole
-        fronts, training = {}, channel == _TRAINING
+        copies, training = {}, channel in OF_TRAINING
         if level == "front":
             state = self._state(round_)
-            # In training what the round began with; in serving the newest that the server made for this client.
-            fronts = {
-                (client, round_): KnownModel(whole, state.adapters[client] if training else state.sent(client))
+            # In training what the round began with; in serving the newest that the server made for this client. What
+            # it goes by follows from models that the server had made.
+            copies = {
+                (client, round_): KnownModel(whole, state.adapters[client], self._federation.memory_in(state, client))
+                if training
+                else KnownModel(whole, state.sent(client))
                 for client in state.adapters
             }
         return Knowledge(
@@ -176,11 +199,15 @@ class Exposure:
             prompts=deepcopy(self._model.prompts),
             embeddings=whole.embeddings.clone(),
             base=KnownModel(whole, None),
-            fronts=fronts,
+            copies=copies,
             layers=self._plan.layers,
             history=self._scenario.data.history,
-            queries=deepcopy(self.asked(channel, round_)[2]) if channel == Channel.MODEL_OUTPUT else {},
+            depth=self._model.layers,
+            queries=deepcopy(self.asked("queries", round_)[2]) if channel == Channel.MODEL_OUTPUT else {},
         )
 
 
-_TRAINING = Channel.FRONT_ACTIVATIONS
+def _phase(channel: Channel) -> Phase:
+    if channel == Channel.MODEL_OUTPUT:
+        return "queries"
+    return "training" if channel in OF_TRAINING else "serving"

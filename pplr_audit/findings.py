@@ -18,10 +18,11 @@ from pplr_audit.scoring.membership import (
     tpr_estimate,
     within_groups_auc,
 )
-from pplr_audit.scoring.reconstruction import exact, item_hits, token_accuracy
+from pplr_audit.scoring.reconstruction import exact, item_hits, reciprocal_ranks, token_accuracy
 from pplr_audit.views import Guess
 
 HIT_DEPTHS = (1, 5)
+LABEL_DEPTHS = (1, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class HistoryTruth:
             for token in title_tokens[item]:
                 weights[int(token)] = weights.get(int(token), 0.0) + float(popularity[item])
         self._common = max(weights, key=lambda token: weights[token]) if weights else -1
+
+    @staticmethod
+    def answered(guess: Guess) -> bool:
+        return "items" in guess.arrays
 
     def score(self, guess: Guess, *, seed: int) -> list[Score]:
         """Title tokens, items and whole histories; never the template. A row without an answer counts as all wrong."""
@@ -132,6 +137,52 @@ class HistoryTruth:
 
 
 @dataclass(frozen=True)
+class LabelTruth:
+    """Which item each row was trained to answer with.
+
+    Args:
+        users, targets: by row.
+        title_class: items of one class have the same title and cannot be told apart.
+        popularity: of each item among those who train.
+    """
+
+    users: Mapping[int, int]
+    targets: Mapping[int, int]
+    title_class: Int[np.ndarray, "items"]
+    popularity: Float[np.ndarray, "items"]
+
+    @staticmethod
+    def answered(guess: Guess) -> bool:
+        return "labels" in guess.arrays
+
+    def score(self, guess: Guess, *, seed: int) -> list[Score]:
+        """Hits among the best answers, and the reciprocal rank in them. A row without an answer counts as wrong."""
+        rows = sorted(self.targets)
+        users, truth = np.array([self.users[row] for row in rows]), np.array([self.targets[row] for row in rows])
+        answers = guess.arrays["labels"]
+        depth = max(*LABEL_DEPTHS, answers.shape[1])
+        ranked = np.full((len(rows), depth), -1, dtype=np.int64)
+        for row, answer in zip(guess.arrays["rows"], answers, strict=True):
+            ranked[rows.index(int(row)), : len(answer)] = answer
+        popular = np.tile(np.argsort(-self.popularity, kind="stable")[:depth], (len(rows), 1))
+        popular = np.pad(popular, ((0, 0), (0, depth - popular.shape[1])), constant_values=-1)
+        scores = []
+        for k in LABEL_DEPTHS:
+            hits, floor = (item_hits(each, truth, k, self.title_class).astype(float) for each in (ranked, popular))
+            scores.append(self._score(f"label_hit@{k}", hits, floor, users, seed))
+        own, floor = (reciprocal_ranks(each, truth, self.title_class) for each in (ranked, popular))
+        return [*scores, self._score("mrr", own, floor, users, seed, depth=depth)]
+
+    @staticmethod
+    def _score(
+        metric: str, values: Float[np.ndarray, "rows"], floor: Float[np.ndarray, "rows"],
+        users: Int[np.ndarray, "rows"], seed: int, **detail: Any,
+    ) -> Score:  # fmt: skip
+        estimate = mean_estimate(values, users, seed=seed)
+        return Score(metric, estimate, float(floor.mean()), _by_user(users, values), detail)
+
+
+@dataclass(frozen=True)
 class MembershipTruth:
     """Who trained, by the logged coins. A row without a score is placed below all that have one.
 
@@ -144,6 +195,11 @@ class MembershipTruth:
     clients: Mapping[int, int]
     members: Mapping[int, int]
     features: Mapping[int, Sequence[float]]
+
+    @staticmethod
+    def answered(guess: Guess) -> bool:
+        del guess
+        return False  # its scores have names of the attack's own
 
     def score(self, guess: Guess, *, seed: int) -> list[Score]:
         """AUC within clients and the resolvable TPRs, for each mode of the guess."""

@@ -3,19 +3,33 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from pplr_audit import plugins
 from pplr_audit.cells import Cell
 from pplr_audit.channels import Channel
 from pplr_audit.errors import InputError
 from pplr_audit.extension import Extension, asks
+from pplr_audit.runs.replay import Trace
 from pplr_audit.scenario import Scenario
-from pplr_audit.views import Attack, channels_of
+from pplr_audit.views import Attack, beside, channels_of
 
-AT_THE_FRONT = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
-"""Channels that depend on k alone: computed and attacked once a k, not once a (k, m)."""
-MEASURED: Mapping[str, frozenset[Channel]] = {"history": AT_THE_FRONT, "membership": frozenset({Channel.MODEL_OUTPUT})}
+Side = Literal["front", "back"]
+
+OF_TRAINING: Mapping[Channel, tuple[Literal["activation", "gradient"], Side]] = {
+    Channel.FRONT_ACTIVATIONS: ("activation", "front"), Channel.TRUNK_ACTIVATIONS: ("activation", "back"),
+    Channel.BACK_GRADIENTS: ("gradient", "back"), Channel.TRUNK_GRADIENTS: ("gradient", "front"),
+}  # fmt: skip
+"""What crosses in a training step, and at which side of the trunk."""
+SIDES: Mapping[Channel, Side] = {
+    **{channel: side for channel, (_, side) in OF_TRAINING.items()}, Channel.INFERENCE_ACTIVATIONS: "front",
+    Channel.INFERENCE_OUTPUT: "back",
+}  # fmt: skip
+"""The side of the cut that a channel depends on: it is computed and attacked once a k (or m), not once a (k, m)."""
+MEASURED: Mapping[str, frozenset[Channel]] = {
+    "history": frozenset({*OF_TRAINING, Channel.INFERENCE_ACTIVATIONS}), "label": frozenset(OF_TRAINING),
+    "membership": frozenset({Channel.MODEL_OUTPUT}),
+}  # fmt: skip
 """By secret, the channels that this version records for attacks and holds the truth of."""
 OF_THE_TRAINED = frozenset({Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT, Channel.MODEL_OUTPUT})
 """Channels of the trained models; the others are of a round."""
@@ -29,8 +43,8 @@ class Plan:
     impossible: tuple[tuple[Cell, str], ...]
     attacks: Mapping[tuple[str, str], Attack]
     """By name and settings; one object for all cells, so that what it learns at one cut serves the others."""
-    layers: tuple[int, ...]
-    """The fronts k that are looked at."""
+    depth: int
+    """Blocks of the model."""
     rounds: tuple[int, ...]
     """The training rounds that are replayed."""
 
@@ -41,6 +55,29 @@ class Plan:
 
     def attack(self, cell: Cell) -> Attack:
         return self.attacks[cell.attack, cell.settings]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The fronts k that are looked at."""
+        return tuple(sorted({cell.front for cell in self.cells if cell.front is not None}))
+
+    def trace(self, cell: Cell, channel: Channel) -> Trace:
+        """Where ``channel``, one of those of a training step, is found at the cell's cut."""
+        kind, side = OF_TRAINING[channel]
+        if side == "front":
+            assert cell.front is not None
+            return Trace(kind, cell.front)
+        assert cell.back is not None
+        return Trace(kind, self.depth - cell.back)
+
+    def traces(self, round_: int) -> frozenset[Trace]:
+        """All that is looked at in a training round."""
+        return frozenset(
+            self.trace(cell, channel)
+            for cell in self.cells
+            if cell.round == round_ and cell.channel in OF_TRAINING
+            for channel in {cell.channel} | beside(self.attack(cell))
+        )
 
 
 def make_plan(scenario: Scenario, layers: int, extensions: Sequence[Extension] = (), defense: str = "none") -> Plan:
@@ -54,14 +91,12 @@ def make_plan(scenario: Scenario, layers: int, extensions: Sequence[Extension] =
     # Keyed by cell: what was asked for twice is there once, where it was asked for first.
     cells: dict[Cell, None] = {}
     impossible: dict[Cell, str] = {}
-    fronts: set[int] = set()
     for ask in asks(scenario.audit, extensions):
-        open_, closed = _fronts(ask.cuts, layers, ask.cut_field)
-        fronts.update(open_)
+        cuts = _cuts(ask.cuts, layers, ask.cut_field)
         for entry in ask.attacks:
             key, attack = _attack(entry, ask.attack_field)
             attack = attacks.setdefault(key, attack)
-            for cell, reason in _cells_of(attack, key, scenario, rounds, open_, closed, defense):
+            for cell, reason in _cells_of(attack, key, scenario, rounds, cuts, layers, defense):
                 if reason:
                     impossible.setdefault(cell, reason)
                 else:
@@ -69,19 +104,19 @@ def make_plan(scenario: Scenario, layers: int, extensions: Sequence[Extension] =
     order = [str(name) for name in scenario.audit.adversaries].index
     runnable = sorted(cells, key=lambda cell: order(cell.adversary))
     without = sorted(impossible.items(), key=lambda item: order(item[0].adversary))
-    return Plan(tuple(runnable), tuple(without), attacks, tuple(sorted(fronts)), rounds)
+    return Plan(tuple(runnable), tuple(without), attacks, layers, rounds)
 
 
 def _cells_of(
-    attack: Attack, key: tuple[str, str], scenario: Scenario, rounds: Sequence[int], fronts: Sequence[int],
-    closed: Sequence[tuple[int, int]], defense: str,
+    attack: Attack, key: tuple[str, str], scenario: Scenario, rounds: Sequence[int], cuts: Sequence[tuple[int, int]],
+    layers: int, defense: str,
 ) -> Iterator[tuple[Cell, str]]:  # fmt: skip
     """Every cell of one attack, with the reason why it cannot apply, or nothing."""
     last = scenario.training.rounds
     for adversary in scenario.audit.adversaries:
         sees = channels_of(adversary)
         level = "front" if scenario.audit.knowledge == "strongest" and Channel.CLIENT_UPDATE in sees else "base"
-        readable = sorted(attack.channels & sees, key=list(Channel).index)
+        readable = sorted(attack.channels & sees, key=list(Channel).index) if beside(attack) <= sees else []
         known = MEASURED.get(attack.secret, frozenset())
         for channel in readable or [min(attack.channels, key=list(Channel).index)]:
             reason = ""
@@ -95,26 +130,30 @@ def _cells_of(
                 continue
             for round_ in (last + 1,) if of_the_trained else rounds:
                 cell = Cell(*key, adversary, level, channel, None, None, round_, defense)
-                if channel not in AT_THE_FRONT:
+                sides = {SIDES[each] for each in {channel} | beside(attack) if each in SIDES}
+                if not sides:
                     yield cell, ""
                     continue
-                yield from ((replace(cell, front=front), "") for front in fronts)
+                for front, back in cuts:
+                    if front + back < layers:
+                        k, m = front if "front" in sides else None, back if "back" in sides else None
+                        yield replace(cell, front=k, back=m), ""
                 nothing = "no block is left for the server (k + m = L), so nothing crosses here"
+                closed = [cut for cut in cuts if sum(cut) == layers]
                 yield from ((replace(cell, front=front, back=back), nothing) for front, back in closed)
 
 
-def _fronts(cuts: Any, layers: int, field: str) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
-    """The fronts with something behind them, and the cuts that leave nothing to the server."""
+def _cuts(cuts: Any, layers: int, field: str) -> list[tuple[int, int]]:
+    """The cuts asked for, in order. ``all`` are those with a trunk, and the one that leaves all to the client."""
     if cuts == "all":
-        return tuple(range(layers)), [(layers, 0)]
+        return [*((k, m) for k in range(layers) for m in range(layers - k)), (layers, 0)]
     for front, back in cuts:
         if front < 0 or back < 0 or front + back > layers:
             raise InputError(
                 f"{field}: [{front}, {back}] does not fit the {layers} blocks of this backbone"
                 f" (accepted: all, or pairs with front + back <= {layers})"
             )
-    open_ = sorted({front for front, back in cuts if front + back < layers})
-    return tuple(open_), [(front, back) for front, back in cuts if front + back == layers]
+    return sorted(cuts)
 
 
 def _rounds(rounds: Any, last: int) -> tuple[int, ...]:

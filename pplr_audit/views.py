@@ -47,13 +47,17 @@ class Record:
     round: int
     step: int
     tensor: Float[Tensor, "length *width"]
+    batch: int = 1
+    """Rows of the batch that it crossed in."""
+    beside: Mapping[Channel, Float[Tensor, "length *width"]] = field(default_factory=dict)
+    """What crossed of the same row in the same step on the channels that the attack reads besides."""
 
 
 @dataclass(frozen=True)
 class View:
-    """All that one adversary saw on one channel at one cut under one defence.
+    """What one adversary saw at one cut under one defence, on the channel that an attack reads and those beside it.
 
-    ``front`` and ``back`` are None where the channel does not depend on that side of the cut.
+    ``front`` and ``back`` are None where no such channel depends on that side of the cut.
     """
 
     adversary: str
@@ -81,7 +85,10 @@ class View:
         for ring in rings:  # a cycle over a random order moves every record
             for place, other in zip(ring, [ring[-1], *ring[:-1]], strict=True):
                 source = self.records[other]
-                dealt[place] = replace(self.records[place], tensor=source.tensor, step=source.step)
+                dealt[place] = replace(
+                    self.records[place], tensor=source.tensor, step=source.step, batch=source.batch,
+                    beside=source.beside,
+                )  # fmt: skip
         return replace(self, records=tuple(dealt))
 
 
@@ -98,30 +105,40 @@ class Model(Protocol):
         """log-probability of each token of each prompt's answer."""
         ...
 
+    def logits(self, layer: int, hidden: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch *answers"]:
+        """What the model makes of ``hidden`` when it enters ``layer`` (L: the end of all blocks), differentiable.
+
+        Of the next token at every position (batch, length, vocab), or, where a sequence is answered by one item, of
+        the catalogue (batch, items).
+        """
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
     """What an adversary knows besides its view; everything here is public or was sent to it."""
 
     level: str
-    """``front``: the start-of-round front of every client, as PPLR's server has it; ``base``: public weights only."""
+    """``front``: every client's model at the start of the round, as PPLR's server has it; ``base``: public weights."""
     prompts: Prompts
     """The template and the catalogue's titles as tokens."""
     embeddings: Float[Tensor, "vocab hidden"]
     """The input word embeddings of the base model."""
     base: Model
-    fronts: Mapping[tuple[str, int], Model]
+    copies: Mapping[tuple[str, int], Model]
     """Each client's model as it stood at the start of a round, by (client, round); empty for level ``base``."""
     layers: tuple[int, ...]
-    """Every cut that this audit asks about, so that one pass can serve them all."""
+    """Every front that this audit asks about, so that one pass can serve them all."""
     history: int
     """How many items a prompt holds at most."""
+    depth: int
+    """Blocks of the model."""
     queries: Mapping[int, Prompt] = field(default_factory=dict)
     """For an adversary who asks a model: what it asked, by row."""
 
-    def front(self, client: str, round_: int) -> Model:
-        """The best copy of a client's front that the adversary has."""
-        return self.fronts.get((client, round_), self.base)
+    def copy(self, client: str, round_: int) -> Model:
+        """The best copy of a client's model that the adversary has."""
+        return self.copies.get((client, round_), self.base)
 
 
 class BudgetExhausted(Exception):
@@ -151,6 +168,8 @@ class Guess:
 
     For ``history``: ``rows``, ``token_offsets`` and ``tokens`` (one guess a position), ``slot_offsets`` and ``items``
     (slots, depth): the best items of the whole catalogue for each slot, oldest slot first.
+    For ``label``: ``rows`` and ``labels`` (rows, depth): the best items of the whole catalogue for each row, the best
+    first, -1 where there are fewer. An answer may hold several of these; each is scored where the truth is known.
     For ``membership``: ``rows`` and one score a row under the name of each mode; higher means member.
     """
 
@@ -160,7 +179,7 @@ class Guess:
 
 
 class Attack(Protocol):
-    """Parameters in, one verb, a guess out."""
+    """Parameters in, one verb, a guess out. One that reads several channels at once names the others in `beside`."""
 
     name: str
     secret: Secret
@@ -172,3 +191,8 @@ class Attack(Protocol):
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         """Raises NotApplicable or BudgetExhausted; any other error is reported as ``failed``."""
         ...
+
+
+def beside(attack: Attack) -> frozenset[Channel]:
+    """The channels that an attack needs besides the one it reads, of the same steps (`Record.beside`)."""
+    return frozenset(getattr(attack, "beside", ()))

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from pplr_audit.attacks.activation.normal_equations import Inverter, NormalEquations
-from pplr_audit.attacks.activation.titles import DEPTH, TitleReader
+from pplr_audit.attacks.activation.titles import DEPTH, LABELS, TitleReader
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.errors import InputError
@@ -62,7 +62,7 @@ class Ridge:
         # All fits first: whether the budget is enough for them does not depend on the order of the rows.
         for client, round_ in sorted({(record.client, record.round) for record in view.records}):
             self._inverters(client, round_, knowledge, words, budget)
-        rows, tokens, slots, chosen = [], [], [], {}
+        rows, tokens, slots, labels, chosen = [], [], [], [], {}
         for record in view.records:
             budget.check()
             inverter = self._inverters(record.client, record.round, knowledge, words, budget)[view.front]
@@ -70,23 +70,23 @@ class Ridge:
             fit = (guess @ normed.T).numpy()
             rows.append(record.row)
             tokens.append(words[fit.argmax(1)])
-            slots.append(reader.read(fit))
+            items, label = reader.read(fit)
+            slots.append(items)
+            labels.append(np.pad(label, (0, LABELS - len(label)), constant_values=-1))
             chosen[record.client] = inverter.strength
-        return Guess(
-            {
-                "rows": np.array(rows),
-                "token_offsets": _offsets(tokens),
-                "tokens": np.concatenate(tokens),
-                "slot_offsets": _offsets(slots),
-                "items": np.concatenate(slots) if slots else np.empty((0, DEPTH), dtype=np.int64),
-            },
-            {"auxiliary_prompts": self.prompts, "lambda": chosen},
-        )
+        answer = {
+            "rows": np.array(rows), "token_offsets": _offsets(tokens), "tokens": np.concatenate(tokens),
+            "slot_offsets": _offsets(slots),
+            "items": np.concatenate(slots) if slots else np.empty((0, DEPTH), dtype=np.int64),
+        }  # fmt: skip
+        if view.channel == Channel.FRONT_ACTIVATIONS and reader.answers:
+            answer["labels"] = np.array(labels)
+        return Guess(answer, {"auxiliary_prompts": self.prompts, "lambda": chosen})
 
     def _inverters(
         self, client: str, round_: int, knowledge: Knowledge, words: Int[np.ndarray, "words"], budget: Budget
     ) -> dict[int, Inverter]:
-        model = knowledge.front(client, round_)
+        model = knowledge.copy(client, round_)
         key = ("", 0) if model is knowledge.base else (client, round_)
         fitted = self._fitted.setdefault(knowledge, {})
         if key not in fitted:

@@ -7,6 +7,8 @@ from pplr_audit.data.prompts import Prompts
 
 DEPTH = 10
 """Items named for each slot, best first."""
+LABELS = 100
+"""Items named as the answer, best first."""
 
 
 class TitleReader:
@@ -29,11 +31,20 @@ class TitleReader:
         self._separator = self._column(prompts.separator)
         self._suffix = self._column(prompts.suffix)
 
-    def read(self, fit: Float[np.ndarray, "length words"]) -> Int[np.ndarray, "slots depth"]:
-        """The best items for each slot, oldest first. ``fit``: how well each word stands at each position."""
+    def read(
+        self, fit: Float[np.ndarray, "length words"]
+    ) -> tuple[Int[np.ndarray, "slots depth"], Int[np.ndarray, "labels"]]:
+        """The best items for each slot, in the prompt's order, and those for the answer that stands behind them.
+
+        There is no answer where the template has none, or the prompt ends before it.
+
+        Args:
+            fit: how well each word stands at each position.
+        """
         separator, suffix = self._mean_fit(fit, self._separator), self._mean_fit(fit, self._suffix)
         behind = np.maximum(separator, suffix)
         found = []
+        label = np.empty(0, dtype=np.int64)
         at = len(self._prompts.prefix)
         while at < len(fit):
             scores = self._scores(fit, at, behind)
@@ -43,9 +54,25 @@ class TitleReader:
             found.append(np.pad(best, (0, DEPTH - len(best)), constant_values=-1))
             end = at + int(self._lengths[best[0]])
             if suffix[end] >= separator[end]:
+                label = self._answer(fit, end + len(self._suffix))
                 break
             at = end + len(self._separator)
-        return np.array(found, dtype=np.int64).reshape(-1, DEPTH)
+        return np.array(found, dtype=np.int64).reshape(-1, DEPTH), label
+
+    @property
+    def answers(self) -> bool:
+        """Whether the template has a place for the answer."""
+        return len(self._prompts.end) > 0
+
+    def _answer(self, fit: Float[np.ndarray, "length words"], at: int) -> Int[np.ndarray, "labels"]:
+        """The best of the titles that fill the place from ``at`` on up to the end of the template."""
+        room = len(fit) - len(self._prompts.end) - at
+        fitting = np.flatnonzero(self._lengths == room)
+        if not self.answers or not len(fitting):
+            return np.empty(0, dtype=np.int64)
+        titles = self._titles[fitting, :room]
+        scores = fit[np.arange(at, at + room), titles].mean(1)
+        return np.asarray(fitting[np.argsort(-scores, kind="stable")[:LABELS]])
 
     def _scores(
         self, fit: Float[np.ndarray, "length words"], at: int, behind: Float[np.ndarray, "length+1"]

@@ -55,6 +55,16 @@ class BigRec:
         tokens, mask, learned = tensors(collate(prompts, self.prompts.pad, loss_on=self._loss_on))
         return answer_loss(model(**_placed(tokens, mask)).logits, tokens, learned)
 
+    def logits(
+        self, model: Any, like: Float[Tensor, "batch length hidden"], memory: Memory
+    ) -> Float[Tensor, "batch length vocab"]:
+        del memory
+        mask = torch.ones(like.shape[:2], dtype=torch.long)
+        logits: Tensor = model(
+            inputs_embeds=torch.zeros_like(like), attention_mask=mask, position_ids=positions(mask), use_cache=False
+        ).logits
+        return logits.float()
+
     def log_probs(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> list[Float[np.ndarray, "answer"]]:
         del memory
         return answer_log_probs(model, prompts, self.prompts.pad)

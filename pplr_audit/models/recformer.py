@@ -99,10 +99,21 @@ class RecFormer:
     def points(self, model: Any, prompts: Sequence[Prompt]) -> Float[Tensor, "prompts hidden"]:
         """The prompts as unit vectors, in one batch."""
         asked = self.inputs(model, prompts, serving=False)
-        hidden = body(model)(**asked).last_hidden_state.float()
+        return self._pooled(body(model)(**asked).last_hidden_state.float(), asked["attention_mask"])
+
+    def _pooled(
+        self, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch hidden"]:
         if self._pooling == "cls":
             return normalize(hidden[:, 0], dim=1)
-        return normalize((hidden * asked["attention_mask"][:, :, None]).sum(1), dim=1)  # its length does not matter
+        return normalize((hidden * mask[:, :, None]).sum(1), dim=1)  # its length does not matter
+
+    def logits(
+        self, model: Any, like: Float[Tensor, "batch length hidden"], memory: Memory
+    ) -> Float[Tensor, "batch items"]:
+        mask = torch.ones(like.shape[:2], dtype=torch.long)
+        hidden = body(model)(inputs_embeds=torch.zeros_like(like), attention_mask=mask).last_hidden_state.float()
+        return self._pooled(hidden, mask) / self._temperature @ memory[ITEMS].T
 
     def loss(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> Float[Tensor, ""]:
         targets = torch.tensor([prompt.target for prompt in prompts])

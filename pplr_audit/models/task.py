@@ -66,6 +66,13 @@ class Task(Protocol):
         """Mean over the samples, to be minimised."""
         ...
 
+    def logits(
+        self, model: Any, like: Float[Tensor, "batch length hidden"], memory: Memory
+    ) -> Float[Tensor, "batch *answers"]:
+        """What ``model`` says of sequences of this shape without padding, whatever their tokens are: of the next token
+        at every position, or of all items."""
+        ...
+
     def log_probs(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> list[Float[np.ndarray, "answer"]]:
         """log-probability of each token of each prompt's answer, or of its target among all items: one number."""
         ...

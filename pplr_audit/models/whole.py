@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.models.cut import tap
+from pplr_audit.models.cut import Tapped, entered_at, tap
 from pplr_audit.models.family import blocks, body, family
 from pplr_audit.models.lora import adapter_off, adapter_parameters, load_adapter, read_adapter
 from pplr_audit.models.task import Memory, Tally, Task, Weights, by_length
@@ -67,7 +67,7 @@ class WholeModel:
             stack.enter_context(torch.no_grad())
             self.set(adapter)
             stack.enter_context(
-                tap([(layer, whole[layer]) for layer in layers], lambda layer, h: seen.__setitem__(layer, h))
+                tap([Tapped(layer, whole[layer]) for layer in layers], lambda layer, h: seen.__setitem__(layer, h))
             )
             stack.enter_context(_stop_after(self.model, deepest))
             for rows in by_length([len(prompt) for prompt in prompts], positions):
@@ -81,11 +81,30 @@ class WholeModel:
         self, prompts: Sequence[Prompt], adapter: Mapping[str, Tensor] | None, memory: Memory | None = None
     ) -> list[Float[np.ndarray, "answer"]]:
         """log-probability of each token of each prompt's answer, under the adapter or (None) the base model."""
-        self.set(adapter)
         memory = self._held(adapter, memory)
-        if memory is None:
-            memory = self.task.remember(self.model)
+        memory = self.memory(adapter) if memory is None else memory
+        self.set(adapter)
         return self.task.log_probs(self.model, prompts, memory)
+
+    def memory(self, adapter: Mapping[str, Tensor] | None) -> Memory:
+        """What the model goes by under this adapter (None: the base model), unless it kept something older."""
+        held = self._held(adapter, None)
+        if held is None:
+            self.set(adapter)
+            held = self.task.remember(self.model)
+        return held
+
+    def logits(
+        self,
+        layer: int,
+        hidden: Float[Tensor, "batch length hidden"],
+        adapter: Mapping[str, Tensor] | None,
+        memory: Memory,
+    ) -> Float[Tensor, "batch *answers"]:
+        """What the blocks from ``layer`` on and all behind them make of ``hidden``, differentiable; no padding."""
+        self.set(adapter)
+        with entered_at(self.model, layer, hidden):
+            return self.task.logits(self.model, hidden, memory)
 
     def served(self, adapter: Mapping[str, Tensor] | None, memory: Memory | None = None) -> "ServedWhole":
         """The model with this adapter (None: the base model), ready to recommend."""

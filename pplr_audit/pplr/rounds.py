@@ -124,6 +124,12 @@ class Federation:
         """Whether what all clients go by at the start of a round is what the base model works out."""
         return self.task.fixed or round_ == 1
 
+    def memory_in(self, state: RoundState, client: str) -> Memory | None:
+        """What a client's shared model goes by in the first step of a round; None: what it works out by itself."""
+        if self._with_base_memory(state.round):
+            return self.task.base_memory
+        return None if self.task.refreshes(state.round, 0, 0) else state.memories.get(client)
+
     def resume(self, state: RoundState) -> None:
         """Go back to what a round started from."""
         base = self.task.base_memory if self._with_base_memory(state.round) else None

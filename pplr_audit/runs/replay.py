@@ -4,8 +4,9 @@ A replayed round runs the same `Client.train_round` from the stored start of the
 every cut at once, and hands it on without storing it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,9 +15,22 @@ from torch import Tensor
 
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.cut import CutModel, tap, tappable
+from pplr_audit.models.task import Memory
 from pplr_audit.models.whole import WholeModel
 from pplr_audit.pplr.rounds import Federation, RoundState
 from pplr_audit.views import Record
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What is looked at: h_l, or dLoss/dh_l, at layer l from 0 to L."""
+
+    kind: Literal["activation", "gradient"]
+    layer: int
+
+
+Keep = Callable[[Trace, Record], None]
+"""Called with every record; its tensor is nobody else's."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +48,10 @@ def training_records(
     parts: CutModel,
     state: RoundState,
     watched: Mapping[str, Sequence[Watched]],
-    layers: Sequence[int],
-) -> dict[int, list[Record]]:
-    """What enters each of ``layers`` in the round that ``state`` starts, for the watched samples of each client.
+    wanted: Collection[Trace],
+    keep: Keep,
+) -> None:
+    """What crosses where it is ``wanted`` in the round that ``state`` starts, of the watched samples of each client.
 
     Of clients that did not train in the round there is no record. A sample that the round holds more than once (local
     epochs, a personal model beside the shared one) is recorded the first time. The federation is left in the middle of
@@ -44,64 +59,67 @@ def training_records(
     """
     federation.resume(state)
     present = federation.training_in(state.round, state.best)
-    records: dict[int, list[Record]] = {layer: [] for layer in layers}
+    layers = {trace.layer for trace in wanted}
     for client in federation.clients:
         victims = {w.sample: w for w in watched.get(client.name, ())}
         if not victims or client not in present:
             continue
-        look = _Lookout(client.name, state.round, client.plan(state.round), victims, records)
+        look = _Lookout(client.name, state.round, client.plan(state.round), victims, wanted, keep)
         # Layer 0 is always tapped: it is what counts the steps.
-        blocks = [(layer, block) for layer, block in tappable(parts) if layer == 0 or layer in records]
-        with tap(blocks, look):
+        tapped = [each for each in tappable(parts) if each.layer == 0 or each.layer in layers]
+        gradients = any(trace.kind == "gradient" for trace in wanted)
+        with tap(tapped, look.activation, look.gradient if gradients else None):
             client.train_round(federation.link, state.round)
-    return records
 
 
 class _Lookout:
     """Called with what enters each block in each step of one client's round; keeps the victims' rows."""
 
     def __init__(
-        self,
-        client: str,
-        round_: int,
-        plan: Sequence[Int[np.ndarray, "batch"]],
-        victims: Mapping[int, Watched],
-        records: dict[int, list[Record]],
-    ) -> None:
+        self, client: str, round_: int, plan: Sequence[Int[np.ndarray, "batch"]], victims: Mapping[int, Watched],
+        wanted: Collection[Trace], keep: Keep,
+    ) -> None:  # fmt: skip
         self._client, self._round, self._plan = client, round_, plan
-        self._victims, self._records = victims, records
+        self._victims, self._wanted, self._keep = victims, wanted, keep
         self._step = -1
-        self._seen: set[tuple[int, int]] = set()
+        self._seen: set[tuple[Trace, int]] = set()
 
-    def __call__(self, layer: int, hidden: Float[Tensor, "batch seq hidden"]) -> None:
+    def activation(self, layer: int, hidden: Float[Tensor, "batch seq hidden"]) -> None:
         if not torch.is_grad_enabled():
             return  # what is only encoded, such as the public catalogue
         self._step += layer == 0
-        if layer not in self._records:
+        self._look(Trace("activation", layer), hidden)
+
+    def gradient(self, layer: int, gradient: Float[Tensor, "batch seq hidden"]) -> None:
+        self._look(Trace("gradient", layer), gradient)
+
+    def _look(self, trace: Trace, values: Float[Tensor, "batch seq hidden"]) -> None:
+        if trace not in self._wanted:
             return
-        for place, sample in enumerate(self._plan[self._step]):
+        rows = self._plan[self._step]
+        for place, sample in enumerate(rows):
             victim = self._victims.get(int(sample))
-            if victim is not None and (layer, victim.row) not in self._seen:
-                self._seen.add((layer, victim.row))
-                tensor = hidden[place, : victim.length].clone()
-                self._records[layer].append(Record(victim.row, self._client, self._round, self._step, tensor))
+            if victim is not None and (trace, victim.row) not in self._seen:
+                self._seen.add((trace, victim.row))
+                tensor = values[place, : victim.length].clone()
+                record = Record(victim.row, self._client, self._round, self._step, tensor, len(rows))
+                self._keep(trace, record)
 
 
 def serving_records(
-    whole: WholeModel, state: RoundState, requests: Mapping[str, Sequence[tuple[int, Prompt]]], layers: Sequence[int]
-) -> dict[int, list[Record]]:
+    whole: WholeModel, state: RoundState, requests: Mapping[str, Sequence[tuple[int, Prompt]]], layers: Sequence[int],
+    keep: Keep,
+) -> None:  # fmt: skip
     """What enters each of ``layers`` when each client's trained model reads its users' prompts.
 
     Args:
         requests: per client, opaque number and prompt of each request.
     """
-    records: dict[int, list[Record]] = {layer: [] for layer in layers}
     for client, asked in requests.items():
         prompts = [prompt for _, prompt in asked]
         for place, states in whole.states(prompts, layers, state.served(client), serving=True):
             for layer, hidden in states.items():
-                records[layer].append(Record(asked[place][0], client, state.round, -1, hidden))
-    return records
+                keep(Trace("activation", layer), Record(asked[place][0], client, state.round, -1, hidden))
 
 
 def query_records(
@@ -118,10 +136,14 @@ def query_records(
 
 
 class KnownModel:
-    """A model that an adversary can run: the whole model under one set of adapter values, or (None) the base model."""
+    """A model that an adversary can run: the whole model under one set of adapter values, or (None) the base model.
 
-    def __init__(self, whole: WholeModel, adapter: Mapping[str, Tensor] | None) -> None:
-        self._whole, self._adapter = whole, adapter
+    Args:
+        memory: what the model goes by, where the adversary knows it; else it works it out once.
+    """
+
+    def __init__(self, whole: WholeModel, adapter: Mapping[str, Tensor] | None, memory: Memory | None = None) -> None:
+        self._whole, self._adapter, self._memory = whole, adapter, memory
 
     def states(
         self, prompts: Sequence[Prompt], layers: Sequence[int]
@@ -129,4 +151,12 @@ class KnownModel:
         return self._whole.states(prompts, layers, self._adapter)
 
     def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
-        return self._whole.log_probs(prompts, self._adapter)
+        return self._whole.log_probs(prompts, self._adapter, self._remembered())
+
+    def logits(self, layer: int, hidden: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch *answers"]:
+        return self._whole.logits(layer, hidden, self._adapter, self._remembered())
+
+    def _remembered(self) -> Memory:
+        if self._memory is None:
+            self._memory = self._whole.memory(self._adapter)
+        return self._memory

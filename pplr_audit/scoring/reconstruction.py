@@ -9,7 +9,7 @@ nothing that crosses the wire tells them apart. Items 0 and 1 share a title, so 
 """
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 
 def token_accuracy(
@@ -54,6 +54,21 @@ def item_hits(
     answers = np.where(ranked >= 0, same[ranked], -1)
     place = np.cumsum(_first_of_its_kind(answers), axis=1)
     return np.asarray(np.any((answers == same[truth][:, None]) & (place <= k), axis=1))
+
+
+def reciprocal_ranks(
+    ranked: Int[np.ndarray, "rows depth"], truth: Int[np.ndarray, "rows"], same: Int[np.ndarray, "items"]
+) -> Float[np.ndarray, "rows"]:
+    """1 / the place of the true item in each row's ranking, 0 where it is not in it; items of one class take one place.
+
+    >>> ranked = np.array([[0, 1, 2], [2, 0, 1], [0, 1, -1]])
+    >>> reciprocal_ranks(ranked, np.array([2, 2, 2]), np.array([0, 0, 1])).tolist()
+    [0.5, 1.0, 0.0]
+    """
+    answers = np.where(ranked >= 0, same[ranked], -1)
+    place = np.cumsum(_first_of_its_kind(answers), axis=1)
+    found = answers == same[truth][:, None]
+    return np.asarray(np.where(found, 1.0 / np.maximum(place, 1), 0.0).max(axis=1, initial=0.0))
 
 
 def exact(hit1: Bool[np.ndarray, "slots"], row: Int[np.ndarray, "slots"], rows: int) -> Bool[np.ndarray, "rows"]:

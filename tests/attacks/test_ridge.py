@@ -29,7 +29,7 @@ def knowledge(model: Recommender) -> Knowledge:
     known = KnownModel(model.whole, model.initial)
     return Knowledge(
         "front", model.prompts, model.whole.embeddings, KnownModel(model.whole, None), {("client-0", 1): known},
-        (0, 1, 2), 3,
+        (0, 1, 2), 3, 3,
     )  # fmt: skip
 
 
@@ -107,8 +107,12 @@ def test_titles_are_read_off_a_perfect_fit(model: Recommender, prompts: list[Pro
     reader = TitleReader(model.prompts)
     for prompt in prompts:
         fit = (prompt.tokens[:, None] == reader.vocabulary[None, :]).astype(np.float32)
-        found = reader.read(fit)
+        found, label = reader.read(fit)
         assert found[:, 0].tolist() == prompt.items.tolist()
+        assert label[0] == prompt.target
+        before = model.prompts.build(prompt.items)  # as in serving: nothing stands behind the template
+        fit = (before.tokens[:, None] == reader.vocabulary[None, :]).astype(np.float32)
+        assert reader.read(fit)[1].tolist() == []
         assert all(len(set(ranked[ranked >= 0])) == (ranked >= 0).sum() for ranked in found)
 
 

@@ -13,6 +13,7 @@ from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.runs.replay import KnownModel
 from pplr_audit.views import Budget, Guess, Knowledge, Record, View
+from tests.conftest import LAYERS
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def adapter(model: Recommender) -> dict[str, torch.Tensor]:
 def knowledge(model: Recommender, adapter: dict[str, torch.Tensor]) -> Knowledge:
     return Knowledge(
         "front", model.prompts, model.whole.embeddings, KnownModel(model.whole, None),
-        {("client-0", 1): KnownModel(model.whole, adapter)}, (0, 1), 3,
+        {("client-0", 1): KnownModel(model.whole, adapter)}, (0, 1), 3, LAYERS,
     )  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def test_items_are_read_off_a_perfect_fit_the_newest_first(model: Recommender, p
     reader = TitleReader(model.prompts)
     for prompt in prompts:
         fit = (prompt.tokens[:, None] == reader.vocabulary[None, :]).astype(np.float32)
-        assert reader.read(fit)[:, 0].tolist() == prompt.items.tolist()
+        assert reader.read(fit)[0][:, 0].tolist() == prompt.items.tolist()
 
 
 @pytest.mark.parametrize("layer", [0, 1])

@@ -14,7 +14,7 @@ from pplr_audit import scenario
 from pplr_audit.data.prompts import Prompt, collate
 from pplr_audit.errors import InputError
 from pplr_audit.models.bigrec import answer_loss
-from pplr_audit.models.cut import Randomness, cut, positions, tap, tappable
+from pplr_audit.models.cut import Randomness, Tapped, cut, positions, tap, tappable
 from pplr_audit.models.family import FAMILIES, blocks, body, ends, family
 from pplr_audit.models.lora import adapter_parameters, add_lora
 from pplr_audit.models.task import tensors
@@ -143,11 +143,16 @@ def test_a_sliding_window_is_one_that_matters(kind: str) -> None:
     assert not torch.equal(generated(adapted(model, scenario.Lora()), 3)[0], uncut_text(kind, 3)[0])
 
 
+def meetings(model: Any) -> list[Tapped]:
+    whole = list(blocks(model))
+    return [*(Tapped(i, block) for i, block in enumerate(whole)), Tapped(LAYERS, whole[-1], leaves=True)]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tap_hands_on_what_enters_every_block(kind: str) -> None:
     plain, loss = made(kind, dropout=False).eval(), KINDS[kind][2]
     expected: dict[int, torch.Tensor] = {}
-    with torch.no_grad(), tap(list(enumerate(blocks(plain))), expected.__setitem__):
+    with torch.no_grad(), tap(meetings(plain), expected.__setitem__):
         loss(plain)
     parts = cut(made(kind, dropout=False), 1, 1)
     link = connected(parts)
@@ -156,7 +161,7 @@ def test_a_tap_hands_on_what_enters_every_block(kind: str) -> None:
     seen: dict[int, torch.Tensor] = {}
     with torch.no_grad(), tap(tappable(parts), seen.__setitem__):
         loss(parts.client.eval())
-    assert sorted(seen) == list(range(LAYERS))
+    assert sorted(seen) == list(range(LAYERS + 1))
     # Bytes, not values: 0.0 and -0.0 are equal.
     assert all(seen[layer].numpy().tobytes() == expected[layer].numpy().tobytes() for layer in seen)
     assert not torch.equal(seen[1], seen[2])

@@ -136,8 +136,10 @@ def test_a_tap_hands_on_what_enters_every_block(llama_folder: Path) -> None:
     seen: dict[int, torch.Tensor] = {}
     with torch.no_grad(), tap(tappable(parts), seen.__setitem__):
         parts.client.eval()(input_ids=TOKENS, attention_mask=MASK, position_ids=positions(MASK), use_cache=False)
-    assert sorted(seen) == list(range(LAYERS))
-    assert all(torch.equal(seen[layer], expected[layer]) for layer in seen)
+    assert sorted(seen) == list(range(LAYERS + 1))
+    assert all(torch.equal(seen[layer], expected[layer]) for layer in range(LAYERS))
+    # What the library calls the last of them has been through the final norm.
+    assert torch.equal(whole.base_model.norm(seen[LAYERS]), expected[LAYERS])
     assert not torch.equal(seen[1], seen[2])
 
 

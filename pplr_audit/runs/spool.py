@@ -1,0 +1,42 @@
+"""Recorded tensors on disk until they are asked for: what crossed at every layer is more than memory should hold."""
+
+import os
+import tempfile
+from collections.abc import Hashable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pplr_audit.views import Record
+
+
+class Spool:
+    """Records under keys, in the order in which they came. Its file has no name and goes with the process.
+
+    Args:
+        folder: where there is room.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # as long as the spool itself
+        self._held: dict[Hashable, list[tuple[Record, int, tuple[int, ...], np.dtype]]] = {}
+
+    def put(self, key: Hashable, record: Record) -> None:
+        """Keep a record."""
+        values = record.tensor.detach().contiguous().numpy()
+        at = self._file.seek(0, os.SEEK_END)
+        self._file.write(values.tobytes())
+        bare = replace(record, tensor=torch.empty(0))
+        self._held.setdefault(key, []).append((bare, at, values.shape, values.dtype))
+
+    def records(self, key: Hashable) -> list[Record]:
+        """The records of a key; nobody else has their tensors, so they may be changed."""
+        self._file.flush()
+        found = []
+        for bare, at, shape, kind in self._held.get(key, []):
+            size = kind.itemsize * int(np.prod(shape))
+            values = np.frombuffer(bytearray(os.pread(self._file.fileno(), size, at)), kind)
+            found.append(replace(bare, tensor=torch.from_numpy(values.reshape(shape))))
+        return found

@@ -1,0 +1,145 @@
+"""Label matching finds the next item in the gradient that came back, and nothing where it is not."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pplr_audit import scenario
+from pplr_audit.attacks.gradient.label_match import LabelMatch
+from pplr_audit.channels import Channel
+from pplr_audit.data.dataset import Dataset
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.errors import InputError
+from pplr_audit.models.cut import Tapped, tap
+from pplr_audit.models.family import blocks
+from pplr_audit.models.recommender import Recommender, build
+from pplr_audit.runs.replay import KnownModel
+from pplr_audit.views import Budget, BudgetExhausted, Knowledge, NotApplicable, Record, View
+from tests.conftest import LAYERS
+
+BACKS = list(range(LAYERS))
+
+
+@pytest.fixture(scope="module", params=["bigrec", "recformer"])
+def model(
+    request: pytest.FixtureRequest, small_scenario: scenario.Scenario, recformer_scenario: scenario.Scenario,
+    small_market: Dataset,
+) -> Recommender:  # fmt: skip
+    chosen = (small_scenario if request.param == "bigrec" else recformer_scenario).model
+    return build(chosen, small_market.catalogue, history=3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def adapter(model: Recommender) -> dict[str, Tensor]:
+    """As after some training."""
+    generator = torch.Generator().manual_seed(5)
+    return {n: v + torch.randn(v.shape, generator=generator) * 0.02 for n, v in model.initial.items()}
+
+
+@pytest.fixture(scope="module")
+def knowledge(model: Recommender, adapter: dict[str, Tensor]) -> Knowledge:
+    copies = {("client-0", 1): KnownModel(model.whole, adapter)}
+    base = KnownModel(model.whole, None)
+    return Knowledge("front", model.prompts, model.whole.embeddings, base, copies, (), 3, LAYERS)
+
+
+@pytest.fixture(scope="module")
+def prompts(model: Recommender) -> list[Prompt]:
+    generator = np.random.default_rng(99)
+    return [model.prompts.build(generator.integers(48, size=3), int(generator.integers(48))) for _ in range(8)]
+
+
+@pytest.fixture(scope="module")
+def view_of(model: Recommender, adapter: dict[str, Tensor], prompts: Sequence[Prompt]) -> Callable[..., View]:
+    """What crosses in one step over all of the prompts, by the trained model's own loss."""
+    activations, gradients = {}, {}
+    model.whole.set(adapter)
+    memory = model.whole.memory(adapter)
+    whole = list(blocks(model.whole.model))
+    places = [*(Tapped(i, block) for i, block in enumerate(whole)), Tapped(LAYERS, whole[-1], leaves=True)]
+    with tap(places, activations.__setitem__, gradients.__setitem__):
+        model.task.loss(model.whole.model, prompts, memory).backward()
+    model.whole.model.zero_grad()
+
+    def view(back: int, noise: float = 0.0) -> View:
+        generator = torch.Generator().manual_seed(1)
+        layer, records = LAYERS - back, []
+        for row, prompt in enumerate(prompts):
+            gradient = gradients[layer][row, : len(prompt)]
+            gradient = gradient + noise * gradient.std() * torch.randn(gradient.shape, generator=generator)
+            hidden = {Channel.TRUNK_ACTIVATIONS: activations[layer][row, : len(prompt)]}
+            records.append(Record(row, "client-0", 1, 0, gradient, len(prompts), hidden))
+        return View("server", Channel.BACK_GRADIENTS, None, back, "none", tuple(records))
+
+    return view
+
+
+def hits(guess_labels: np.ndarray, prompts: Sequence[Prompt], model: Recommender, k: int = 1) -> float:
+    same = model.prompts.title_classes()
+    return float(np.mean([same[p.target] in same[row[:k]] for row, p in zip(guess_labels, prompts, strict=True)]))
+
+
+@pytest.mark.parametrize("back", BACKS)
+def test_it_finds_every_label_at_every_back(
+    model: Recommender, knowledge: Knowledge, prompts: list[Prompt], view_of: Callable[..., View], back: int
+) -> None:
+    guess = LabelMatch(shortlist=8).run(view_of(back), knowledge, Budget(120))
+    assert guess.arrays["rows"].tolist() == list(range(8))
+    assert hits(guess.arrays["labels"], prompts, model) == 1.0
+    assert guess.facts["median_distance"] < 1e-3, "its loss has the very gradient"
+    for row in guess.arrays["labels"]:
+        assert len(set(row[row >= 0])) == (row >= 0).sum()
+
+
+def test_the_filter_alone_names_the_label_among_the_first(
+    model: Recommender, knowledge: Knowledge, prompts: list[Prompt], view_of: Callable[..., View]
+) -> None:
+    """So the shortlist may be short: behind it the others are ranked by the filter."""
+    guess = LabelMatch(shortlist=1).run(view_of(1), knowledge, Budget(120))
+    assert hits(guess.arrays["labels"], prompts, model, k=5) > 0.8
+
+
+def test_it_finds_nothing_in_noise(
+    model: Recommender, knowledge: Knowledge, prompts: list[Prompt], view_of: Callable[..., View]
+) -> None:
+    guess = LabelMatch(shortlist=8).run(view_of(1, noise=100.0), knowledge, Budget(120))
+    assert hits(guess.arrays["labels"], prompts, model) <= 0.25
+    assert guess.facts["median_distance"] > 0.5
+
+
+def test_it_finds_nothing_of_a_user_in_the_gradient_of_another(
+    model: Recommender, knowledge: Knowledge, prompts: list[Prompt], view_of: Callable[..., View]
+) -> None:
+    shuffled = view_of(1).shuffled(np.random.default_rng(0))
+    guess = LabelMatch(shortlist=8).run(shuffled, knowledge, Budget(120))
+    assert hits(guess.arrays["labels"], prompts, model) <= 0.25
+
+
+def test_what_the_base_model_alone_tells_is_less(
+    model: Recommender, knowledge: Knowledge, prompts: list[Prompt], view_of: Callable[..., View]
+) -> None:
+    public = Knowledge(
+        "base", knowledge.prompts, knowledge.embeddings, knowledge.base, {}, (), knowledge.history, knowledge.depth
+    )  # fmt: skip
+    exact, rough = (LabelMatch(shortlist=8).run(view_of(1), known, Budget(120)) for known in (knowledge, public))
+    assert exact.facts["median_distance"] < rough.facts["median_distance"]
+
+
+def test_it_says_when_it_cannot_answer(knowledge: Knowledge, view_of: Callable[..., View]) -> None:
+    empty = View("server", Channel.BACK_GRADIENTS, None, 1, "none", ())
+    with pytest.raises(NotApplicable, match="nothing crossed"):
+        LabelMatch().run(empty, knowledge, Budget(60))
+    broken = view_of(1, noise=float("nan"))
+    with pytest.raises(NotApplicable, match="row 0 is not finite"):
+        LabelMatch().run(broken, knowledge, Budget(60))
+    with pytest.raises(BudgetExhausted):
+        LabelMatch().run(view_of(1), knowledge, Budget(-1.0))
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
+def test_settings_out_of_range_are_refused(value: object) -> None:
+    with pytest.raises(InputError, match="label_match: shortlist is"):
+        LabelMatch(value)  # type: ignore[arg-type]
