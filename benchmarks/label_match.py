@@ -1,8 +1,8 @@
 """Reading the next item from the gradient that comes back over the cut: RecFormer on MiniLM, catalogue of amazon-games.
 
 One client's local training: some steps on its own samples, then one step more on the victims, of which h_{L-m} goes
-down and dLoss/dh_{L-m} comes back. Rows: the exact model at every m (what the start of a round's first step gives), then at
-m = 1 a model that is so many steps old, the public weights alone, dropout that the server cannot repeat, in-batch
+down and dLoss/dh_{L-m} comes back. Rows: the exact model at every m (as in the first step of a round), then at m = 1 a
+model that is so many steps old, the public weights alone, dropout that the server cannot repeat, in-batch
 negatives (a loss over the batch's own targets, which the server does not know), rounding to bfloat16, and noise. Hits
 are over title classes. The synthetic market and a small random BERT stand in for both with ``--quick``.
 """

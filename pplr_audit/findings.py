@@ -19,9 +19,11 @@ from pplr_audit.scoring.membership import (
     within_groups_auc,
 )
 from pplr_audit.scoring.reconstruction import exact, item_hits, reciprocal_ranks, token_accuracy
+from pplr_audit.scoring.sets import jaccard, order_kept
+from pplr_audit.scoring.text import rouge_l, rouge_n
 from pplr_audit.views import Guess
 
-HIT_DEPTHS = (1, 5)
+HIT_DEPTHS = (1, 5, 10)
 LABEL_DEPTHS = (1, 5, 10)
 
 
@@ -56,7 +58,7 @@ class HistoryTruth:
         popularity: Float[np.ndarray, "items"],
         title_tokens: Sequence[Int[np.ndarray, "length"]],
     ) -> None:
-        self.users, self.prompts, self._class = users, prompts, title_class
+        self.users, self.prompts, self._class, self._titles = users, prompts, title_class, title_tokens
         order = np.argsort(-popularity, kind="stable")
         self._popular = order[: max(HIT_DEPTHS)]
         weights: dict[int, float] = {}
@@ -90,6 +92,51 @@ class HistoryTruth:
             scores.append(Score(f"item_hit@{k}", estimate, float(popular.mean()), _by_user(users, mean)))
         whole = exact(at_one, owner, len(rows)).astype(float)
         scores.append(Score("exact_history", mean_estimate(whole, users, seed=seed), 0.0, _by_user(users, whole)))
+        return [*scores, *self._texts(guess, rows, users, seed), *self._sets(ranked[:, 0], truth, owner, users, seed)]
+
+    def _texts(self, guess: Guess, rows: list[int], users: Int[np.ndarray, "rows"], seed: int) -> list[Score]:
+        """ROUGE of the title tokens, beside that of as many of the most popular items' titles."""
+        own: dict[str, list[float]] = {}
+        floor: dict[str, list[float]] = {}
+        for place, row in enumerate(rows):
+            prompt = self.prompts[row]
+            answer = _piece(guess.arrays["tokens"], guess.arrays["token_offsets"], place)[: len(prompt)]
+            read = answer[prompt.slots[: len(answer)] >= 0]
+            popular = self._popular[: len(prompt.items)]
+            usual = np.concatenate([np.empty(0, dtype=np.int64), *(self._titles[item] for item in popular)])
+            true = prompt.tokens[prompt.slots >= 0].tolist()
+            for into, text in ((own, read[read >= 0].tolist()), (floor, usual.tolist())):
+                into.setdefault("rouge1", []).append(rouge_n(text, true, 1))
+                into.setdefault("rouge2", []).append(rouge_n(text, true, 2))
+                into.setdefault("rougeL", []).append(rouge_l(text, true))
+        return [
+            Score(name, mean_estimate(np.array(v), users, seed=seed), float(np.mean(floor[name])),
+                  _by_user(users, np.array(v)))
+            for name, v in own.items()
+        ]  # fmt: skip
+
+    def _sets(
+        self, guessed: Int[np.ndarray, "slots"], truth: Int[np.ndarray, "slots"], owner: Int[np.ndarray, "slots"],
+        users: Int[np.ndarray, "rows"], seed: int,
+    ) -> list[Score]:  # fmt: skip
+        """Items in common, whatever their place, and their order, where it can be told; titles stand for items."""
+        mine, true = np.where(guessed >= 0, self._class[guessed], -1), self._class[truth]
+        popular = self._class[self._popular]
+        common, floor, kept = [], [], []
+        for place in range(len(users)):
+            own = owner == place
+            common.append(jaccard(mine[own].tolist(), true[own].tolist()))
+            floor.append(jaccard(popular[: int(own.sum())].tolist(), true[own].tolist()))
+            kept.append(order_kept(mine[own].tolist(), true[own].tolist()))
+        shared = np.array(common)
+        scores = [Score("history_jaccard", mean_estimate(shared, users, seed=seed), float(np.mean(floor)),
+                        _by_user(users, shared))]  # fmt: skip
+        told = np.array([tau is not None for tau in kept])
+        if told.any():
+            pairs = np.array([(tau + 1) / 2 for tau in kept if tau is not None])  # the share of pairs in order
+            found = mean_estimate(pairs, users[told], seed=seed)
+            estimate = Estimate(2 * found.value - 1, 2 * found.low - 1, 2 * found.high - 1, found.n)
+            scores.append(Score("kendall_tau", estimate, 0.0, _by_user(users[told], 2 * pairs - 1)))
         return scores
 
     def beside(
@@ -129,8 +176,9 @@ class HistoryTruth:
         for place, row in enumerate(rows):
             true = self.prompts[row].items
             answer = _piece(items, offsets, place)[: len(true)]
-            missing = np.full((len(true) - len(answer), items.shape[1]), -1, dtype=np.int64)
-            ranked.append(np.concatenate([answer, missing]))
+            named = np.full((len(true), max(*HIT_DEPTHS, items.shape[1])), -1, dtype=np.int64)
+            named[: len(answer), : items.shape[1]] = answer
+            ranked.append(named)
             truth.append(true)
             owner.append(np.full(len(true), place))
         return np.concatenate(ranked), np.concatenate(truth), np.concatenate(owner)

@@ -56,7 +56,10 @@ def values(truth: HistoryTruth, guess: Guess) -> dict[str, float]:
 
 def test_a_perfect_guess_scores_one_everywhere(truth: HistoryTruth) -> None:
     guess = guess_of(dict(truth.prompts), {0: [3, 1, 7], 1: [2, 5], 2: [9, 9, 4]})
-    assert values(truth, guess) == {"token_accuracy": 1, "item_hit@1": 1, "item_hit@5": 1, "exact_history": 1}
+    assert values(truth, guess) == pytest.approx(dict.fromkeys((
+        "token_accuracy", "item_hit@1", "item_hit@5", "item_hit@10", "exact_history", "rouge1", "rouge2", "rougeL",
+        "history_jaccard", "kendall_tau",
+    ), 1.0))  # fmt: skip
 
 
 def test_hits_are_counted_by_slot_and_histories_as_wholes(truth: HistoryTruth) -> None:
@@ -68,7 +71,27 @@ def test_hits_are_counted_by_slot_and_histories_as_wholes(truth: HistoryTruth) -
 
 def test_order_matters(truth: HistoryTruth) -> None:
     guess = guess_of(dict(truth.prompts), {0: [7, 1, 3], 1: [5, 2], 2: [4, 9, 9]})
-    assert values(truth, guess)["item_hit@1"] == pytest.approx(2 / 8)
+    got = values(truth, guess)
+    assert got["item_hit@1"] == pytest.approx(2 / 8)
+    assert got["history_jaccard"] == 1  # whatever the place
+    assert got["kendall_tau"] == pytest.approx((-1 - 1 - 1) / 3)
+
+
+def test_words_and_items_in_common_are_counted_by_history(truth: HistoryTruth) -> None:
+    guess = guess_of(dict(truth.prompts), {0: [3, 8, 6], 1: [2], 2: [1, 1, 1]})
+    found = {score.metric: score for score in truth.score(guess, seed=0)}
+    assert found["history_jaccard"].estimate.value == pytest.approx((1 / 5 + 1 / 2 + 0) / 3)
+    assert "kendall_tau" not in found, "no history has two items in common"
+    prompt = truth.prompts[1]
+    tokens = guess.arrays["tokens"].copy()
+    offsets = guess.arrays["token_offsets"]
+    own = tokens[offsets[1] : offsets[2]]
+    inside = np.flatnonzero(prompt.slots >= 0)
+    own[inside] = own[inside][::-1]  # the same words, the other way round
+    found = {score.metric: score for score in truth.score(Guess({**guess.arrays, "tokens": tokens}), seed=0)}
+    assert found["rouge1"].estimate.value == 1
+    assert found["rougeL"].estimate.value < 1
+    assert 0 <= found["rouge2"].baseline <= found["rouge1"].baseline < 1
 
 
 def test_only_title_tokens_of_the_history_count(truth: HistoryTruth) -> None:
@@ -93,6 +116,9 @@ def test_a_history_without_an_answer_counts_as_all_wrong(truth: HistoryTruth) ->
     whole = guess_of(dict(truth.prompts), {0: [3, 1, 7], 1: [2, 5], 2: [9, 9, 4]})
     one = guess_of({0: truth.prompts[0]}, {0: [3, 1, 7]})
     for score, of_one in zip(truth.score(whole, seed=0), truth.score(one, seed=0), strict=True):
+        if score.metric == "kendall_tau":  # it is of those with an order to tell
+            assert of_one.estimate.n == 1
+            continue
         assert of_one.estimate.n == score.estimate.n
         assert of_one.estimate.value < 1
 

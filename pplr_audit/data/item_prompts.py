@@ -46,7 +46,7 @@ def item_prompts(
             raise InputError(f"model.backbone: its tokenizer has no {name}, which recformer's sequences need")
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
-        return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+        return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
 
     keys = encode(attributes)
     whole: list[list[int]] = [[] for _ in range(len(catalogue))]

@@ -33,7 +33,7 @@ def title_prompts(tokenizer: Any, titles: Sequence[str], *, max_tokens: int, his
     def encode(text: str, before: Sequence[int] = (), behind: Sequence[int] = ()) -> np.ndarray:
         return np.array([*before, *tokenizer.encode(text, add_special_tokens=False), *behind], dtype=np.int64)
 
-    whole = tokenizer(list(titles), add_special_tokens=False)["input_ids"]
+    whole = tokenizer(list(titles), add_special_tokens=False, verbose=False)["input_ids"]
     empty = next((title for title, ids in zip(titles, whole, strict=True) if not ids), None)
     if empty is not None:
         raise InputError(f"model.backbone: its tokenizer gives no token for the title {empty!r}; use another backbone")

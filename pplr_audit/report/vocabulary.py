@@ -67,6 +67,9 @@ STATUS = {
 _METRICS = {
     "token_accuracy": "title tokens recovered",
     "exact_history": "whole histories, in order",
+    "history_jaccard": "items in common, of those in either history",
+    "kendall_tau": "order of the items read (Kendall's tau)",
+    "mrr": "mean reciprocal rank of the true next item",
     "auc": "area under the ROC curve",
     "epsilon_lower": "measured lower bound of epsilon",
     "rouge1": "single words recovered (ROUGE-1)",
