@@ -46,7 +46,7 @@ class Cell:
     def slug(self) -> str:
         """A readable file name, made unique by a hash over everything."""
         sha = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
-        place = "" if self.front is None else f"-k{self.front}"
+        place = "".join(f"-{side}{at}" for side, at in (("k", self.front), ("m", self.back)) if at is not None)
         return f"{self.attack}-{self.channel}{place}-r{self.round}-{self.adversary}-{sha}"
 
     def row(self, metric: str, status: str, **fields: Any) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def _gradients(
     copies = hidden.expand(len(values), -1, -1).clone().requires_grad_()
     with torch.enable_grad():
         z = back(copies)
-        total = sum((value(z[i]) for i, value in enumerate(values)), start=z.new_zeros(()))
+        total = sum((value(row) for value, row in zip(values, z.unbind(), strict=True)), start=z.new_zeros(()))
         found: Tensor = torch.autograd.grad(total, copies)[0]
     return found
 

@@ -1,0 +1,28 @@
+"""How much of a history was read, whatever the place: the items in common, and whether their order is kept."""
+
+from collections.abc import Sequence
+
+from scipy.stats import kendalltau
+
+
+def jaccard(guess: Sequence[int], truth: Sequence[int]) -> float:
+    """Items in both, of those in either; places that hold no item (-1) are left out.
+
+    >>> jaccard([3, 1, -1, -1], [1, 2])
+    0.3333333333333333
+    """
+    ours, theirs = {item for item in guess if item >= 0}, set(truth)
+    return len(ours & theirs) / len(ours | theirs)
+
+
+def order_kept(guess: Sequence[int], truth: Sequence[int]) -> float | None:
+    """Kendall's tau of the items in both, by their first places; None with fewer than two of them.
+
+    >>> round(order_kept([5, 1, 7, 3], [1, 3, 5, 9]), 4), order_kept([1, 3, 5], [1, 3, 5]), order_kept([1, 2], [1, 3])
+    (-0.3333, 1.0, None)
+    """
+    ours, theirs = list(dict.fromkeys(guess)), list(dict.fromkeys(truth))
+    common = [item for item in theirs if item in ours]
+    if len(common) < 2:
+        return None
+    return float(kendalltau([ours.index(item) for item in common], range(len(common))).statistic)
