@@ -5,6 +5,8 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -32,6 +34,14 @@ def spread(values: Sequence[float]) -> Spread:
     """The median of ``values``, its quartiles, smallest and largest."""
     low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else (values[0],) * 3
     return Spread(statistics.median(values), (low, high), min(values), max(values), len(values))
+
+
+def in_child(script: str, flag: str, **options: int) -> dict[str, Any]:
+    """What ``script`` prints in a process of its own, as JSON: a peak of memory is one process's."""
+    command = [sys.executable, script, flag, *(str(part) for name, n in options.items() for part in (f"--{name}", n))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def interleaved(sides: Mapping[str, Callable[[], float]], turns: int, warm_up: int = 0) -> dict[str, list[float]]:

@@ -9,15 +9,13 @@ chunks follows in the same process: what is beyond it is the price of ranking.
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
-from measuring import arguments, goal, goal_text, machine, spread, table, write
+from measuring import arguments, goal, goal_text, in_child, machine, spread, table, write
 from torch.nn.functional import normalize
 
 from pplr_audit.data.dataset import Ragged, Split
@@ -57,17 +55,10 @@ def in_the_child(users: int, items: int) -> None:
     print(json.dumps({"seconds": seconds, "product": product, "peak": peak, "recall@20": recall}))
 
 
-def measure(users: int, items: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, CHILD, "--users", str(users), "--items", str(items)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 def main() -> None:
     chosen = arguments(__doc__ or "", repeats=5)
     at, (users, items) = machine(), (500, 1_000) if chosen.quick else (USERS, ITEMS)
-    runs = [measure(users, items) for _ in range(chosen.repeats)]
+    runs = [in_child(__file__, CHILD, users=users, items=items) for _ in range(chosen.repeats)]
     seconds, product = spread([run["seconds"] for run in runs]), spread([run["product"] for run in runs])
     over, peak = spread([run["seconds"] / run["product"] for run in runs]), spread([run["peak"] / 1e9 for run in runs])
     speed = spread([2e-9 * users * items * HIDDEN / run["product"] for run in runs])

@@ -8,7 +8,6 @@ to train, and RecFormer ranks by random vectors instead of encoded prompts, all 
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from large_data import many_users
-from measuring import arguments, goal, goal_text, machine, table, write
+from measuring import arguments, goal, goal_text, in_child, machine, table, write
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -108,17 +107,10 @@ def in_the_child(users: int) -> None:
     print(json.dumps({"laps": found, "steps": steps, "ranked": ranked}))
 
 
-def measure(users: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, CHILD, "--users", str(users)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 def main() -> None:
     chosen = arguments(__doc__ or "", repeats=1)
     at, (few, many) = machine(), (2_000, 6_000) if chosen.quick else (FEW, USERS)
-    less, more = measure(few), measure(many)
+    less, more = in_child(__file__, CHILD, users=few), in_child(__file__, CHILD, users=many)
     slope = {
         lap: (more["laps"][lap]["peak"] - less["laps"][lap]["peak"]) / (many - few) for lap in more["laps"]
     }  # fmt: skip

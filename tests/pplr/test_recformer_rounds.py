@@ -1,7 +1,8 @@
 """A federated training of RecFormer: the cut changes no bit of it, and the item table is encoded when it should be."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +95,28 @@ def continued(
     return finish(federation, rounds, first=after + 1)[1][-1]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(
+    recformer_scenario: scenario.Scenario, private: PrivateData
+) -> Callable[[str], tuple[dict[str, Any], list[RoundState]]]:
+    """By strategy, what is changed for four rounds of it, and their states."""
+
+    @cache
+    def states(strategy: str) -> tuple[dict[str, Any], list[RoundState]]:
+        changes: dict[str, Any] = {"training": {"strategy": strategy, "rounds": 4}, "train": "all"}
+        return changes, finish(start(recformer_scenario, private, 1, 1, **changes)[1], 4)[1]
+
+    return states
+
+
 @pytest.mark.parametrize("strategy", ["pplr", "ditto"])
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
 def test_a_training_continued_from_a_stored_round_ends_with_the_same_bits(
-    recformer_scenario: scenario.Scenario, private: PrivateData, tmp_path: Path, strategy: str, after: int
-) -> None:
+    recformer_scenario: scenario.Scenario, private: PrivateData, tmp_path: Path, strategy: str, after: int,
+    uninterrupted: Callable[[str], tuple[dict[str, Any], list[RoundState]]],
+) -> None:  # fmt: skip
     """Also after round 2, the first with a table that stays, which then is part of what is stored."""
-    changes: dict[str, Any] = {"training": {"strategy": strategy, "rounds": 4}, "train": "all"}
-    states = finish(start(recformer_scenario, private, 1, 1, **changes)[1], 4)[1]
+    changes, states = uninterrupted(strategy)
     kept = {r: bool(states[r - 1].memories) for r in range(1, 6)}
     assert kept == {1: False, 2: False, 3: True, 4: True, 5: True}
     assert same_memories(states[2], states[4])
