@@ -197,14 +197,29 @@ def answer(chosen: Sequence[Group], found: Mapping[str, Mapping[int, Mapping[str
         worst = values(docs, "differences", measure="worst_client", **against)
         pooled = values(docs, "utility", strategy="centralised", client="all", metric="recall@10")
         own = values(docs, "utility", strategy="pplr", client="all", metric="recall@10")
-        kept = mean(row["value"] for row in own) / max(mean(row["value"] for row in pooled), 1e-9)
+        floors = [
+            values(docs, "utility", strategy=s, client="all", metric="recall@10") for s in ("untrained", "popularity")
+        ]
         yield (
             f"- {group.name} ({len(docs)} seed{'s' * (len(docs) > 1)}): against FedAvg, Recall@10"
             f" {over_seeds(gain, signed=True)} ({verdict(gain)}); standard deviation over clients"
             f" {over_seeds(even, signed=True)} ({verdict(even, 'less even', 'more even')}); worst client"
-            f" {over_seeds(worst, signed=True)} ({verdict(worst, 'better', 'worse')}). PPLR has {100 * kept:.0f} % of"
-            f" the Recall@10 of centralised training (goal 95 %: {'met' if kept >= 0.95 else 'not met'})."
+            f" {over_seeds(worst, signed=True)} ({verdict(worst, 'better', 'worse')}). {_kept(own, pooled, floors)}"
         )
+
+
+def _kept(own: Sequence[Any], pooled: Sequence[Any], floors: Sequence[Sequence[Any]]) -> str:
+    """How much of centralised training PPLR keeps, where that has anything to keep."""
+    least = min(row["ci"][0] for row in pooled)
+    if least <= max(row["value"] for floor in floors for row in floor):
+        return (
+            "Centralised training itself is not above the untrained model and mere popularity at this budget, so what"
+            " PPLR keeps of it (goal 95 %) cannot be told, and the differences are between models that have learned"
+            " little or nothing."
+        )
+    kept = mean(row["value"] for row in own) / mean(row["value"] for row in pooled)
+    met = "met" if kept >= 0.95 else "not met"
+    return f"PPLR has {100 * kept:.0f} % of the Recall@10 of centralised training (goal 95 %: {met})."
 
 
 def page(chosen: Sequence[Group], root: Path, seeds: Sequence[int], at: Mapping[str, Any]) -> str:
