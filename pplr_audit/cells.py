@@ -126,7 +126,8 @@ def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, path: str,
         shuffled = exposed.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number)))
         control = _ask(attack, shuffled, knowledge, budget)
         arrays |= {f"control{number}/{name}": array for name, array in control.arrays.items()}
-    sealed = store.pack(arrays, {"seconds": f"{seconds:.6f}", "facts": json.dumps(guess.facts)})
+    facts = json.dumps({**knowledge.facts, **guess.facts})
+    sealed = store.pack(arrays, {"seconds": f"{seconds:.6f}", "facts": facts})
     # The event comes first: killed in between, the attack runs again and the later event of the cell counts.
     store.event("guess_sealed", cell=cell.slug, sha256=hashlib.sha256(sealed).hexdigest())
     store.write_bytes(path, sealed)

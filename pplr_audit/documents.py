@@ -40,7 +40,8 @@ def findings_document(
     """``findings.json``."""
     audit = {
         "victims": victims, "candidates": len(private.candidates()), "audited": int(private.population.audited.sum()),
-        "rounds": list(plan.rounds), "knowledge": scenario.audit.knowledge, "history": scenario.data.history,
+        "rounds": list(plan.rounds), "knowledge": scenario.audit.knowledge,
+        "auxiliary": scenario.audit.auxiliary, "history": scenario.data.history,
         "extensions": [extension.model_dump(mode="json") for extension in extensions],
     }  # fmt: skip
     run = {**_run(scenario, private, model, seconds), "audit": audit, "not_measured": not_measured(scenario, plan)}

@@ -7,7 +7,7 @@ for every channel and round, in a random order, so that a number says nothing.
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,19 +17,30 @@ from jaxtyping import Int
 from pplr_audit.cells import Cell, Truth
 from pplr_audit.channels import Channel
 from pplr_audit.data.prepare import PrivateData, model_free_features
-from pplr_audit.data.prompts import Prompt
+from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.data.samples import Samples, serving_samples, training_samples
+from pplr_audit.data.synthetic import other_catalogue
+from pplr_audit.errors import InputError
 from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth
-from pplr_audit.models.recommender import Recommender
+from pplr_audit.models.recommender import Recommender, prompts_over
 from pplr_audit.plan import OF_TRAINING, Plan
 from pplr_audit.pplr.rounds import Federation
 from pplr_audit.pplr.utility import popularity_of
-from pplr_audit.runs.replay import KnownModel, Trace, Watched, query_records, serving_records, training_records
+from pplr_audit.runs.collusion import Collusion, codes, colluded, colluder_among, handed_on
+from pplr_audit.runs.replay import (
+    KnownModel,
+    NoModel,
+    Trace,
+    Watched,
+    query_records,
+    serving_records,
+    training_records,
+)  # fmt: skip
 from pplr_audit.runs.spool import Spool
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 from pplr_audit.seeds import derive
-from pplr_audit.views import Knowledge, NotApplicable, View, beside
+from pplr_audit.views import Knowledge, NotApplicable, Record, View, beside
 
 Phase = Literal["training", "serving", "queries"]
 
@@ -55,10 +66,13 @@ class Exposure:
     ) -> None:
         self._scenario, self._private, self._model = scenario, private, model
         self._federation, self._files, self._plan, self._scratch = federation, files, plan, scratch
-        self.victims = private.victims(scenario.audit.victims, scenario.seed)
+        self.colluder = colluder_among(private.samples) if scenario.audit.knowledge == "auxiliary" else None
+        """Of ``knowledge: auxiliary``; its own users are no victims."""
+        self.victims = private.victims(scenario.audit.victims, scenario.seed, self.colluder)
         self._recorded = lru_cache(maxsize=1)(self._record)
         self.truths_of = lru_cache(maxsize=None)(self._truths)
         self.asked = lru_cache(maxsize=None)(self._asked)
+        self._handed_on = lru_cache(maxsize=None)(self._hand_on)
         self._state = lru_cache(maxsize=2)(files.state)
         self._known = lru_cache(maxsize=None)(self._know)
 
@@ -160,30 +174,71 @@ class Exposure:
     def _record(self, phase: Phase, round_: int) -> Spool:
         """All that crossed of the victims in a phase, wherever the plan looks."""
         users, places, prompts, _ = self.asked(phase, round_)
+        places, prompts = dict(places), dict(prompts)
         by_client: dict[str, list[int]] = {}
         for row in sorted(users):
             by_client.setdefault(self._holder_of(users[row]), []).append(row)
         state, spool = self._state(round_), Spool(self._scratch)
+        if self.colluder is not None and phase != "queries":
+            for row, (place, prompt) in self._handed_on(phase, round_).items():
+                places[row], prompts[row] = place, prompt
+                by_client.setdefault(self.colluder, []).append(row)
+
+        def keep(trace: Trace, record: Record) -> None:
+            spool.put(colluded(trace) if record.client == self.colluder else trace, record)
+
         if phase == "training":
             watched = {
                 client: [Watched(row, places[row], len(prompts[row])) for row in rows]
                 for client, rows in by_client.items()
             }
             wanted = self._plan.traces(round_)
-            training_records(self._federation, self._model.parts, state, watched, wanted, spool.put)
+            training_records(self._federation, self._model.parts, state, watched, wanted, keep)
             return spool
         queries = {client: [(row, prompts[row]) for row in rows] for client, rows in by_client.items()}
         if phase == "serving":
-            serving_records(self._model.whole, state, queries, self._plan.layers, spool.put)
+            serving_records(self._model.whole, state, queries, self._plan.layers, keep)
         else:
             for record in query_records(self._model.whole, state, queries):
                 spool.put(Channel.MODEL_OUTPUT, record)
         return spool
 
+    def _hand_on(self, phase: Phase, round_: int) -> dict[int, tuple[int, Prompt]]:
+        """Of the colluding client: row (behind the victims'), its sample's place in it, and its prompt."""
+        assert self.colluder is not None
+        own = self._private.samples[self.colluder]
+        if phase == "serving":
+            own = serving_samples(self._private.split, np.unique(own.users), self._scenario.data.history)
+        first, seed = len(self.asked(phase, round_)[0]), derive(self._scenario.seed, "colluder", phase, round_)
+        return handed_on(own, self._model.prompts, first, seed)
+
+    def _collusion(self, phase: Phase, round_: int) -> Collusion:
+        """Raises NotApplicable where nothing crossed of a colluding client."""
+        if self.colluder is None:
+            raise NotApplicable("one client holds all training samples, and there is no other to collude with")
+        present = self._federation.training_in(round_, self._state(round_).best)
+        if phase == "training" and self.colluder not in {client.name for client in present}:
+            raise NotApplicable(f"{self.colluder}, who colludes, did not train in round {round_}")
+        prompts = {row: prompt for row, (_, prompt) in self._handed_on(phase, round_).items()}
+        return Collusion(self.colluder, deepcopy(prompts), partial(self._recorded, phase, round_))
+
+    def _elsewhere(self) -> Prompts:
+        """The template over another catalogue. Raises NotApplicable where its titles do not fit."""
+        scenario = self._scenario
+        catalogue = other_catalogue(self._private.dataset.catalogue, scenario.seed)
+        try:
+            return prompts_over(scenario.model, self._model.tokenizer, catalogue, scenario.data.history)
+        except InputError as reason:
+            raise NotApplicable(f"audit.auxiliary: public: {reason}") from None
+
     def _know(self, attack: str, settings: str, level: str, channel: Channel, round_: int) -> Knowledge:
         del attack, settings  # they keep the answers of `lru_cache` apart
         whole = self._model.whole
-        copies, training = {}, channel in OF_TRAINING
+        copies, training, auxiliary = {}, channel in OF_TRAINING, self._scenario.audit.auxiliary
+        layers, alone = self._plan.layers, level == "auxiliary"
+        if alone and training:  # no more is handed on than what is looked at in this round
+            recorded = {trace.layer for trace in self._plan.traces(round_) if trace.kind == "activation"}
+            layers = tuple(layer for layer in layers if layer in recorded)
         if level == "front":
             state = self._state(round_)
             # In training what the round began with; in serving the newest that the server made for this client. What
@@ -197,13 +252,16 @@ class Exposure:
         return Knowledge(
             level=level,
             prompts=deepcopy(self._model.prompts),
-            embeddings=whole.embeddings.clone(),
-            base=KnownModel(whole, None),
+            embeddings=codes(whole.embeddings, 0) if alone else whole.embeddings.clone(),
+            base=NoModel() if alone else KnownModel(whole, None),
             copies=copies,
-            layers=self._plan.layers,
+            layers=layers,
             history=self._scenario.data.history,
             depth=self._model.layers,
             queries=deepcopy(self.asked("queries", round_)[2]) if channel == Channel.MODEL_OUTPUT else {},
+            auxiliary=auxiliary,
+            elsewhere=self._elsewhere() if auxiliary == "public" else None,
+            colluder=self._collusion(_phase(channel), round_) if alone else None,
         )
 
 

@@ -115,7 +115,7 @@ def _cells_of(
     last = scenario.training.rounds
     for adversary in scenario.audit.adversaries:
         sees = channels_of(adversary)
-        level = "front" if scenario.audit.knowledge == "strongest" and Channel.CLIENT_UPDATE in sees else "base"
+        level = _level(scenario.audit.knowledge, sees)
         readable = sorted(attack.channels & sees, key=list(Channel).index) if beside(attack) <= sees else []
         known = MEASURED.get(attack.secret, frozenset())
         for channel in readable or [min(attack.channels, key=list(Channel).index)]:
@@ -141,6 +141,13 @@ def _cells_of(
                 nothing = "no block is left for the server (k + m = L), so nothing crosses here"
                 closed = [cut for cut in cuts if sum(cut) == layers]
                 yield from ((replace(cell, front=front, back=back), nothing) for front, back in closed)
+
+
+def _level(knowledge: Literal["strongest", "base", "auxiliary"], sees: frozenset[Channel]) -> str:
+    """What an adversary knows: pairs help only whoever sees activations, and fronts are sent to who is sent updates."""
+    if knowledge == "auxiliary" and Channel.FRONT_ACTIVATIONS in sees:
+        return "auxiliary"
+    return "front" if knowledge == "strongest" and Channel.CLIENT_UPDATE in sees else "base"
 
 
 def _cuts(cuts: Any, layers: int, field: str) -> list[tuple[int, int]]:

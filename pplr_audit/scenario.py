@@ -216,7 +216,14 @@ class Audit(Section):
     cuts: Cuts = "all"
     adversaries: tuple[Literal["server", "trunk_host", "outsider"], ...] = ("server", "outsider")
     attacks: tuple[Named, ...] = ("ridge", "loss")
-    knowledge: Literal["strongest", "base"] = "strongest"
+    knowledge: Literal["strongest", "base", "auxiliary"] = "strongest"
+    """What an adversary has besides the catalogue and the template. ``strongest``: whoever is sent the clients' updates
+    has their fronts at the start of the round, all others the public base weights; ``base``: those weights alone;
+    ``auxiliary``: no weights, but the prompts of one colluding client and what crossed of them. It is the client with
+    the most samples, and none of its users is a victim."""
+    auxiliary: Literal["matched", "public", "none"] = "matched"
+    """What an adversary runs the weights on that it has: random histories over the same catalogue, the titles of
+    another one (a synthetic market's), or nothing."""
     rounds: Literal["last", "all"] | tuple[Annotated[int, Field(ge=1, strict=True)], ...] = "last"
     victims: Annotated[int, Field(ge=1)] = 200
     budget: Budget = Budget()
@@ -363,6 +370,8 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
     data, rounds, last = scenario.data, scenario.audit.rounds, scenario.training.rounds
     if not isinstance(rounds, str) and max(rounds) > last:
         yield "audit.rounds", f"round {max(rounds)} is not among the {last} of training.rounds"
+    if scenario.audit.knowledge == "auxiliary" and scenario.audit.auxiliary != "matched":
+        yield "audit.auxiliary", "is of adversaries with weights to run, and audit.knowledge is auxiliary"
     users = data.users if data.users is not None else data.market.users if data.path == "synthetic" else None
     if users is not None and users < data.clients and data.partition in ("kmeans", "random"):
         yield "data.clients", f"{data.clients} clients cannot share {users} users"

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pplr_audit.channels import Channel
@@ -114,16 +115,34 @@ class Model(Protocol):
         ...
 
 
+class Colluder(Protocol):
+    """A client that hands the adversary prompts of its own users, and what crossed of them."""
+
+    client: str
+    prompts: Sequence[Prompt]
+
+    def states(
+        self, places: Sequence[int], layers: Sequence[int]
+    ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
+        """As `Model.states`, of those of its prompts at ``places``."""
+        ...
+
+
+Pair = tuple[Int[Tensor, "length"], dict[int, Float[Tensor, "length hidden"]]]
+"""The tokens of a prompt, and h_l by l."""
+
+
 @dataclass(frozen=True, eq=False)
 class Knowledge:
     """What an adversary knows besides its view; everything here is public or was sent to it."""
 
     level: str
-    """``front``: every client's model at the start of the round, as PPLR's server has it; ``base``: public weights."""
+    """``front``: every client's model at the start of the round, as PPLR's server has it; ``base``: public weights;
+    ``auxiliary``: no weights at all, only what a colluding client hands on."""
     prompts: Prompts
     """The template and the catalogue's titles as tokens."""
     embeddings: Float[Tensor, "vocab hidden"]
-    """The input word embeddings of the base model."""
+    """The input word embeddings of the base model; of level ``auxiliary`` the adversary's own codes of the words."""
     base: Model
     copies: Mapping[tuple[str, int], Model]
     """Each client's model as it stood at the start of a round, by (client, round); empty for level ``base``."""
@@ -135,10 +154,63 @@ class Knowledge:
     """Blocks of the model."""
     queries: Mapping[int, Prompt] = field(default_factory=dict)
     """For an adversary who asks a model: what it asked, by row."""
+    auxiliary: Literal["matched", "public", "none"] = "matched"
+    """The text that it runs its copies on: over the same catalogue, over another one, or none."""
+    elsewhere: Prompts | None = None
+    """The template over that other catalogue."""
+    colluder: Colluder | None = None
+    """Of level ``auxiliary``."""
 
     def copy(self, client: str, round_: int) -> Model:
         """The best copy of a client's model that the adversary has."""
         return self.copies.get((client, round_), self.base)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a finding says of it besides its level; who asks a model learns from no text."""
+        if self.colluder is not None:
+            return {"colluder": self.colluder.client}
+        return {} if self.queries else {"auxiliary": self.auxiliary}
+
+    def source(self, client: str, round_: int) -> tuple[str, int]:
+        """Whose `pairs` a client's are: clients with the same source share them, and all that is learned from them."""
+        if self.colluder is not None:
+            return self.colluder.client, round_
+        return (client, round_) if (client, round_) in self.copies else ("", 0)
+
+    def pairs(
+        self, client: str, round_: int, layers: Sequence[int], count: int, held_out: int, seed: int
+    ) -> tuple[Iterator[Pair], Iterator[Pair]]:
+        """What to learn the inversion of a client's front from: ``count`` prompts to fit on, ``held_out`` to choose by.
+
+        They are prompts over random items, each as likely as any other and none of a real user, run through the best
+        copy of the client's model; or those of the colluding client, fewer where it has not so many.
+
+        Raises:
+            NotApplicable: there is no auxiliary text, or the colluding client has less than two prompts.
+        """
+        generator = np.random.default_rng(seed)
+        if self.colluder is not None:
+            own = self.colluder.prompts
+            if len(own) < 2:
+                raise NotApplicable(f"{self.colluder.client}, who colludes, has {len(own)} prompts, and two are needed")
+            held_out = min(held_out, max(1, len(own) // 5))
+            order = [int(place) for place in generator.permutation(len(own))][: count + held_out]
+            prompts = [own[place] for place in order]
+            held, fit = (self.colluder.states(part, layers) for part in (order[:held_out], order[held_out:]))
+            return _paired(prompts[held_out:], fit), _paired(prompts[:held_out], held)
+        text = self.elsewhere if self.auxiliary == "public" else self.prompts
+        if self.auxiliary == "none" or text is None:
+            raise NotApplicable("the adversary has no auxiliary text, and this attack learns from some")
+        drawn = [text.random(self.history, generator) for _ in range(count + held_out)]
+        fit_on, choose_on, model = drawn[:count], drawn[count:], self.copy(client, round_)
+        return _paired(fit_on, model.states(fit_on, layers)), _paired(choose_on, model.states(choose_on, layers))
+
+
+def _paired(
+    prompts: Sequence[Prompt], states: Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]
+) -> Iterator[Pair]:
+    return ((torch.from_numpy(prompts[place].tokens), by_layer) for place, by_layer in states)
 
 
 class BudgetExhausted(Exception):

@@ -39,9 +39,11 @@ class PrivateData:
     def members(self) -> Int[np.ndarray, "users"]:
         return np.flatnonzero(self.population.member == 1)
 
-    def victims(self, count: int, seed: int) -> Int[np.ndarray, "victims"]:
-        """Audited members to attack: at most ``count``, drawn by the seed."""
+    def victims(self, count: int, seed: int, without: str | None = None) -> Int[np.ndarray, "victims"]:
+        """Audited members to attack: at most ``count``, drawn by the seed, none of those that ``without`` holds."""
         able = (self.population.audited == 1) & (self.population.member == 1) & self.trained
+        if without is not None:
+            able[self.samples[without].users] = False
         users = np.flatnonzero(able)
         chosen = np.random.default_rng(derive(seed, "victims")).permutation(users)[:count]
         return np.sort(chosen)

@@ -151,6 +151,11 @@ class Prompts:
         order.append(np.zeros(behind, dtype=np.int64))
         return Prompt(np.concatenate(tokens), np.concatenate(slots), items, answer, np.concatenate(order), target)
 
+    def random(self, history: int, generator: np.random.Generator) -> Prompt:
+        """The prompt for ``history`` items and a target, each drawn from the whole catalogue alike."""
+        items = generator.integers(len(self.titles), size=history + 1)
+        return self.build(items[:-1], int(items[-1]))
+
     def _opens(self, piece: Int[np.ndarray, "piece"], before: int) -> Int[np.ndarray, "piece"]:
         """``before`` is the item before the piece; its last tokens belong to the next one."""
         opening = np.arange(len(piece)) >= len(piece) - self._opening

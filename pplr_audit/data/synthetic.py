@@ -36,6 +36,8 @@ MIXTURE = 0.15
 SHORTEST, LONGEST = 6, 20
 """Items a user has, both included."""
 CUTOFFS = (5, 10, 20)
+OTHER_ITEMS = 400
+"""Of `other_catalogue`."""
 AGES = ("under 25", "25 to 44", "45 and over")
 
 
@@ -64,6 +66,14 @@ class Law:
 def market(size: scenario.Market, seed: int) -> Dataset:
     """The market of this size and seed, with the best possible expected Recall@k of a leave-one-out test."""
     return drawn(size, seed)[0]
+
+
+def other_catalogue(own: Catalogue, seed: int) -> Catalogue:
+    """The catalogue of another market, without the titles that ``own`` has too: public text of the same kind."""
+    rng = np.random.default_rng(derive(seed, "other catalogue"))
+    found, known = _catalogue(_law(scenario.Market(users=20, items=OTHER_ITEMS), rng), rng), set(own.titles)
+    kept = [place for place, title in enumerate(found.titles) if title not in known]
+    return Catalogue(*(tuple(part[place] for place in kept) for part in (found.ids, found.titles, found.categories)))
 
 
 def drawn(size: scenario.Market, seed: int) -> tuple[Dataset, Law]:

@@ -69,7 +69,7 @@ def build(
         raise InputError(
             f"model.max_tokens: {model.max_tokens} exceeds the positions of {backbone.name} (accepted: up to {longest})"
         )
-    prompts = _prompts(model, backbone, catalogue, history)
+    prompts = prompts_over(model, backbone.tokenizer, catalogue, history)
     make_trainable(backbone.model, model, history=history, seed=derive(seed, "lora") % 2**63)
     initial = read_adapter(adapter_parameters(backbone.model))
     precision = resolved(model.precision)
@@ -99,12 +99,13 @@ def _require_kind(recommender: str, backbone: Backbone) -> None:
     )
 
 
-def _prompts(model: scenario.Model, backbone: Backbone, catalogue: Catalogue, history: int) -> Prompts:
+def prompts_over(model: scenario.Model, tokenizer: Any, catalogue: Catalogue, history: int) -> Prompts:
+    """The recommender's template over a catalogue. Raises InputError where its items do not fit."""
     if model.recommender == "bigrec":
-        return title_prompts(backbone.tokenizer, catalogue.titles, max_tokens=model.max_tokens, history=history)
+        return title_prompts(tokenizer, catalogue.titles, max_tokens=model.max_tokens, history=history)
     chosen = model.recformer
     return item_prompts(
-        backbone.tokenizer, catalogue, attributes=chosen.attributes, attribute_tokens=chosen.attribute_tokens,
+        tokenizer, catalogue, attributes=chosen.attributes, attribute_tokens=chosen.attribute_tokens,
         max_tokens=model.max_tokens, history=history,
     )  # fmt: skip
 

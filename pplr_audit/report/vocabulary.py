@@ -46,8 +46,15 @@ KNOWLEDGE = {
     "front": "the client's front blocks as they were at the start of the round",
     "strongest": "the client's front as it was at the start of the round, which PPLR's server has balanced itself",
     "base": "the public base weights only",
-    "auxiliary": "base weights and data of the same kind from elsewhere",
+    "auxiliary": "no weights, only prompts of one colluding client and what crossed of them",
 }
+
+AUXILIARY = {
+    "matched": "random histories over the same catalogue",
+    "public": "random histories over another catalogue",
+    "none": "none",
+}
+"""The text that an adversary runs the weights on that it has."""
 
 SECRETS = {
     "history": "what a user did before",

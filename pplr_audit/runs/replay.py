@@ -18,7 +18,7 @@ from pplr_audit.models.cut import CutModel, tap, tappable
 from pplr_audit.models.task import Memory
 from pplr_audit.models.whole import WholeModel
 from pplr_audit.pplr.rounds import Federation, RoundState
-from pplr_audit.views import Record
+from pplr_audit.views import NotApplicable, Record
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,15 @@ class Trace:
     layer: int
 
 
+NO_MODEL = "this attack runs the model, and the adversary has no weights, only pairs of a colluding client"
+
 Keep = Callable[[Trace, Record], None]
 """Called with every record; its tensor is nobody else's."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A victim's place in its client's training samples, and the opaque number that attacks know it by."""
+    """A sample's place among its client's training samples, and the opaque number that attacks know it by."""
 
     row: int
     sample: int
@@ -160,3 +162,18 @@ class KnownModel:
         if self._memory is None:
             self._memory = self._whole.memory(self._adapter)
         return self._memory
+
+
+class NoModel:
+    """In the place of a model that an adversary does not have."""
+
+    def states(
+        self, prompts: Sequence[Prompt], layers: Sequence[int]
+    ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
+        raise NotApplicable(NO_MODEL)
+
+    def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
+        raise NotApplicable(NO_MODEL)
+
+    def logits(self, layer: int, hidden: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch *answers"]:
+        raise NotApplicable(NO_MODEL)

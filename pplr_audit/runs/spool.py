@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from pplr_audit.views import Record
+
+_Held = tuple[Record, int, tuple[int, ...], np.dtype]
 
 
 class Spool:
@@ -21,7 +23,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # as long as the spool itself
-        self._held: dict[Hashable, list[tuple[Record, int, tuple[int, ...], np.dtype]]] = {}
+        self._held: dict[Hashable, list[_Held]] = {}
 
     def put(self, key: Hashable, record: Record) -> None:
         """Keep a record."""
@@ -33,10 +35,16 @@ class Spool:
 
     def records(self, key: Hashable) -> list[Record]:
         """The records of a key; nobody else has their tensors, so they may be changed."""
+        return [self._read(entry) for entry in self._held.get(key, [])]
+
+    def stream(self, key: Hashable, rows: Sequence[int]) -> Iterator[Record]:
+        """The records of some rows of a key, in this order, one at a time."""
+        held = {entry[0].row: entry for entry in self._held.get(key, [])}
+        return (self._read(held[row]) for row in rows)
+
+    def _read(self, entry: _Held) -> Record:
+        bare, at, shape, kind = entry
         self._file.flush()
-        found = []
-        for bare, at, shape, kind in self._held.get(key, []):
-            size = kind.itemsize * int(np.prod(shape))
-            values = np.frombuffer(bytearray(os.pread(self._file.fileno(), size, at)), kind)
-            found.append(replace(bare, tensor=torch.from_numpy(values.reshape(shape))))
-        return found
+        size = kind.itemsize * int(np.prod(shape))
+        values = np.frombuffer(bytearray(os.pread(self._file.fileno(), size, at)), kind)
+        return replace(bare, tensor=torch.from_numpy(values.reshape(shape)))

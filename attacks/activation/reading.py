@@ -1,0 +1,115 @@
+"""What all inverters of activations share: from how well each word fits each position to tokens, items and labels.
+
+An inverter learns a `Reading` for each client and round. All are learned before the first row is read, so that whether
+the budget is enough for them does not depend on the order of the rows; what was learned, or that the budget was not
+enough, is kept for the other cells and the controls.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pplr_audit.attacks.activation.titles import DEPTH, LABELS, TitleReader
+from pplr_audit.channels import Channel
+from pplr_audit.errors import InputError
+from pplr_audit.views import Budget, BudgetExhausted, Guess, Knowledge, NotApplicable, View
+
+T = TypeVar("T")
+Words = Int[np.ndarray, "words"]
+"""Of `TitleReader.vocabulary`."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An inversion that was learned."""
+
+    fit: Callable[[Float[Tensor, "length hidden"]], Float[Tensor, "length words"]]
+    """How well each word that a prompt can hold stands at each position; higher is better."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the report should say of it."""
+
+
+class Inversion(Protocol):
+    """What `read` asks of an attack."""
+
+    def learned(
+        self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
+    ) -> Reading:
+        """For what enters ``layer`` of a client's model in a round. Raises NotApplicable or BudgetExhausted."""
+        ...
+
+
+class Learned(Generic[T]):
+    """What was learned from an adversary's knowledge, by key; a budget that was not enough is not tried again."""
+
+    def __init__(self) -> None:
+        self._held: WeakKeyDictionary[Knowledge, dict[Hashable, T | BudgetExhausted]] = WeakKeyDictionary()
+
+    def get(self, knowledge: Knowledge, key: Hashable, learn: Callable[[], T]) -> T:
+        """What ``learn`` gives, or gave before. Raises BudgetExhausted likewise."""
+        held = self._held.setdefault(knowledge, {})
+        if key not in held:
+            try:
+                held[key] = learn()
+            except BudgetExhausted as reason:
+                held[key] = reason
+        found = held[key]
+        if isinstance(found, BudgetExhausted):
+            raise found
+        return found
+
+
+def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+    """The history of each row, and its label where a view of training holds it.
+
+    Raises:
+        NotApplicable: nothing crossed, what crossed is not finite, or there is nothing to learn from.
+        BudgetExhausted: the time is up.
+    """
+    if view.front is None:
+        raise NotApplicable("the channel does not depend on a front")
+    if not view.records:
+        raise NotApplicable("nothing crossed that belongs to a victim")
+    reader = TitleReader(knowledge.prompts)
+    readings = {
+        (client, round_): attack.learned(client, round_, view.front, knowledge, reader.vocabulary, budget)
+        for client, round_ in sorted({(record.client, record.round) for record in view.records})
+    }
+    tokens, slots, labels = [], [], []
+    for record in view.records:
+        budget.check()
+        if not bool(record.tensor.isfinite().all()):
+            raise NotApplicable(f"what crossed of row {record.row} is not finite")
+        fit = readings[record.client, record.round].fit(record.tensor.float()).numpy()
+        tokens.append(reader.vocabulary[fit.argmax(1)])
+        items, label = reader.read(fit)
+        slots.append(items)
+        labels.append(np.pad(label, (0, LABELS - len(label)), constant_values=-1))
+    answer = {
+        "rows": np.array([record.row for record in view.records]), "token_offsets": _offsets(tokens),
+        "tokens": np.concatenate(tokens), "slot_offsets": _offsets(slots),
+        "items": np.concatenate(slots) if slots else np.empty((0, DEPTH), dtype=np.int64),
+    }  # fmt: skip
+    if view.channel == Channel.FRONT_ACTIVATIONS and reader.answers:
+        answer["labels"] = np.array(labels)
+    facts: dict[str, dict[str, Any]] = {}
+    for (client, _), reading in readings.items():
+        for name, value in reading.facts.items():
+            facts.setdefault(name, {})[client] = value
+    return Guess(answer, facts)
+
+
+def require_whole(attack: str, **settings: tuple[object, int]) -> None:
+    """Settings with the least that is accepted of each. Raises InputError for what is no whole number, or is less."""
+    for name, (value, least) in settings.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"{attack}: {name} is {value!r} (accepted: a whole number, {least} or more)")
+
+
+def _offsets(pieces: Sequence[np.ndarray]) -> Int[np.ndarray, "pieces+1"]:
+    return np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])
