@@ -260,7 +260,7 @@ class Exposure:
             depth=self._model.layers,
             queries=deepcopy(self.asked("queries", round_)[2]) if channel == Channel.MODEL_OUTPUT else {},
             auxiliary=auxiliary,
-            elsewhere=self._elsewhere() if auxiliary == "public" else None,
+            elsewhere=self._elsewhere() if auxiliary == "public" and channel != Channel.MODEL_OUTPUT else None,
             colluder=self._collusion(_phase(channel), round_) if alone else None,
         )
 
