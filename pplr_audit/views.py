@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompt, Prompts
+from pplr_audit.models.tree import Branches, Prefix
 
 Secret = Literal["history", "label", "membership", "attribute"]
 
@@ -100,6 +101,19 @@ class Model(Protocol):
         self, prompts: Sequence[Prompt], layers: Sequence[int]
     ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
         """What enters each of ``layers`` (from 0) for each prompt: its place, and h_l by l."""
+        ...
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token is read without those behind it (a decoder), so that prefixes can be extended."""
+        ...
+
+    def extend(
+        self, prefix: Prefix, tokens: Int[np.ndarray, "nodes"], parents: Sequence[int], layers: Sequence[int]
+    ) -> Branches:
+        """What enters each of ``layers`` for a tree of tokens behind ``prefix``, of a causal model; each node has an
+        earlier one as parent, or -1 where it follows the prefix. The prefix was read by this model, as deep at least.
+        """
         ...
 
     def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
@@ -226,8 +240,12 @@ class Budget:
 
     def check(self) -> None:
         """Raises BudgetExhausted once the time is up. Attacks call it between rows."""
-        if time.monotonic() > self._end:
+        if not self.left():
             raise BudgetExhausted(f"more than {self.seconds:g} s")
+
+    def left(self, share: float = 1.0) -> bool:
+        """Whether less than ``share`` of the time has gone: for an attack that may do more, or less, for a row."""
+        return time.monotonic() <= self._end - (1 - share) * self.seconds
 
 
 class NotApplicable(Exception):

@@ -91,8 +91,8 @@ def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) ->
         slots.append(items)
         labels.append(np.pad(label, (0, LABELS - len(label)), constant_values=-1))
     answer = {
-        "rows": np.array([record.row for record in view.records]), "token_offsets": _offsets(tokens),
-        "tokens": np.concatenate(tokens), "slot_offsets": _offsets(slots),
+        "rows": np.array([record.row for record in view.records]), "token_offsets": offsets(tokens),
+        "tokens": np.concatenate(tokens), "slot_offsets": offsets(slots),
         "items": np.concatenate(slots) if slots else np.empty((0, DEPTH), dtype=np.int64),
     }  # fmt: skip
     if view.channel == Channel.FRONT_ACTIVATIONS and reader.answers:
@@ -111,5 +111,6 @@ def require_whole(attack: str, **settings: tuple[object, int]) -> None:
             raise InputError(f"{attack}: {name} is {value!r} (accepted: a whole number, {least} or more)")
 
 
-def _offsets(pieces: Sequence[np.ndarray]) -> Int[np.ndarray, "pieces+1"]:
+def offsets(pieces: Sequence[np.ndarray]) -> Int[np.ndarray, "pieces+1"]:
+    """Where each piece begins and the last one ends when they stand one behind the other."""
     return np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])

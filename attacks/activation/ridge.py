@@ -8,6 +8,7 @@ then read off along the template: of all titles, the one whose tokens fit best w
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -41,7 +42,9 @@ class Ridge:
     def __init__(self, prompts: int = 128, held_out: int = 16, seed: int = 0) -> None:
         require_whole("ridge", prompts=(prompts, 1), held_out=(held_out, 1), seed=(seed, 0))
         self.prompts, self.held_out, self.seed = prompts, held_out, seed
-        self._fitted: Learned[dict[int, Reading]] = Learned()
+        self.evaluations = 0
+        """Blocks times positions that were run to fit, over all fits so far."""
+        self._fitted: Learned[_Fitted] = Learned()
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         return read(self, view, knowledge, budget)
@@ -49,14 +52,28 @@ class Ridge:
     def learned(
         self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
     ) -> Reading:
-        def fit() -> dict[int, Reading]:
+        inverter = self.inverters(client, round_, knowledge, words, budget)[layer]
+        prompts = self._learned(client, round_, knowledge, words, budget).prompts
+        facts = {"auxiliary_prompts": prompts, "lambda": inverter.strength}
+        return Reading(_Cosine(inverter, knowledge.embeddings[words]), facts)
+
+    def inverters(
+        self, client: str, round_: int, knowledge: Knowledge, words: Words, budget: Budget
+    ) -> dict[int, Inverter]:
+        """One for each of the knowledge's layers, for a client's model in a round; fitted once.
+
+        Args:
+            words: those of which lambda is chosen to name the most.
+        """
+        return self._learned(client, round_, knowledge, words, budget).inverters
+
+    def _learned(self, client: str, round_: int, knowledge: Knowledge, words: Words, budget: Budget) -> "_Fitted":
+        def fit() -> _Fitted:
             return self._fit(client, round_, knowledge, words, budget)
 
-        return self._fitted.get(knowledge, knowledge.source(client, round_), fit)[layer]
+        return self._fitted.get(knowledge, knowledge.source(client, round_), fit)
 
-    def _fit(
-        self, client: str, round_: int, knowledge: Knowledge, words: Words, budget: Budget
-    ) -> dict[int, Reading]:  # fmt: skip
+    def _fit(self, client: str, round_: int, knowledge: Knowledge, words: Words, budget: Budget) -> "_Fitted":
         layers = knowledge.layers
         fit_on, choose_on = knowledge.pairs(client, round_, layers, self.prompts, self.held_out, self.seed)
         sums = {layer: NormalEquations(knowledge.embeddings.shape[1]) for layer in layers}
@@ -65,11 +82,13 @@ class Ridge:
             budget.check()
             prompts += len(chunk)
             tokens = torch.cat([tokens for tokens, _ in chunk])
+            self.evaluations += max(layers) * len(tokens)
             for layer, sum_ in sums.items():
                 sum_.add(torch.cat([states[layer] for _, states in chunk]), tokens, knowledge.embeddings)
         held: dict[int, list[Tensor]] = {layer: [] for layer in layers}
         answers = []
         for tokens, states in choose_on:
+            self.evaluations += max(layers) * len(tokens)
             # Of the words that a prompt can hold, as in the attack itself.
             known = torch.from_numpy(np.isin(tokens.numpy(), words))
             answers.append(torch.from_numpy(np.searchsorted(words, tokens[known].numpy())))
@@ -79,10 +98,16 @@ class Ridge:
         found = {}
         for layer in layers:
             budget.check()
-            inverter = sums[layer].solve(torch.cat(held[layer]), torch.cat(answers), table)
-            facts = {"auxiliary_prompts": prompts, "lambda": inverter.strength}
-            found[layer] = Reading(_Cosine(inverter, table), facts)
-        return found
+            found[layer] = sums[layer].solve(torch.cat(held[layer]), torch.cat(answers), table)
+        return _Fitted(prompts, found)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """The inverters of all layers, and the prompts that they were fitted on."""
+
+    prompts: int
+    inverters: dict[int, Inverter]
 
 
 class _Cosine:

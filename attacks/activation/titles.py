@@ -32,7 +32,7 @@ class TitleReader:
         self._suffix = self._column(prompts.suffix)
 
     def read(
-        self, fit: Float[np.ndarray, "length words"]
+        self, fit: Float[np.ndarray, "length words"], start: int | None = None
     ) -> tuple[Int[np.ndarray, "slots depth"], Int[np.ndarray, "labels"]]:
         """The best items for each slot, in the prompt's order, and those for the answer that stands behind them.
 
@@ -40,12 +40,13 @@ class TitleReader:
 
         Args:
             fit: how well each word stands at each position.
+            start: where a title starts (default: the first one does, behind the prefix).
         """
         separator, suffix = self._mean_fit(fit, self._separator), self._mean_fit(fit, self._suffix)
         behind = np.maximum(separator, suffix)
         found = []
         label = np.empty(0, dtype=np.int64)
-        at = len(self._prompts.prefix)
+        at = len(self._prompts.prefix) if start is None else start
         while at < len(fit):
             scores = self._scores(fit, at, behind)
             if not np.isfinite(scores).any():
@@ -54,25 +55,31 @@ class TitleReader:
             found.append(np.pad(best, (0, DEPTH - len(best)), constant_values=-1))
             end = at + int(self._lengths[best[0]])
             if suffix[end] >= separator[end]:
-                label = self._answer(fit, end + len(self._suffix))
+                label = self.answer(fit, end + len(self._suffix))[:LABELS]
                 break
             at = end + len(self._separator)
         return np.array(found, dtype=np.int64).reshape(-1, DEPTH), label
+
+    def scores(self, fit: Float[np.ndarray, "length words"], at: int) -> Float[np.ndarray, "2 items"]:
+        """How well each title fits at ``at`` with the separator behind it, and with the suffix; minus infinity where
+        it would run over the end."""
+        behind = (self._mean_fit(fit, self._separator), self._mean_fit(fit, self._suffix))
+        return np.stack([self._scores(fit, at, each) for each in behind])
 
     @property
     def answers(self) -> bool:
         """Whether the template has a place for the answer."""
         return len(self._prompts.end) > 0
 
-    def _answer(self, fit: Float[np.ndarray, "length words"], at: int) -> Int[np.ndarray, "labels"]:
-        """The best of the titles that fill the place from ``at`` on up to the end of the template."""
+    def answer(self, fit: Float[np.ndarray, "length words"], at: int) -> Int[np.ndarray, "labels"]:
+        """The titles that fill the place from ``at`` on up to the end of the template, the best first."""
         room = len(fit) - len(self._prompts.end) - at
         fitting = np.flatnonzero(self._lengths == room)
         if not self.answers or not len(fitting):
             return np.empty(0, dtype=np.int64)
         titles = self._titles[fitting, :room]
         scores = fit[np.arange(at, at + room), titles].mean(1)
-        return np.asarray(fitting[np.argsort(-scores, kind="stable")[:LABELS]])
+        return np.asarray(fitting[np.argsort(-scores, kind="stable")])
 
     def _scores(
         self, fit: Float[np.ndarray, "length words"], at: int, behind: Float[np.ndarray, "length+1"]

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
 
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.cut import Tapped, entered_at, tap
 from pplr_audit.models.family import blocks, body, family
 from pplr_audit.models.lora import adapter_off, adapter_parameters, load_adapter, read_adapter
 from pplr_audit.models.task import Memory, Tally, Task, Weights, by_length
+from pplr_audit.models.tree import Branches, Prefix, asked
 
 
 class WholeModel:
@@ -60,22 +62,48 @@ class WholeModel:
 
         Yields the place in ``prompts`` and h_l by l.
         """
+        with self._front(layers, adapter) as seen:
+            for rows in by_length([len(prompt) for prompt in prompts], positions):
+                part = [prompts[row] for row in rows]
+                given = self.task.inputs(self.model, part, serving=serving)
+                body(self.model)(**given)
+                for place, (row, mask) in enumerate(zip(rows, given["attention_mask"].bool(), strict=True)):
+                    yield int(row), {layer: seen[layer][place, mask] for layer in layers}
+
+    def extend(
+        self, prefix: Prefix, tokens: Int[Tensor, "nodes"], parents: Sequence[int], layers: Sequence[int],
+        adapter: Mapping[str, Tensor] | None,
+    ) -> Branches:  # fmt: skip
+        """What enters each of ``layers`` for a tree of tokens behind ``prefix``; only the blocks needed run.
+
+        Args:
+            prefix: read under the same adapter, as deep at least.
+            parents: of each node an earlier one, or -1 where it follows the prefix.
+        """
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(prefix.kept[: max(layers)]):
+            cache.update(keys, values, layer)
+        with self._front(layers, adapter) as seen:
+            body(self.model)(**asked(self.model.config, prefix.length, tokens, parents), past_key_values=cache)
+        held: list[Any] = cache.layers
+        kept = tuple((layer.keys, layer.values) for layer in held)
+        return Branches({layer: seen[layer][0] for layer in layers}, prefix.length, kept)
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token is read without those behind it."""
+        return family(self.model).causal
+
+    @contextmanager
+    def _front(self, layers: Sequence[int], adapter: Mapping[str, Tensor] | None) -> Iterator[dict[int, Tensor]]:
+        """Within the block, a forward pass ends where it enters the deepest of ``layers``; what enters each is held."""
         seen: dict[int, Tensor] = {}
-        deepest = max(layers)
-        whole = list(blocks(self.model))
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             self.set(adapter)
-            stack.enter_context(
-                tap([Tapped(layer, whole[layer]) for layer in layers], lambda layer, h: seen.__setitem__(layer, h))
-            )
-            stack.enter_context(_stop_after(self.model, deepest))
-            for rows in by_length([len(prompt) for prompt in prompts], positions):
-                part = [prompts[row] for row in rows]
-                asked = self.task.inputs(self.model, part, serving=serving)
-                body(self.model)(**asked)
-                for place, (row, mask) in enumerate(zip(rows, asked["attention_mask"].bool(), strict=True)):
-                    yield int(row), {layer: seen[layer][place, mask] for layer in layers}
+            reached = stack.enter_context(_stop_before(self.model, max(layers)))
+            stack.enter_context(tap([Tapped(layer, reached[layer]) for layer in layers], seen.__setitem__))
+            yield seen
 
     def log_probs(
         self, prompts: Sequence[Prompt], adapter: Mapping[str, Tensor] | None, memory: Memory | None = None
@@ -119,13 +147,21 @@ class WholeModel:
         load_adapter(self._parameters, self._initial if adapter is None else adapter)
 
 
+class _End(nn.Module):
+    """Stands in place of a block and all behind it."""
+
+    def forward(self, hidden_states: Float[Tensor, "batch seq hidden"], *_: Any, **__: Any) -> Tensor:
+        return hidden_states
+
+
 @contextmanager
-def _stop_after(model: Any, layer: int) -> Iterator[None]:
-    """Within the block, a forward pass ends with block ``layer``: those above it have nothing to add."""
+def _stop_before(model: Any, layer: int) -> Iterator[list[nn.Module]]:
+    """Within the block, a forward pass ends where it enters ``layer``: the blocks before it, and its stand-in."""
     inner, path, whole = body(model), family(model).blocks, blocks(model)
-    inner.set_submodule(path, nn.ModuleList(list(whole)[: layer + 1]))
+    reached = [*list(whole)[:layer], _End()]
+    inner.set_submodule(path, nn.ModuleList(reached))
     try:
-        yield
+        yield reached
     finally:
         inner.set_submodule(path, whole)
 

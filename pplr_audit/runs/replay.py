@@ -16,6 +16,7 @@ from torch import Tensor
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.cut import CutModel, tap, tappable
 from pplr_audit.models.task import Memory
+from pplr_audit.models.tree import Branches, Prefix
 from pplr_audit.models.whole import WholeModel
 from pplr_audit.pplr.rounds import Federation, RoundState
 from pplr_audit.views import NotApplicable, Record
@@ -152,6 +153,15 @@ class KnownModel:
     ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
         return self._whole.states(prompts, layers, self._adapter)
 
+    def extend(
+        self, prefix: Prefix, tokens: Int[np.ndarray, "nodes"], parents: Sequence[int], layers: Sequence[int]
+    ) -> Branches:
+        return self._whole.extend(prefix, torch.from_numpy(tokens), parents, layers, self._adapter)
+
+    @property
+    def causal(self) -> bool:
+        return self._whole.causal
+
     def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
         return self._whole.log_probs(prompts, self._adapter, self._remembered())
 
@@ -176,4 +186,13 @@ class NoModel:
         raise NotApplicable(NO_MODEL)
 
     def logits(self, layer: int, hidden: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch *answers"]:
+        raise NotApplicable(NO_MODEL)
+
+    def extend(
+        self, prefix: Prefix, tokens: Int[np.ndarray, "nodes"], parents: Sequence[int], layers: Sequence[int]
+    ) -> Branches:
+        raise NotApplicable(NO_MODEL)
+
+    @property
+    def causal(self) -> bool:
         raise NotApplicable(NO_MODEL)
