@@ -120,6 +120,12 @@ class Model(Protocol):
         """log-probability of each token of each prompt's answer."""
         ...
 
+    def enter(
+        self, layer: int, embeddings: Float[Tensor, "batch length hidden"], mask: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length hidden"]:
+        """What enters ``layer`` when these stand in the place of the tokens' embeddings, differentiable."""
+        ...
+
     def logits(self, layer: int, hidden: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch *answers"]:
         """What the model makes of ``hidden`` when it enters ``layer`` (L: the end of all blocks), differentiable.
 

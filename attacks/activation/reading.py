@@ -5,7 +5,7 @@ the budget is enough for them does not depend on the order of the rows; what was
 enough, is kept for the other cells and the controls.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -71,21 +71,43 @@ def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) ->
         NotApplicable: nothing crossed, what crossed is not finite, or there is nothing to learn from.
         BudgetExhausted: the time is up.
     """
+    front = require_records(view)
+    reader = TitleReader(knowledge.prompts)
+    readings = {
+        (client, round_): attack.learned(client, round_, front, knowledge, reader.vocabulary, budget)
+        for client, round_ in sorted({(record.client, record.round) for record in view.records})
+    }
+    facts: dict[str, dict[str, Any]] = {}
+    for (client, _), reading in readings.items():
+        for name, value in reading.facts.items():
+            facts.setdefault(name, {})[client] = value
+
+    def fits() -> Iterator[Float[np.ndarray, "length words"]]:
+        for record in view.records:
+            budget.check()
+            yield readings[record.client, record.round].fit(record.tensor.float()).numpy()
+
+    return answered(view, reader, fits(), facts)
+
+
+def require_records(view: View) -> int:
+    """The front that a view is of. Raises NotApplicable where there is none, or nothing to read, or no number."""
     if view.front is None:
         raise NotApplicable("the channel does not depend on a front")
     if not view.records:
         raise NotApplicable("nothing crossed that belongs to a victim")
-    reader = TitleReader(knowledge.prompts)
-    readings = {
-        (client, round_): attack.learned(client, round_, view.front, knowledge, reader.vocabulary, budget)
-        for client, round_ in sorted({(record.client, record.round) for record in view.records})
-    }
+    broken = next((record.row for record in view.records if not bool(record.tensor.isfinite().all())), None)
+    if broken is not None:
+        raise NotApplicable(f"what crossed of row {broken} is not finite")
+    return view.front
+
+
+def answered(
+    view: View, reader: TitleReader, fits: Iterable[Float[np.ndarray, "length words"]], facts: Mapping[str, Any]
+) -> Guess:
+    """Tokens, items and labels of each record, from how well each word stands at each of its positions."""
     tokens, slots, labels = [], [], []
-    for record in view.records:
-        budget.check()
-        if not bool(record.tensor.isfinite().all()):
-            raise NotApplicable(f"what crossed of row {record.row} is not finite")
-        fit = readings[record.client, record.round].fit(record.tensor.float()).numpy()
+    for fit in fits:
         tokens.append(reader.vocabulary[fit.argmax(1)])
         items, label = reader.read(fit)
         slots.append(items)
@@ -97,10 +119,6 @@ def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) ->
     }  # fmt: skip
     if view.channel == Channel.FRONT_ACTIVATIONS and reader.answers:
         answer["labels"] = np.array(labels)
-    facts: dict[str, dict[str, Any]] = {}
-    for (client, _), reading in readings.items():
-        for name, value in reading.facts.items():
-            facts.setdefault(name, {})[client] = value
     return Guess(answer, facts)
 
 

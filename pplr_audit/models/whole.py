@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicCache
 
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.cut import Tapped, entered_at, tap
+from pplr_audit.models.cut import positions as places_of
 from pplr_audit.models.family import blocks, body, family
 from pplr_audit.models.lora import adapter_off, adapter_parameters, load_adapter, read_adapter
 from pplr_audit.models.task import Memory, Tally, Task, Weights, by_length
@@ -88,6 +89,22 @@ class WholeModel:
         held: list[Any] = cache.layers
         kept = tuple((layer.keys, layer.values) for layer in held)
         return Branches({layer: seen[layer][0] for layer in layers}, prefix.length, kept)
+
+    def enter(
+        self, layer: int, embeddings: Float[Tensor, "batch length hidden"], mask: Int[Tensor, "batch length"],
+        adapter: Mapping[str, Tensor] | None,
+    ) -> Float[Tensor, "batch length hidden"]:  # fmt: skip
+        """What enters ``layer`` when these stand in the place of the tokens' embeddings, differentiable."""
+        self.set(adapter)
+        seen: list[Tensor] = []
+        places = {"position_ids": places_of(mask), "use_cache": False} if self.causal else {}
+        with _stop_before(self.model, layer) as reached:
+            handle = reached[layer].register_forward_pre_hook(
+                lambda _, args, given: seen.append(args[0] if args else given["hidden_states"]), with_kwargs=True
+            )
+            body(self.model)(inputs_embeds=embeddings, attention_mask=mask, **places)
+            handle.remove()
+        return seen[0]
 
     @property
     def causal(self) -> bool:

@@ -165,6 +165,11 @@ class KnownModel:
     def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
         return self._whole.log_probs(prompts, self._adapter, self._remembered())
 
+    def enter(
+        self, layer: int, embeddings: Float[Tensor, "batch length hidden"], mask: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length hidden"]:
+        return self._whole.enter(layer, embeddings, mask, self._adapter)
+
     def logits(self, layer: int, hidden: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch *answers"]:
         return self._whole.logits(layer, hidden, self._adapter, self._remembered())
 
@@ -183,6 +188,11 @@ class NoModel:
         raise NotApplicable(NO_MODEL)
 
     def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
+        raise NotApplicable(NO_MODEL)
+
+    def enter(
+        self, layer: int, embeddings: Float[Tensor, "batch length hidden"], mask: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length hidden"]:
         raise NotApplicable(NO_MODEL)
 
     def logits(self, layer: int, hidden: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch *answers"]:

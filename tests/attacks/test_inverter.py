@@ -46,7 +46,7 @@ class Setting:
         )  # fmt: skip
         drawn = np.random.default_rng(99)
         self.prompts = [model.prompts.random(3, drawn) for _ in range(10)]
-        self.attacks = {kind: Inverter(kind, held_out=8, **enough[kind]) for kind in KINDS}
+        self.attacks = {kind: Inverter(kind, held_out=8, **enough[kind]) for kind in enough}
         """One each, so that a network is trained once."""
 
     def view(self, layer: int = 1, noise: float = 0.0) -> View:
