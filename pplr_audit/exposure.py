@@ -23,7 +23,7 @@ from pplr_audit.data.synthetic import other_catalogue
 from pplr_audit.errors import InputError
 from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth
 from pplr_audit.models.recommender import Recommender, prompts_over
-from pplr_audit.plan import OF_TRAINING, Plan
+from pplr_audit.plan import OF_THE_TRAINED, Plan
 from pplr_audit.pplr.rounds import Federation
 from pplr_audit.pplr.utility import popularity_of
 from pplr_audit.runs.collusion import Collusion, codes, colluded, colluder_among, handed_on
@@ -32,6 +32,7 @@ from pplr_audit.runs.replay import (
     NoModel,
     Trace,
     Watched,
+    mask_records,
     query_records,
     serving_records,
     training_records,
@@ -80,9 +81,11 @@ class Exposure:
         """What the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
         if cell.channel == Channel.MODEL_OUTPUT:
             self._require_comparable()
-        training = cell.channel in OF_TRAINING
+        training = _phase(cell.channel) == "training"
         if training and not len(self._training_in(cell.round)):
             raise NotApplicable(f"no victim's client trained in round {cell.round}")
+        if cell.channel == Channel.METADATA:
+            return View(cell.adversary, cell.channel, None, None, cell.defense, tuple(self._masks(cell.round)))
         spool = self._recorded(_phase(cell.channel), cell.round)
         if not training:
             records = spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
@@ -171,6 +174,14 @@ class Exposure:
         own: Int[np.ndarray, samples] = self._private.samples[self._holder_of(user)].users
         return int(np.flatnonzero(own == user)[-1])
 
+    def _masks(self, round_: int) -> list[Record]:
+        """The victims' masks in a training round; nothing is replayed."""
+        users, places, prompts, _ = self.asked("training", round_)
+        watched: dict[str, list[Watched]] = {}
+        for row, user in users.items():
+            watched.setdefault(self._holder_of(user), []).append(Watched(row, places[row], len(prompts[row])))
+        return mask_records({client.name: client.plan(round_) for client in self._federation.clients}, round_, watched)
+
     def _record(self, phase: Phase, round_: int) -> Spool:
         """All that crossed of the victims in a phase, wherever the plan looks."""
         users, places, prompts, _ = self.asked(phase, round_)
@@ -234,7 +245,7 @@ class Exposure:
     def _know(self, attack: str, settings: str, level: str, channel: Channel, round_: int) -> Knowledge:
         del attack, settings  # they keep the answers of `lru_cache` apart
         whole = self._model.whole
-        copies, training, auxiliary = {}, channel in OF_TRAINING, self._scenario.audit.auxiliary
+        copies, training, auxiliary = {}, _phase(channel) == "training", self._scenario.audit.auxiliary
         layers, alone = self._plan.layers, level == "auxiliary"
         if alone and training:  # no more is handed on than what is looked at in this round
             recorded = {trace.layer for trace in self._plan.traces(round_) if trace.kind == "activation"}
@@ -268,4 +279,4 @@ class Exposure:
 def _phase(channel: Channel) -> Phase:
     if channel == Channel.MODEL_OUTPUT:
         return "queries"
-    return "training" if channel in OF_TRAINING else "serving"
+    return "serving" if channel in OF_THE_TRAINED else "training"

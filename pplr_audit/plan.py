@@ -27,12 +27,13 @@ SIDES: Mapping[Channel, Side] = {
 }  # fmt: skip
 """The side of the cut that a channel depends on: it is computed and attacked once a k (or m), not once a (k, m)."""
 MEASURED: Mapping[str, frozenset[Channel]] = {
-    "history": frozenset({*OF_TRAINING, Channel.INFERENCE_ACTIVATIONS}), "label": frozenset(OF_TRAINING),
-    "membership": frozenset({Channel.MODEL_OUTPUT}),
+    "history": frozenset({*OF_TRAINING, Channel.METADATA, Channel.INFERENCE_ACTIVATIONS}),
+    "label": frozenset({*OF_TRAINING, Channel.METADATA}), "membership": frozenset({Channel.MODEL_OUTPUT}),
 }  # fmt: skip
 """By secret, the channels that this version records for attacks and holds the truth of."""
 OF_THE_TRAINED = frozenset({Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT, Channel.MODEL_OUTPUT})
 """Channels of the trained models; the others are of a round."""
+NOTHING = "no block is left for the server (k + m = L), so nothing crosses here"
 
 
 @dataclass(frozen=True)
@@ -132,15 +133,15 @@ def _cells_of(
                 cell = Cell(*key, adversary, level, channel, None, None, round_, defense)
                 sides = {SIDES[each] for each in {channel} | beside(attack) if each in SIDES}
                 if not sides:
-                    yield cell, ""
+                    closed_all = channel == Channel.METADATA and all(sum(cut) == layers for cut in cuts)
+                    yield cell, NOTHING if closed_all else ""
                     continue
                 for front, back in cuts:
                     if front + back < layers:
                         k, m = front if "front" in sides else None, back if "back" in sides else None
                         yield replace(cell, front=k, back=m), ""
-                nothing = "no block is left for the server (k + m = L), so nothing crosses here"
                 closed = [cut for cut in cuts if sum(cut) == layers]
-                yield from ((replace(cell, front=front, back=back), nothing) for front, back in closed)
+                yield from ((replace(cell, front=front, back=back), NOTHING) for front, back in closed)
 
 
 def _level(knowledge: Literal["strongest", "base", "auxiliary"], sees: frozenset[Channel]) -> str:

@@ -109,6 +109,25 @@ class _Lookout:
                 self._keep(trace, record)
 
 
+def mask_records(
+    plans: Mapping[str, Sequence[Int[np.ndarray, "batch"]]], round_: int, watched: Mapping[str, Sequence[Watched]]
+) -> list[Record]:
+    """The mask that crosses beside the activations of each watched sample, padding taken off: a 1 for each token.
+
+    Nothing has to be run for it. A sample that the round holds more than once is recorded the first time.
+
+    Args:
+        plans: by client the rows of its samples in each step of the round.
+    """
+    records = []
+    for client, victims in watched.items():
+        place = {w.sample: w for w in victims}
+        for step, rows in enumerate(plans[client]):
+            found = [place.pop(int(sample)) for sample in rows if int(sample) in place]
+            records += [Record(w.row, client, round_, step, torch.ones(w.length), len(rows)) for w in found]
+    return records
+
+
 def serving_records(
     whole: WholeModel, state: RoundState, requests: Mapping[str, Sequence[tuple[int, Prompt]]], layers: Sequence[int],
     keep: Keep,

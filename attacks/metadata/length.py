@@ -1,0 +1,165 @@
+"""Length: what the masks alone give away, by Bayes over the titles that can add up to a sequence of that many tokens.
+
+The server sees each row's mask, so it knows how many tokens the row has. The template is public, and so is how many
+tokens each title takes. With n items in the prompt (1 to the most it holds, all as likely beforehand), each uniform
+over the catalogue, the titles have S_n tokens together, which follows from the template. The chance that one of them
+has l tokens and the others S_n - l is
+
+    P(l | n, S_n) ∝ p(l) · P_{n-1}(S_n - l),    P_m: the distribution of the sum of m title lengths, m-fold convolution
+
+where the answer counts as one title more if the sequence holds it. Titles of one length cannot be told apart: equal
+titles count as one, and the order within a length is random. No tensor is read, so this is the baseline for those that
+read one.
+
+The signal is that of message lengths in traffic analysis: a sum of sizes from a public list gives away its summands
+(Cheng and Avnur, "Traffic Analysis of SSL Encrypted Web Browsing", 1998; Sun et al., IEEE S&P 2002).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pplr_audit.attacks.activation.titles import DEPTH, LABELS
+from pplr_audit.channels import Channel
+from pplr_audit.data.prompts import Prompts
+from pplr_audit.errors import InputError
+from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, View
+
+
+class Length:
+    """Ranks the catalogue for each slot by how likely the title's length is, given that of the sequence.
+
+    Args:
+        seed: of the order of titles that the length cannot tell apart.
+    """
+
+    name = "length"
+    secret = "history"
+    channels = frozenset({Channel.METADATA})
+    controls = 1
+
+    def __init__(self, seed: int = 0) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise InputError(f"length: seed is {seed!r} (accepted: a whole number, 0 or more)")
+        self.seed = seed
+
+    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+        if not view.records:
+            raise NotApplicable("nothing crossed that belongs to a victim")
+        lengths = TitleLengths(knowledge.prompts, knowledge.history)
+        generator = np.random.default_rng(self.seed)
+        rows, tokens, slots, labels, told = [], [], [], [], []
+        for record in view.records:
+            budget.check()
+            found = lengths.told(len(record.tensor))
+            if found is None:
+                continue  # no sequence over this catalogue is so long
+            rows.append(record.row)
+            tokens.append(lengths.sequence(len(record.tensor), found, generator))
+            slots.append(np.stack([lengths.best(each, DEPTH, generator) for each in found.slots]))
+            labels.append(lengths.best(found.answer, LABELS, generator))
+            told.append(lengths.bits(found.slots[0]))
+        if not rows:
+            raise NotApplicable("no row is as long as a sequence over this catalogue can be")
+        answer = {
+            "rows": np.array(rows), "token_offsets": _offsets(tokens), "tokens": np.concatenate(tokens),
+            "slot_offsets": _offsets(slots), "items": np.concatenate(slots),
+        }  # fmt: skip
+        if lengths.answers:
+            answer["labels"] = np.stack(labels)
+        facts = {"bits_told_of_an_item": float(np.mean(told)), "bits_of_an_item": float(np.log2(lengths.items))}
+        return Guess(answer, facts)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a sequence's length says of the number of its items and the lengths of their titles."""
+
+    count: Float[np.ndarray, "history"]
+    """P(n items), n from 1."""
+    slots: list[Float[np.ndarray, "lengths"]]
+    """For each slot that can be there, P(it is there and its title has l tokens), l from 0."""
+    answer: Float[np.ndarray, "lengths"]
+    """P(the answer has l tokens); that of an item more, where the sequence holds none."""
+
+
+class TitleLengths:
+    """The public catalogue and template, as far as lengths go.
+
+    Args:
+        history: the most items of a prompt.
+    """
+
+    def __init__(self, prompts: Prompts, history: int) -> None:
+        self._prompts, self._history = prompts, history
+        self._of = prompts.titles.lengths
+        self.items = len(self._of)
+        self.answers = len(prompts.end) > 0
+        """Whether a training sequence ends with the answer's title."""
+        share = np.bincount(self._of) / self.items
+        self._sums = [np.ones(1)]
+        for _ in range(history + self.answers):
+            self._sums.append(np.convolve(self._sums[-1], share))
+        # One item for each title; what speaks for it is how many items have it.
+        _, self._first, count = np.unique(prompts.title_classes(), return_index=True, return_counts=True)
+        self._chance = count / np.bincount(self._of)[self._of[self._first]]
+
+    def told(self, length: int) -> Told | None:
+        """Posterior given that a sequence has ``length`` tokens; None where none can."""
+        each = [self._of_one(n + self.answers, self._titles(length, n)) for n in range(1, self._history + 1)]
+        weight = np.array([one.sum() for one in each])
+        if weight.sum() == 0:
+            return None
+        joint = np.stack(each) / weight.sum()
+        # A slot is there if there are more items than stand before it.
+        slots = [joint[slot:].sum(0) for slot in range(self._history) if weight[slot:].sum() > 0]
+        return Told(weight / weight.sum(), slots, joint.sum(0))
+
+    def best(
+        self, chance: Float[np.ndarray, "lengths"], depth: int, generator: np.random.Generator
+    ) -> Int[np.ndarray, "depth"]:
+        """The ``depth`` most likely titles, one item for each, -1 where there are fewer."""
+        order = generator.permutation(len(self._first))
+        mass = (chance[self._of[self._first]] * self._chance)[order]
+        found = self._first[order[np.argsort(-mass, kind="stable")[:depth]]]
+        return np.pad(found, (0, depth - len(found)), constant_values=-1)
+
+    def bits(self, chance: Float[np.ndarray, "lengths"]) -> float:
+        """How much surer of an item one is who knows ``chance`` than one who knows the catalogue alone."""
+        prior = np.bincount(self._of) / self.items
+        posterior, there = chance / chance.sum(), chance > 0
+        return float((posterior[there] * np.log2(posterior[there] / prior[there])).sum())
+
+    def sequence(self, length: int, told: Told, generator: np.random.Generator) -> Int[np.ndarray, "length"]:
+        """The template with titles that fill it to ``length`` tokens: the likeliest number of them, the likeliest
+        length for each in turn."""
+        prompts = self._prompts
+        count = int(told.count.argmax()) + 1
+        left, pieces = self._titles(length, count), [prompts.prefix]
+        for slot in range(count + self.answers):
+            if slot:
+                pieces.append(prompts.separator if slot < count else prompts.suffix)
+            chance = self._of_one(count + self.answers - slot, left)
+            title = prompts.titles[self.best(chance, 1, generator)[0]]
+            pieces.append(title)
+            left -= len(title)
+        pieces.append(prompts.end if self.answers else prompts.suffix)
+        return np.concatenate(pieces)
+
+    def _titles(self, length: int, count: int) -> int:
+        """Tokens of all titles together in a sequence of ``length`` tokens with ``count`` items."""
+        prompts = self._prompts
+        around = len(prompts.prefix) + len(prompts.suffix) + len(prompts.end)
+        return length - around - (count - 1) * len(prompts.separator)
+
+    def _of_one(self, titles: int, total: int) -> Float[np.ndarray, "lengths"]:
+        """P(one title has l tokens and all ``titles`` together have ``total``), l from 0."""
+        share, others = self._sums[1], self._sums[titles - 1]
+        rest = total - np.arange(len(share))
+        possible = (rest >= 0) & (rest < len(others))
+        return np.where(possible, share * others[np.clip(rest, 0, len(others) - 1)], 0.0)
+
+
+def _offsets(pieces: list[Int[np.ndarray, "..."]]) -> Int[np.ndarray, "pieces+1"]:
+    return np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])
