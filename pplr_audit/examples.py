@@ -22,10 +22,12 @@ def examples(
     shown = []
     for cell in _chosen(cells):
         path = f"guesses/{cell.slug}.safetensors"
-        truth = exposure.truths(cell).get("history")
-        if not store.exists(path) or not isinstance(truth, HistoryTruth):
+        if not store.exists(path):
             continue
+        truth = exposure.truths(cell).get("history")
         guess = Guess({n: a for n, a in store.read_arrays(path).items() if not n.startswith("control")})
+        if not isinstance(truth, HistoryTruth) or not truth.answered(guess):
+            continue
         for row in sorted(truth.users)[:VICTIMS]:
             if row in guess.arrays["rows"]:
                 shown.append(_example(cell, row, guess, truth, exposure, catalogue, tokenizer))

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
+from pplr_audit.attributes import deal
 from pplr_audit.cells import Cell, Truth
 from pplr_audit.channels import Channel
 from pplr_audit.data.prepare import PrivateData, model_free_features
@@ -41,7 +42,8 @@ from pplr_audit.runs.spool import Spool
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 from pplr_audit.seeds import derive
-from pplr_audit.views import Knowledge, NotApplicable, Record, View, beside
+from pplr_audit.truths_users import AttributeTruth
+from pplr_audit.views import Knowledge, NotApplicable, Record, View, asked_attribute, beside
 
 Phase = Literal["training", "serving", "queries"]
 
@@ -76,6 +78,7 @@ class Exposure:
         self._handed_on = lru_cache(maxsize=None)(self._hand_on)
         self._state = lru_cache(maxsize=2)(files.state)
         self._known = lru_cache(maxsize=None)(self._know)
+        self._attribute = lru_cache(maxsize=None)(self._attribute_of)
 
     def view(self, cell: Cell) -> View:
         """What the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
@@ -102,7 +105,10 @@ class Exposure:
 
     def truths(self, cell: Cell) -> Mapping[str, Truth]:
         """What is true of the rows of the cell's view, by secret."""
-        return self.truths_of(_phase(cell.channel), cell.round)
+        found, attack = self.truths_of(_phase(cell.channel), cell.round), self._plan.attack(cell)
+        if attack.secret == "attribute":
+            return {**found, "attribute": self._attribute(*asked_attribute(attack), _phase(cell.channel), cell.round)}
+        return found
 
     def _truths(self, phase: Phase, round_: int) -> Mapping[str, Truth]:
         users, _, prompts, samples = self.asked(phase, round_)
@@ -128,6 +134,24 @@ class Exposure:
             targets = {row: prompt.target for row, prompt in prompts.items()}
             found["label"] = LabelTruth(users, targets, classes, popular)
         return found
+
+    def _attribute_of(self, name: str, share: float, phase: Phase, round_: int) -> AttributeTruth:
+        """An attribute of the users of the rows of a phase. Raises NotApplicable where too little is known of it."""
+        users, _, prompts, _ = self.asked(phase, round_)
+        dealt = deal(self._private.dataset, name, self.victims.tolist(), share, self._scenario.seed)
+        asked = {row: dealt.asked[user] for row, user in users.items() if user in dealt.asked}
+        known = {row: dealt.known[user] for row, user in users.items() if user in dealt.known}
+        if set(asked.values()) != set(known.values()):
+            raise NotApplicable(f"of too few victims something crossed in round {round_} to learn their {name}")
+        return AttributeTruth(
+            name,
+            asked,
+            known,
+            users,
+            {row: self.client_of(user) for row, user in users.items()},
+            {row: prompt.held.tolist() for row, prompt in prompts.items()},
+            len(self._private.dataset.catalogue),
+        )
 
     def _require_comparable(self) -> None:
         candidates, population = self._private.candidates(), self._private.population
@@ -243,7 +267,7 @@ class Exposure:
             raise NotApplicable(f"audit.auxiliary: public: {reason}") from None
 
     def _know(self, attack: str, settings: str, level: str, channel: Channel, round_: int) -> Knowledge:
-        del attack, settings  # they keep the answers of `lru_cache` apart
+        asking = self._plan.attacks[attack, settings]  # each has its own
         whole = self._model.whole
         copies, training, auxiliary = {}, _phase(channel) == "training", self._scenario.audit.auxiliary
         layers, alone = self._plan.layers, level == "auxiliary"
@@ -273,6 +297,11 @@ class Exposure:
             auxiliary=auxiliary,
             elsewhere=self._elsewhere() if auxiliary == "public" and channel != Channel.MODEL_OUTPUT else None,
             colluder=self._collusion(_phase(channel), round_) if alone else None,
+            known_attributes=(
+                dict(self._attribute(*asked_attribute(asking), _phase(channel), round_).known)
+                if asking.secret == "attribute"
+                else {}
+            ),
         )
 
 

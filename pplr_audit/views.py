@@ -18,7 +18,7 @@ from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.models.tree import Branches, Prefix
 
-Secret = Literal["history", "label", "membership", "attribute"]
+Secret = Literal["history", "label", "membership", "attribute", "linkage"]
 
 SEES: Mapping[str, frozenset[Channel]] = {
     "trunk_host": frozenset(
@@ -180,6 +180,8 @@ class Knowledge:
     """The template over that other catalogue."""
     colluder: Colluder | None = None
     """Of level ``auxiliary``."""
+    known_attributes: Mapping[int, str] = field(default_factory=dict)
+    """For an attack on an attribute: its value, by row, for the users of whom it is known; the others are asked for."""
 
     def copy(self, client: str, round_: int) -> Model:
         """The best copy of a client's model that the adversary has."""
@@ -267,6 +269,8 @@ class Guess:
     For ``label``: ``rows`` and ``labels`` (rows, depth): the best items of the whole catalogue for each row, the best
     first, -1 where there are fewer. An answer may hold several of these; each is scored where the truth is known.
     For ``membership``: ``rows`` and one score a row under the name of each mode; higher means member.
+    For ``attribute``: ``rows`` and ``values`` (rows, values): a score for each of the known values, in alphabetical
+    order, higher where it is the likelier; rows of users whose value is known are passed over.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -292,3 +296,8 @@ class Attack(Protocol):
 def beside(attack: Attack) -> frozenset[Channel]:
     """The channels that an attack needs besides the one it reads, of the same steps (`Record.beside`)."""
     return frozenset(getattr(attack, "beside", ()))
+
+
+def asked_attribute(attack: Attack) -> tuple[str, float]:
+    """Which attribute an attack on one is after (`attribute`), and of what share of the users it knows it (`known`)."""
+    return str(getattr(attack, "attribute", "")), float(getattr(attack, "known", 0.5))

@@ -39,6 +39,11 @@ class Prompt:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def held(self) -> Int[np.ndarray, "held"]:
+        """The items whose text it holds: those of the history, and the target where that is the answer."""
+        return np.append(self.items, self.target) if self.answer < len(self) else self.items
+
 
 @dataclass(frozen=True)
 class Pieces:

@@ -2,7 +2,7 @@
 
 MISSING = "–"
 
-_RATES = ("token_accuracy", "exact_history", "item_hit", "label_hit", "tpr", "rouge1", "rouge2", "rougeL")
+_RATES = ("token_accuracy", "exact_history", "item_hit", "label_hit", "tpr", "rouge1", "rouge2", "rougeL", "accuracy")
 _RANKINGS = ("recall", "ndcg", "mrr", "hit")
 
 

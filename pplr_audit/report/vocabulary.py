@@ -61,6 +61,7 @@ SECRETS = {
     "label": "the next item, the training target",
     "membership": "whether a user was trained on",
     "attribute": "a personal attribute",
+    "linkage": "which sequences are of one user",
 }
 
 STATUS = {
@@ -78,6 +79,7 @@ _METRICS = {
     "kendall_tau": "order of the items read (Kendall's tau)",
     "mrr": "mean reciprocal rank of the true next item",
     "auc": "area under the ROC curve",
+    "accuracy": "users whose value is named",
     "epsilon_lower": "measured lower bound of epsilon",
     "rouge1": "single words recovered (ROUGE-1)",
     "rouge2": "word pairs recovered (ROUGE-2)",
@@ -94,6 +96,7 @@ HEADLINE = {
     "label": ("label_hit@1", "label_hit@10", "token_accuracy"),
     "membership": ("auc", "tpr@0.1", "tpr@0.01"),
     "attribute": ("auc", "accuracy"),
+    "linkage": ("auc",),
 }
 """For each secret the metrics a reader asks about first, in this order."""
 
@@ -135,6 +138,7 @@ def metric_claim(metric: str, amount: str) -> str:
         "token_accuracy": f"recovers {amount} of the title tokens",
         "exact_history": f"recovers {amount} of the histories whole and in order",
         "auc": f"reaches an area under the ROC curve of {amount}",
+        "accuracy": f"names the value of {amount} of the users",
     }
     return claims.get(family, f"reaches {metric_words(metric)} {amount}")
 

@@ -1,0 +1,74 @@
+"""Attribute: what a user is (gender, age, ...), told from the mean of what crossed of it, by logistic regression.
+
+The adversary knows the attribute of some users (`Knowledge.known_attributes`: a colluding share of the victims), learns
+from their mean-pooled activations, and answers for the others. There is one sequence a user, so no user is learned from
+and asked for. That representations which a model hands on tell attributes it was never trained on is shown by Song and
+Shmatikov, "Overlearning Reveals Sensitive Attributes" (ICLR 2020, arXiv 1905.11742); that a user's films do, by
+Weinsberg et al., "BlurMe" (RecSys 2012).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from pplr_audit.channels import Channel
+from pplr_audit.errors import InputError
+from pplr_audit.scoring.classifier import FOLDS, log_probabilities
+from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, Record, View
+
+
+class Attribute:
+    """One classifier for all clients, each value against the others.
+
+    Args:
+        name: of the attribute, as the data has it.
+        known: share of the victims whose value the adversary knows beforehand.
+        seed: of the folds by which the strength of the penalty is chosen.
+    """
+
+    name = "attribute"
+    secret = "attribute"
+    channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
+    controls = 5
+
+    def __init__(self, name: str = "", known: float = 0.5, seed: int = 0) -> None:
+        if not isinstance(name, str) or not name:
+            raise InputError(f"attribute: name is {name!r} (accepted: that of a user attribute, such as gender)")
+        if isinstance(known, bool) or not isinstance(known, int | float) or not 0 < known < 1:
+            raise InputError(f"attribute: known is {known!r} (accepted: a share between 0 and 1)")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise InputError(f"attribute: seed is {seed!r} (accepted: a whole number, 0 or more)")
+        self.attribute, self.known, self.seed = name, known, seed
+
+    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+        if not view.records:
+            raise NotApplicable("nothing crossed that belongs to a victim")
+        told = knowledge.known_attributes
+        learned = [record for record in view.records if record.row in told]
+        asked = [record for record in view.records if record.row not in told]
+        values, labels = np.unique([told[record.row] for record in learned], return_inverse=True)
+        if set(values) != set(told.values()) or len(values) < 2 or np.bincount(labels).min() < FOLDS:
+            raise NotApplicable(
+                f"too little of what crossed belongs to users whose {self.attribute} is known (needs two values or "
+                f"more, of {FOLDS} users or more each)"
+            )
+        if not asked:
+            raise NotApplicable(f"nothing crossed of a user whose {self.attribute} is not known beforehand")
+        known, others = pooled(learned, budget), pooled(asked, budget)
+        found = log_probabilities(known, labels, others, seed=self.seed, check=budget.check)
+        return Guess(
+            {"rows": np.array([record.row for record in asked]), "values": found}, {"learned_from": len(known)}
+        )
+
+
+def pooled(records: Sequence[Record], budget: Budget) -> Float[np.ndarray, "rows hidden"]:
+    """The mean over positions of each record. Raises NotApplicable where one is not finite."""
+    means = []
+    for record in records:
+        budget.check()
+        mean = record.tensor.double().mean(0).numpy()
+        if not np.isfinite(mean).all():
+            raise NotApplicable(f"what crossed of row {record.row} is not finite")
+        means.append(mean)
+    return np.stack(means)

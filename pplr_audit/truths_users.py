@@ -1,0 +1,129 @@
+"""Guess + Truth -> Finding for what is true of users as such: their attributes, and which sequences are theirs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pplr_audit.findings import Score
+from pplr_audit.scoring.classifier import log_probabilities
+from pplr_audit.scoring.intervals import mean_estimate
+from pplr_audit.scoring.pairs import Pairs, share_estimate, share_won, won
+from pplr_audit.views import Guess
+
+
+@dataclass(frozen=True)
+class AttributeTruth:
+    """The attribute of users of whom the adversary does not know it, one row a user. All but ``name`` by row.
+
+    The baseline is what the client alone tells, which the server knows from who talks to it. What the items of the row
+    themselves would tell, had the adversary read them all, stands beside it (``bag_of_items_auc``): it learns in the
+    same way from the same users.
+
+    Args:
+        name: of the attribute.
+        asked: the values to find.
+        known: those that the adversary was told; they are never scored.
+        users, clients: of the rows of both.
+        items: what the row held.
+        catalogue: how many items there are.
+    """
+
+    name: str
+    asked: Mapping[int, str]
+    known: Mapping[int, str]
+    users: Mapping[int, int]
+    clients: Mapping[int, str]
+    items: Mapping[int, Sequence[int]]
+    catalogue: int
+
+    @staticmethod
+    def answered(guess: Guess) -> bool:
+        return "values" in guess.arrays
+
+    def score(self, guess: Guess, *, seed: int) -> list[Score]:
+        """One-vs-rest AUC, the mean over the values, and how often the likeliest value is right.
+
+        A row without an answer is placed below all that have one.
+        """
+        scores = self._answers(guess)
+        users = np.array([self.users[row] for row in self._rows])
+        compared = [self._compared(scores, value) for value in range(len(self._values))]
+        rarest = int(np.bincount(self._truth, minlength=len(self._values)).min())
+        # Each row has one value: in the other comparisons it is on the losing side and counts nothing.
+        above = np.sum(
+            [np.where(inside, wins, 0.0).sum(1) / inside.sum(1).clip(1) for wins, inside in compared], axis=0
+        )
+        by_client = self._auc(self._by_client)
+        detail = {
+            "attribute": self.name, "known_users": len(self.known), "client_auc": by_client,
+            "bag_of_items_auc": self._auc(self._by_items),
+            "auc_by_value": {v: share_won([pairs]) for v, pairs in zip(self._values, compared, strict=True)},
+        }  # fmt: skip
+        area = share_estimate(compared, self._truth, independent=rarest, seed=seed)
+        right = (scores.argmax(1) == self._truth).astype(float)
+        majority = np.bincount(self._labels).argmax()
+        floor = max(float((answer == self._truth).mean()) for answer in (majority, self._by_client.argmax(1)))
+        return [
+            Score("auc", area, max(0.5, by_client), self._by_user(above), detail),
+            Score("accuracy", mean_estimate(right, users, seed=seed), floor, self._by_user(right), detail),
+        ]
+
+    @cached_property
+    def _values(self) -> list[str]:
+        """The columns of an answer."""
+        return sorted(set(self.known.values()))
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        return sorted(self.asked)
+
+    @cached_property
+    def _truth(self) -> Int[np.ndarray, "rows"]:
+        return np.array([self._values.index(self.asked[row]) for row in self._rows])
+
+    @cached_property
+    def _labels(self) -> Int[np.ndarray, "known"]:
+        return np.array([self._values.index(self.known[row]) for row in sorted(self.known)])
+
+    @cached_property
+    def _by_client(self) -> Float[np.ndarray, "rows values"]:
+        names = sorted(set(self.clients.values()))
+        return self._learned({row: [names.index(client)] for row, client in self.clients.items()}, len(names))
+
+    @cached_property
+    def _by_items(self) -> Float[np.ndarray, "rows values"]:
+        return self._learned(self.items, self.catalogue)
+
+    def _learned(self, held: Mapping[int, Sequence[int]], size: int) -> Float[np.ndarray, "rows values"]:
+        """What the same classifier says, learning from which of ``size`` things each row holds."""
+
+        def bag(rows: Sequence[int]) -> Float[np.ndarray, "rows things"]:
+            found = np.zeros((len(rows), size))
+            for place, row in enumerate(rows):
+                found[place, list(held[row])] = 1
+            return found
+
+        known = sorted(self.known)
+        return log_probabilities(bag(known), self._labels, bag(self._rows), seed=0, standardised=False)
+
+    def _compared(self, scores: Float[np.ndarray, "rows values"], value: int) -> Pairs:
+        """Who has the value against who has not."""
+        has = self._truth == value
+        return won(scores[:, value], scores[:, value]), has[:, None] & ~has[None, :]
+
+    def _auc(self, scores: Float[np.ndarray, "rows values"]) -> float:
+        return share_won([self._compared(scores, value) for value in range(len(self._values))])
+
+    def _answers(self, guess: Guess) -> Float[np.ndarray, "rows values"]:
+        answers = np.asarray(guess.arrays["values"], dtype=np.float64)
+        if answers.shape != (len(guess.arrays["rows"]), len(self._values)) or np.isnan(answers).any():
+            raise ValueError(f"values has one number a row and value ({len(self._values)}), none of them NaN")
+        at = {int(row): place for place, row in enumerate(guess.arrays["rows"])}
+        lowest = np.full(len(self._values), float(answers.min(initial=0.0)) - 1.0)
+        return np.stack([answers[at[row]] if row in at else lowest for row in self._rows])
+
+    def _by_user(self, values: Float[np.ndarray, "rows"]) -> dict[int, float]:
+        return {self.users[row]: float(value) for row, value in zip(self._rows, values, strict=True)}

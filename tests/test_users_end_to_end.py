@@ -1,0 +1,68 @@
+"""The attacks on users as such, and on lengths, in whole audits: planned, run, scored and reported."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pplr_audit import audit, plugins, scenario
+from pplr_audit.attacks.activation.attribute import Attribute
+from pplr_audit.attacks.metadata.length import Length
+from pplr_audit.report.document import validate
+
+OWN = {"length": Length, "attribute": Attribute}
+
+
+@pytest.fixture(autouse=True)
+def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever version of the package is installed."""
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda kind, name: OWN[name] if name in OWN else load(kind, name))
+
+
+def findings(setting: scenario.Scenario, folder: Path, attacks: list[Any], **data: object) -> list[dict[str, Any]]:
+    """Of the attacks alone, one cut of the small scenario, 60 victims."""
+    values = setting.model_dump(mode="json")
+    values["data"] |= data
+    values["audit"] |= {"attacks": attacks, "victims": 60, "cuts": [[1, 1]], "adversaries": ["server"]}
+    values["training"]["rounds"] = 1
+    result = audit.run(scenario.Scenario.model_validate(values), folder / "run")
+    document = json.loads((result.directory / "findings.json").read_text())
+    validate(document)
+    rows: list[dict[str, Any]] = document["findings"]
+    return rows
+
+
+def of(rows: list[dict[str, Any]], **wanted: object) -> list[dict[str, Any]]:
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def test_lengths_and_attributes_are_measured_of_bigrec(small_scenario: scenario.Scenario, tmp_path: Path) -> None:
+    rows = findings(
+        small_scenario, tmp_path, ["length", {"attribute": {"name": "gender"}}, {"attribute": {"name": "x"}}]
+    )
+    length = of(rows, attack="length")
+    assert {row["secret"] for row in length} == {"history", "label"}
+    assert {row["status"] for row in length} == {"ok"}
+    assert all(row["cut"] is None and row["channel"] == "metadata" for row in length)
+    assert 0 < length[0]["detail"]["bits_told_of_an_item"] < length[0]["detail"]["bits_of_an_item"]
+    told = [row for row in of(rows, attack="attribute", status="ok") if row["metric"] == "auc"]
+    assert {(row["channel"], row["cut"]["front"]) for row in told} == {
+        ("front_activations", 1), ("inference_activations", 1),
+    }  # fmt: skip
+    for row in told:
+        assert row["secret"] == "attribute"
+        assert row["baseline"] >= max(0.5, row["detail"]["client_auc"])
+        assert row["n"] + row["detail"]["known_users"] <= 60
+        assert "control" in row["detail"]
+    missing = [row for row in of(rows, attack="attribute", status="not_applicable") if row["metric"] == "auc"]
+    assert len(missing) == 2
+    assert all("there is: age_group, gender" in row["detail"]["reason"] for row in missing)
+
+
+def test_lengths_are_measured_of_recformer_without_a_label(
+    recformer_scenario: scenario.Scenario, tmp_path: Path
+) -> None:
+    rows = findings(recformer_scenario, tmp_path, ["length"])
+    assert {(row["secret"], row["status"]) for row in of(rows, attack="length")} == {("history", "ok")}
