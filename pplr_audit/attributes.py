@@ -14,7 +14,9 @@ import numpy as np
 
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.partition import OTHER
+from pplr_audit.data.prompts import Prompt
 from pplr_audit.seeds import derive
+from pplr_audit.truths_users import AttributeTruth
 from pplr_audit.views import NotApplicable
 
 FEW = 5
@@ -28,6 +30,22 @@ class Deal:
     name: str
     known: Mapping[int, str]
     asked: Mapping[int, str]
+
+    def truth(
+        self, users: Mapping[int, int], clients: Mapping[int, str], prompts: Mapping[int, Prompt], catalogue: int
+    ) -> AttributeTruth:
+        """Of rows, each of another user. Raises NotApplicable where they lack a value on one of the sides.
+
+        Args:
+            users, clients, prompts: by row.
+            catalogue: how many items there are.
+        """
+        known = {row: self.known[user] for row, user in users.items() if user in self.known}
+        asked = {row: self.asked[user] for row, user in users.items() if user in self.asked}
+        if set(known.values()) != set(asked.values()):
+            raise NotApplicable(f"what crossed belongs to too few victims to learn their {self.name}")
+        held = {row: prompt.held.tolist() for row, prompt in prompts.items()}
+        return AttributeTruth(self.name, asked, known, users, clients, held, catalogue)
 
 
 def deal(dataset: Dataset, name: str, users: Sequence[int], share: float, seed: int) -> Deal:

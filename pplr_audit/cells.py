@@ -14,12 +14,13 @@ from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth, Score
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
 from pplr_audit.seeds import derive
-from pplr_audit.truths_users import AttributeTruth
+from pplr_audit.truths_users import AttributeTruth, LinkageTruth
 from pplr_audit.views import Attack, Budget, BudgetExhausted, Guess, Knowledge, NotApplicable, View
 
 METRICS = {
     "history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",),
     "label": ("label_hit@1", "label_hit@5", "label_hit@10", "mrr"), "attribute": ("auc", "accuracy"),
+    "linkage": ("auc",),
 }  # fmt: skip
 """What stands in the findings for a secret, also where nothing could be measured."""
 
@@ -65,7 +66,7 @@ class Cell:
         return row
 
 
-Truth = HistoryTruth | LabelTruth | MembershipTruth | AttributeTruth
+Truth = HistoryTruth | LabelTruth | MembershipTruth | AttributeTruth | LinkageTruth
 
 
 class Exposed(Protocol):

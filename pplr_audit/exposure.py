@@ -23,6 +23,7 @@ from pplr_audit.data.samples import Samples, serving_samples, training_samples
 from pplr_audit.data.synthetic import other_catalogue
 from pplr_audit.errors import InputError
 from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth
+from pplr_audit.linked import Links
 from pplr_audit.models.recommender import Recommender, prompts_over
 from pplr_audit.plan import OF_THE_TRAINED, Plan
 from pplr_audit.pplr.rounds import Federation
@@ -44,6 +45,7 @@ from pplr_audit.scenario import Scenario
 from pplr_audit.seeds import derive
 from pplr_audit.truths_users import AttributeTruth
 from pplr_audit.views import Knowledge, NotApplicable, Record, View, asked_attribute, beside
+from pplr_audit.windows import Windows, serving_windows, training_windows
 
 Phase = Literal["training", "serving", "queries"]
 
@@ -79,6 +81,9 @@ class Exposure:
         self._state = lru_cache(maxsize=2)(files.state)
         self._known = lru_cache(maxsize=None)(self._know)
         self._attribute = lru_cache(maxsize=None)(self._attribute_of)
+        self._links = Links(
+            self._windows, model, federation, self._state, self.client_of, self._holder_of, scenario.seed
+        )
 
     def view(self, cell: Cell) -> View:
         """What the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
@@ -89,6 +94,10 @@ class Exposure:
             raise NotApplicable(f"no victim's client trained in round {cell.round}")
         if cell.channel == Channel.METADATA:
             return View(cell.adversary, cell.channel, None, None, cell.defense, tuple(self._masks(cell.round)))
+        if self._plan.attack(cell).secret == "linkage" and cell.front is not None:
+            spool = self._links.recorded(training, self._linked_rounds(cell), self._plan.layers, self._scratch)
+            found = spool.records(Trace("activation", cell.front))
+            return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, tuple(found))
         spool = self._recorded(_phase(cell.channel), cell.round)
         if not training:
             records = spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
@@ -105,7 +114,11 @@ class Exposure:
 
     def truths(self, cell: Cell) -> Mapping[str, Truth]:
         """What is true of the rows of the cell's view, by secret."""
-        found, attack = self.truths_of(_phase(cell.channel), cell.round), self._plan.attack(cell)
+        attack = self._plan.attack(cell)
+        if attack.secret == "linkage":  # its rows are others
+            training = _phase(cell.channel) == "training"
+            return {"linkage": self._links.truth(training, self._linked_rounds(cell))}
+        found = self.truths_of(_phase(cell.channel), cell.round)
         if attack.secret == "attribute":
             return {**found, "attribute": self._attribute(*asked_attribute(attack), _phase(cell.channel), cell.round)}
         return found
@@ -139,19 +152,25 @@ class Exposure:
         """An attribute of the users of the rows of a phase. Raises NotApplicable where too little is known of it."""
         users, _, prompts, _ = self.asked(phase, round_)
         dealt = deal(self._private.dataset, name, self.victims.tolist(), share, self._scenario.seed)
-        asked = {row: dealt.asked[user] for row, user in users.items() if user in dealt.asked}
-        known = {row: dealt.known[user] for row, user in users.items() if user in dealt.known}
-        if set(asked.values()) != set(known.values()):
-            raise NotApplicable(f"of too few victims something crossed in round {round_} to learn their {name}")
-        return AttributeTruth(
-            name,
-            asked,
-            known,
-            users,
-            {row: self.client_of(user) for row, user in users.items()},
-            {row: prompt.held.tolist() for row, prompt in prompts.items()},
-            len(self._private.dataset.catalogue),
-        )
+        clients = {row: self.client_of(user) for row, user in users.items()}
+        return dealt.truth(users, clients, prompts, len(self._private.dataset.catalogue))
+
+    def _linked_rounds(self, cell: Cell) -> tuple[int, int]:
+        """The cell's round and the audited one before it, whose rows are linked; the same twice for the first."""
+        return cell.round, max((each for each in self._plan.rounds if each < cell.round), default=cell.round)
+
+    def _windows(self, training: bool, rounds: tuple[int, int]) -> Windows:
+        """Two windows of each victim; in training of those who trained in both rounds."""
+        data = self._scenario.data
+        if not training:
+            return serving_windows(self._private.split, self.victims, data.history)
+        if data.samples == "last":
+            raise NotApplicable(
+                "with data.samples: last a user has one window in all rounds, which would be recognized by what it "
+                "holds; linkage in training needs data.samples: all"
+            )
+        users = np.intersect1d(self._training_in(rounds[0]), self._training_in(rounds[1])).tolist()
+        return training_windows({user: self._private.samples[self._holder_of(user)] for user in users})
 
     def _require_comparable(self) -> None:
         candidates, population = self._private.candidates(), self._private.population

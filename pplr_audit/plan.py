@@ -30,6 +30,7 @@ MEASURED: Mapping[str, frozenset[Channel]] = {
     "history": frozenset({*OF_TRAINING, Channel.METADATA, Channel.INFERENCE_ACTIVATIONS}),
     "label": frozenset({*OF_TRAINING, Channel.METADATA}), "membership": frozenset({Channel.MODEL_OUTPUT}),
     "attribute": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}),
+    "linkage": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}),
 }  # fmt: skip
 """By secret, the channels that this version records for attacks and holds the truth of."""
 OF_THE_TRAINED = frozenset({Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT, Channel.MODEL_OUTPUT})

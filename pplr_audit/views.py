@@ -271,6 +271,8 @@ class Guess:
     For ``membership``: ``rows`` and one score a row under the name of each mode; higher means member.
     For ``attribute``: ``rows`` and ``values`` (rows, values): a score for each of the known values, in alphabetical
     order, higher where it is the likelier; rows of users whose value is known are passed over.
+    For ``linkage``: ``rows``, and for pairs of rows ``first``, ``second`` (row numbers) and ``scores``, higher where
+    the two are the likelier of one user; pairs within a client are enough.
     """
 
     arrays: Mapping[str, np.ndarray]

@@ -1,12 +1,14 @@
 """Scores of guesses about users: what counts, what is left out, and what the baselines are."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pplr_audit.truths_users import AttributeTruth
+from pplr_audit.data.prompts import TEMPLATE, Prompt
+from pplr_audit.truths_users import AttributeTruth, LinkageTruth
 from pplr_audit.views import Guess
 
 ROWS = 160
@@ -77,3 +79,85 @@ def test_answers_of_another_form_are_refused(truth: AttributeTruth) -> None:
         with pytest.raises(ValueError, match="one number a row and value"):
             truth.score(Guess({**guess.arrays, "values": values}), seed=0)
     assert not truth.answered(Guess({"rows": guess.arrays["rows"], "items": np.zeros((80, 1))}))
+
+
+def sequence(items: Sequence[int], length: int) -> Prompt:
+    """One token an item, then template up to ``length``."""
+    tokens = np.array([*items, *[99] * (length - len(items))])
+    slots = np.array([*range(len(items)), *[TEMPLATE] * (length - len(items))])
+    return Prompt(tokens, slots, np.array(items), length, np.zeros(length, dtype=np.int64))
+
+
+def linked(items: Sequence[Sequence[int]], lengths: Sequence[int], clients: str) -> LinkageTruth:
+    """Even rows are the newer ones, the odd ones behind them of the same users."""
+    prompts = {row: sequence(held, length) for row, (held, length) in enumerate(zip(items, lengths, strict=True))}
+    users = range(100, 100 + len(clients))
+    return LinkageTruth(users, list(clients), range(0, len(items), 2), range(1, len(items), 2), prompts)
+
+
+def compared(scores: dict[tuple[int, int], float], rows: int) -> Guess:
+    first, second = zip(*scores, strict=True)
+    return Guess(
+        {
+            "rows": np.arange(rows), "first": np.array(first), "second": np.array(second),
+            "scores": np.array(list(scores.values())),
+        }
+    )  # fmt: skip
+
+
+APART = [[2 * row, 2 * row + 1] for row in range(8)]
+
+
+def test_own_pairs_are_compared_with_those_across_users_of_one_client() -> None:
+    truth = linked(APART, [4] * 8, "aabb")
+    # Rows 0, 1 | 2, 3 of client a; 4, 5 | 6, 7 of client b. Two rows of one side and of two clients do not count.
+    scores = {(0, 1): 0.5, (2, 3): 0.3, (0, 3): 0.4, (2, 1): 0.1, (0, 2): 9.0, (1, 3): 9.0, (0, 5): 9.0}
+    scores |= {(5, 4): 0.2, (7, 6): 0.2, (7, 4): 0.2, (5, 6): 0.2}  # in the other order, and all the same
+    (area,) = truth.score(compared(scores, 8), seed=0)
+    # The first user beats both of the other's, the second loses one of two, each of those of b draws.
+    assert area.per_user == {100: 1.0, 101: 0.5, 102: 0.5, 103: 0.5}
+    assert area.estimate.value == pytest.approx(5 / 8)
+    assert area.estimate.n == 4
+
+
+def test_rows_of_two_users_that_share_an_item_are_left_out() -> None:
+    items = [*APART[:3], [2, 50], *APART[4:]]  # the second user's older row shares item 2 with the first one's own
+    items[0] = [2, 51]
+    scores = {(0, 1): 0.5, (2, 3): 0.5, (0, 3): 0.9, (2, 1): 0.1, (4, 5): 0.5, (6, 7): 0.5, (4, 7): 0.1, (6, 5): 0.1}
+    (area,) = linked(items, [4] * 8, "aabb").score(compared(scores, 8), seed=0)
+    assert area.estimate.value == 1.0
+    (area,) = linked(APART, [4] * 8, "aabb").score(compared(scores, 8), seed=0)
+    assert area.estimate.value == pytest.approx(3 / 4)
+
+
+def test_what_lengths_and_words_tell_stands_beside_it() -> None:
+    scores = {(row, row + 1): 0.0 for row in range(0, 8, 2)}
+    (area,) = linked(APART, [4, 4, 9, 9, 4, 4, 9, 9], "aabb").score(compared(scores, 8), seed=0)
+    assert area.baseline == area.detail["length_auc"] == 1.0
+    items = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11], [12, 13], [14, 15]]
+    plain = linked(items, [4] * 8, "aabb")
+    assert plain.score(compared(scores, 8), seed=0)[0].baseline == 0.5
+    # The same word, of two different items, in a user's two rows.
+    worded = {
+        row: replace(p, tokens=np.where(p.slots == 0, 500 + row // 2, p.tokens)) for row, p in plain.prompts.items()
+    }
+    (area,) = replace(plain, prompts=worded).score(compared(scores, 8), seed=0)
+    assert area.detail["bag_of_words_auc"] == 1.0
+
+
+def test_rows_that_were_not_compared_stand_last_and_alone_nobody_is_told_from_another() -> None:
+    truth = linked(APART, [4] * 8, "aabb")
+    (area,) = truth.score(compared({(0, 3): 0.4, (2, 3): 0.5}, 8), seed=0)
+    assert area.per_user == {100: 0.25, 101: 1.0, 102: 0.5, 103: 0.5}
+    assert truth.comparable
+    assert not linked(APART, [4] * 8, "abcd").comparable
+
+
+def test_scores_of_another_form_are_refused() -> None:
+    truth, guess = linked(APART, [4] * 8, "aabb"), compared({(0, 1): 0.5, (2, 3): 0.3}, 8)
+    for wrong in ({"scores": np.array([0.1])}, {"scores": np.array([0.1, np.nan])}):
+        with pytest.raises(ValueError, match="one entry a pair"):
+            truth.score(Guess({**guess.arrays, **wrong}), seed=0)
+    with pytest.raises(IndexError):
+        truth.score(Guess({**guess.arrays, "first": np.array([0, 77])}), seed=0)
+    assert not truth.answered(Guess({"rows": np.arange(8), "values": np.zeros((8, 2))}))

@@ -8,10 +8,12 @@ import pytest
 
 from pplr_audit import audit, plugins, scenario
 from pplr_audit.attacks.activation.attribute import Attribute
+from pplr_audit.attacks.activation.linkage import Linkage
 from pplr_audit.attacks.metadata.length import Length
 from pplr_audit.report.document import validate
+from pplr_audit.views import Budget, Guess, Knowledge, View
 
-OWN = {"length": Length, "attribute": Attribute}
+OWN: dict[str, Any] = {"length": Length, "attribute": Attribute, "linkage": Linkage}
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +23,14 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "load", lambda kind, name: OWN[name] if name in OWN else load(kind, name))
 
 
-def findings(setting: scenario.Scenario, folder: Path, attacks: list[Any], **data: object) -> list[dict[str, Any]]:
+def findings(
+    setting: scenario.Scenario, folder: Path, attacks: list[Any], rounds: int = 1, **data: object
+) -> list[dict[str, Any]]:
     """Of the attacks alone, one cut of the small scenario, 60 victims."""
     values = setting.model_dump(mode="json")
     values["data"] |= data
     values["audit"] |= {"attacks": attacks, "victims": 60, "cuts": [[1, 1]], "adversaries": ["server"]}
-    values["training"]["rounds"] = 1
+    values["training"]["rounds"], values["audit"]["rounds"] = rounds, "all"
     result = audit.run(scenario.Scenario.model_validate(values), folder / "run")
     document = json.loads((result.directory / "findings.json").read_text())
     validate(document)
@@ -66,3 +70,37 @@ def test_lengths_are_measured_of_recformer_without_a_label(
 ) -> None:
     rows = findings(recformer_scenario, tmp_path, ["length"])
     assert {(row["secret"], row["status"]) for row in of(rows, attack="length")} == {("history", "ok")}
+
+
+def test_windows_are_linked_across_rounds_and_in_serving(
+    small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[View] = []
+
+    class Watching(Linkage):
+        def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+            seen.append(view)
+            return super().run(view, knowledge, budget)
+
+    monkeypatch.setitem(OWN, "linkage", Watching)
+    few: dict[str, Any] = {"market": {"users": 48, "items": 48, "tastes": 3}, "audit_users": 24, "test_users": 6}
+    found = findings(small_scenario, tmp_path, ["linkage"], rounds=2, samples="all", clients=2, history=2, **few)
+    rows = of(found, attack="linkage")
+    assert {(row["channel"], row["round"], row["status"]) for row in rows} == {
+        ("front_activations", 1, "ok"), ("front_activations", 2, "ok"), ("inference_activations", 3, "ok"),
+    }  # fmt: skip
+    assert all(row["secret"] == "linkage" and row["baseline"] >= max(0.5, row["detail"]["length_auc"]) for row in rows)
+    first, *_, last = (view for view in seen if view.channel == "front_activations")
+    assert {record.round for record in first.records} == {1}
+    assert sorted(record.round for record in last.records) == [1] * (len(last.records) // 2) + [2] * (
+        len(last.records) // 2
+    )
+    for view in seen:
+        assert sorted(record.row for record in view.records) == list(range(len(view.records)))
+
+
+def test_one_window_a_user_cannot_be_linked_with_itself(small_scenario: scenario.Scenario, tmp_path: Path) -> None:
+    rows = {row["channel"]: row for row in of(findings(small_scenario, tmp_path, ["linkage"]), attack="linkage")}
+    assert rows["front_activations"]["status"] == "not_applicable"
+    assert "data.samples: all" in rows["front_activations"]["detail"]["reason"]
+    assert rows["inference_activations"]["status"] == "ok"

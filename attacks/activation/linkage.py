@@ -1,0 +1,69 @@
+"""Linkage: which sequences belong to the same user, told from activations alone, although rows are numbered anew.
+
+Each record is pooled to its mean over positions, and within a client and round centred and whitened with a ridge, so
+that no few directions (length, template, what all of the client's users like) decide. Two rows are the more likely of
+one user the higher the cosine between them is. Nothing is learned and no model is needed.
+
+That a user's data can be linked across pseudonyms by what they have in common, without an item in common, is known from
+authorship (Narayanan et al., "On the Feasibility of Internet-Scale Author Identification", IEEE S&P 2012).
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from pplr_audit.attacks.activation.attribute import pooled
+from pplr_audit.channels import Channel
+from pplr_audit.errors import InputError
+from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, Record, View
+
+
+class Linkage:
+    """Scores every two rows of one client.
+
+    Args:
+        ridge: added to the variances in whitening, in units of the mean variance; the larger, the less is whitened.
+    """
+
+    name = "linkage"
+    secret = "linkage"
+    channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
+    controls = 5
+
+    def __init__(self, ridge: float = 1.0) -> None:
+        if isinstance(ridge, bool) or not isinstance(ridge, int | float) or not 0 < ridge < np.inf:
+            raise InputError(f"linkage: ridge is {ridge!r} (accepted: a number above 0)")
+        self.ridge = ridge
+
+    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+        del knowledge
+        by_client: dict[str, list[Record]] = {}
+        for record in view.records:
+            by_client.setdefault(record.client, []).append(record)
+        first, second, scores = [], [], []
+        for _, records in sorted(by_client.items()):
+            budget.check()
+            rows, rounds = np.array([record.row for record in records]), np.array([record.round for record in records])
+            means = pooled(records, budget)
+            for round_ in np.unique(rounds):
+                means[rounds == round_] = self._whitened(means[rounds == round_])
+            means /= np.linalg.norm(means, axis=1, keepdims=True).clip(1e-30)
+            one, other = np.triu_indices(len(rows), 1)
+            first.append(rows[one])
+            second.append(rows[other])
+            scores.append((means @ means.T)[one, other])
+        if not sum(map(len, scores)):
+            raise NotApplicable("no client has two rows to compare")
+        return Guess(
+            {
+                "rows": np.array([record.row for record in view.records]), "first": np.concatenate(first),
+                "second": np.concatenate(second), "scores": np.concatenate(scores),
+            }
+        )  # fmt: skip
+
+    def _whitened(self, means: Float[np.ndarray, "rows hidden"]) -> Float[np.ndarray, "rows hidden"]:
+        """Centred, and divided by the standard deviation along each principal direction of these rows."""
+        centred = means - means.mean(0)
+        _, spread, basis = np.linalg.svd(centred, full_matrices=False)
+        variance = spread**2 / len(means)
+        scale = np.sqrt(variance + self.ridge * max(variance.mean(), 1e-30))
+        return np.asarray((centred @ basis.T / scale) @ basis)
