@@ -10,8 +10,10 @@ from pplr_audit import audit, plugins, scenario
 from pplr_audit.attacks.activation.attribute import Attribute
 from pplr_audit.attacks.activation.linkage import Linkage
 from pplr_audit.attacks.metadata.length import Length
+from pplr_audit.plan import make_plan
 from pplr_audit.report.document import validate
 from pplr_audit.views import Budget, Guess, Knowledge, View
+from tests.conftest import LAYERS
 
 OWN: dict[str, Any] = {"length": Length, "attribute": Attribute, "linkage": Linkage}
 
@@ -104,3 +106,13 @@ def test_one_window_a_user_cannot_be_linked_with_itself(small_scenario: scenario
     assert rows["front_activations"]["status"] == "not_applicable"
     assert "data.samples: all" in rows["front_activations"]["detail"]["reason"]
     assert rows["inference_activations"]["status"] == "ok"
+
+
+def test_without_a_trunk_no_mask_crosses(small_scenario: scenario.Scenario) -> None:
+    audited = small_scenario.audit.model_copy(update={"attacks": ("length",), "adversaries": ("server",)})
+    for cuts, runs in ((((LAYERS, 0),), False), (((LAYERS, 0), (1, 1)), True)):
+        chosen = small_scenario.model_copy(update={"audit": audited.model_copy(update={"cuts": cuts})})
+        plan = make_plan(chosen, LAYERS)
+        assert len(plan.cells) == runs
+        assert all("nothing crosses" in why for _, why in plan.impossible)
+        assert plan.size == 1
