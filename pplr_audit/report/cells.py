@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pplr_audit.report.content import Cell
@@ -10,18 +11,40 @@ from pplr_audit.report.quantities import interval, number
 from pplr_audit.report.vocabulary import HEADLINE, STATUS
 
 Finding = Document
+Cut = Mapping[str, Any] | None
+"""A cut as findings name it: a side that does not matter is null, and so is the whole where neither does."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Findings that differ only in the cut (and the metric): one line of a picture, one group of a table."""
+    """Findings that differ only in the cut (and the metric): one line or map of a picture, one group of a table."""
 
     label: str
     rows: tuple[Finding, ...]
 
-    def at(self, depth: int | None, metric: str) -> Finding | None:
-        """The finding at one depth, if there is one."""
-        return next((row for row in self.rows if depth_of(row) == depth and row["metric"] == metric), None)
+    @property
+    def cuts(self) -> list[Cut]:
+        """The cuts that its findings name, in order."""
+        return list({place(row["cut"]): row["cut"] for row in self.rows}.values())
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether it depends on both sides of the cut, so that no line against one depth can show it."""
+        return any(-1 not in place(row["cut"]) for row in self.rows)
+
+    def at(self, cut: Cut, metric: str) -> Finding | None:
+        """The finding at one cut, if there is one."""
+        return self._by_cut.get((place(cut), metric))
+
+    @cached_property
+    def _by_cut(self) -> dict[tuple[tuple[int, int], str], Finding]:
+        return {(place(row["cut"]), row["metric"]): row for row in reversed(self.rows)}
+
+
+def place(cut: Cut) -> tuple[int, int]:
+    """A cut as a key, to sort and look up by: k and m, -1 for a side that does not matter."""
+    front, back = (cut["front"], cut["back"]) if cut else (None, None)
+    return -1 if front is None else front, -1 if back is None else back
 
 
 def depth_of(row: Finding) -> int | None:
@@ -52,16 +75,6 @@ def strongest(rows: Iterable[Finding]) -> Finding | None:
     """The finding that speaks loudest: above its baseline first, then by value. Ties go to the first by name."""
     measured = sorted((row for row in rows if is_measured(row)), key=lambda row: (row["attack"], row["channel"]))
     return max(measured, key=lambda row: (above_baseline(row), row["value"]), default=None)
-
-
-def strongest_by_depth(rows: Sequence[Finding], side: str = "front") -> dict[int, Finding]:
-    """The strongest finding at each depth of one side of the cut, where some channel is cut there and has a value.
-
-    What does not depend on that side counts at every depth: an adversary has it wherever the cut is.
-    """
-    ends = sorted({row["cut"][side] for row in rows if row["cut"] and row["cut"][side] is not None})
-    at = {k: [row for row in rows if row["cut"] is None or row["cut"][side] in (None, k)] for k in ends}
-    return {k: found for k in ends if (found := strongest(at[k])) is not None}
 
 
 def headline(rows: Iterable[Finding], secret: str) -> str | None:
@@ -103,18 +116,39 @@ def _pool(row: Finding) -> tuple[str, ...]:
 
 
 def series(rows: Sequence[Finding]) -> list[Series]:
-    """Rows grouped by everything but cut depth and metric; a label says as little as tells the groups apart."""
-    one_sided = {_identity(row) for row in rows if row["cut"] and row["cut"]["back"] is None}
+    """Rows grouped by everything but cut and metric; a label says as little as tells the groups apart."""
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for row in rows:
-        # where an attack ignores m, a cut without a trunk (k + m = L) still names its m: it is the same line
-        key = _identity(row)
-        groups.setdefault((*key, "" if key in one_sided else _back(row)), []).append(row)
+        groups.setdefault(_identity(row), []).append(row)
     said = _distinguishing(list(groups))
     return [
-        Series(" · ".join(key[i] for i in said if key[i]), tuple(sorted(group, key=lambda row: depth_of(row) or 0)))
+        Series(
+            " · ".join(key[i] for i in said if key[i]),
+            tuple(sorted(_aligned(group), key=lambda row: place(row["cut"]))),
+        )
         for key, group in groups.items()
     ]
+
+
+def _aligned(rows: Sequence[Finding]) -> list[Finding]:
+    """Rows of one attack, named by the side that it depends on.
+
+    A cut without a trunk names both sides whatever the attack depends on; it is told at a depth that has no other.
+    """
+    named = [row["cut"] for row in rows if row["cut"] is not None]
+    side = next((s for s, o in (("front", "back"), ("back", "front")) if any(cut[o] is None for cut in named)), None)
+    if side is None:
+        return list(rows)
+    other = "back" if side == "front" else "front"
+    taken = {cut[side] for cut in named if cut[other] is None}
+    found = []
+    for row in rows:
+        cut = row["cut"]
+        if cut is None or cut[other] is None:
+            found.append(row)
+        elif cut[side] not in taken:
+            found.append({**row, "cut": {"front": None, "back": None, side: cut[side]}})
+    return found
 
 
 def _distinguishing(keys: list[tuple[str, ...]]) -> list[int]:
@@ -140,11 +174,6 @@ def _identity(row: Finding) -> tuple[str, ...]:
         "" if row["client"] == "all" else f"client {row['client']}",
         "adaptive" if row["adaptive"] else "not adaptive",
     )
-
-
-def _back(row: Finding) -> str:
-    cut = row["cut"]
-    return f"m={cut['back']}" if cut and cut["front"] is not None and cut["back"] is not None else ""
 
 
 def settings_words(row: Finding) -> str:

@@ -93,11 +93,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class History:
-    """One user's history as an attack recovered it."""
+    """One user's history as an attack recovered it, or the next items of several; ``columns`` name rows and truths."""
 
     title: str
     score: str
     comparisons: tuple[Comparison, ...]
+    columns: tuple[str, str] = ("slot", "true history")
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def _block(block: Block) -> Iterator[str]:
         case History():
             yield f"**{escaped(block.title)}**: {escaped(block.score)}"
             rows = [(escaped(c.label), _words(c.truth), _words(c.guess), _hit(c.hit)) for c in block.comparisons]
-            yield _table(("slot", "true history", "recovered", "verdict"), rows)
+            yield _table((*block.columns, "recovered", "verdict"), rows)
         case Fold():
             yield f"### {escaped(block.title)}"
             for inner in block.blocks:

@@ -6,6 +6,12 @@ from pplr_audit.report.quantities import interval, number, percent, signed, size
 from pplr_audit.report.vocabulary import REFERENCES, cut_words, metric_words
 
 
+def cost_at(findings: Document, cut: tuple[int, int]) -> Document | None:
+    """The costs of a cut (k, m), if they were computed."""
+    named = {"front": cut[0], "back": cut[1]}
+    return next((row for row in findings["costs"] if row["cut"] == named), None)
+
+
 def cost_at_front(findings: Document, front: int) -> Document | None:
     """The costs with ``front`` blocks in front and, behind, what ran, or less where else no trunk would remain.
 
@@ -13,7 +19,7 @@ def cost_at_front(findings: Document, front: int) -> Document | None:
     """
     run = findings["run"]
     back = max(0, min(run["cut"]["back"], run["layers"] - 1 - front))
-    return next((row for row in findings["costs"] if row["cut"] == {"front": front, "back": back}), None)
+    return cost_at(findings, (front, back))
 
 
 def headline_utility(findings: Document) -> tuple[str, list[Document]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import count, duration, percent, size
+from pplr_audit.report.quantities import count, duration, percent, ranges, size
 from pplr_audit.terminal import visible
 
 if TYPE_CHECKING:
@@ -134,14 +134,7 @@ def _fronts(fronts: Sequence[int]) -> str:
     >>> _fronts([0, 1, 2, 5]), _fronts([3]), _fronts([])
     ('k=0 to 2 and 5', 'k=3', 'none')
     """
-    ranges: list[list[int]] = []
-    for front in fronts:
-        if ranges and front == ranges[-1][1] + 1:
-            ranges[-1][1] = front
-        else:
-            ranges.append([front, front])
-    said = [f"{low}" if low == high else f"{low} to {high}" for low, high in ranges]
-    return f"k={' and '.join(said)}" if said else "none"
+    return f"k={ranges(fronts)}" if fronts else "none"
 
 
 def _rate(bits: float) -> str:

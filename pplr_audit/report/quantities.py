@@ -1,5 +1,7 @@
 """How numbers are written: bytes, parameters, rates, seconds. Decimal units throughout (1 MB is 10^6 bytes)."""
 
+from collections.abc import Iterable
+
 MISSING = "–"
 
 _RATES = ("token_accuracy", "exact_history", "item_hit", "label_hit", "tpr", "rouge1", "rouge2", "rougeL", "accuracy")
@@ -110,3 +112,27 @@ def duration(seconds: float | None) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def stretches(depths: Iterable[int]) -> list[tuple[int, int]]:
+    """First and last of each run of numbers without a gap.
+
+    >>> stretches([0, 1, 2, 5])
+    [(0, 2), (5, 5)]
+    """
+    found: list[tuple[int, int]] = []
+    for depth in sorted(depths):
+        if found and depth == found[-1][1] + 1:
+            found[-1] = (found[-1][0], depth)
+        else:
+            found.append((depth, depth))
+    return found
+
+
+def ranges(depths: Iterable[int]) -> str:
+    """Numbers as a sentence has them.
+
+    >>> ranges([0, 1, 2, 5]), ranges([3])
+    ('0 to 2 and 5', '3')
+    """
+    return " and ".join(f"{low}" if low == high else f"{low} to {high}" for low, high in stretches(depths))

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from pplr_audit.report.cells import (
     Finding,
     above_baseline,
-    depths,
     distinct,
     is_measured,
     metrics_in_order,
@@ -13,8 +12,9 @@ from pplr_audit.report.cells import (
     strongest,
 )
 from pplr_audit.report.charts.utility import strategy_name
+from pplr_audit.report.cuts import Pair, said, sides_of, speakers_along
 from pplr_audit.report.document import Document
-from pplr_audit.report.price import cost_at_front, headline_utility
+from pplr_audit.report.price import cost_at, headline_utility
 from pplr_audit.report.quantities import MISSING, interval, number, percent, size
 from pplr_audit.report.untrusted import cleaned
 from pplr_audit.report.vocabulary import REFERENCES, STATUS
@@ -52,54 +52,34 @@ def _leaks(findings: Document) -> list[Row]:
             metrics = metrics_in_order([row for row in mine if is_measured(row)] or mine, secret)
             of_metric = [row for row in mine if metrics and row["metric"] == metrics[0]]
             what = secret if defense == "none" else f"{secret} ({defense})"
-            for side in ("front", "back"):
-                cut_rows = [row for row in of_metric if _side(row) == side]
-                for depth in depths(cut_rows):
-                    at = [row for row in cut_rows if row["cut"][side] == depth]
-                    out.append(
-                        _leak(f"{'k' if side == 'front' else 'm'}={depth}", what, at, _price(findings, side, depth))
-                    )
+            sides = sides_of(of_metric, findings["run"]["layers"])
+            at_cut = {c: r for side in sides for c, r in speakers_along(of_metric, side, findings["run"]).items()}
+            out += [_leak(said(cut, sides), what, row, _price(findings, cut)) for cut, row in at_cut.items()]
             anywhere = [row for row in of_metric if row["cut"] is None]
             # An adversary for whom an attack has nothing to read is in the report; here it would say nothing.
             if anywhere and (any(map(is_measured, anywhere)) or len(anywhere) == len(of_metric)):
-                out.append(_leak("any", what, anywhere, ("", "")))
+                out.append(_leak("any", what, strongest(anywhere) or anywhere[0], ("", "")))
     return out
 
 
-def _side(row: Finding) -> str | None:
-    if row["cut"] is None:
-        return None
-    return "front" if row["cut"]["front"] is not None else "back"
-
-
-def _leak(cut: str, what: str, rows: list[Finding], price: tuple[str, str]) -> Row:
-    found = strongest(rows)
-    if found is None:
-        return (
-            cut,
-            f"{what} {rows[0]['metric']}",
-            STATUS[rows[0]["status"]],
-            MISSING,
-            MISSING,
-            rows[0]["attack"],
-            *price,
-        )
-    metric = found["metric"]
-    near = "" if above_baseline(found) else "≈ "
+def _leak(cut: str, what: str, row: Finding, price: tuple[str, str]) -> Row:
+    metric = row["metric"]
+    if not is_measured(row):
+        return cut, f"{what} {metric}", STATUS[row["status"]], MISSING, MISSING, row["attack"], *price
+    near = "" if above_baseline(row) else "≈ "
     return (
         cut,
         f"{what} {metric}",
-        near + number(metric, found["value"]),
-        interval(metric, found["ci"]),
-        number(metric, found["baseline"]),
-        f"{found['attack']} on {found['channel']}",
+        near + number(metric, row["value"]),
+        interval(metric, row["ci"]),
+        number(metric, row["baseline"]),
+        f"{row['attack']} on {row['channel']}",
         *price,
     )
 
 
-def _price(findings: Document, side: str, depth: int) -> tuple[str, str]:
-    """What holding so much in front costs; a depth behind has no price of its own."""
-    cost = cost_at_front(findings, depth) if side == "front" else None
+def _price(findings: Document, cut: Pair) -> tuple[str, str]:
+    cost = cost_at(findings, cut)
     return (percent(cost["client_share"]), size(cost["wire_bytes_per_round"])) if cost else (MISSING, MISSING)
 
 

@@ -33,6 +33,12 @@ CHANNELS = {
     "inference_output": ChannelWords("both ways", "what the served model returns across the cut"),
 }
 
+WITHOUT_TRUNK = frozenset({"client_update", "status", "aggregate", "personal_model", "model_output"})
+"""Channels that cross whether or not a block is left for the server; the others need a trunk."""
+
+SERVING = frozenset({"inference_activations", "inference_output", "model_output"})
+"""Channels of a trained model that serves; the others are of training."""
+
 ADVERSARIES = {
     "server": "runs the trunk and balances the clients: sees everything that reaches the server",
     "trunk_host": "runs the trunk: sees activations, gradients, metadata and the trunk's own updates",
@@ -43,11 +49,12 @@ ADVERSARIES = {
 }
 
 KNOWLEDGE = {
-    "front": "the client's front blocks as they were at the start of the round",
-    "strongest": "the client's front as it was at the start of the round, which PPLR's server has balanced itself",
-    "base": "the public base weights only",
-    "auxiliary": "no weights, only prompts of one colluding client and what crossed of them",
+    "front": "the client's layers as the server last balanced them, at the start of the round",
+    "strongest": "the client's layers as they were at the start of the round, where the adversary is sent them",
+    "base": "the public base weights only, none of the client's own",
+    "auxiliary": "no weights of the client; texts of a colluding client, each with what crosses of it",
 }
+"""What an adversary has of the client's model, besides what crosses, the template and the catalogue."""
 
 AUXILIARY = {
     "matched": "random histories over the same catalogue",
@@ -93,7 +100,7 @@ REFERENCES = {
 
 HEADLINE = {
     "history": ("item_hit@1", "token_accuracy", "exact_history"),
-    "label": ("label_hit@1", "label_hit@10", "token_accuracy"),
+    "label": ("label_hit@1", "label_hit@10", "mrr"),
     "membership": ("auc", "tpr@0.1", "tpr@0.01"),
     "attribute": ("auc", "accuracy"),
     "linkage": ("auc",),
@@ -153,6 +160,29 @@ def cut_words(cut: Mapping[str, Any] | None) -> str:
         return "any cut"
     sides = [f"{letter}={cut[side]}" for letter, side in (("k", "front"), ("m", "back")) if cut[side] is not None]
     return ", ".join(sides) or "any cut"
+
+
+def secret_words(secret: str) -> str:
+    """A secret and what it is.
+
+    >>> secret_words("label"), secret_words("something_new")
+    ('label (the next item, the training target)', 'something_new')
+    """
+    return f"{secret} ({SECRETS[secret]})" if secret in SECRETS else secret
+
+
+def knowledge_words(level: str) -> str:
+    """What a level of knowledge means, also of one this version does not know."""
+    return f"{level}: {KNOWLEDGE[level]}" if level in KNOWLEDGE else level
+
+
+def phase(channel: str) -> str:
+    """When a channel is there.
+
+    >>> phase("back_gradients"), phase("inference_activations")
+    ('training', 'serving')
+    """
+    return "serving" if channel in SERVING else "training"
 
 
 def channel_words(channel: str) -> ChannelWords:

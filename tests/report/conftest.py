@@ -138,6 +138,28 @@ def membership_findings() -> list[Json]:
     return rows
 
 
+def label_findings() -> list[Json]:
+    """The next item, read in front (which carries it less the deeper), behind, and on both sides at once."""
+    levels = {"label_hit@1": (0.96, 0.02), "label_hit@10": (0.99, 0.21), "mrr": (0.97, 0.08)}
+    sides = {
+        ("ridge", "front_activations", "front"): [(k, None) for k in range(LAYERS)],
+        ("label_match", "back_gradients", "base"): [(None, m) for m in range(LAYERS)],
+        ("bidirectional", "back_gradients", "front"): [(k, m) for k in range(LAYERS) for m in range(LAYERS - k)],
+    }
+    rows = []
+    for (attack, channel, knowledge), cuts in sides.items():
+        for metric, (top, baseline) in levels.items():
+            same = {"attack": attack, "channel": channel, "knowledge": knowledge, "secret": "label", "metric": metric}
+            for k, m in cuts:
+                drop = 0.15 * (k or 0) ** 1.4 if m is None else 0.2 * m if k is None else 0.02 * k + 0.05 * m
+                value = round(max(0.01, top - drop), 4)
+                ci = [round(max(0.0, value - 0.05), 4), round(min(1.0, value + 0.04), 4)]
+                rows.append(finding(cut={"front": k, "back": m}, value=value, ci=ci, baseline=baseline, **same))
+            closed = {"front": LAYERS, "back": 0}
+            rows.append(unmeasured("not_applicable", "no block is left for the server", cut=closed, **same))
+    return rows
+
+
 def utility_rows() -> list[Json]:
     """Three strategies, two metrics, all clients."""
     rows = []
@@ -287,6 +309,38 @@ def evidence_document() -> Json:
             for r in range(1, 6)
         ],
     }
+
+
+def label_examples() -> list[Json]:
+    """Next items beside the first guess of an attack, for three users at two cuts."""
+    return [
+        {
+            "attack": "label_match",
+            "channel": "back_gradients",
+            "cut": {"front": None, "back": m},
+            "client": "c1",
+            "row": 17 + i,
+            "secret": "label",
+            "knowledge": "base",
+            "slots": [{"truth": TITLES[i], "guess": TITLES[i if i or m == 0 else 8], "hit": bool(i or m == 0)}],
+            "truth_text": "",
+            "guess_text": "",
+        }
+        for m in (0, 3)
+        for i in range(3)
+    ]
+
+
+@pytest.fixture
+def label_rows() -> list[Json]:
+    """Findings on the next item: in front, behind, and on both sides."""
+    return label_findings()
+
+
+@pytest.fixture
+def next_items() -> list[Json]:
+    """Examples of next items."""
+    return label_examples()
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pplr_audit.report.answer import Sentence, answer
+from pplr_audit.report.answer import answer
+from pplr_audit.report.claims import Sentence
 
 Json = dict[str, Any]
 Make = Callable[..., Json]
@@ -98,6 +99,73 @@ def test_an_audit_without_membership_attacks_says_so(findings: Json, a_finding: 
     assert "was part of this audit, so it says nothing about it" in told.text
 
 
+def test_reading_in_serving_is_told_apart(findings: Json) -> None:
+    text = sentence(findings, "Reading histories").text
+    assert "When the trained model serves: 99.5% [98.4%, 100%] (baseline 1.2%) at k=0 and 68.0%" in text
+    assert "at k=3." in text
+
+
+def test_what_the_adversary_had_to_know_is_said(findings: Json, a_finding: Make) -> None:
+    told = sentence(findings, "Reading histories").text
+    assert "What it had to know besides: the client's layers as the server last balanced them" in told
+    rows = [a_finding(knowledge="base"), a_finding(knowledge="auxiliary", cut=at(2))]
+    told = sentence(only(findings, *rows), "Reading histories").text
+    assert "the public base weights only" in told
+    assert "texts of a colluding client" in told
+
+
+def test_the_next_item_is_told_as_the_most_of_all_channels(findings: Json, label_rows: list[Json]) -> None:
+    told = sentence(only(findings, *label_rows), "Reading the next item")
+    assert told.verdict == "above"
+    assert "With k=1 blocks in front and m=1 at the back, the cut that ran, the server names 89.0% " in told.text
+    assert "attack bidirectional on back_gradients" in told.text
+    assert "Of the 15 cuts (k, m) with a value the most is read at k=0, m=0, 96.0%" in told.text
+    assert "the least at k=1, m=3, 81.0% [76.0%, 85.0%]" in told.text
+    assert "front_activations 81.0% [76.0%, 85.0%] (baseline 2.0%) by ridge and back_gradients 89.0%" in told.text
+    assert "strongest of 3 attacks" in told.text
+
+
+def test_the_next_item_read_behind_alone_is_told_by_m(findings: Json, label_rows: list[Json]) -> None:
+    rows = [row for row in label_rows if row["attack"] == "label_match"]
+    told = sentence(only(findings, *rows), "Reading the next item").text
+    assert "With 0 of 5 blocks at the back (m=0) on the client, the server names 96.0%" in told
+    assert "1 of 5 blocks at the back (m=1, the cut that ran), 76.0%" in told
+    assert "4 of 5 blocks at the back (m=4), 16.0%" in told
+    assert "k=" not in told
+
+
+def test_one_channel_at_its_baseline_does_not_hide_the_other(findings: Json, label_rows: list[Json]) -> None:
+    silent = [{**row, "value": 0.02, "ci": [0.0, 0.05]} if row["attack"] == "ridge" else row for row in label_rows]
+    rows = [row for row in silent if row["attack"] != "bidirectional" and row["status"] == "ok"]
+    told = sentence(only(findings, *rows), "Reading the next item")
+    assert told.verdict == "above"
+    assert "front_activations 2.0% [0%, 5.0%] (not distinguishable from the baseline 2.0%) by ridge" in told.text
+
+
+def test_where_no_channel_leaks_no_tested_attack_exceeded_the_baseline(findings: Json, label_rows: list[Json]) -> None:
+    rows = [{**row, "value": 0.02, "ci": [0.0, 0.05]} for row in label_rows if row["metric"] == "label_hit@1"]
+    told = sentence(only(findings, *[row for row in rows if row["status"] == "ok"]), "Reading the next item")
+    assert told.verdict == "not_above"
+    assert "It is as much at each of the 15 cuts (k, m) with a value." in told.text
+    assert "No tested attack exceeded the baseline; one that was not tested may." in told.text
+
+
+def test_cuts_where_all_attacks_failed_are_named(findings: Json, label_rows: list[Json], no_finding: Make) -> None:
+    rows = [row for row in label_rows if row["attack"] == "bidirectional" and row["metric"] == "label_hit@1"]
+    rows[0] = no_finding(
+        "failed", "out of memory", **{key: rows[0][key] for key in ("cut", "secret", "metric", "attack")}
+    )
+    told = sentence(only(findings, *rows), "Reading the next item").text
+    assert "Of the 14 cuts" in told
+    assert "No attack gave a value at k=0, m=0 (failed: out of memory); that is not a finding of 0." in told
+    assert "k=5" not in told
+
+
+def test_a_secret_of_which_this_version_knows_nothing_has_its_sentence(findings: Json, a_finding: Make) -> None:
+    told = sentence(only(findings, a_finding(secret="shoe size")), "Reading the shoe size")
+    assert "93.0%" in told.text
+
+
 def test_membership_names_the_strongest_mode_and_its_rate_at_few_false_alarms(findings: Json) -> None:
     told = sentence(findings, "Recognizing members")
     assert "0.655 [0.601, 0.708] (baseline 0.512; attack loss (reference) on model_output)" in told.text
@@ -142,8 +210,8 @@ def test_missing_utility_and_costs_are_said_to_be_missing(findings: Json) -> Non
     assert "Utility was not measured." in told
 
 
-def test_the_answer_never_promises_privacy(findings: Json, a_finding: Make) -> None:
-    for rows in (findings["findings"], [], [a_finding(value=0.01, ci=[0.0, 0.02])]):
+def test_the_answer_never_promises_privacy(findings: Json, a_finding: Make, label_rows: list[Json]) -> None:
+    for rows in (findings["findings"], [], [a_finding(value=0.01, ci=[0.0, 0.02])], label_rows):
         text = " ".join(s.text for s in answer({**findings, "findings": rows})).lower()
         assert "is private" not in text
         assert "is safe" not in text

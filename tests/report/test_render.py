@@ -57,6 +57,12 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
+def picture_of(html: str, title: str) -> str:
+    """The one picture with a title."""
+    (found,) = [part for part in re.findall("<svg.*?</svg>", html, re.DOTALL) if f'y="13">{title}<' in part]
+    return str(found)
+
+
 def test_every_section_is_there_once_and_in_order(findings: Json, evidence: Json) -> None:
     page = Page(render_html(findings, evidence))
     ids = [value for name, value in page.attributes if name == "id"]
@@ -224,8 +230,28 @@ def test_a_cut_without_a_trunk_belongs_to_the_line_of_its_attack(
     findings["findings"] = [a_finding(cut={"front": k, "back": None}) for k in range(5)]
     findings["findings"].append(no_finding("not_applicable", "nothing crosses", cut={"front": 5, "back": 0}))
     section = render_html(findings, evidence).split('<section id="leakage"')[1].split("<section")[0]
-    assert "m=0" not in section
-    assert '<th scope="row">5</th><td class="status">not applicable<small>nothing crosses</small></td>' in section
+    assert '<th scope="row">ridge</th><th scope="row">k=4</th>' in section
+    assert (
+        '<th scope="row">ridge</th><th scope="row">k=5</th><td class="status">not applicable'
+        "<small>nothing crosses</small></td>" in section
+    )
+    picture = picture_of(section, "item_hit@1")
+    assert picture.count("nothing crosses") == 1
+    assert "m=" not in picture
+
+
+def test_a_cut_without_a_trunk_is_no_depth_of_an_attack_that_reads_the_back(
+    findings: Json, evidence: Json, a_finding: Make, no_finding: Make
+) -> None:
+    same = {"secret": "label", "metric": "label_hit@1", "channel": "back_gradients", "attack": "label_match"}
+    findings["findings"] = [a_finding(cut={"front": None, "back": m}, **same) for m in range(5)]
+    findings["findings"].append(no_finding("not_applicable", "nothing crosses", cut={"front": 5, "back": 0}, **same))
+    section = render_html(findings, evidence).split('<section id="leakage"')[1].split("<section")[0]
+    for title in ("label_hit@1", "Strongest attack against m"):
+        picture = picture_of(section, title)
+        assert "nothing crosses" not in picture
+        assert "blocks kept at the back, m" in picture
+    assert "Strongest attack against k" not in section
 
 
 def test_what_was_asked_of_a_run_beyond_its_scenario_is_said(findings: Json, evidence: Json) -> None:

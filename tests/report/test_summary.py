@@ -50,6 +50,24 @@ def test_a_cut_without_a_value_shows_its_status(findings: Json, a_finding: Make,
     assert "0%" not in line.split("budget exhausted")[1].split("ridge")[0]
 
 
+def test_the_next_item_is_shown_by_k_and_m_with_the_price_of_that_cut(findings: Json, label_rows: list[Json]) -> None:
+    findings["findings"] = label_rows
+    lines = [line for line in shown(findings).splitlines() if "label_hit@1" in line]
+    cuts = [line.split("│")[1].strip() for line in lines]
+    assert cuts == [f"k={k}, m=1" for k in range(4)] + ["k=1, m=0", "k=1, m=2", "k=1, m=3"]
+    (behind,) = [line for line in lines if "k=1, m=2" in line]
+    for part in ("84.0%", "bidirectional on back_gradients", "65.0%", "72.2 MB"):
+        assert part in behind
+    (front,) = [line for line in lines if "k=1, m=3" in line]
+    assert "ridge on front_activations" in front
+
+
+def test_what_is_read_behind_alone_is_shown_by_m(findings: Json, label_rows: list[Json]) -> None:
+    findings["findings"] = [row for row in label_rows if row["attack"] == "label_match"]
+    lines = [line for line in shown(findings).splitlines() if "label_hit@1" in line]
+    assert [line.split("│")[1].strip() for line in lines] == [f"m={m}" for m in range(5)]
+
+
 def test_utility_stands_beside_its_references(findings: Json) -> None:
     text = shown(findings)
     assert "popularity (reference)" in text

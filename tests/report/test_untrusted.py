@@ -65,6 +65,11 @@ def infected(findings: Json, evidence: Json, text: str) -> None:
     findings["run"]["clients"][0]["name"] = text
     findings["run"]["libraries"] = {text: text}
     findings["findings"][0].update(defense=text, attack=text, knowledge=text, channel=text, client="all")
+    both = findings["findings"][-3]
+    both.update(attack=text, channel=text, knowledge=text, adversary=text, cut={"front": 1, "back": 1}, metric="auc")
+    both.update(value=0.9, ci=[0.8, 1.0], baseline=0.5, status="ok", detail={"settings": {text: text}})
+    findings["findings"][-2].update(cut={"front": 0, "back": 1}, detail={"reason": text or "x", "mode": text})
+    evidence["examples"][-1].update(secret="label", knowledge=text)
     findings["findings"][-1]["detail"] = {"reason": text, "mode": text, text: text}
     findings["utility"][1].update(client=text, strategy=text)
     evidence["training"][0]["client"] = text
@@ -125,13 +130,15 @@ def test_names_from_data_are_not_markup_on_the_terminal(findings: Json) -> None:
 def secrets_of(findings: Json, evidence: Json) -> set[str]:
     """Every text of the documents that came from data."""
     texts = {slot[side] for e in evidence["examples"] for slot in e["slots"] for side in ("truth", "guess")}
-    return texts | {e[side] for e in evidence["examples"] for side in ("truth_text", "guess_text")}
+    texts |= {e[side] for e in evidence["examples"] for side in ("truth_text", "guess_text")}
+    return texts - {""}
 
 
 @pytest.mark.parametrize("render", [render_html, render_markdown])
 def test_a_redacted_report_holds_no_title_and_no_client_name(
-    findings: Json, evidence: Json, no_finding: Make, render: Callable[..., str]
+    findings: Json, evidence: Json, next_items: list[Json], no_finding: Make, render: Callable[..., str]
 ) -> None:
+    evidence["examples"] += next_items
     title = evidence["examples"][0]["slots"][0]["truth"]
     for i, client in enumerate(findings["run"]["clients"]):
         old, new = client["name"], f"attribute-value-{i}"
@@ -154,6 +161,7 @@ def test_a_redacted_report_holds_no_title_and_no_client_name(
     assert "[withheld]" in bare
     assert "client 1" in bare
     assert "4 of 5 items recovered" in bare
+    assert "2 of 3 next items recovered" in bare
 
 
 @pytest.mark.parametrize("render", [render_html, render_markdown])

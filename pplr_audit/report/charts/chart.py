@@ -16,11 +16,16 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Path:
-    """A line or an area: SVG path data and the tone. Kinds: ``line``, ``dotted`` (baseline), ``whisker``, ``area``."""
+    """A line or an area: SVG path data, the tone, and what it says when pointed at.
+
+    Kinds: ``line``, ``dotted`` (baseline), ``whisker``, ``area``; of a map ``heat h0`` to ``heat h10``, ``closed``,
+    ``ran``.
+    """
 
     d: str
     tone: int
     kind: str = "line"
+    tip: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Entry:
     shape: str
     kind: str
     hollow: bool = False
+    line: str = "M1 7H27"
 
 
 @dataclass(frozen=True)
@@ -119,9 +125,10 @@ class Plot:
         """A data point."""
         self.marks.append(Mark(shape_at(self.x(point[0]), self.y(point[1]), tone), tone, tip, hollow))
 
-    def gap(self, value: float, tip: str) -> None:
-        """A cross on the floor of the frame: here something was tried and has no value."""
-        self.marks.append(Mark(_cross(self.x(value), self.y.start - 8), REFERENCE, tip, hollow=True))
+    def gap(self, value: float, tip: str, height: float | None = None) -> None:
+        """A cross, on the floor of the frame where no height is said: here something was tried and has no value."""
+        y = self.y.start - 8 if height is None else self.y(height)
+        self.marks.append(Mark(_cross(self.x(value), y), REFERENCE, tip, hollow=True))
         entry = Entry("no value, see the table", REFERENCE, _cross(14, 7), "mark", hollow=True)
         if entry not in self.legend:
             self.legend.append(entry)

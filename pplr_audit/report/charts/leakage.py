@@ -14,12 +14,12 @@ MARKS = 8
 """Points of a line from which on only every second, third, ... carries a mark."""
 
 
-def leakage_chart(metric: str, lines: Sequence[Series]) -> Chart:
+def leakage_chart(metric: str, lines: Sequence[Series], title: str = "", width: int = WIDTH) -> Chart:
     """One metric on one channel, against k (or m, for a channel that depends on the back cut alone)."""
     of_metric = [Series(s.label, tuple(row for row in s.rows if row["metric"] == metric)) for s in lines]
     drawn = [s for s in of_metric if s.rows][:TONES]
     rows = [row for s in drawn for row in s.rows]
-    plot = _frame(metric, rows)
+    plot = _frame(metric, rows, title, width)
     floors = {tuple((depth_of(row), row["baseline"]) for row in s.rows if is_measured(row)) for s in drawn}
     shared = len(floors - {()}) == 1
     for tone, s in enumerate(drawn):
@@ -33,9 +33,9 @@ def leakage_chart(metric: str, lines: Sequence[Series]) -> Chart:
     return plot.chart(_description(metric, drawn))
 
 
-def _frame(metric: str, rows: Sequence[Finding]) -> Plot:
+def _frame(metric: str, rows: Sequence[Finding], title: str, width: int) -> Plot:
     ks = depths(rows) or [0]
-    x = Scale(min(ks) - 0.3, max(ks) + 0.3, 40, WIDTH - 10)
+    x = Scale(min(ks) - 0.3, max(ks) + 0.3, 40, width - 10)
     measured = [row for row in rows if is_measured(row)]
     if is_rate(metric) or not measured:
         low, high = 0.0, 1.0
@@ -43,7 +43,8 @@ def _frame(metric: str, rows: Sequence[Finding]) -> Plot:
         ends = [v for row in measured for v in (*row["ci"], row["baseline"])]
         low, high = widened(min(ends), max(ends))
     y = Scale(low, high, HEIGHT - 42, 42)
-    plot = Plot(x, y, metric, WIDTH, HEIGHT, metric_words(metric) if metric_words(metric) != metric else "")
+    words = metric_words(metric)
+    plot = Plot(x, y, title or metric, width, HEIGHT, words if title or words != metric else "")
     by_back = any(row["cut"] and row["cut"]["front"] is None for row in rows)
     step = max(1, len(ks) // 8)
     plot.x_ticks(
@@ -69,7 +70,8 @@ def _draw(plot: Plot, s: Series, tone: int, baseline_tone: int) -> None:
         plot.line([ends[0], *floor, ends[1]], baseline_tone, "dotted")
         step = max(1, len(run) // MARKS)
         for k, row in list(zip(ks, run, strict=True))[::step]:
-            plot.mark((k, row["value"]), tone, f"{s.label}, {plot.title}, {k:.0f}: {value_words(row)}")
+            by = "" if row["attack"] in s.label else f", {row['attack']} on {row['channel']}"
+            plot.mark((k, row["value"]), tone, f"{s.label}, {row['metric']}, {k:.0f}: {value_words(row)}{by}")
     for row in s.rows:
         depth = depth_of(row)
         if not is_measured(row) and depth is not None:

@@ -1,11 +1,12 @@
 """What each cut costs a client, computed from the model's shape, beside what was measured on the cut that ran."""
 
-from pplr_audit.report.cells import first_defense, headline, overall, strongest_by_depth
+from pplr_audit.report.cells import first_defense, headline, overall
 from pplr_audit.report.charts.chart import Chart
 from pplr_audit.report.charts.costs import bought_chart, wire_chart
 from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, labels, numbers
+from pplr_audit.report.cuts import measured, speakers_along
 from pplr_audit.report.document import Document
-from pplr_audit.report.price import cost_at_front
+from pplr_audit.report.price import cost_at
 from pplr_audit.report.quantities import count, duration, percent, size
 
 FIELDS = {
@@ -53,8 +54,8 @@ def _bought(findings: Document) -> tuple[Chart, ...]:
     defense = first_defense(rows)
     rows = [row for row in rows if row["secret"] == "history" and row["defense"] == defense]
     metric = headline(rows, "history")
-    best = strongest_by_depth([row for row in rows if row["metric"] == metric])
-    points = [(cost, row) for k, row in best.items() if (cost := cost_at_front(findings, k)) is not None]
+    best = measured(speakers_along([row for row in rows if row["metric"] == metric], "front", findings["run"]))
+    points = [(cost, row) for cut, row in best.items() if (cost := cost_at(findings, cut)) is not None]
     return (bought_chart(metric, points, findings["run"]["cut"]),) if metric and len(points) > 1 else ()
 
 

@@ -1,5 +1,6 @@
-"""Recovered histories beside the truth. What differs is underlined and said in words, not only colored."""
+"""Recovered histories and next items beside the truth. What differs is underlined, not only colored."""
 
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from pplr_audit.report.content import Comparison, Fold, History, Section, Text, Word
@@ -8,39 +9,72 @@ from pplr_audit.report.redaction import WITHHELD
 from pplr_audit.report.vocabulary import cut_words
 
 SHOWN = 6
-"""Histories open on the page; the others are folded."""
+"""Of each kind open on the page; the others are folded."""
 
 
 def histories(evidence: Document) -> Section:
-    """Every example, slot by slot, then the whole text as it was read."""
-    title = "Histories as an attack recovered them"
-    examples = [_history(example) for example in evidence["examples"]]
-    if not examples:
+    """Every history, slot by slot and as it was read; then the next items, those of one cut together."""
+    title = "What an attack recovered, beside the truth"
+    read = [e for e in evidence["examples"] if e.get("secret", "history") == "history"]
+    first: dict[str, Document] = {}
+    for example in read:
+        first.setdefault(_place(example), example)
+    # one user of each attack and cut before a second one
+    read = [*first.values(), *(e for e in read if first[_place(e)] is not e)]
+    found = [*map(_history, read), *_next_items([e for e in evidence["examples"] if e.get("secret") == "label"])]
+    if not found:
         return Section(
             "histories", title, (Text("No attack in this audit recovers text, so there are no examples to show."),)
         )
     lead = Text(
         "Examples show what the numbers mean; they do not replace them. Words that the truth and the guess do not "
-        "share are underlined. A slot counts as recovered when the attack's first guess is the true item."
+        "share are underlined. An item counts as recovered when the attack's first guess is the true one."
     )
-    folded = (
-        (Fold(f"More examples ({len(examples) - SHOWN})", tuple(examples[SHOWN:])),) if len(examples) > SHOWN else ()
-    )
-    return Section("histories", title, (lead, *examples[:SHOWN], *folded))
+    shown = [*found[: min(SHOWN, len(read))], *found[len(read) :][:SHOWN]]
+    hidden = [each for each in found if each not in shown]
+    folded = (Fold(f"More examples ({len(hidden)})", tuple(hidden)),) if hidden else ()
+    return Section("histories", title, (lead, *shown, *folded))
 
 
 def _history(example: Document) -> History:
-    user = "" if example["row"] is None else f", user row {example['row']}"
     hits = sum(slot["hit"] for slot in example["slots"])
     slots = [
         _comparison(str(i), slot["truth"], slot["guess"], slot["hit"]) for i, slot in enumerate(example["slots"], 1)
     ]
     texts = [_comparison("as read", example["truth_text"], example["guess_text"], None)]
     return History(
-        f"{example['attack']} on {example['channel']} at {cut_words(example['cut'])}: {example['client']}{user}",
+        f"{_place(example)}: {_user(example)}",
         f"{hits} of {len(example['slots'])} items recovered",
         tuple(slots + (texts if example["truth_text"] != WITHHELD and example["guess_text"] else [])),
     )
+
+
+def _next_items(examples: Sequence[Document]) -> list[History]:
+    """One table for each attack and cut, a line for each victim."""
+    groups: dict[str, list[Document]] = {}
+    for example in examples:
+        groups.setdefault(_place(example), []).append(example)
+    return [
+        History(
+            f"{place}: the next item",
+            f"{sum(e['slots'][0]['hit'] for e in group)} of {len(group)} next items recovered",
+            tuple(
+                _comparison(_user(e), **{key: e["slots"][0][key] for key in ("truth", "guess", "hit")}) for e in group
+            ),
+            ("user", "true next item"),
+        )
+        for place, group in groups.items()
+    ]
+
+
+def _place(example: Document) -> str:
+    knowing = f", knowing {example['knowledge']}" if "knowledge" in example else ""
+    return f"{example['attack']} on {example['channel']} at {cut_words(example['cut'])}{knowing}"
+
+
+def _user(example: Document) -> str:
+    user = "" if example["row"] is None else f", user row {example['row']}"
+    return f"{example['client']}{user}"
 
 
 def _comparison(label: str, truth: str, guess: str, hit: bool | None) -> Comparison:

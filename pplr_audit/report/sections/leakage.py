@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from pplr_audit.report.cells import (
+    Cut,
     Finding,
     Series,
-    depth_of,
-    depths,
     distinct,
     is_measured,
     metrics_in_order,
@@ -18,18 +17,19 @@ from pplr_audit.report.cells import (
 from pplr_audit.report.charts.chart import TONES
 from pplr_audit.report.charts.leakage import leakage_chart
 from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, labels
+from pplr_audit.report.cuts import SIDES
 from pplr_audit.report.document import Document
-from pplr_audit.report.vocabulary import SECRETS, channel_words, metric_words
+from pplr_audit.report.sections.strongest import OPEN_ROWS, strongest_by_cut
+from pplr_audit.report.vocabulary import channel_words, cut_words, metric_words, secret_words
 
 LEAD = (
     "k blocks stay on the client in front of the cut, m behind it; these channels exist while a trunk is left between "
-    "them (k + m less than the number of blocks). Lines carry their 95% band (users resampled, one training run); "
-    "the dotted line is the baseline: what the same attack scores where there is nothing to find. A cross marks a cut "
-    "where an attack was tried or planned and has no value; it does not mean 0."
+    "them (k + m less than the number of blocks, L). A map has a square for each cut: what an attack reads on one side "
+    "of the trunk it reads at every depth of the other, so it fills a column or a row; a place without a square was "
+    "not part of this audit. Lines carry their 95% band (users resampled, one training run); the dotted line is the "
+    "baseline: what the same attack scores where there is nothing to find. A cross marks a cut where an attack was "
+    "tried or planned and has no value; it does not mean 0."
 )
-
-OPEN_ROWS = 36
-"""Rows up to which a table stands open; a longer one is folded behind the strongest attack at each depth."""
 
 
 def leakage(findings: Document) -> Section:
@@ -38,6 +38,9 @@ def leakage(findings: Document) -> Section:
     at_cut = [row for row in rows if row["cut"] is not None]
     blocks: list[Block] = [Text(LEAD if at_cut else "No attack in this audit reads a channel that depends on the cut.")]
     for secret in distinct(at_cut, "secret"):
+        for defense in distinct(at_cut, "defense"):
+            under = [row for row in rows if row["secret"] == secret and row["defense"] == defense]
+            blocks += strongest_by_cut(secret, under, findings["run"])
         of_secret = [row for row in at_cut if row["secret"] == secret]
         for channel in distinct(of_secret, "channel"):
             blocks += _channel(secret, channel, [row for row in of_secret if row["channel"] == channel])
@@ -52,17 +55,21 @@ def _channel(secret: str, channel: str, rows: Sequence[Finding]) -> list[Block]:
     """A row of pictures for each defense, then the numbers: all of them, or the strongest with the rest folded."""
     metrics = metrics_in_order(rows, secret)
     words = channel_words(channel)
-    caption = f"{secret} ({SECRETS[secret]}) from {channel}: {words.content} ({words.direction})"
+    caption = f"{secret_words(secret)} from {channel}: {words.content} ({words.direction})"
     defenses = distinct(rows, "defense")
     blocks: list[Block] = []
     for defense in defenses:
         under = [row for row in rows if row["defense"] == defense]
-        lines = _fit_to_draw(series(under))
-        charts = tuple(
-            leakage_chart(m, lines) for m in metrics if any(is_measured(r) for r in under if r["metric"] == m)
-        )
+        lines = _fit_to_draw([s for s in series(under) if not s.two_sided])
+        drawn = [row for s in lines for row in s.rows if is_measured(row)]
+        charts = tuple(leakage_chart(m, lines) for m in metrics if any(r["metric"] == m for r in drawn))
         title = caption if len(defenses) == 1 else f"{caption}; defense {defense}"
-        blocks.append(Figure(title, charts) if charts else Text(f"{title}. No attack gave a value here."))
+        none = (
+            "Its attacks depend on k and m, see the maps"
+            if any(map(is_measured, under))
+            else "No attack gave a value here"
+        )
+        blocks.append(Figure(title, charts) if charts else Text(f"{title}. {none}."))
     table = _table(secret, channel, metrics, series(rows))
     if len(table.rows) <= OPEN_ROWS:
         return [*blocks, table]
@@ -83,12 +90,18 @@ def _fit_to_draw(lines: Sequence[Series]) -> list[Series]:
 def _strongest(secret: str, channel: str, metrics: Sequence[str], rows: Sequence[Finding]) -> Table:
     body = []
     for defense in distinct(rows, "defense"):
-        for k in depths(rows):
-            at = [row for row in rows if row["defense"] == defense and depth_of(row) == k]
-            body.append((*labels(str(k), defense), *(_best(at, metric) for metric in metrics)))
-    columns = ("m" if _by_back(rows) else "k", "defense", *metrics)
+        lines = series([row for row in rows if row["defense"] == defense])
+        for cut in _cuts(lines):
+            at = [row for s in lines for metric in metrics if (row := s.at(cut, metric)) is not None]
+            body.append((*labels(cut_words(cut), defense), *(_best(at, metric) for metric in metrics)))
     caption = f"{secret} from {channel}: the strongest attack at each depth, with 95% interval and baseline"
-    return Table(caption, columns, tuple(body), headers=2)
+    return Table(caption, ("cut", "defense", *metrics), tuple(body), headers=2)
+
+
+def _cuts(lines: Sequence[Series]) -> list[Cut]:
+    """The cuts of several series, in order."""
+    every = Series("", tuple(row for s in lines for row in s.rows))
+    return sorted(every.cuts, key=lambda cut: [cut[side] or 0 for side in SIDES] if cut else [])
 
 
 def _best(rows: Sequence[Finding], metric: str) -> Cell:
@@ -98,24 +111,17 @@ def _best(rows: Sequence[Finding], metric: str) -> Cell:
     return cell if found is None else Cell(cell.text, f"{found['attack']}: {cell.note}", cell.mark)
 
 
-def _by_back(rows: Sequence[Finding]) -> bool:
-    return any(row["cut"]["front"] is None for row in rows)
-
-
 def _table(secret: str, channel: str, metrics: Sequence[str], lines: Sequence[Series]) -> Table:
-    by_back = any(_by_back(s.rows) for s in lines)
-    columns = ("attack", "m" if by_back else "k", *metrics, "n")
-    rows = tuple(
-        (
-            *labels(s.label, str(k)),
-            *(value_cell(s.at(k, metric)) for metric in metrics),
-            Cell(_users(s, k), mark="number"),
-        )
-        for s in lines
-        for k in depths(s.rows)
-    )
+    columns = ("attack", "cut", *metrics, "n")
+    rows = []
+    for s in lines:
+        for cut in s.cuts:
+            found = [s.at(cut, metric) for metric in metrics]
+            rows.append((*labels(s.label, cut_words(cut)), *map(value_cell, found), Cell(_users(found), mark="number")))
     said = "; ".join(f"{metric} is {metric_words(metric)}" for metric in metrics if metric_words(metric) != metric)
-    return Table(f"{secret} from {channel}, value with 95% interval and baseline. {said}.", columns, rows, headers=2)
+    return Table(
+        f"{secret} from {channel}, value with 95% interval and baseline. {said}.", columns, tuple(rows), headers=2
+    )
 
 
 def _anywhere(secret: str, rows: Sequence[Finding]) -> Table:
@@ -125,12 +131,11 @@ def _anywhere(secret: str, rows: Sequence[Finding]) -> Table:
         (*labels(s.label, s.rows[0]["channel"]), *(value_cell(s.at(None, metric)) for metric in metrics))
         for s in series(rows)
     )
-    caption = f"{secret} ({SECRETS[secret]}) where the finding names no cut, with 95% interval and baseline"
+    caption = f"{secret_words(secret)} where the finding names no cut, with 95% interval and baseline"
     return Table(caption, ("attack", "channel", *metrics), body, headers=2)
 
 
-def _users(s: Series, depth: int) -> str:
+def _users(found: Sequence[Finding | None]) -> str:
     """How many were scored; more than one number where metrics count different things."""
-    rows = [row for row in s.rows if is_measured(row)]
-    sizes = sorted({row["n"] for row in rows if s.at(depth, row["metric"]) is row})
+    sizes = sorted({row["n"] for row in found if row is not None and is_measured(row)})
     return "–" if not sizes else f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"

@@ -1,6 +1,6 @@
 """Who can be told to have been trained on: curves, and the rates that the audit can resolve."""
 
-from pplr_audit.report.cells import Series, depths, metrics_in_order, overall, series, strongest, value_cell
+from pplr_audit.report.cells import metrics_in_order, overall, series, strongest, value_cell
 from pplr_audit.report.charts.membership import against_baseline_chart
 from pplr_audit.report.charts.roc import roc_chart
 from pplr_audit.report.content import Block, Cell, Figure, Section, Table, Text, labels
@@ -30,10 +30,9 @@ def membership(findings: Document, evidence: Document) -> Section:
     blocks.append(Figure("", tuple(charts)))
     table = []
     for s in lines:
-        for depth in _depths(s):
-            first = next((row for row in s.rows if depth is None or row["cut"]), s.rows[0])
-            at = first["cut"] if depth is None else {**first["cut"], _side(first): depth}
-            table.append((*labels(s.label, first["channel"], cut_words(at)), *(_cell(s.at(depth, m)) for m in metrics)))
+        for cut in s.cuts:
+            named = labels(s.label, s.rows[0]["channel"], cut_words(cut))
+            table.append((*named, *(_cell(s.at(cut, m)) for m in metrics)))
     if table:
         said = "; ".join(f"{m} is {metric_words(m)}" for m in metrics)
         caption = f"Membership, value with 95% interval and baseline; a dash: not a metric of this attack. {said}."
@@ -48,10 +47,6 @@ def _loudest(rows: list[Document]) -> Document:
     return strongest(rows) or rows[0]
 
 
-def _depths(s: Series) -> list[int | None]:
-    return [*depths(s.rows)] or [None]
-
-
 def _cell(row: Document | None) -> Cell:
     """Attacks on membership rarely share their metrics, so a metric that is not an attack's own gets a dash."""
     return Cell("–", mark="status") if row is None else value_cell(row)
@@ -59,10 +54,6 @@ def _cell(row: Document | None) -> Cell:
 
 def _place(row: Document) -> str:
     return f"{row['channel']}, {cut_words(row['cut'])}" if row["cut"] else str(row["channel"])
-
-
-def _side(row: Document) -> str:
-    return "front" if row["cut"]["front"] is not None else "back"
 
 
 def _label(curve: Document) -> str:

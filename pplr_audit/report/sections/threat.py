@@ -3,7 +3,7 @@
 from pplr_audit.report.cells import distinct, is_measured
 from pplr_audit.report.content import Block, Cell, Items, Section, Table, Text, labels, listed
 from pplr_audit.report.document import Document
-from pplr_audit.report.vocabulary import ADVERSARIES, CHANNELS, KNOWLEDGE
+from pplr_audit.report.vocabulary import ADVERSARIES, CHANNELS, knowledge_words
 
 OUT_OF_SCOPE = (
     "Attacks other than those in the tables. A channel that was not attacked is not safe; it is unknown.",
@@ -41,7 +41,7 @@ def threat(findings: Document) -> Section:
 
 def _knowledge(rows: list[Document], adversary: str) -> str:
     known = [str(name) for name in distinct([row for row in rows if row["adversary"] == adversary], "knowledge")]
-    return "; ".join(f"{name}: {KNOWLEDGE[name]}" if name in KNOWLEDGE else name for name in known)
+    return "; ".join(map(knowledge_words, known))
 
 
 def _tried(rows: list[Document], adversary: str) -> str:

@@ -1,0 +1,85 @@
+"""How a finding is put into words: who does what, with which interval, beside which baseline, and what that is worth.
+
+The words keep to what was measured. A number above its baseline is a leak; one that is not shows only what the tested
+attacks could not do.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pplr_audit.report.cells import Finding, above_baseline, is_measured, reason
+from pplr_audit.report.content import listed
+from pplr_audit.report.quantities import interval, number
+from pplr_audit.report.vocabulary import STATUS, metric_claim, secret_words
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One part of the answer. Verdicts: ``above``, ``not_above`` (the baseline), ``unmeasured``, ``price``."""
+
+    topic: str
+    text: str
+    verdict: str
+
+
+def claim(row: Finding) -> str:
+    """Who does what, with which attack on which channel."""
+    mode = f" ({row['detail']['mode']})" if "mode" in row["detail"] else ""
+    who = row["adversary"].replace("_", " ")
+    how = f"attack {row['attack']}{mode} on {row['channel']}"
+    return f"the {who} {metric_claim(row['metric'], value(row))} ({beside_baseline(row)}; {how})"
+
+
+def amount(row: Finding) -> str:
+    """Value, interval, and how they stand to the baseline."""
+    return f"{value(row)} ({beside_baseline(row)})"
+
+
+def value(row: Finding) -> str:
+    """Value and interval."""
+    return f"{number(row['metric'], row['value'])} {interval(row['metric'], row['ci'])}"
+
+
+def beside_baseline(row: Finding) -> str:
+    """The baseline, and whether the value stands clear of it."""
+    baseline = f"baseline {number(row['metric'], row['baseline'])}"
+    if above_baseline(row):
+        return baseline
+    return f"below the {baseline}" if row["ci"][1] < row["baseline"] else f"not distinguishable from the {baseline}"
+
+
+def unmeasured(rows: Sequence[Finding], secret: str, topic: str) -> Sentence:
+    """What is said of a secret without a single value."""
+    about = secret_words(secret)
+    if not rows:
+        return Sentence(
+            topic, f"No attack on {about} was part of this audit, so it says nothing about it.", "unmeasured"
+        )
+    why = reason(rows[0]) or "none"
+    text = (
+        f"No attack on {about} gave a value ({statuses(rows)}): that is not a finding of 0. First reason given: {why}."
+    )
+    return Sentence(topic, text.replace("..", "."), "unmeasured")
+
+
+def statuses(rows: Sequence[Finding]) -> str:
+    """How many findings have which status."""
+    return listed([f"{n} {STATUS[status]}" for status, n in sorted(Counter(row["status"] for row in rows).items())])
+
+
+def hedge(rows: Sequence[Finding], shown: Sequence[Finding]) -> str:
+    """What a low or a high figure does not say."""
+    attacks = len({(row["attack"], row["detail"].get("mode")) for row in rows if is_measured(row)})
+    if not any(above_baseline(row) for row in shown):
+        return "No tested attack exceeded the baseline; one that was not tested may."
+    return (
+        "Only one attack was tried; a better one may do more."
+        if attacks == 1
+        else (f"This is the strongest of {attacks} attacks tried; a better one may do more.")
+    )
+
+
+def verdict(rows: Sequence[Finding]) -> str:
+    """Whether any of these stands above its baseline."""
+    return "above" if any(above_baseline(row) for row in rows) else "not_above"

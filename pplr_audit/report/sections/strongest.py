@@ -1,0 +1,157 @@
+"""The strongest attack at every cut (k, m): a map, a line against each depth, the table behind both, what it took."""
+
+from collections.abc import Mapping, Sequence
+
+from pplr_audit.report.cells import Finding, Series, headline, is_measured, place, series, value_cell
+from pplr_audit.report.charts.chart import TONES, Chart
+from pplr_audit.report.charts.cut_map import cut_map, grouped, shade_range
+from pplr_audit.report.charts.leakage import leakage_chart
+from pplr_audit.report.content import Block, Figure, Fold, Table, labels
+from pplr_audit.report.cuts import (
+    SIDES,
+    Pair,
+    Side,
+    holds_at,
+    measured,
+    said,
+    sides_of,
+    speakers,
+    speakers_along,
+    where,
+)
+from pplr_audit.report.document import Document
+from pplr_audit.report.vocabulary import (
+    cut_words,
+    knowledge_words,
+    metric_words,
+    phase,
+    secret_words,
+)
+
+OPEN_ROWS = 36
+"""Rows up to which a table stands open."""
+PHASES = ("training", "serving")
+
+
+def strongest_by_cut(secret: str, rows: Sequence[Finding], run: Document) -> list[Block]:
+    """Of one secret and defense, by its headline metric; nothing where no attack at a cut has a value.
+
+    Args:
+        rows: findings of the secret, those that name no cut included: they hold at every cut.
+    """
+    metric = headline(rows, secret)
+    of_metric = [row for row in rows if row["metric"] == metric]
+    if metric is None or not any(row["cut"] is not None and is_measured(row) for row in of_metric):
+        return []
+    phases = {name: [row for row in of_metric if phase(row["channel"]) == name] for name in PHASES}
+    phases = {name: mine for name, mine in phases.items() if any(row["cut"] and is_measured(row) for row in mine)}
+    told = {name: speakers(mine, run["layers"]) for name, mine in phases.items()}
+    attacks = {name: [s for s in series(mine) if any(map(is_measured, s.rows))] for name, mine in phases.items()}
+    shades = shade_range(metric, of_metric)
+    maps = tuple(
+        cut_map(_title(name, attacks[name]), _subtitle(attacks[name]), metric, found, run, shades)
+        for name, found in told.items()
+    )
+    words = f"{metric}: {metric_words(metric)}" if metric_words(metric) != metric else metric
+    defense = "" if rows[0]["defense"] == "none" else f"; defense {rows[0]['defense']}"
+    about = f"{secret_words(secret)}, {words}{defense}"
+    lines = _lines(metric, phases, run, maps[0].width)
+    caption = f"The most that any attack reads at each cut (k, m), and against depth. {about}"
+    table = _table(secret, metric, told, attacks)
+    return [
+        Figure(caption, (*maps, *lines)),
+        table if len(table.rows) <= OPEN_ROWS else Fold(f"Every cut ({len(table.rows)} rows)", (table,)),
+        _needed(secret, [s for found in attacks.values() for s in found]),
+        *_alone(metric, about, attacks, run, shades),
+    ]
+
+
+def _alone(
+    metric: str, about: str, attacks: Mapping[str, Sequence[Series]], run: Document, shades: tuple[float, float]
+) -> list[Block]:
+    """A map of each attack, where there is more than one; many of them folded."""
+    maps = tuple(
+        cut_map(_title(name, [s]), _subtitle([s]), metric, speakers(s.rows, run["layers"]), run, shades)
+        for name, found in attacks.items()
+        for s in found
+        if len(found) > 1 and s.rows[0]["cut"] is not None
+    )
+    figure = Figure(f"Each attack by itself at each cut (k, m). {about}", maps)
+    if not maps:
+        return []
+    return [figure if len(maps) <= TONES else Fold(f"Each attack by itself ({len(maps)} maps)", (figure,))]
+
+
+def _title(name: str, attacks: Sequence[Series]) -> str:
+    told = attacks[0].label if len(attacks) == 1 else f"strongest of {len(attacks)} attacks"
+    return f"{name.capitalize()}: {told}"
+
+
+def _subtitle(attacks: Sequence[Series]) -> str:
+    if len(attacks) > 1:
+        return "whichever attack and channel gives most"
+    first = attacks[0].rows[0]
+    return f"{first['channel']}, knows {first['knowledge']}"
+
+
+def _lines(metric: str, phases: Mapping[str, Sequence[Finding]], run: Document, width: int) -> tuple[Chart, ...]:
+    """One picture for each side that matters, training and serving as two lines."""
+    charts = []
+    sides = sides_of([row for rows in phases.values() for row in rows], run["layers"])
+    for side, letter in zip(SIDES, "km", strict=True):
+        along = {name: speakers_along(rows, side, run) for name, rows in phases.items()}
+        found = {name: at for name, at in along.items() if measured(at)}
+        drawn = [
+            Series(f"in {name}", tuple(_placed(row, cut, side) for cut, row in at.items()))
+            for name, at in found.items()
+        ]
+        if drawn:
+            first = next(iter(next(iter(found.values()))))
+            beside = f", with {said(first, [s for s in SIDES if s != side])}" if len(sides) > 1 else ""
+            charts.append(leakage_chart(metric, drawn, f"Strongest attack against {letter}{beside}", width))
+    return tuple(charts)
+
+
+def _placed(row: Finding, cut: Pair, side: Side) -> Finding:
+    """The finding as one of a depth of one side, whatever it depends on itself."""
+    depth = cut[SIDES.index(side)]
+    return {**row, "cut": {"front": None, "back": None, side: depth}}
+
+
+def _table(
+    secret: str, metric: str, told: Mapping[str, Mapping[Pair, Finding]], attacks: Mapping[str, Sequence[Series]]
+) -> Table:
+    """One row for each finding that is the strongest somewhere, with the cuts where it is."""
+    label = {id(row): s.label for found in attacks.values() for s in found for row in s.rows}
+    body = []
+    for name, found in told.items():
+        for row, cuts in grouped(found):
+            whole = -1 not in place(row["cut"]) or len(cuts) == sum(holds_at(row, cut) for cut in found)
+            body.append(
+                (
+                    *labels(name, cut_words(row["cut"]) if whole else where(cuts)),
+                    value_cell(row),
+                    *labels(label.get(id(row), row["attack"]), row["channel"], row["knowledge"], row["adversary"]),
+                )
+            )
+    caption = (
+        f"{secret}: the strongest attack at every cut, by {metric}, with 95% interval and baseline. A side of the cut "
+        "that is not said does not matter to that attack."
+    )
+    columns = ("in", "cuts", metric, "attack", "on", "knowing", "by")
+    return Table(caption, columns, tuple(body), headers=2)
+
+
+def _needed(secret: str, attacks: Sequence[Series]) -> Table:
+    """What each attack reads, and what its adversary had to know besides."""
+    reads: dict[tuple[str, str, str], dict[str, None]] = {}
+    for s in attacks:
+        first = s.rows[0]
+        key = (first["attack"], first["adversary"], first["knowledge"])
+        reads.setdefault(key, {})[first["channel"]] = None
+    rows = tuple(
+        labels(attack, adversary, " or ".join(channels), knowledge_words(level))
+        for (attack, adversary, level), channels in reads.items()
+    )
+    columns = ("attack", "adversary", "reads", "had to know, besides the template and the catalogue")
+    return Table(f"{secret}: what the adversary had to know", columns, rows)
