@@ -131,7 +131,7 @@ def _table(
                 (
                     *labels(name, cut_words(row["cut"]) if whole else where(cuts)),
                     value_cell(row),
-                    *labels(label.get(id(row), row["attack"]), row["channel"], row["knowledge"], row["adversary"]),
+                    *labels(label.get(id(row), str(row["attack"])), row["channel"], row["knowledge"], row["adversary"]),
                 )
             )
     caption = (
