@@ -32,7 +32,7 @@ from pplr_audit.attacks.activation.titles import LABELS
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.errors import InputError
-from pplr_audit.views import Budget, Guess, Knowledge, Model, NotApplicable, View
+from pplr_audit.views import Budget, Guess, Knowledge, Model, NotApplicable, Record, View
 
 TOGETHER = 1 << 25
 """Elements of z held at once."""
@@ -68,21 +68,28 @@ class LabelMatch:
             raise NotApplicable("the channel does not depend on a back")
         if not view.records:
             raise NotApplicable("nothing crossed that belongs to a victim")
-        layer = knowledge.depth - view.back
         answers = np.full((len(view.records), LABELS), -1, dtype=np.int64)
         left = []
         for place, record in enumerate(view.records):
             budget.check()
-            hidden = record.beside[Channel.TRUNK_ACTIVATIONS]
-            gradient = record.tensor * record.batch  # the loss is the mean over the batch
-            if not bool((gradient.isfinite() & hidden.isfinite()).all()):
-                raise NotApplicable(f"what crossed of row {record.row} is not finite")
-            back = _back(knowledge.copy(record.client, record.round), layer)
-            found, distance = self._ranked(back, hidden, gradient, knowledge.prompts)
+            found, distance = self.ranked(record, view.back, knowledge)
             answers[place, : len(found)] = found
-            left.append(distance / max(float(gradient.norm()), 1e-30))
+            left.append(distance)
         facts = {"shortlist": self.shortlist, "median_distance": float(np.median(left))}
         return Guess({"rows": np.array([record.row for record in view.records]), "labels": answers}, facts)
+
+    def ranked(self, record: Record, back: int, knowledge: Knowledge) -> tuple[Int[np.ndarray, "labels"], float]:
+        """Items, the best first, and how much of what came back the best leaves unexplained, from 0 to about 1.
+
+        Raises NotApplicable where what crossed is not finite, or there is no model to run.
+        """
+        hidden = record.beside[Channel.TRUNK_ACTIVATIONS]
+        gradient = record.tensor * record.batch  # the loss is the mean over the batch
+        if not bool((gradient.isfinite() & hidden.isfinite()).all()):
+            raise NotApplicable(f"what crossed of row {record.row} is not finite")
+        model = knowledge.copy(record.client, record.round)
+        found, distance = self._ranked(_back(model, knowledge.depth - back), hidden, gradient, knowledge.prompts)
+        return found, distance / max(float(gradient.norm()), 1e-30)
 
     def _ranked(
         self, back: Back, hidden: Float[Tensor, "length hidden"], gradient: Float[Tensor, "length hidden"],

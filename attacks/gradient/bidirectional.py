@@ -1,0 +1,87 @@
+"""Both ways: the history from what goes up, the next item from what goes up and from what comes back (BiSR).
+
+The ridge inverter reads the front activations, `label_match` the return gradient; each ranks the catalogue for the next
+item, the first one only where the training sequence holds the answer (BIGRec). An item's score is the sum of 1 / its
+place in each ranking, weighted by how much that side explains: forward, the mean cosine of the answer's best words;
+backward, the share of the gradient's square that the best label's gradient takes away. So an exact side decides, and
+one that is noise counts for nothing.
+
+Source: BiSR (Chen et al. 2024, arXiv 2409.00960) starts from a learned inversion and goes on by matching gradients;
+here each side is solved in closed form, and they are joined at the label.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pplr_audit.attacks.activation.reading import answered, require_records
+from pplr_audit.attacks.activation.ridge import Ridge
+from pplr_audit.attacks.activation.titles import LABELS, TitleReader
+from pplr_audit.attacks.gradient.label_match import LabelMatch
+from pplr_audit.channels import Channel
+from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, View
+
+UP, DOWN = Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS
+
+
+class Bidirectional:
+    """Needs all that crosses in a training step.
+
+    Args:
+        shortlist: as of `LabelMatch`.
+        prompts, held_out, seed: as of `Ridge`.
+    """
+
+    name = "bidirectional"
+    secret = "label"
+    channels = frozenset({Channel.BACK_GRADIENTS})
+    beside = frozenset({UP, DOWN})
+    controls = 1
+
+    def __init__(self, shortlist: int = 16, prompts: int = 128, held_out: int = 16, seed: int = 0) -> None:
+        self._forward, self._backward = Ridge(prompts, held_out, seed), LabelMatch(shortlist)
+
+    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+        front = require_records(view)
+        if view.back is None:
+            raise NotApplicable("the channel does not depend on a back")
+        reader = TitleReader(knowledge.prompts)
+        fits, labels, explained = [], [], []
+        for record in view.records:
+            budget.check()
+            reading = self._forward.learned(
+                record.client, record.round, front, knowledge, reader.vocabulary, budget
+            )  # fmt: skip
+            fit = reading.fit(record.beside[UP].float()).numpy()
+            fits.append(fit)
+            found, left = self._backward.ranked(record, view.back, knowledge)
+            own = reader.read(fit)[1]
+            weights = (_cosine(fit, own, knowledge), max(0.0, 1.0 - left**2))
+            labels.append(joined((own, found), weights))
+            explained.append(weights)
+        forward, backward = np.array(explained).mean(0)
+        guess = answered(view, reader, fits, {"forward": float(forward), "backward": float(backward)})
+        return Guess({**guess.arrays, "labels": np.array(labels)}, guess.facts)
+
+
+def joined(rankings: Sequence[Int[np.ndarray, "ranked"]], weights: Sequence[float]) -> Int[np.ndarray, "labels"]:
+    """One ranking by the weighted sum of reciprocal places, ties to the earlier ranking.
+
+    >>> joined((np.array([3, 1]), np.array([2, 3])), (0.5, 1.0))[:4].tolist()
+    [2, 3, 1, -1]
+    """
+    scores: dict[int, float] = {}
+    for ranked, weight in zip(rankings, weights, strict=True):
+        for place, item in enumerate(ranked[ranked >= 0].tolist(), 1):
+            scores[item] = scores.get(item, 0.0) + weight / place
+    order = sorted(scores, key=lambda item: -scores[item])[:LABELS]
+    return np.array(order + [-1] * (LABELS - len(order)), dtype=np.int64)
+
+
+def _cosine(fit: Float[np.ndarray, "length words"], labels: Int[np.ndarray, "labels"], knowledge: Knowledge) -> float:
+    """Mean over the positions of the answer of its best word's cosine; 0 where there is no answer."""
+    if not len(labels):
+        return 0.0
+    length, end = int(knowledge.prompts.titles.lengths[labels[0]]), len(knowledge.prompts.end)
+    return max(0.0, float(fit[-length - end : len(fit) - end].max(1).mean()))
