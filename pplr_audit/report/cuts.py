@@ -22,6 +22,7 @@ def holds_at(row: Finding, cut: Pair) -> bool:
 def speaker(rows: Iterable[Finding], cut: Pair, layers: int) -> Finding | None:
     """The strongest finding at a cut; where none has a value, one that was tried there; where none was, nothing.
 
+    What is read wherever the cut is counts at cuts that were audited; by itself it would read as if no more leaked.
     With no block left for the server (k + m = ``layers``) only what crosses all the same counts.
     """
     return _speaker(_by_place(rows), cut, layers)
@@ -38,6 +39,8 @@ def _speaker(index: Mapping[Pair, Sequence[Finding]], cut: Pair, layers: int) ->
     at = [row for each in _places(cut) for row in index.get(each, ())]
     if sum(cut) == layers:
         at = [row for row in at if row["channel"] in WITHOUT_TRUNK or place(row["cut"]) == cut]
+    elif all(row["cut"] is None for row in at):
+        return None
     return strongest(at) or next((row for row in at if row["cut"] is not None), None)
 
 
@@ -58,18 +61,21 @@ def speakers_along(rows: Sequence[Finding], side: Side, run: Document) -> dict[P
     """``speaker`` at each depth of one side that findings name, with the other side as it ran; empty where none does.
 
     Where findings do not name what ran on the other side, it is at the nearest depth that they do name. A depth that
-    leaves the server no block beside it is passed over; where the other side does not matter, it just keeps less.
+    leaves the server no block beside it is passed over; where the other side does not matter, it just keeps less. A
+    depth that was audited only without a trunk is told without one.
     """
     layers, other = run["layers"], _other(side)
     named = [row["cut"] for row in rows if row["cut"] is not None]
     sides = sides_of(rows, layers)
     if side not in sides:
         return {}
-    beside = {cut[other] for cut in named if cut[other] is not None and not is_closed(cut, layers)}
+    open_ = [cut for cut in named if not is_closed(cut, layers)]
+    beside = {cut[other] for cut in open_ if cut[other] is not None}
+    audited = {cut[side] for cut in open_}
     held = min(beside or {run["cut"][other]}, key=lambda depth: (abs(depth - run["cut"][other]), depth))
     index, found = _by_place(rows), {}
     for depth in sorted({cut[side] for cut in named if cut[side] is not None}):
-        rest = max(0, min(held, layers - 1 - depth))
+        rest = max(0, min(held, layers - 1 - depth)) if depth in audited else layers - depth
         cut = (depth, rest) if side == "front" else (rest, depth)
         row = _speaker(index, cut, layers) if rest == held or len(sides) == 1 else None
         if row is not None:

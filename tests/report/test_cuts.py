@@ -21,7 +21,6 @@ def test_a_finding_of_one_side_speaks_at_every_depth_of_the_other(a_finding: Mak
     assert set(speakers([front], 5)) == {(2, 0), (2, 1), (2, 2)}
     assert set(speakers([back], 5)) == {(0, 1), (1, 1), (2, 1), (3, 1)}
     assert set(speakers([a_finding(cut=cut(2, 1))], 5)) == {(2, 1)}
-    assert len(speakers([a_finding(cut=None, channel="metadata")], 5)) == 15
 
 
 def test_the_strongest_of_all_channels_speaks(a_finding: Make) -> None:
@@ -32,6 +31,20 @@ def test_the_strongest_of_all_channels_speaks(a_finding: Make) -> None:
     assert (told[2, 1], told[1, 1], told[2, 0]) == (both, back, front)
     assert told[2, 0] is front
     assert (0, 0) not in told
+
+
+def test_what_needs_no_cut_speaks_at_cuts_that_were_audited(a_finding: Make) -> None:
+    anywhere = a_finding(cut=None, channel="metadata", attack="length", value=0.2, ci=[0.1, 0.3])
+    assert speakers([anywhere], 5) == {}
+    weak = a_finding(cut=cut(2, None), value=0.1, ci=[0.05, 0.15])
+    assert speakers([anywhere, weak], 5) == {(2, 0): anywhere, (2, 1): anywhere, (2, 2): anywhere}
+
+
+def test_a_depth_audited_only_without_a_trunk_is_told_without_one(a_finding: Make, no_finding: Make) -> None:
+    closed = no_finding("not_applicable", "nothing crosses", cut=cut(4, 1))
+    rows = [a_finding(cut=cut(2, None)), closed, a_finding(cut=None, channel="metadata")]
+    assert list(speakers_along(rows, "front", RUN)) == [(2, 1), (4, 1)]
+    assert speakers_along(rows, "front", RUN)[4, 1] is closed
 
 
 def test_a_value_at_its_baseline_does_not_outrank_one_above_its_own(a_finding: Make) -> None:

@@ -37,7 +37,7 @@ def strongest_by_cut(secret: str, rows: Sequence[Finding], run: Document) -> lis
     """Of one secret and defense, by its headline metric; nothing where no attack at a cut has a value.
 
     Args:
-        rows: findings of the secret, those that name no cut included: they hold at every cut.
+        rows: findings of the secret, those that name no cut included: they count at every cut that was audited.
     """
     metric = headline(rows, secret)
     of_metric = [row for row in rows if row["metric"] == metric]
