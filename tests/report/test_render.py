@@ -195,6 +195,18 @@ def test_a_long_table_is_folded_behind_the_strongest_attack_at_each_depth(
     assert re.search(r"<summary>All attacks \(\d+ rows\)</summary>", html)
 
 
+def test_of_many_metrics_the_first_are_drawn_and_all_are_in_the_table(
+    findings: Json, evidence: Json, a_finding: Make
+) -> None:
+    names = ["item_hit@1", "token_accuracy", "exact_history", "item_hit@5", "item_hit@10", "rouge1", "rouge2"]
+    findings["findings"] = [a_finding(metric=name, cut={"front": k, "back": None}) for name in names for k in (0, 1)]
+    section = render_html(findings, evidence).split('<section id="leakage"')[1].split("<section")[0]
+    drawn = [name for name in names if f'y="13">{name}<' in section]
+    assert drawn[:3] == names[:3]
+    assert len(drawn) == 4
+    assert all(f'<th scope="col">{name}</th>' in section for name in names)
+
+
 def test_one_attack_on_two_channels_is_told_twice(findings: Json, evidence: Json, a_finding: Make) -> None:
     for channel, value in (("front_activations", 0.91), ("inference_activations", 0.87)):
         findings["findings"].append(

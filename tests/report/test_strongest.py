@@ -94,6 +94,18 @@ def test_what_needs_no_cut_counts_at_every_audited_cut(findings: Json, a_finding
     assert told == [["k=0", "90.0%", "ridge"], ["k=1, m=0 to 3", "20.0%", "length"]]
 
 
+def test_a_map_of_one_attack_has_no_cross_where_only_a_cut_without_a_trunk_was_asked_for(
+    findings: Json, a_finding: Make, no_finding: Make
+) -> None:
+    rows = [a_finding(cut={"front": 1, "back": None}, attack=attack) for attack in ("ridge", "inverter")]
+    rows += [no_finding("not_applicable", "nothing crosses", cut={"front": 4, "back": 1}, attack="ridge")]
+    rows += [no_finding("not_applicable", "sees none of it", cut=None, attack="ridge", adversary="outsider")]
+    first, alone = figures(strongest_by_cut("history", rows, findings["run"]))
+    assert titles(alone) == ["Training: ridge", "Training: inverter"]
+    assert not any(chart.marks for chart in alone.charts)
+    assert not first.charts[0].marks
+
+
 def test_without_a_value_at_a_cut_there_is_no_map(findings: Json, a_finding: Make, no_finding: Make) -> None:
     failed = no_finding("failed", "out of memory", cut={"front": 1, "back": None})
     anywhere = a_finding(cut=None, channel="client_update")

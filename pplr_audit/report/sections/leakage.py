@@ -31,6 +31,9 @@ LEAD = (
     "tried or planned and has no value; it does not mean 0."
 )
 
+PICTURES = 4
+"""Metrics of a channel that are drawn; the table has them all."""
+
 
 def leakage(findings: Document) -> Section:
     """Everything that depends on the cut, by secret and channel; then what is read wherever the cut is."""
@@ -62,7 +65,7 @@ def _channel(secret: str, channel: str, rows: Sequence[Finding]) -> list[Block]:
         under = [row for row in rows if row["defense"] == defense]
         lines = _fit_to_draw([s for s in series(under) if not s.two_sided])
         drawn = [row for s in lines for row in s.rows if is_measured(row)]
-        charts = tuple(leakage_chart(m, lines) for m in metrics if any(r["metric"] == m for r in drawn))
+        charts = tuple(leakage_chart(m, lines) for m in metrics if any(r["metric"] == m for r in drawn))[:PICTURES]
         title = caption if len(defenses) == 1 else f"{caption}; defense {defense}"
         none = (
             "Its attacks depend on k and m, see the maps"

@@ -12,6 +12,7 @@ from pplr_audit.report.cuts import (
     Pair,
     Side,
     holds_at,
+    is_closed,
     measured,
     said,
     sides_of,
@@ -46,7 +47,7 @@ def strongest_by_cut(secret: str, rows: Sequence[Finding], run: Document) -> lis
     phases = {name: [row for row in of_metric if phase(row["channel"]) == name] for name in PHASES}
     phases = {name: mine for name, mine in phases.items() if any(row["cut"] and is_measured(row) for row in mine)}
     told = {name: speakers(mine, run["layers"]) for name, mine in phases.items()}
-    attacks = {name: [s for s in series(mine) if any(map(is_measured, s.rows))] for name, mine in phases.items()}
+    attacks = {name: _attacks(mine, run) for name, mine in phases.items()}
     shades = shade_range(metric, of_metric)
     maps = tuple(
         cut_map(_title(name, attacks[name]), _subtitle(attacks[name]), metric, found, run, shades)
@@ -64,6 +65,12 @@ def strongest_by_cut(secret: str, rows: Sequence[Finding], run: Document) -> lis
         _needed(secret, [s for found in attacks.values() for s in found]),
         *_alone(metric, about, attacks, run, shades),
     ]
+
+
+def _attacks(rows: Sequence[Finding], run: Document) -> list[Series]:
+    """Each attack that has a value somewhere, at the cuts with a trunk."""
+    tried = [row for row in rows if is_measured(row) or (row["cut"] and not is_closed(row["cut"], run["layers"]))]
+    return [s for s in series(tried) if any(map(is_measured, s.rows))]
 
 
 def _alone(
