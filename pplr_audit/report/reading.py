@@ -108,7 +108,7 @@ def _needed(shown: Sequence[Finding]) -> list[str]:
     """What the adversaries of these findings had to know."""
     levels = dict.fromkeys(row["knowledge"] for row in shown)
     known = [KNOWLEDGE[level] for level in levels if level in KNOWLEDGE]
-    return [f"What it had to know besides: {'; or '.join(known)}."] if known else []
+    return [f"What it had to know besides, at most: {'; or '.join(known)}."] if known else []
 
 
 def _gaps(found: Mapping[Pair, Finding], sides: Sequence[Side]) -> list[str]:

@@ -107,7 +107,7 @@ def test_reading_in_serving_is_told_apart(findings: Json) -> None:
 
 def test_what_the_adversary_had_to_know_is_said(findings: Json, a_finding: Make) -> None:
     told = sentence(findings, "Reading histories").text
-    assert "What it had to know besides: the client's layers as the server last balanced them" in told
+    assert "What it had to know besides, at most: the client's layers as the server last balanced them" in told
     rows = [a_finding(knowledge="base"), a_finding(knowledge="auxiliary", cut=at(2))]
     told = sentence(only(findings, *rows), "Reading histories").text
     assert "the public base weights only" in told

@@ -160,5 +160,5 @@ def _needed(secret: str, attacks: Sequence[Series]) -> Table:
         labels(attack, adversary, " or ".join(channels), knowledge_words(level))
         for (attack, adversary, level), channels in reads.items()
     )
-    columns = ("attack", "adversary", "reads", "had to know, besides the template and the catalogue")
-    return Table(f"{secret}: what the adversary had to know", columns, rows)
+    columns = ("attack", "adversary", "reads", "knew, besides the template and the catalogue")
+    return Table(f"{secret}: what the adversary had to know, at most", columns, rows)
