@@ -244,7 +244,8 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
     """Run the cells that are left, then write findings and report of all of them."""
     scenario, private, model, measured = ready.scenario, ready.private, ready.model, trained.measured
     exposure = Exposure(scenario, private, model, ready.federation, trained.files, plan, store.root)
-    with clock.phase("attacking", len(plan.cells)) as advance:
+    more = f" (cells with a training of their own: {plan.hijacked})" if plan.hijacked else ""
+    with clock.phase(f"attacking{more}", len(plan.cells)) as advance:
         results = []
         for cell in plan.cells:
             budget = scenario.audit.budget.seconds

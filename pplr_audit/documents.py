@@ -166,8 +166,13 @@ def not_measured(scenario: Scenario, plan: Plan) -> list[str]:
     said = []
     if unread:
         said.append(f"Channels that the adversaries see and no attack of this run reads: {', '.join(unread)}.")
+    beyond = (
+        "Clients who collude."
+        if plan.hijacked
+        else ("Active adversaries, who also choose what they send, and clients who collude.")
+    )
     said += [
-        "Active adversaries, who also choose what they send, and clients who collude.",
+        beyond,
         "Other training runs: every interval is conditional on this one (one seed).",
         "Attacks that are not in the list of findings: a low figure bounds the tested attacks, not what is possible.",
     ]

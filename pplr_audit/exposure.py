@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pplr_audit.attributes import deal
-from pplr_audit.cells import Cell, Truth
+from pplr_audit.cells import Cell, Failed, Truth
 from pplr_audit.channels import Channel
 from pplr_audit.data.prepare import PrivateData, model_free_features
 from pplr_audit.data.prompts import Prompt, Prompts
@@ -29,6 +29,7 @@ from pplr_audit.plan import OF_THE_TRAINED, Plan
 from pplr_audit.pplr.rounds import Federation
 from pplr_audit.pplr.utility import popularity_of
 from pplr_audit.runs.collusion import Collusion, codes, colluded, colluder_among, handed_on
+from pplr_audit.runs.hijack import hijackable, hijacked
 from pplr_audit.runs.replay import (
     KnownModel,
     NoModel,
@@ -44,7 +45,17 @@ from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 from pplr_audit.seeds import derive
 from pplr_audit.truths_users import AttributeTruth
-from pplr_audit.views import Knowledge, NotApplicable, Record, View, asked_attribute, beside
+from pplr_audit.views import (
+    Budget,
+    BudgetExhausted,
+    Knowledge,
+    NotApplicable,
+    Record,
+    View,
+    as_active,
+    asked_attribute,
+    beside,
+)  # fmt: skip
 from pplr_audit.windows import Windows, serving_windows, training_windows
 
 Phase = Literal["training", "serving", "queries"]
@@ -75,6 +86,7 @@ class Exposure:
         """Of ``knowledge: auxiliary``; its own users are no victims."""
         self.victims = private.victims(scenario.audit.victims, scenario.seed, self.colluder)
         self._recorded = lru_cache(maxsize=1)(self._record)
+        self._hijacked = lru_cache(maxsize=1)(self._hijack)
         self.truths_of = lru_cache(maxsize=None)(self._truths)
         self.asked = lru_cache(maxsize=None)(self._asked)
         self._handed_on = lru_cache(maxsize=None)(self._hand_on)
@@ -98,7 +110,8 @@ class Exposure:
             spool = self._links.recorded(training, self._linked_rounds(cell), self._plan.layers, self._scratch)
             found = spool.records(Trace("activation", cell.front))
             return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, tuple(found))
-        spool = self._recorded(_phase(cell.channel), cell.round)
+        active = as_active(self._plan.attack(cell))
+        spool = self._recorded(_phase(cell.channel), cell.round) if active is None else self._hijacked(cell)
         if not training:
             records = spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
         else:
@@ -219,19 +232,13 @@ class Exposure:
 
     def _masks(self, round_: int) -> list[Record]:
         """The victims' masks in a training round; nothing is replayed."""
-        users, places, prompts, _ = self.asked("training", round_)
-        watched: dict[str, list[Watched]] = {}
-        for row, user in users.items():
-            watched.setdefault(self._holder_of(user), []).append(Watched(row, places[row], len(prompts[row])))
-        return mask_records({client.name: client.plan(round_) for client in self._federation.clients}, round_, watched)
+        plans = {client.name: client.plan(round_) for client in self._federation.clients}
+        return mask_records(plans, round_, self._watched(round_))
 
     def _record(self, phase: Phase, round_: int) -> Spool:
         """All that crossed of the victims in a phase, wherever the plan looks."""
         users, places, prompts, _ = self.asked(phase, round_)
-        places, prompts = dict(places), dict(prompts)
-        by_client: dict[str, list[int]] = {}
-        for row in sorted(users):
-            by_client.setdefault(self._holder_of(users[row]), []).append(row)
+        places, prompts, by_client = dict(places), dict(prompts), self._by_client(users)
         state, spool = self._state(round_), Spool(self._scratch)
         if self.colluder is not None and phase != "queries":
             for row, (place, prompt) in self._handed_on(phase, round_).items():
@@ -242,11 +249,11 @@ class Exposure:
             spool.put(colluded(trace) if record.client == self.colluder else trace, record)
 
         if phase == "training":
+            wanted = self._plan.traces(round_)
             watched = {
                 client: [Watched(row, places[row], len(prompts[row])) for row in rows]
                 for client, rows in by_client.items()
             }
-            wanted = self._plan.traces(round_)
             training_records(self._federation, self._model.parts, state, watched, wanted, keep)
             return spool
         queries = {client: [(row, prompts[row]) for row in rows] for client, rows in by_client.items()}
@@ -284,6 +291,40 @@ class Exposure:
             return prompts_over(scenario.model, self._model.tokenizer, catalogue, scenario.data.history)
         except InputError as reason:
             raise NotApplicable(f"audit.auxiliary: public: {reason}") from None
+
+    def _watched(self, round_: int) -> dict[str, list[Watched]]:
+        """The victims' samples in a round, by the client that holds them."""
+        users, places, prompts, _ = self.asked("training", round_)
+        return {
+            client: [Watched(row, places[row], len(prompts[row])) for row in rows]
+            for client, rows in self._by_client(users).items()
+        }
+
+    def _by_client(self, users: Mapping[int, int]) -> dict[str, list[int]]:
+        """The rows by the client that holds their users."""
+        found: dict[str, list[int]] = {}
+        for row in sorted(users):
+            found.setdefault(self._holder_of(users[row]), []).append(row)
+        return found
+
+    def _hijack(self, cell: Cell) -> Spool:
+        """All that crosses of the victims in the last round of a training under the attack's own server.
+
+        It has to end within the budget of one attack.
+        """
+        attack, trace = as_active(self._plan.attack(cell)), self._plan.trace(cell, cell.channel)
+        assert attack is not None
+        spool = Spool(self._scratch)
+        model, training = hijackable(self._scenario, self._private, trace.layer, self._model.layers)
+        try:
+            lure = attack.lure(self.knowledge(cell), trace.layer, Budget(self._scenario.audit.budget.seconds))
+            federation, state = hijacked(self._private, model, training, lure, seed=self._scenario.seed)
+            training_records(federation, model.parts, state, self._watched(cell.round), {trace}, spool.put)
+        except (NotApplicable, BudgetExhausted):
+            raise
+        except Exception as error:  # the attack is anybody's, and clients break off where their training explodes
+            raise Failed(f"in the training that it hijacks: {type(error).__name__}: {error}") from error
+        return spool
 
     def _know(self, attack: str, settings: str, level: str, channel: Channel, round_: int) -> Knowledge:
         asking = self._plan.attacks[attack, settings]  # each has its own

@@ -12,7 +12,7 @@ from pplr_audit.errors import InputError
 from pplr_audit.extension import Extension, asks
 from pplr_audit.runs.replay import Trace
 from pplr_audit.scenario import Scenario
-from pplr_audit.views import Attack, beside, channels_of
+from pplr_audit.views import Attack, as_active, beside, channels_of
 
 Side = Literal["front", "back"]
 
@@ -33,6 +33,8 @@ MEASURED: Mapping[str, frozenset[Channel]] = {
     "linkage": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}),
 }  # fmt: skip
 """By secret, the channels that this version records for attacks and holds the truth of."""
+ACTIVE = "malicious_server"
+"""The adversary who chooses what it sends, in a training of its own."""
 OF_THE_TRAINED = frozenset({Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT, Channel.MODEL_OUTPUT})
 """Channels of the trained models; the others are of a round."""
 NOTHING = "no block is left for the server (k + m = L), so nothing crosses here"
@@ -60,6 +62,11 @@ class Plan:
         return self.attacks[cell.attack, cell.settings]
 
     @property
+    def hijacked(self) -> int:
+        """How many cells take a training of their own, under a server that chooses what it sends."""
+        return sum(as_active(self.attack(cell)) is not None for cell in self.cells)
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """The fronts k that are looked at."""
         return tuple(sorted({cell.front for cell in self.cells if cell.front is not None}))
@@ -78,7 +85,7 @@ class Plan:
         return frozenset(
             self.trace(cell, channel)
             for cell in self.cells
-            if cell.round == round_ and cell.channel in OF_TRAINING
+            if cell.round == round_ and cell.channel in OF_TRAINING and as_active(self.attack(cell)) is None
             for channel in {cell.channel} | beside(self.attack(cell))
         )
 
@@ -125,13 +132,20 @@ def _cells_of(
             reason = ""
             if not readable:
                 reason = f"{adversary} sees none of the channels that this attack reads"
+            elif (as_active(attack) is not None) != (adversary == ACTIVE):
+                reason = (
+                    "it chooses nothing of what is sent, so it finds what it finds for server"
+                    if adversary == ACTIVE
+                    else f"it is an attack by what is sent, which {adversary} does not choose"
+                )
             elif channel not in known:
                 reason = f"this version does not record {channel} for attacks on {attack.secret}"
             of_the_trained = channel in OF_THE_TRAINED
             if reason:
                 yield Cell(*key, adversary, level, channel, None, None, last + of_the_trained, defense), reason
                 continue
-            for round_ in (last + 1,) if of_the_trained else rounds:
+            asked = (last,) if adversary == ACTIVE else rounds  # it is there from the first round to the last
+            for round_ in (last + 1,) if of_the_trained else asked:
                 cell = Cell(*key, adversary, level, channel, None, None, round_, defense)
                 sides = {SIDES[each] for each in {channel} | beside(attack) if each in SIDES}
                 if not sides:

@@ -214,7 +214,7 @@ class Audit(Section):
     """Which cuts, adversaries and attacks to measure."""
 
     cuts: Cuts = "all"
-    adversaries: tuple[Literal["server", "trunk_host", "outsider"], ...] = ("server", "outsider")
+    adversaries: tuple[Literal["server", "trunk_host", "malicious_server", "outsider"], ...] = ("server", "outsider")
     attacks: tuple[Named, ...] = ("ridge", "loss")
     knowledge: Literal["strongest", "base", "auxiliary"] = "strongest"
     """What an adversary has besides the catalogue and the template. ``strongest``: whoever is sent the clients' updates

@@ -5,14 +5,14 @@ belongs to, and what is true of it, stands in another object that attacks are ne
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompt, Prompts
@@ -34,8 +34,11 @@ SEES: Mapping[str, frozenset[Channel]] = {
 
 
 def channels_of(adversary: str) -> frozenset[Channel]:
-    """Every channel that ``adversary`` sees; ``server`` is trunk host and aggregator in one, as in PPLR."""
-    if adversary == "server":
+    """Every channel that ``adversary`` sees; ``server`` is trunk host and aggregator in one, as in PPLR.
+
+    ``malicious_server`` sees no more, but chooses what it sends.
+    """
+    if adversary in ("server", "malicious_server"):
         return SEES["trunk_host"] | SEES["aggregator"]
     return SEES[adversary]
 
@@ -94,6 +97,17 @@ class View:
         return replace(self, records=tuple(dealt))
 
 
+class Front(Protocol):
+    """Embeddings and first blocks with weights of their own, whose adapter can be trained."""
+
+    def __call__(self, prompts: Sequence[Prompt]) -> tuple[Float[Tensor, "batch seq hidden"], Int[Tensor, "batch seq"]]:
+        """h_k of each prompt, padded on the right, and the mask of what is no padding; differentiable."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def requires_grad_(self, requires_grad: bool = True) -> Any: ...
+
+
 class Model(Protocol):
     """A model that the adversary can run by itself."""
 
@@ -132,6 +146,10 @@ class Model(Protocol):
         Of the next token at every position (batch, length, vocab), or, where a sequence is answered by one item, of
         the catalogue (batch, items).
         """
+        ...
+
+    def front(self, layer: int) -> Front:
+        """A copy of the embeddings and the first ``layer`` blocks."""
         ...
 
 
@@ -200,6 +218,13 @@ class Knowledge:
             return self.colluder.client, round_
         return (client, round_) if (client, round_) in self.copies else ("", 0)
 
+    def text(self) -> Prompts:
+        """The template over the catalogue that auxiliary prompts are drawn from. Raises NotApplicable where none is."""
+        text = self.elsewhere if self.auxiliary == "public" else self.prompts
+        if self.auxiliary == "none" or text is None:
+            raise NotApplicable("the adversary has no auxiliary text, and this attack learns from some")
+        return text
+
     def pairs(
         self, client: str, round_: int, layers: Sequence[int], count: int, held_out: int, seed: int
     ) -> tuple[Iterator[Pair], Iterator[Pair]]:
@@ -221,9 +246,7 @@ class Knowledge:
             prompts = [own[place] for place in order]
             held, fit = (self.colluder.states(part, layers) for part in (order[:held_out], order[held_out:]))
             return _paired(prompts[held_out:], fit), _paired(prompts[:held_out], held)
-        text = self.elsewhere if self.auxiliary == "public" else self.prompts
-        if self.auxiliary == "none" or text is None:
-            raise NotApplicable("the adversary has no auxiliary text, and this attack learns from some")
+        text = self.text()
         drawn = [text.random(self.history, generator) for _ in range(count + held_out)]
         fit_on, choose_on, model = drawn[:count], drawn[count:], self.copy(client, round_)
         return _paired(fit_on, model.states(fit_on, layers)), _paired(choose_on, model.states(choose_on, layers))
@@ -303,3 +326,25 @@ def beside(attack: Attack) -> frozenset[Channel]:
 def asked_attribute(attack: Attack) -> tuple[str, float]:
     """Which attribute an attack on one is after (`attribute`), and of what share of the users it knows it (`known`)."""
     return str(getattr(attack, "attribute", "")), float(getattr(attack, "known", 0.5))
+
+
+Lure = Callable[[Float[Tensor, "batch seq hidden"], Int[Tensor, "batch seq"]], Float[Tensor, "batch seq hidden"]]
+"""From what a client sent in a step of training, h_k and its mask, to the gradient that it is sent back."""
+
+
+class Active(Attack, Protocol):
+    """An attack by a server that also chooses what it sends: a training of its own is run at every front.
+
+    Its `run` then gets what crossed of the victims in the last round of that training, and the same knowledge.
+    """
+
+    active: Literal[True]
+
+    def lure(self, knowledge: Knowledge, front: int, budget: Budget) -> Lure:
+        """What the server sends in place of dLoss/dh_k; called before the training, at cut k = ``front``."""
+        ...
+
+
+def as_active(attack: Attack) -> Active | None:
+    """The attack, if it is one by a server that chooses what it sends."""
+    return cast(Active, attack) if getattr(attack, "active", False) else None

@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicCache
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.cut import Tapped, entered_at, tap
 from pplr_audit.models.cut import positions as places_of
-from pplr_audit.models.family import blocks, body, family
+from pplr_audit.models.family import blocks, body, family, heads
 from pplr_audit.models.lora import adapter_off, adapter_parameters, load_adapter, read_adapter
 from pplr_audit.models.task import Memory, Tally, Task, Weights, by_length
 from pplr_audit.models.tree import Branches, Prefix, asked
@@ -96,15 +96,12 @@ class WholeModel:
     ) -> Float[Tensor, "batch length hidden"]:  # fmt: skip
         """What enters ``layer`` when these stand in the place of the tokens' embeddings, differentiable."""
         self.set(adapter)
-        seen: list[Tensor] = []
         places = {"position_ids": places_of(mask), "use_cache": False} if self.causal else {}
         with _stop_before(self.model, layer) as reached:
-            handle = reached[layer].register_forward_pre_hook(
-                lambda _, args, given: seen.append(args[0] if args else given["hidden_states"]), with_kwargs=True
-            )
             body(self.model)(inputs_embeds=embeddings, attention_mask=mask, **places)
-            handle.remove()
-        return seen[0]
+            end = reached[-1]
+            assert isinstance(end, _End)
+            return end.take()
 
     @property
     def causal(self) -> bool:
@@ -151,6 +148,13 @@ class WholeModel:
         with entered_at(self.model, layer, hidden):
             return self.task.logits(self.model, hidden, memory)
 
+    def front(self, layer: int, adapter: Mapping[str, Tensor] | None) -> "Front":
+        """A copy of the embeddings and the first ``layer`` blocks, to be trained further by itself."""
+        self.set(adapter)
+        with _stop_before(self.model, layer):
+            kept: dict[int, Any] = {id(head): head for head in heads(self.model)}
+            return Front(copy.deepcopy(self.model, kept), self.task)
+
     def served(self, adapter: Mapping[str, Tensor] | None, memory: Memory | None = None) -> "ServedWhole":
         """The model with this adapter (None: the base model), ready to recommend."""
         return ServedWhole(self, adapter, self._held(adapter, memory))
@@ -165,10 +169,19 @@ class WholeModel:
 
 
 class _End(nn.Module):
-    """Stands in place of a block and all behind it."""
+    """Stands in place of a block and all behind it, and holds what reaches it."""
+
+    _held: Tensor | None = None
 
     def forward(self, hidden_states: Float[Tensor, "batch seq hidden"], *_: Any, **__: Any) -> Tensor:
+        self._held = hidden_states
         return hidden_states
+
+    def take(self) -> Float[Tensor, "batch seq hidden"]:
+        """What reached it last; it is held no longer."""
+        assert self._held is not None
+        held, self._held = self._held, None
+        return held
 
 
 @contextmanager
@@ -181,6 +194,25 @@ def _stop_before(model: Any, layer: int) -> Iterator[list[nn.Module]]:
         yield reached
     finally:
         inner.set_submodule(path, whole)
+
+
+class Front(nn.Module):
+    """Embeddings and first blocks of a model, with parameters of its own; the adapter's are trainable.
+
+    Args:
+        model: with an `_End` for the blocks behind; its head is never run.
+    """
+
+    def __init__(self, model: Any, task: Task) -> None:
+        super().__init__()
+        self._inner, self._task, self._end = body(model), task, blocks(model)[-1]
+        self._model = [model]  # its head is no part of the front
+
+    def forward(self, prompts: Sequence[Prompt]) -> tuple[Float[Tensor, "batch seq hidden"], Int[Tensor, "batch seq"]]:
+        """h_k of each prompt, padded on the right, and the mask of what is no padding."""
+        asked = self._task.inputs(self._model[0], prompts, serving=False)
+        self._inner(**asked)
+        return self._end.take(), asked["attention_mask"]
 
 
 class ServedWhole:

@@ -168,9 +168,10 @@ def assemble(
     seed: int,
     defenses: Sequence[Defense] = (),
     recorder: Recorder | None = None,
+    kind: Callable[..., Server] = Server,
 ) -> Federation:
-    """Clients (by name, in this order), the server, and the link, all at the start of round 1."""
-    server = Server(
+    """Clients (by name, in this order), the server (of a ``kind``), and the link, all at the start of round 1."""
+    server = kind(
         TrunkPart(parts.trunk, parts.trunk_parameters, parts.trunk_randomness), initial, training, strategy,
         detailed=recorder is not None,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.cut import CutModel, tap, tappable
 from pplr_audit.models.task import Memory
 from pplr_audit.models.tree import Branches, Prefix
-from pplr_audit.models.whole import WholeModel
+from pplr_audit.models.whole import Front, WholeModel
 from pplr_audit.pplr.rounds import Federation, RoundState
 from pplr_audit.views import NotApplicable, Record
 
@@ -192,6 +192,9 @@ class KnownModel:
     def logits(self, layer: int, hidden: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch *answers"]:
         return self._whole.logits(layer, hidden, self._adapter, self._remembered())
 
+    def front(self, layer: int) -> Front:
+        return self._whole.front(layer, self._adapter)
+
     def _remembered(self) -> Memory:
         if self._memory is None:
             self._memory = self._whole.memory(self._adapter)
@@ -220,6 +223,9 @@ class NoModel:
     def extend(
         self, prefix: Prefix, tokens: Int[np.ndarray, "nodes"], parents: Sequence[int], layers: Sequence[int]
     ) -> Branches:
+        raise NotApplicable(NO_MODEL)
+
+    def front(self, layer: int) -> Front:
         raise NotApplicable(NO_MODEL)
 
     @property
