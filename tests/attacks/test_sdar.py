@@ -15,6 +15,8 @@ from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prepare import prepare
 from pplr_audit.data.prompts import Prompt
+from pplr_audit.data.synthetic import other_catalogue
+from pplr_audit.data.title_prompts import title_prompts
 from pplr_audit.errors import InputError
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.pplr.rounds import assemble, train
@@ -163,3 +165,13 @@ def test_it_says_when_it_cannot_answer(crossed: Crossed) -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Sdar(**settings)
+
+
+def test_it_learns_from_the_text_that_the_adversary_has(crossed: Crossed) -> None:
+    model, _, view = crossed
+    with pytest.raises(NotApplicable, match="no auxiliary text"):
+        Sdar(steps=1).run(view(1), replace(known(model), auxiliary="none"), Budget(60))
+    other = other_catalogue(prepare(scenario.Data(), 0).dataset.catalogue, 3)
+    text = title_prompts(model.tokenizer, other.titles, max_tokens=256, history=3)
+    asked = replace(known(model), auxiliary="public", elsewhere=text)
+    assert len(Sdar(steps=2).run(view(1), asked, Budget(60)).arrays["rows"]) == len(view(1).records)
