@@ -215,7 +215,7 @@ def test_an_attack_can_harm_no_other_cell_and_is_not_fed_what_is_not_recorded(
 ) -> None:
     load = plugins.load
     monkeypatch.setattr(plugins, "load", lambda kind, name: Careless if name == "careless" else load(kind, name))
-    unrecorded = {"careless": {"channel": "back_gradients", "secret": "label"}}
+    unrecorded = {"careless": {"channel": "client_update", "secret": "label"}}
     attacks = ("careless", unrecorded, {"careless": {"secret": "membership"}}, *small_scenario.audit.attacks)
     chosen = small_scenario.model_copy(update={"audit": small_scenario.audit.model_copy(update={"attacks": attacks})})
     document = audit.run(chosen, tmp_path / "run").document
@@ -225,7 +225,7 @@ def test_an_attack_can_harm_no_other_cell_and_is_not_fed_what_is_not_recorded(
     others = [row for row in document["findings"] if row["attack"] == "careless" and row["adversary"] == "server"]
     assert {row["status"] for row in others} == {"failed", "not_applicable"}
     assert {(r["secret"], r["channel"]) for r in others if "does not record" in r["detail"]["reason"]} == {
-        ("label", "back_gradients"), ("membership", "front_activations"),
+        ("label", "client_update"), ("membership", "front_activations"),
     }  # fmt: skip
 
 

@@ -227,4 +227,4 @@ def test_an_audit_of_a_collusion_names_it_in_every_finding(
     assert all(row["value"] > 2 * row["baseline"] + 0.2 for row in hits)
     (reason,) = {row["detail"]["reason"] for row in rows if row["attack"] == "label_match"}
     assert "the adversary has no weights" in reason
-    assert "only prompts of one colluding client" in (tmp_path / "run" / "report.md").read_text()
+    assert "texts of a colluding client, each with what crosses of it" in (tmp_path / "run" / "report.md").read_text()

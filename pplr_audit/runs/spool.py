@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pplr_audit.errors import NO_SPACE, RunError
 from pplr_audit.views import Record
 
 _Held = tuple[Record, int, tuple[int, ...], np.dtype]
@@ -22,14 +23,25 @@ class Spool:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # as long as the spool itself
+        self._folder, self._size = folder, 0
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # as long as the spool itself
         self._held: dict[Hashable, list[_Held]] = {}
 
     def put(self, key: Hashable, record: Record) -> None:
-        """Keep a record."""
+        """Keep a record. Raises RunError where there is no room for it."""
         values = record.tensor.detach().contiguous().numpy()
-        at = self._file.seek(0, os.SEEK_END)
-        self._file.write(values.tobytes())
+        at, rest = self._size, memoryview(values.tobytes())
+        self._size += len(rest)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise RunError(
+                f"{self._folder}: what crossed cannot be kept: {error.strerror}; what was there is whole, the same"
+                " command continues"
+            ) from None
         bare = replace(record, tensor=torch.empty(0))
         self._held.setdefault(key, []).append((bare, at, values.shape, values.dtype))
 
@@ -44,7 +56,6 @@ class Spool:
 
     def _read(self, entry: _Held) -> Record:
         bare, at, shape, kind = entry
-        self._file.flush()
         size = kind.itemsize * int(np.prod(shape))
         values = np.frombuffer(bytearray(os.pread(self._file.fileno(), size, at)), kind)
         return replace(bare, tensor=torch.from_numpy(values.reshape(shape)))

@@ -104,7 +104,7 @@ def test_a_limit_on_the_size_of_files_set_from_outside_ends_a_real_process_the_s
     small_scenario: scenario.Scenario, trained: audit.AuditResult, finished: audit.AuditResult, tmp_path: Path
 ) -> None:
     shutil.copytree(trained.directory, tmp_path / "run")
-    size = 30_000  # less than the largest guess holds
+    size = 30_000  # less than what crosses of the victims
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -114,8 +114,7 @@ def test_a_limit_on_the_size_of_files_set_from_outside_ends_a_real_process_the_s
     stopped = subprocess.run(call, capture_output=True, text=True, env=environment, preexec_fn=limit, check=False)
     assert stopped.returncode == 1, stopped.stderr
     (line,) = stopped.stderr.splitlines()
-    assert "guesses/loss" in line
-    assert "cannot be written: File too large; what was there is whole" in line
+    assert "what crossed cannot be kept: File too large; what was there is whole" in line
     assert_whole(tmp_path / "run")
     assert comparable(audit.run(small_scenario, tmp_path / "run").document) == comparable(finished.document)
 
