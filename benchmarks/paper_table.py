@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from measuring import machine, table
+from measuring import RESULTS, machine, table
 
 from pplr_audit import audit, plugins, scenario
 from pplr_audit.errors import InputError, RunError
@@ -25,6 +25,8 @@ from pplr_audit.errors import InputError, RunError
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 RUNS = Path("runs") / "paper-table"
+KEPT = RESULTS / "paper_table"
+"""What has run stays in the repository, so that another machine goes on from there."""
 SEEDS = (0, 1, 2)
 RIVALS: tuple[Any, ...] = ("fedavg", "local", "centralised")
 MORE: tuple[Any, ...] = (
@@ -87,28 +89,27 @@ def groups(quick: bool) -> list[Group]:
     ]
 
 
-def directory(root: Path, group: Group, seed: int) -> Path:
-    return root / f"{group.slug}-{seed}-{scenario.digest(group.scenario(seed))[:8]}"
+def slug(group: Group, seed: int) -> str:
+    """The run of one seed; where the data lies does not matter."""
+    chosen = group.scenario(seed)
+    named = chosen.data.model_copy(update={"path": Path(chosen.data.path).name})
+    return f"{group.slug}-{seed}-{scenario.digest(chosen.model_copy(update={'data': named}))[:8]}"
 
 
-def documents(root: Path, group: Group, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
+def documents(kept: Path, group: Group, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
     """What has run of a group, by seed."""
-    found = {}
-    for seed in seeds:
-        path = directory(root, group, seed) / "table.json"
-        if path.is_file():
-            found[seed] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    paths = {seed: kept / f"{slug(group, seed)}.json" for seed in seeds}
+    return {seed: json.loads(path.read_text(encoding="utf-8")) for seed, path in paths.items() if path.is_file()}
 
 
-def run(root: Path, group: Group, seed: int) -> None:
-    """Train and measure what is left of one run, and keep its document."""
-    out = directory(root, group, seed)
+def run(root: Path, kept: Path, group: Group, seed: int) -> None:
+    """Train and measure what is left of one run, and keep what the page is made of."""
     started = time.perf_counter()
-    result = audit.train(group.scenario(seed), out)
-    document = {**result.document, "wall_seconds": sum(result.document["run"]["seconds"].values())}
-    # Beside the run, whose own files are checked against its list.
-    (out / "table.json").write_text(json.dumps(document), encoding="utf-8")
+    found = audit.train(group.scenario(seed), root / slug(group, seed)).document
+    document = {part: found[part] for part in ("run", "utility", "balance", "differences")}
+    document["wall_seconds"] = sum(found["run"]["seconds"].values())
+    kept.mkdir(parents=True, exist_ok=True)
+    (kept / f"{slug(group, seed)}.json").write_text(json.dumps(document) + "\n", encoding="utf-8")
     print(f"{group.name}, seed {seed}: {time.perf_counter() - started:.0f} s in this call", flush=True)
 
 
@@ -222,8 +223,8 @@ def _kept(own: Sequence[Any], pooled: Sequence[Any], floors: Sequence[Sequence[A
     return f"PPLR has {100 * kept:.0f} % of the Recall@10 of centralised training (goal 95 %: {met})."
 
 
-def page(chosen: Sequence[Group], root: Path, seeds: Sequence[int], at: Mapping[str, Any]) -> str:
-    found = {group.name: documents(root, group, seeds) for group in chosen}
+def page(chosen: Sequence[Group], kept: Path, seeds: Sequence[int], at: Mapping[str, Any]) -> str:
+    found = {group.name: documents(kept, group, seeds) for group in chosen}
     done = sum(len(docs) * len(group.strategies) for group, docs in zip(chosen, found.values(), strict=True))
     cells = sum(len(group.strategies) * len(seeds) for group in chosen)
     parts = [
@@ -254,19 +255,20 @@ def main() -> None:
     seeds = SEEDS[:1] if asked.quick else SEEDS
     chosen = groups(asked.quick)
     into = asked.results or (None if asked.quick else PAGE)
+    kept = asked.runs if asked.quick else KEPT
     for seed in seeds:  # a first seed of everything before a second of anything
         for group in chosen:
-            if asked.only not in group.name or seed in documents(asked.runs, group, [seed]):
+            if asked.only not in group.name or seed in documents(kept, group, [seed]):
                 continue
             if time.monotonic() - started > 60 * asked.minutes:
                 break
             try:
-                run(asked.runs, group, seed)
+                run(asked.runs, kept, group, seed)
             except (InputError, RunError) as error:
                 raise SystemExit(f"{group.name}, seed {seed}: {error}") from None
             if into is not None:
-                into.write_text(page(chosen, asked.runs, seeds, at), encoding="utf-8")
-    text = page(chosen, asked.runs, seeds, at)
+                into.write_text(page(chosen, kept, seeds, at), encoding="utf-8")
+    text = page(chosen, kept, seeds, at)
     if into is None:
         print(text)
     else:
