@@ -1,4 +1,4 @@
-"""Embedding match: optimise the input until the known front makes of it what crossed (the EIA of SplitLLM and BiSR).
+"""Embedding match: optimize the input until the known front makes of it what crossed (the EIA of SplitLLM and BiSR).
 
 The embeddings at all positions are free: Adam goes down the squared distance of h_k, in the square of what crossed,
 from nothing (the mean of the words, a little noise) or from the ridge inverter's answer. Then each position is given
@@ -6,7 +6,7 @@ the word whose embedding is nearest by cosine. Of the two, before and after, eac
 words the front takes nearer to what crossed.
 
 Alone it falls off with depth where learned inverters do not (BiSR, Chen et al. 2024, arXiv 2409.00960): an audit that
-only optimises overstates what depth protects. RecFormer's marks are taken for part of the word.
+only optimizes overstates what depth protects. RecFormer's marks are taken for part of the word.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ NOISE = 0.1
 
 
 class EmbeddingMatch:
-    """Optimises embeddings, then reads words.
+    """Optimizes embeddings, then reads words.
 
     Args:
         start: ``nothing``, or the answer of the ridge ``inverter``.

@@ -15,7 +15,7 @@ is not known, so titles of every length are tried (``training.loss_on: all`` wou
 are not known either).
 
 Sources: UnSplit (Erdogan et al. 2022, arXiv 2108.09033) compares the gradients of all labels; BiSR (Chen et al. 2024,
-arXiv 2409.00960) optimises soft labels instead of estimating.
+arXiv 2409.00960) optimizes soft labels instead of estimating.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Optimised embeddings are read where the words are, from nothing and from the inverter's answer, and not elsewhere."""
+"""Optimized embeddings are read where the words are, from nothing and from the inverter's answer, and not elsewhere."""
 
 from functools import partial
 from typing import Any
