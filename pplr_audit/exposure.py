@@ -4,7 +4,7 @@ This is the harness: it holds private data and hands attacks only the `View` and
 for every channel and round, in a random order, so that a number says nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -250,10 +250,7 @@ class Exposure:
 
         if phase == "training":
             wanted = self._plan.traces(round_)
-            watched = {
-                client: [Watched(row, places[row], len(prompts[row])) for row in rows]
-                for client, rows in by_client.items()
-            }
+            watched = _watched(by_client, places, prompts)
             training_records(self._federation, self._model.parts, state, watched, wanted, keep)
             return spool
         queries = {client: [(row, prompts[row]) for row in rows] for client, rows in by_client.items()}
@@ -295,10 +292,7 @@ class Exposure:
     def _watched(self, round_: int) -> dict[str, list[Watched]]:
         """The victims' samples in a round, by the client that holds them."""
         users, places, prompts, _ = self.asked("training", round_)
-        return {
-            client: [Watched(row, places[row], len(prompts[row])) for row in rows]
-            for client, rows in self._by_client(users).items()
-        }
+        return _watched(self._by_client(users), places, prompts)
 
     def _by_client(self, users: Mapping[int, int]) -> dict[str, list[int]]:
         """The rows by the client that holds their users."""
@@ -353,6 +347,7 @@ class Exposure:
             layers=layers,
             history=self._scenario.data.history,
             depth=self._model.layers,
+            loss_on=self._scenario.training.loss_on,
             queries=deepcopy(self.asked("queries", round_)[2]) if channel == Channel.MODEL_OUTPUT else {},
             auxiliary=auxiliary,
             elsewhere=self._elsewhere() if auxiliary == "public" and channel != Channel.MODEL_OUTPUT else None,
@@ -363,6 +358,12 @@ class Exposure:
                 else {}
             ),
         )
+
+
+def _watched(
+    rows: Mapping[str, Sequence[int]], places: Mapping[int, int], prompts: Mapping[int, Prompt]
+) -> dict[str, list[Watched]]:
+    return {client: [Watched(row, places[row], len(prompts[row])) for row in own] for client, own in rows.items()}
 
 
 def _phase(channel: Channel) -> Phase:

@@ -190,6 +190,8 @@ class Knowledge:
     """How many items a prompt holds at most."""
     depth: int
     """Blocks of the model."""
+    loss_on: str = "title"
+    """What is trained on, as the public scenario says: the answer's tokens (``title``), or ``all``."""
     queries: Mapping[int, Prompt] = field(default_factory=dict)
     """For an adversary who asks a model: what it asked, by row."""
     auxiliary: Literal["matched", "public", "none"] = "matched"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from pplr_audit.attacks.activation.reading import require_whole
 from pplr_audit.channels import Channel
 from pplr_audit.errors import InputError
 from pplr_audit.scoring.classifier import FOLDS, log_probabilities
@@ -37,8 +38,7 @@ class Attribute:
             raise InputError(f"attribute: name is {name!r} (accepted: that of a user attribute, such as gender)")
         if isinstance(known, bool) or not isinstance(known, int | float) or not 0 < known < 1:
             raise InputError(f"attribute: known is {known!r} (accepted: a share between 0 and 1)")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise InputError(f"attribute: seed is {seed!r} (accepted: a whole number, 0 or more)")
+        require_whole("attribute", seed=(seed, 0))
         self.attribute, self.known, self.seed = name, known, seed
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:

@@ -9,7 +9,6 @@ tried along a trie, and the vocabulary only where asked for (``over: tokens``). 
 An encoder has no prefix: its readings are refined as a whole, see `refinement`.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -18,10 +17,10 @@ import numpy as np
 from torch.nn.functional import normalize
 
 from pplr_audit.attacks.activation.paths import Front, Memory
-from pplr_audit.attacks.activation.reading import offsets, require_whole
+from pplr_audit.attacks.activation.reading import packed, require_whole
 from pplr_audit.attacks.activation.refinement import Refiner
 from pplr_audit.attacks.activation.ridge import Ridge
-from pplr_audit.attacks.activation.titles import DEPTH, LABELS, TitleReader
+from pplr_audit.attacks.activation.titles import TitleReader
 from pplr_audit.attacks.activation.walks import Answer, Candidates, Crossed, Walk, by_titles, by_tokens
 from pplr_audit.channels import Channel
 from pplr_audit.errors import InputError
@@ -85,7 +84,10 @@ class PrefixSearch:
             "verified": sum(answer.verified for answer in answers) / len(distances) if distances else None,
         }  # fmt: skip
         labelled = view.channel == Channel.FRONT_ACTIVATIONS and search.reader.answers
-        return Guess(_arrays(view.records, answers, labelled=labelled), facts)
+        slots = [np.array(answer.items, dtype=np.int64) for answer in answers]
+        labels = [answer.labels for answer in answers] if labelled else None
+        rows, tokens = [record.row for record in view.records], [answer.tokens for answer in answers]
+        return Guess(packed(rows, tokens, slots, labels), facts)
 
 
 class _Search:
@@ -171,18 +173,3 @@ def _require_readable(record: Record, knowledge: Knowledge) -> None:
         )
     if not bool(record.tensor.isfinite().all()):
         raise NotApplicable(f"what crossed of row {record.row} is not finite")
-
-
-def _arrays(records: Sequence[Record], answers: Sequence[Answer], *, labelled: bool) -> dict[str, np.ndarray]:
-    """The answers in the form that is scored."""
-    slots = [np.array(answer.items, dtype=np.int64).reshape(-1, DEPTH) for answer in answers]
-    arrays = {
-        "rows": np.array([record.row for record in records]),
-        "token_offsets": offsets([answer.tokens for answer in answers]),
-        "tokens": np.concatenate([answer.tokens for answer in answers]),
-        "slot_offsets": offsets(slots), "items": np.concatenate(slots),
-    }  # fmt: skip
-    if labelled:
-        padded = [np.pad(a.labels, (0, LABELS - len(a.labels)), constant_values=-1) for a in answers]
-        arrays["labels"] = np.array(padded)
-    return arrays

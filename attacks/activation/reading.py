@@ -111,15 +111,27 @@ def answered(
         tokens.append(reader.vocabulary[fit.argmax(1)])
         items, label = reader.read(fit)
         slots.append(items)
-        labels.append(np.pad(label, (0, LABELS - len(label)), constant_values=-1))
-    answer = {
-        "rows": np.array([record.row for record in view.records]), "token_offsets": offsets(tokens),
-        "tokens": np.concatenate(tokens), "slot_offsets": offsets(slots),
-        "items": np.concatenate(slots) if slots else np.empty((0, DEPTH), dtype=np.int64),
+        labels.append(label)
+    rows = [record.row for record in view.records]
+    labelled = view.channel == Channel.FRONT_ACTIVATIONS and reader.answers
+    return Guess(packed(rows, tokens, slots, labels if labelled else None), facts)
+
+
+def packed(
+    rows: Sequence[int],
+    tokens: Sequence[Int[np.ndarray, "length"]],
+    slots: Sequence[Int[np.ndarray, "slots depth"]],
+    labels: Sequence[Int[np.ndarray, "labels"]] | None = None,
+) -> dict[str, np.ndarray]:
+    """The arrays of a `Guess`: of each row its tokens, its ranked items, and its ranked labels where there are any."""
+    arrays = {
+        "rows": np.array(rows), "token_offsets": _offsets(tokens), "tokens": np.concatenate(tokens),
+        "slot_offsets": _offsets(slots),
+        "items": np.concatenate([np.empty((0, DEPTH), dtype=np.int64), *(each.reshape(-1, DEPTH) for each in slots)]),
     }  # fmt: skip
-    if view.channel == Channel.FRONT_ACTIVATIONS and reader.answers:
-        answer["labels"] = np.array(labels)
-    return Guess(answer, facts)
+    if labels is not None:
+        arrays["labels"] = np.array([np.pad(e, (0, LABELS - len(e)), constant_values=-1) for e in labels])
+    return arrays
 
 
 def require_whole(attack: str, **settings: tuple[object, int]) -> None:
@@ -129,6 +141,6 @@ def require_whole(attack: str, **settings: tuple[object, int]) -> None:
             raise InputError(f"{attack}: {name} is {value!r} (accepted: a whole number, {least} or more)")
 
 
-def offsets(pieces: Sequence[np.ndarray]) -> Int[np.ndarray, "pieces+1"]:
+def _offsets(pieces: Sequence[np.ndarray]) -> Int[np.ndarray, "pieces+1"]:
     """Where each piece begins and the last one ends when they stand one behind the other."""
     return np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])

@@ -11,6 +11,7 @@ here each side is solved in closed form, and they are joined at the label.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -47,22 +48,25 @@ class Bidirectional:
         if view.back is None:
             raise NotApplicable("the channel does not depend on a back")
         reader = TitleReader(knowledge.prompts)
-        fits, labels, explained = [], [], []
+        fits, backward, left = [], [], []
         for record in view.records:
             budget.check()
             reading = self._forward.learned(
                 record.client, record.round, front, knowledge, reader.vocabulary, budget
             )  # fmt: skip
-            fit = reading.fit(record.beside[UP].float()).numpy()
-            fits.append(fit)
-            found, left = self._backward.ranked(record, view.back, knowledge)
-            own = reader.read(fit)[1]
-            weights = (_cosine(fit, own, knowledge), max(0.0, 1.0 - left**2))
-            labels.append(joined((own, found), weights))
-            explained.append(weights)
-        forward, backward = np.array(explained).mean(0)
-        guess = answered(view, reader, fits, {"forward": float(forward), "backward": float(backward)})
-        return Guess({**guess.arrays, "labels": np.array(labels)}, guess.facts)
+            fits.append(reading.fit(record.beside[UP].float()).numpy())
+            found, rest = self._backward.ranked(record, view.back, knowledge)
+            backward.append(found)
+            left.append(rest)
+        arrays = answered(replace(view, channel=UP), reader, fits, {}).arrays
+        forward = arrays.get("labels", np.empty((len(fits), 0), dtype=np.int64))
+        explained = [
+            (_cosine(fit, own, knowledge), max(0.0, 1.0 - rest**2))
+            for fit, own, rest in zip(fits, forward, left, strict=True)
+        ]
+        labels = [joined(both, weights) for *both, weights in zip(forward, backward, explained, strict=True)]
+        means = np.array(explained).mean(0).tolist()
+        return Guess({**arrays, "labels": np.array(labels)}, dict(zip(("forward", "backward"), means, strict=True)))
 
 
 def joined(rankings: Sequence[Int[np.ndarray, "ranked"]], weights: Sequence[float]) -> Int[np.ndarray, "labels"]:
@@ -81,7 +85,7 @@ def joined(rankings: Sequence[Int[np.ndarray, "ranked"]], weights: Sequence[floa
 
 def _cosine(fit: Float[np.ndarray, "length words"], labels: Int[np.ndarray, "labels"], knowledge: Knowledge) -> float:
     """Mean over the positions of the answer of its best word's cosine; 0 where there is no answer."""
-    if not len(labels):
+    if not (labels >= 0).any():
         return 0.0
     length, end = int(knowledge.prompts.titles.lengths[labels[0]]), len(knowledge.prompts.end)
     return max(0.0, float(fit[-length - end : len(fit) - end].max(1).mean()))

@@ -11,8 +11,8 @@ directions u. Of the labels nearest by this the gradient is worked out exactly; 
 around which the estimate is sharper, until that brings nothing nearer.
 
 RecFormer's label is one item. BIGRec's is a title at the end of the sequence, the mean over its tokens; where it starts
-is not known, so titles of every length are tried (``training.loss_on: all`` would add the history's own tokens, which
-are not known either).
+is not known, so titles of every length are tried. With ``training.loss_on: all`` the gradient holds the history's own
+tokens too, which are not known either: that is not covered.
 
 Sources: UnSplit (Erdogan et al. 2022, arXiv 2108.09033) compares the gradients of all labels; BiSR (Chen et al. 2024,
 arXiv 2409.00960) optimizes soft labels instead of estimating.
@@ -28,10 +28,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pplr_audit.attacks.activation.reading import require_whole
 from pplr_audit.attacks.activation.titles import LABELS
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompts
-from pplr_audit.errors import InputError
 from pplr_audit.views import Budget, Guess, Knowledge, Model, NotApplicable, Record, View
 
 TOGETHER = 1 << 25
@@ -59,8 +59,7 @@ class LabelMatch:
     controls = 1
 
     def __init__(self, shortlist: int = 16) -> None:
-        if isinstance(shortlist, bool) or not isinstance(shortlist, int) or shortlist < 1:
-            raise InputError(f"label_match: shortlist is {shortlist!r} (accepted: a whole number, 1 or more)")
+        require_whole("label_match", shortlist=(shortlist, 1))
         self.shortlist = shortlist
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
@@ -81,8 +80,10 @@ class LabelMatch:
     def ranked(self, record: Record, back: int, knowledge: Knowledge) -> tuple[Int[np.ndarray, "labels"], float]:
         """Items, the best first, and how much of what came back the best leaves unexplained, from 0 to about 1.
 
-        Raises NotApplicable where what crossed is not finite, or there is no model to run.
+        Raises NotApplicable where what crossed is not finite, all tokens are trained on, or there is no model to run.
         """
+        if knowledge.loss_on == "all":
+            raise NotApplicable("with training.loss_on: all the gradient is not of the next item alone")
         hidden = record.beside[Channel.TRUNK_ACTIVATIONS]
         gradient = record.tensor * record.batch  # the loss is the mean over the batch
         if not bool((gradient.isfinite() & hidden.isfinite()).all()):
@@ -155,7 +156,7 @@ class Titles:
     def __init__(self, prompts: Prompts, length: int) -> None:
         sizes = prompts.titles.lengths
         around = len(prompts.prefix) + len(prompts.suffix) + len(prompts.end)
-        fitting = np.flatnonzero(sizes + around < length)
+        fitting = np.flatnonzero(sizes + around <= length)
         self.items = fitting[np.argsort(sizes[fitting], kind="stable")]
         _, starts = np.unique(sizes[self.items], return_index=True)
         self._starts = [*starts.tolist(), len(self.items)]

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from pplr_audit.attacks.activation.reading import packed, require_whole
 from pplr_audit.attacks.activation.titles import DEPTH, LABELS
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompts
-from pplr_audit.errors import InputError
 from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, View
 
 
@@ -40,8 +40,7 @@ class Length:
     controls = 1
 
     def __init__(self, seed: int = 0) -> None:
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise InputError(f"length: seed is {seed!r} (accepted: a whole number, 0 or more)")
+        require_whole("length", seed=(seed, 0))
         self.seed = seed
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
@@ -62,12 +61,7 @@ class Length:
             told.append(lengths.bits(found.slots[0]))
         if not rows:
             raise NotApplicable("no row is as long as a sequence over this catalogue can be")
-        answer = {
-            "rows": np.array(rows), "token_offsets": _offsets(tokens), "tokens": np.concatenate(tokens),
-            "slot_offsets": _offsets(slots), "items": np.concatenate(slots),
-        }  # fmt: skip
-        if lengths.answers:
-            answer["labels"] = np.stack(labels)
+        answer = packed(rows, tokens, slots, labels if lengths.answers else None)
         facts = {"bits_told_of_an_item": float(np.mean(told)), "bits_of_an_item": float(np.log2(lengths.items))}
         return Guess(answer, facts)
 
@@ -159,7 +153,3 @@ class TitleLengths:
         rest = total - np.arange(len(share))
         possible = (rest >= 0) & (rest < len(others))
         return np.where(possible, share * others[np.clip(rest, 0, len(others) - 1)], 0.0)
-
-
-def _offsets(pieces: list[Int[np.ndarray, "..."]]) -> Int[np.ndarray, "pieces+1"]:
-    return np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])

@@ -1,6 +1,7 @@
 """Label matching finds the next item in the gradient that came back, and nothing where it is not."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +103,29 @@ def test_the_filter_alone_names_the_label_among_the_first(
     assert hits(guess.arrays["labels"], prompts, model, k=5) > 0.8
 
 
+def test_a_title_without_a_history_before_it_is_found(
+    model: Recommender, knowledge: Knowledge, adapter: dict[str, Tensor]
+) -> None:
+    """The shortest sequence there is still has room for its own answer."""
+    if not model.whole.causal:
+        assert not len(model.prompts.end)
+        return
+    prompt = model.prompts.build(np.empty(0, dtype=np.int64), 7)
+    seen = {}
+    model.whole.set(adapter)
+    with tap(
+        [Tapped(2, list(blocks(model.whole.model))[2])],
+        lambda _, down: seen.update(down=down), lambda _, up: seen.update(up=up),
+    ):  # fmt: skip
+        model.task.loss(model.whole.model, [prompt], {}).backward()
+    model.whole.model.zero_grad()
+    record = Record(0, "client-0", 1, 0, seen["up"][0], 1, {Channel.TRUNK_ACTIVATIONS: seen["down"][0]})
+    view = View("server", Channel.BACK_GRADIENTS, None, 1, "none", (record,))
+    guess = LabelMatch(shortlist=8).run(view, knowledge, Budget(60))
+    same = model.prompts.title_classes()
+    assert same[guess.arrays["labels"][0, 0]] == same[7]
+
+
 def test_it_finds_nothing_in_noise(
     model: Recommender, knowledge: Knowledge, prompts: list[Prompt], view_of: Callable[..., View]
 ) -> None:
@@ -137,6 +161,8 @@ def test_it_says_when_it_cannot_answer(knowledge: Knowledge, view_of: Callable[.
         LabelMatch().run(broken, knowledge, Budget(60))
     with pytest.raises(BudgetExhausted):
         LabelMatch().run(view_of(1), knowledge, Budget(-1.0))
+    with pytest.raises(NotApplicable, match="loss_on: all"):
+        LabelMatch().run(view_of(1), replace(knowledge, loss_on="all"), Budget(60))
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
