@@ -228,3 +228,13 @@ def test_an_audit_of_a_collusion_names_it_in_every_finding(
     (reason,) = {row["detail"]["reason"] for row in rows if row["attack"] == "label_match"}
     assert "the adversary has no weights" in reason
     assert "texts of a colluding client, each with what crosses of it" in (tmp_path / "run" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("loss_on", ["title", "all"])
+def test_what_is_trained_on_is_known_to_whoever_attacks(
+    small_scenario: scenario.Scenario, private: PrivateData, model: Recommender, states: list[RoundState],
+    tmp_path: Path, loss_on: str,
+) -> None:  # fmt: skip
+    setting = changed(small_scenario, {"loss_on": loss_on}, attacks=["label_match"])
+    exposure = exposed(setting, private, model, states, tmp_path)
+    assert known_to(exposure, setting, Channel.BACK_GRADIENTS).loss_on == loss_on
