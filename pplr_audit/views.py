@@ -6,7 +6,7 @@ belongs to, and what is true of it, stands in another object that attacks are ne
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -190,6 +190,7 @@ class Knowledge:
     """How many items a prompt holds at most."""
     depth: int
     """Blocks of the model."""
+    _: KW_ONLY
     loss_on: str = "title"
     """What is trained on, as the public scenario says: the answer's tokens (``title``), or ``all``."""
     queries: Mapping[int, Prompt] = field(default_factory=dict)

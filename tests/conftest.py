@@ -1,6 +1,7 @@
 """Small things that are real: a Llama built from a config with its own tokenizer, and a small market."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 def one_thread() -> None:
     """Two test workers on two cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def gradients_stay_on() -> Iterator[None]:
+    """What leaves them off fails here, and not in whichever test comes next."""
+    yield
+    assert torch.is_grad_enabled()
 
 
 @pytest.fixture(scope="session")

@@ -63,13 +63,13 @@ class WholeModel:
 
         Yields the place in ``prompts`` and h_l by l.
         """
-        with self._front(layers, adapter) as seen:
-            for rows in by_length([len(prompt) for prompt in prompts], positions):
-                part = [prompts[row] for row in rows]
+        for rows in by_length([len(prompt) for prompt in prompts], positions):
+            part = [prompts[row] for row in rows]
+            with self._front(layers, adapter) as seen:  # left before anything is handed out: a reader may stop here
                 given = self.task.inputs(self.model, part, serving=serving)
                 body(self.model)(**given)
-                for place, (row, mask) in enumerate(zip(rows, given["attention_mask"].bool(), strict=True)):
-                    yield int(row), {layer: seen[layer][place, mask] for layer in layers}
+            for place, (row, mask) in enumerate(zip(rows, given["attention_mask"].bool(), strict=True)):
+                yield int(row), {layer: seen[layer][place, mask] for layer in layers}
 
     def extend(
         self, prefix: Prefix, tokens: Int[Tensor, "nodes"], parents: Sequence[int], layers: Sequence[int],

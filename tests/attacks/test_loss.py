@@ -60,7 +60,9 @@ def looked_at(model: Recommender, prompts: list[Prompt], adapter: dict[str, torc
     records = [Record(row, "client-0", 3, -1, torch.from_numpy(answer)) for row, answer in enumerate(answers)]
     view = View("outsider", Channel.MODEL_OUTPUT, None, None, "none", tuple(records))
     base = KnownModel(model.whole, None)
-    known = Knowledge("base", model.prompts, model.whole.embeddings, base, {}, (0,), 3, 3, dict(enumerate(prompts)))
+    known = Knowledge(
+        "base", model.prompts, model.whole.embeddings, base, {}, (0,), 3, 3, queries=dict(enumerate(prompts))
+    )  # fmt: skip
     return view, known
 
 
@@ -110,7 +112,7 @@ def test_the_base_model_is_asked_once_for_each_query(model: Recommender) -> None
     prompts = queries(model, 6)
     view, known = looked_at(model, prompts, dict(model.initial))
     base = Counting()
-    counted = Knowledge("base", known.prompts, known.embeddings, base, {}, (0,), 3, 3, known.queries)
+    counted = Knowledge("base", known.prompts, known.embeddings, base, {}, (0,), 3, 3, queries=known.queries)
     attack = Loss()
     for number in range(3):
         attack.run(view.shuffled(np.random.default_rng(number)), counted, Budget(60))
@@ -120,6 +122,6 @@ def test_the_base_model_is_asked_once_for_each_query(model: Recommender) -> None
 def test_an_answer_to_no_query_is_not_applicable(model: Recommender) -> None:
     prompts = queries(model, 4)
     view, known = looked_at(model, prompts, dict(model.initial))
-    fewer = Knowledge("base", known.prompts, known.embeddings, known.base, {}, (0,), 3, 3, {0: prompts[0]})
+    fewer = Knowledge("base", known.prompts, known.embeddings, known.base, {}, (0,), 3, 3, queries={0: prompts[0]})
     with pytest.raises(NotApplicable, match="3 answers belong to no query"):
         Loss().run(view, fewer, Budget(60))

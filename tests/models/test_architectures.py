@@ -245,6 +245,17 @@ def test_the_states_of_a_whole_model_are_those_of_the_library_whatever_the_deepe
     assert len(blocks(whole.model)) == LAYERS
 
 
+def test_a_reader_that_stops_between_two_batches_leaves_the_model_whole() -> None:
+    """As where a budget ends: its frames, and the generator in them, may live as long as the error is kept."""
+    row = PADDED[0, : int(MASK[0].sum())].numpy()
+    whole = WholeModel(made("gpt2", dropout=False), Plain())
+    states = whole.states([Prompt(row, row, row, len(row), row)] * 3, [1], None, positions=1)
+    next(states)
+    assert torch.is_grad_enabled()
+    assert len(blocks(whole.model)) == LAYERS
+    assert len(list(states)) == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
