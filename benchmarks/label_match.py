@@ -27,6 +27,7 @@ from pplr_audit.channels import Channel
 from pplr_audit.data.prepare import prepare
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.findings import LabelTruth
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.backbone import set_dropout
 from pplr_audit.models.cut import Tapped, tap
 from pplr_audit.models.family import blocks
@@ -35,7 +36,7 @@ from pplr_audit.models.recformer import ITEMS, RecFormer
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
 from pplr_audit.runs.replay import KnownModel
-from pplr_audit.views import Budget, Knowledge, Record, View
+from pplr_audit.views import Budget, Record, View
 
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 BATCH, STEPS, VICTIMS = 16, 50, 96

@@ -25,12 +25,13 @@ from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.data.load import load
 from pplr_audit.data.prompts import Prompt
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.models.tiny_llama import Recipe, train_tokenizer
 from pplr_audit.models.tree import Prefix
 from pplr_audit.runs.replay import KnownModel
 from pplr_audit.scenario import Cut, Data, Market, Model
-from pplr_audit.views import Budget, Guess, Knowledge, Record, View
+from pplr_audit.views import Budget, Guess, Record, View
 
 SHARE_AT_MOST = 0.01
 HISTORY = 10

@@ -24,10 +24,11 @@ from measuring import arguments, goal, goal_text, interleaved, machine, ratios, 
 from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.channels import Channel
 from pplr_audit.data.load import load
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.runs.replay import KnownModel
 from pplr_audit.scenario import Cut, Data, Market, Model
-from pplr_audit.views import Budget, Knowledge, Record, View
+from pplr_audit.views import Budget, Record, View
 
 RATIO_AT_MOST, BYTES_AT_MOST = 1.5, 4e9
 HISTORY = 10

@@ -15,9 +15,9 @@ import numpy as np
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.partition import OTHER
 from pplr_audit.data.prompts import Prompt
+from pplr_audit.errors import NotApplicable
 from pplr_audit.seeds import derive
 from pplr_audit.truths_users import AttributeTruth
-from pplr_audit.views import NotApplicable
 
 FEW = 5
 """A value with fewer users than this on either side counts as `OTHER`."""

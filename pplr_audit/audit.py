@@ -256,7 +256,7 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
     with clock.phase("writing the report"):
         seconds = resume.add_seconds(store, clock.seconds)
         document = findings_document(
-            scenario, private, model, plan, len(exposure.victims), results, measured["utility"], measured["costs"],
+            scenario, private, model, plan, len(exposure.rows.victims), results, measured["utility"], measured["costs"],
             seconds, extensions.recorded(store), measured.get("balance", ()), measured.get("differences", ()),
         )  # fmt: skip
         shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)

@@ -10,12 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from pplr_audit.channels import Channel
+from pplr_audit.errors import BudgetExhausted, NotApplicable
 from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth, Score
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
 from pplr_audit.seeds import derive
 from pplr_audit.truths_users import AttributeTruth, LinkageTruth
-from pplr_audit.views import Attack, Budget, BudgetExhausted, Guess, Knowledge, NotApplicable, View
+from pplr_audit.views import Attack, Budget, Guess, View
 
 METRICS = {
     "history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",),

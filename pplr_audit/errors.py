@@ -1,4 +1,4 @@
-"""The errors that a user can mend. Everything else is a bug and keeps its traceback."""
+"""The errors that a user can mend, and the two ends of an attack. All else is a bug and keeps its traceback."""
 
 import errno
 
@@ -15,3 +15,11 @@ class InputError(Exception):
 
 class RunError(Exception):
     """The run failed while running (a full disk, a loss that is not finite): exit code 1."""
+
+
+class NotApplicable(Exception):
+    """The view cannot carry what the attack is after; the reason is the message."""
+
+
+class BudgetExhausted(Exception):
+    """An attack ran out of what it may spend."""

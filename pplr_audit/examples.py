@@ -67,7 +67,7 @@ def _example(
         "attack": cell.attack,
         "channel": str(cell.channel),
         "cut": {"front": cell.front, "back": cell.back},
-        "client": exposure.client_of(truth.users[row]),
+        "client": exposure.rows.client_of(truth.users[row]),
         "row": row,
         "secret": secret,
         "knowledge": cell.knowledge,

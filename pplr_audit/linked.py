@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from pplr_audit.data.prompts import Prompt, Prompts
+from pplr_audit.errors import NotApplicable
 from pplr_audit.models.recommender import Recommender
 from pplr_audit.pplr.rounds import Federation, RoundState
+from pplr_audit.rows import Rows
 from pplr_audit.runs.replay import Trace, Watched, serving_records, training_records
 from pplr_audit.runs.spool import Spool
 from pplr_audit.seeds import derive
 from pplr_audit.truths_users import LinkageTruth
-from pplr_audit.views import NotApplicable
 from pplr_audit.windows import Windows
 
 ClientOf = Callable[[int], str]
@@ -71,30 +72,28 @@ class Links:
     """Two windows of each victim in training or in serving, what crossed of them, and whose they are.
 
     Args:
-        windows: by whether in training, and by rounds.
+        victims: whose windows, and who holds them.
         federation: used to replay rounds; its state is not kept.
         state: what a round starts from.
-        client_of, holder_of: the client that a user belongs to, and the one that trains on it and serves it.
         seed: of the numbers of rows.
     """
 
     def __init__(
-        self, windows: Callable[[bool, Rounds], Windows], model: Recommender, federation: Federation,
-        state: Callable[[int], RoundState], client_of: ClientOf, holder_of: ClientOf, seed: int,
-    ) -> None:  # fmt: skip
-        self._windows, self._model, self._federation, self._state = windows, model, federation, state
-        self._client_of, self._holder_of, self._seed = client_of, holder_of, seed
+        self, victims: Rows, model: Recommender, federation: Federation, state: Callable[[int], RoundState], seed: int
+    ) -> None:
+        self._victims, self._model, self._federation = victims, model, federation
+        self._state, self._seed = state, seed
         self._linked = lru_cache(maxsize=None)(self._link)
         self.recorded = lru_cache(maxsize=1)(self._record)
 
     def truth(self, training: bool, rounds: Rounds) -> LinkageTruth:
         """Which rows are of one user. Raises NotApplicable where there is nobody to be told from another."""
-        return self._linked(training, rounds).truth(self._client_of)
+        return self._linked(training, rounds).truth(self._victims.client_of)
 
     def _link(self, training: bool, rounds: Rounds) -> Linked:
         order = np.random.default_rng(derive(self._seed, "rows", "linkage", str(training), *rounds))
-        linked = Linked.numbered(self._windows(training, rounds), self._model.prompts, order)
-        if not linked.truth(self._client_of).comparable:
+        linked = Linked.numbered(self._victims.windows(training, rounds), self._model.prompts, order)
+        if not linked.truth(self._victims.client_of).comparable:
             raise NotApplicable("no client has two victims with two windows each that share no item")
         return linked
 
@@ -102,11 +101,11 @@ class Links:
         """What entered each of ``layers``, in a file in ``scratch``."""
         linked, spool = self._linked(training, rounds), Spool(scratch)
         if not training:
-            requests = linked.requests(self._holder_of)
+            requests = linked.requests(self._victims.holder_of)
             serving_records(self._model.whole, self._state(rounds[0]), requests, layers, spool.put)
             return spool
         wanted = [Trace("activation", layer) for layer in layers]
         for round_ in sorted(set(rounds)):
-            watched = linked.watched([side for side in (0, 1) if rounds[side] == round_], self._holder_of)
+            watched = linked.watched([side for side in (0, 1) if rounds[side] == round_], self._victims.holder_of)
             training_records(self._federation, self._model.parts, self._state(round_), watched, wanted, spool.put)
         return spool

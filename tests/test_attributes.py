@@ -7,7 +7,7 @@ import pytest
 
 from pplr_audit.attributes import FEW, deal
 from pplr_audit.data.dataset import Dataset
-from pplr_audit.views import NotApplicable
+from pplr_audit.errors import NotApplicable
 
 
 def with_kind(market: Dataset, values: list[str]) -> Dataset:

@@ -21,8 +21,9 @@ from pplr_audit import audit, cli, plugins, scenario
 from pplr_audit.channels import Channel
 from pplr_audit.data.synthetic import market
 from pplr_audit.errors import InputError
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.report.document import validate, validate_evidence
-from pplr_audit.views import Budget, Guess, Knowledge, View
+from pplr_audit.views import Budget, Guess, View
 from tests.conftest import LAYERS, comparable
 
 

@@ -12,12 +12,13 @@ from pplr_audit.cells import Cell, run_cell
 from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt, Prompts
-from pplr_audit.errors import InputError
+from pplr_audit.errors import InputError, NotApplicable
 from pplr_audit.findings import HistoryTruth, MembershipTruth
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.plan import make_plan
 from pplr_audit.runs.store import Store
-from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, Record, View
+from pplr_audit.views import Budget, Guess, Record, View
 
 
 @pytest.fixture(scope="module")

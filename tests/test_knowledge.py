@@ -12,14 +12,16 @@ from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.channels import Channel
 from pplr_audit.data.allot import allotted
 from pplr_audit.data.prepare import PrivateData, prepare
+from pplr_audit.errors import NotApplicable
 from pplr_audit.exposure import Exposure
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.plan import make_plan
 from pplr_audit.pplr.rounds import Federation, RoundState, assemble, train
 from pplr_audit.pplr.strategies.pplr import Pplr
 from pplr_audit.report.document import validate
 from pplr_audit.runs.collusion import Collusion
-from pplr_audit.views import Budget, Knowledge, NotApplicable
+from pplr_audit.views import Budget
 from tests.conftest import LAYERS
 
 RIDGE = {"ridge": {"prompts": 32, "held_out": 4}}
@@ -147,8 +149,8 @@ def test_a_colluding_client_hands_on_its_own_prompts_with_what_crossed_of_them_a
     setting = changed(small_scenario, knowledge="auxiliary")
     exposure = exposed(setting, private, model, states, tmp_path)
     own = private.samples[COLLUDER]
-    assert not set(own.users) & set(exposure.victims)
-    assert len(exposure.victims) == setting.audit.victims
+    assert not set(own.users) & set(exposure.rows.victims)
+    assert len(exposure.rows.victims) == setting.audit.victims
     knowledge = known_to(exposure, setting, channel)
     assert knowledge.facts == {"colluder": COLLUDER}
     round_ = 1 if channel == Channel.FRONT_ACTIVATIONS else 2

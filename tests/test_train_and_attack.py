@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 from pplr_audit import audit, cli, plugins, scenario
 from pplr_audit.channels import Channel
-from pplr_audit.errors import InputError, RunError
+from pplr_audit.errors import InputError, NotApplicable, RunError
 from pplr_audit.extension import Extension, asks, from_options
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.pplr.server import Server
 from pplr_audit.report.document import validate
 from pplr_audit.runs.store import Store
-from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, View
+from pplr_audit.views import Budget, Guess, View
 from tests.conftest import LAYERS, comparable
 
 

@@ -10,9 +10,10 @@ from pplr_audit import audit, plugins, scenario
 from pplr_audit.attacks.activation.attribute import Attribute
 from pplr_audit.attacks.activation.linkage import Linkage
 from pplr_audit.attacks.metadata.length import Length
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.plan import make_plan
 from pplr_audit.report.document import validate
-from pplr_audit.views import Budget, Guess, Knowledge, View
+from pplr_audit.views import Budget, Guess, View
 from tests.conftest import LAYERS
 
 OWN: dict[str, Any] = {"length": Length, "attribute": Attribute, "linkage": Linkage}

@@ -14,9 +14,10 @@ from jaxtyping import Float
 
 from pplr_audit.attacks.activation.reading import require_whole
 from pplr_audit.channels import Channel
-from pplr_audit.errors import InputError
+from pplr_audit.errors import InputError, NotApplicable
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.scoring.classifier import FOLDS, log_probabilities
-from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, Record, View
+from pplr_audit.views import Budget, Guess, Record, View
 
 
 class Attribute:

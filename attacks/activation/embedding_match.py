@@ -25,7 +25,8 @@ from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.activation.titles import TitleReader
 from pplr_audit.channels import Channel
 from pplr_audit.errors import InputError
-from pplr_audit.views import Budget, Guess, Knowledge, Model, Record, View
+from pplr_audit.knowledge import Knowledge, Model
+from pplr_audit.views import Budget, Guess, Record, View
 
 POSITIONS = 2048
 """Of a batch, padding included."""

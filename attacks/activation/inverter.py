@@ -19,8 +19,9 @@ from torch import Tensor
 from pplr_audit.attacks.activation.networks import KINDS, OTHER, Example, Kind, Network, trained
 from pplr_audit.attacks.activation.reading import Learned, Reading, Words, read, require_whole
 from pplr_audit.channels import Channel
-from pplr_audit.errors import InputError
-from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, Pair, View
+from pplr_audit.errors import InputError, NotApplicable
+from pplr_audit.knowledge import Knowledge, Pair
+from pplr_audit.views import Budget, Guess, View
 
 
 class Inverter:

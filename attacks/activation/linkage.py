@@ -13,8 +13,9 @@ from jaxtyping import Float
 
 from pplr_audit.attacks.activation.attribute import pooled
 from pplr_audit.channels import Channel
-from pplr_audit.errors import InputError
-from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, Record, View
+from pplr_audit.errors import InputError, NotApplicable
+from pplr_audit.knowledge import Knowledge
+from pplr_audit.views import Budget, Guess, Record, View
 
 
 class Linkage:

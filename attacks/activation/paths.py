@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pplr_audit.knowledge import Model
 from pplr_audit.models.tree import Branches, Prefix
-from pplr_audit.views import Model
 
 NODES = 1024
 """Of a tree that is read in one pass, about."""

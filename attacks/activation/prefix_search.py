@@ -23,8 +23,9 @@ from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.activation.titles import TitleReader
 from pplr_audit.attacks.activation.walks import Answer, Candidates, Crossed, Walk, by_titles, by_tokens
 from pplr_audit.channels import Channel
-from pplr_audit.errors import InputError
-from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, Record, View
+from pplr_audit.errors import InputError, NotApplicable
+from pplr_audit.knowledge import Knowledge
+from pplr_audit.views import Budget, Guess, Record, View
 
 
 class PrefixSearch:

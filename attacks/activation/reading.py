@@ -16,8 +16,9 @@ from torch import Tensor
 
 from pplr_audit.attacks.activation.titles import DEPTH, LABELS, TitleReader
 from pplr_audit.channels import Channel
-from pplr_audit.errors import InputError
-from pplr_audit.views import Budget, BudgetExhausted, Guess, Knowledge, NotApplicable, View
+from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.knowledge import Knowledge
+from pplr_audit.views import Budget, Guess, View
 
 T = TypeVar("T")
 Words = Int[np.ndarray, "words"]

@@ -16,7 +16,7 @@ from pplr_audit.attacks.activation.paths import relative
 from pplr_audit.attacks.activation.titles import DEPTH, TitleReader
 from pplr_audit.attacks.activation.walks import ROUNDING, Answer, Candidates, ranked
 from pplr_audit.data.prompts import Prompts
-from pplr_audit.views import Model
+from pplr_audit.knowledge import Model
 
 Items = tuple[int, ...]
 

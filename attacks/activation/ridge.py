@@ -19,7 +19,8 @@ from torch.nn.functional import normalize
 from pplr_audit.attacks.activation.normal_equations import Inverter, NormalEquations
 from pplr_audit.attacks.activation.reading import Learned, Reading, Words, read, require_whole
 from pplr_audit.channels import Channel
-from pplr_audit.views import Budget, Guess, Knowledge, Pair, View
+from pplr_audit.knowledge import Knowledge, Pair
+from pplr_audit.views import Budget, Guess, View
 
 CHUNK = 2048
 """Positions, at least, that go into the sums together."""

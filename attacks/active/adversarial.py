@@ -20,7 +20,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from pplr_audit.attacks.activation.reading import require_whole
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.errors import InputError
-from pplr_audit.views import Front, Knowledge
+from pplr_audit.knowledge import Front, Knowledge
 
 STARTS = ("base", "random")
 REACH = 2

@@ -28,7 +28,9 @@ from pplr_audit.attacks.active.adversarial import (
     require_settings,
 )
 from pplr_audit.channels import Channel
-from pplr_audit.views import Budget, Front, Guess, Knowledge, Lure, NotApplicable, View
+from pplr_audit.errors import NotApplicable
+from pplr_audit.knowledge import Front, Knowledge
+from pplr_audit.views import Budget, Guess, Lure, View
 
 PILOT_RATE = 1e-3
 

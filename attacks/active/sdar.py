@@ -30,7 +30,8 @@ from pplr_audit.attacks.active.adversarial import (
 )
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.views import Budget, Guess, Knowledge, Model, Record, View
+from pplr_audit.knowledge import Knowledge, Model
+from pplr_audit.views import Budget, Guess, Record, View
 
 FRONT_RATE = 1e-3
 

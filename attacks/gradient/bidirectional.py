@@ -21,7 +21,9 @@ from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.activation.titles import LABELS, TitleReader
 from pplr_audit.attacks.gradient.label_match import LabelMatch
 from pplr_audit.channels import Channel
-from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, View
+from pplr_audit.errors import NotApplicable
+from pplr_audit.knowledge import Knowledge
+from pplr_audit.views import Budget, Guess, View
 
 UP, DOWN = Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS
 

@@ -32,7 +32,9 @@ from pplr_audit.attacks.activation.reading import require_whole
 from pplr_audit.attacks.activation.titles import LABELS
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompts
-from pplr_audit.views import Budget, Guess, Knowledge, Model, NotApplicable, Record, View
+from pplr_audit.errors import NotApplicable
+from pplr_audit.knowledge import Knowledge, Model
+from pplr_audit.views import Budget, Guess, Record, View
 
 TOGETHER = 1 << 25
 """Elements of z held at once."""

@@ -9,7 +9,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from pplr_audit.channels import Channel
-from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, View
+from pplr_audit.errors import NotApplicable
+from pplr_audit.knowledge import Knowledge
+from pplr_audit.views import Budget, Guess, View
 
 
 class Loss:

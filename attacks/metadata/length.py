@@ -24,7 +24,9 @@ from pplr_audit.attacks.activation.reading import packed, require_whole
 from pplr_audit.attacks.activation.titles import DEPTH, LABELS
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompts
-from pplr_audit.views import Budget, Guess, Knowledge, NotApplicable, View
+from pplr_audit.errors import NotApplicable
+from pplr_audit.knowledge import Knowledge
+from pplr_audit.views import Budget, Guess, View
 
 
 class Length:

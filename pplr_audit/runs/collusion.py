@@ -39,7 +39,7 @@ def handed_on(samples: Samples, prompts: Prompts, first: int, seed: int) -> dict
 
 
 class Collusion:
-    """A `views.Colluder`.
+    """A `knowledge.Colluder`.
 
     Args:
         prompts: by row.

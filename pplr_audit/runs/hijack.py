@@ -13,13 +13,14 @@ from torch import Tensor
 
 from pplr_audit import plugins, scenario
 from pplr_audit.data.prepare import PrivateData
+from pplr_audit.errors import NotApplicable
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.family import blocks
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.pplr.rounds import Federation, RoundState, assemble, train
 from pplr_audit.pplr.server import Server
 from pplr_audit.pplr.strategies.protocol import Strategy
-from pplr_audit.views import Lure, NotApplicable
+from pplr_audit.views import Lure
 
 
 class HijackingServer(Server):

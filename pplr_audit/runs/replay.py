@@ -14,12 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pplr_audit.data.prompts import Prompt
+from pplr_audit.errors import NotApplicable
 from pplr_audit.models.cut import CutModel, tap, tappable
 from pplr_audit.models.task import Memory
 from pplr_audit.models.tree import Branches, Prefix
 from pplr_audit.models.whole import Front, WholeModel
 from pplr_audit.pplr.rounds import Federation, RoundState
-from pplr_audit.views import NotApplicable, Record
+from pplr_audit.views import Record
 
 
 @dataclass(frozen=True)

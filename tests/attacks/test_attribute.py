@@ -9,9 +9,10 @@ import torch
 
 from pplr_audit.attacks.activation.attribute import Attribute
 from pplr_audit.channels import Channel
-from pplr_audit.errors import InputError
+from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.truths_users import AttributeTruth
-from pplr_audit.views import Budget, BudgetExhausted, Knowledge, NotApplicable, Record, View
+from pplr_audit.views import Budget, Record, View
 
 USERS, HIDDEN = 120, 24
 

@@ -11,10 +11,10 @@ from pplr_audit.attacks.activation.embedding_match import EmbeddingMatch
 from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
-from pplr_audit.errors import InputError
+from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
 from pplr_audit.models.recommender import build
 from pplr_audit.runs.replay import NoModel
-from pplr_audit.views import Budget, BudgetExhausted, NotApplicable, View
+from pplr_audit.views import Budget, View
 from tests.attacks.test_inverter import Setting
 
 FEW: dict[str, Any] = {"prompts": 1, "held_out": 1}

@@ -14,15 +14,16 @@ from pplr_audit.attacks.active.fsha import Fsha
 from pplr_audit.cells import run_cell
 from pplr_audit.channels import Channel, Crossing
 from pplr_audit.data.prepare import PrivateData, prepare
-from pplr_audit.errors import InputError
+from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
 from pplr_audit.exposure import Exposure
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender
 from pplr_audit.pplr.rounds import Federation, RoundState, assemble, train
 from pplr_audit.runs.hijack import HijackingServer, hijackable
 from pplr_audit.runs.replay import KnownModel
 from pplr_audit.runs.store import Store
 from pplr_audit.runs.trainings import TrainingFiles
-from pplr_audit.views import Budget, BudgetExhausted, Knowledge, NotApplicable, Record, View, as_active
+from pplr_audit.views import Budget, Record, View, as_active
 from tests.conftest import LAYERS
 
 ROUNDS, FRONT, STEPS = 8, 1, 120

@@ -16,10 +16,11 @@ from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.synthetic import other_catalogue
-from pplr_audit.errors import InputError
+from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build, prompts_over
 from pplr_audit.runs.replay import KnownModel
-from pplr_audit.views import Budget, BudgetExhausted, Guess, Knowledge, NotApplicable, Record, View
+from pplr_audit.views import Budget, Guess, Record, View
 from tests.conftest import LAYERS
 
 LLAMA: dict[Kind, dict[str, int]] = {

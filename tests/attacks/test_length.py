@@ -12,9 +12,10 @@ import torch
 from pplr_audit.attacks.metadata.length import Length, TitleLengths
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Pieces, Prompt, Prompts, ragged
-from pplr_audit.errors import InputError
+from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
 from pplr_audit.findings import HistoryTruth, LabelTruth
-from pplr_audit.views import Budget, BudgetExhausted, Guess, Knowledge, NotApplicable, Record, View
+from pplr_audit.knowledge import Knowledge
+from pplr_audit.views import Budget, Guess, Record, View
 
 ANSWERED, PLAIN = [90, 91], []
 """The end of BIGRec's template; RecFormer's has none."""

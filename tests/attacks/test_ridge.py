@@ -13,10 +13,11 @@ from pplr_audit.attacks.activation.titles import TitleReader
 from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.errors import InputError
+from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.runs.replay import KnownModel
-from pplr_audit.views import Budget, BudgetExhausted, Knowledge, NotApplicable, Record, View
+from pplr_audit.views import Budget, Record, View
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from pplr_audit.attacks.activation.titles import TitleReader
 from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.runs.replay import KnownModel
-from pplr_audit.views import Budget, Guess, Knowledge, Record, View
+from pplr_audit.views import Budget, Guess, Record, View
 from tests.conftest import LAYERS
 
 

@@ -17,11 +17,12 @@ from pplr_audit.data.prepare import prepare
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.synthetic import other_catalogue
 from pplr_audit.data.title_prompts import title_prompts
-from pplr_audit.errors import InputError
+from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.pplr.rounds import assemble, train
 from pplr_audit.runs.replay import KnownModel
-from pplr_audit.views import Budget, BudgetExhausted, Guess, Knowledge, NotApplicable, Record, View
+from pplr_audit.views import Budget, Guess, Record, View
 from tests.conftest import LAYERS
 
 ROUNDS, STEPS = 10, 200

@@ -13,10 +13,11 @@ from pplr_audit.data.load import load
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import training_samples
 from pplr_audit.data.split import split
+from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.runs.replay import KnownModel
 from pplr_audit.scenario import Cut, Data, Model
-from pplr_audit.views import Budget, Knowledge, Record, View
+from pplr_audit.views import Budget, Record, View
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or SHARED / "data") / "ml-100k"
