@@ -42,7 +42,9 @@ def told(name: str, data: Path) -> scenario.Scenario:
     own, shots = SETS[name]
     values = {
         "name": f"{name}-centralised",
-        "data": {"path": str(data / name), "clients": 2, "partition": "random", "audit_users": 2, "samples": "all", **own},
+        "data": {
+            "path": str(data / name), "clients": 2, "partition": "random", "audit_users": 2, "samples": "all", **own,
+        },
         "model": ENCODER, "training": {**TRAINING, "shots": shots},
     }  # fmt: skip
     return scenario.from_text(json.dumps(values), name)
