@@ -77,6 +77,27 @@ def test_a_training_leaves_its_utility_and_no_finding_and_no_report(
         audit.write_report(trained.directory, ["html"], redact=False)
 
 
+def test_a_budget_of_one_second_ends_every_long_attack_and_not_the_run(
+    narrow: scenario.Scenario, tmp_path: Path
+) -> None:
+    """An attack is `budget_exhausted` in every metric that it could have had, and without a value."""
+    long = ({"inverter": {"prompts": 5_000}}, {"sdar": {"steps": 10**6}}, {"fsha": {"steps": 10**6}})
+    asked = {"attacks": (*long, "length"), "adversaries": ("server", "malicious_server"), "budget": {"seconds": 1}}
+    chosen = scenario.Scenario.model_validate(
+        narrow.model_dump(mode="json") | {"audit": narrow.audit.model_dump(mode="json") | asked}
+    )
+    result = audit.run(chosen, tmp_path / "run")
+    validate(result.document)
+    measured = [row for row in result.document["findings"] if row["status"] != "not_applicable"]
+    for name in ("inverter", "sdar", "fsha"):
+        rows = [row for row in measured if row["attack"] == name]
+        assert {row["metric"] for row in rows} >= {"token_accuracy", "item_hit@1"}
+        assert all(row["status"] == "budget_exhausted" and row["value"] is None for row in rows)
+        assert all(row["detail"]["reason"] == "more than 1 s" for row in rows)
+    assert [row for row in measured if row["attack"] == "length" and row["status"] == "ok"]
+    assert "budget exhausted" in (result.directory / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize("continued_by", ["run", "attack"])
 def test_run_and_attack_continue_a_training_without_training_again(

@@ -62,7 +62,7 @@ class EmbeddingMatch:
         self._ridge = Ridge(prompts, held_out, seed)
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
-        layer = require_records(view)
+        layer = require_records(view, knowledge)
         reader = TitleReader(knowledge.prompts)
         words = _Words(knowledge.embeddings[reader.vocabulary].float())
         fits: dict[int, np.ndarray] = {}

@@ -17,7 +17,7 @@ import numpy as np
 from torch.nn.functional import normalize
 
 from pplr_audit.attacks.activation.paths import Front, Memory
-from pplr_audit.attacks.activation.reading import packed, require_whole
+from pplr_audit.attacks.activation.reading import packed, require_records, require_whole
 from pplr_audit.attacks.activation.refinement import Refiner
 from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.activation.titles import TitleReader
@@ -59,12 +59,7 @@ class PrefixSearch:
         self._searches: WeakKeyDictionary[Knowledge, _Search] = WeakKeyDictionary()
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
-        if view.front is None:
-            raise NotApplicable("the channel does not depend on a front")
-        if not view.records:
-            raise NotApplicable("nothing crossed that belongs to a victim")
-        for record in view.records:
-            _require_readable(record, knowledge)
+        front = require_records(view, knowledge)
         if self.over == "tokens" and not knowledge.base.causal:
             raise NotApplicable("an encoder has no prefix to search behind token by token (over: titles can be asked)")
         search = self._searches.get(knowledge)
@@ -77,7 +72,7 @@ class PrefixSearch:
         for place, record in enumerate(view.records):
             budget.check()
             # A row may be searched more widely while those before it and it have used less than their share.
-            answers.append(search.read(record, view.front, knowledge, budget, (place + 1) / len(view.records)))
+            answers.append(search.read(record, front, knowledge, budget, (place + 1) / len(view.records)))
         distances = [distance for answer in answers for distance in answer.distances]
         facts: dict[str, Any] = {
             "over": self.over, "evaluations": search.evaluations - before,
@@ -158,19 +153,3 @@ class _Search:
         # What was not reached is left to the ridge inverter.
         answer.tokens = np.concatenate([answer.tokens, words[fit.argmax(1)][len(answer.tokens) :]])[: len(tensor)]
         return answer
-
-
-def _require_readable(record: Record, knowledge: Knowledge) -> None:
-    """Raises NotApplicable where the front cannot be what the record went through."""
-    length, width = record.tensor.shape
-    if width != knowledge.embeddings.shape[1]:
-        raise NotApplicable(
-            f"what crossed of row {record.row} is {width} wide, the known front {knowledge.embeddings.shape[1]}"
-        )
-    if length > knowledge.prompts.max_tokens:
-        raise NotApplicable(
-            f"what crossed of row {record.row} has {length} positions, more than model.max_tokens"
-            f" ({knowledge.prompts.max_tokens})"
-        )
-    if not bool(record.tensor.isfinite().all()):
-        raise NotApplicable(f"what crossed of row {record.row} is not finite")

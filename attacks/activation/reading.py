@@ -72,7 +72,7 @@ def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) ->
         NotApplicable: nothing crossed, what crossed is not finite, or there is nothing to learn from.
         BudgetExhausted: the time is up.
     """
-    front = require_records(view)
+    front = require_records(view, knowledge)
     reader = TitleReader(knowledge.prompts)
     readings = {
         (client, round_): attack.learned(client, round_, front, knowledge, reader.vocabulary, budget)
@@ -91,15 +91,26 @@ def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) ->
     return answered(view, reader, fits(), facts)
 
 
-def require_records(view: View) -> int:
-    """The front that a view is of. Raises NotApplicable where there is none, or nothing to read, or no number."""
+def require_records(view: View, knowledge: Knowledge) -> int:
+    """The front that a view is of.
+
+    Raises NotApplicable where there is none, nothing to read, or what the known front cannot have made.
+    """
     if view.front is None:
         raise NotApplicable("the channel does not depend on a front")
     if not view.records:
         raise NotApplicable("nothing crossed that belongs to a victim")
-    broken = next((record.row for record in view.records if not bool(record.tensor.isfinite().all())), None)
-    if broken is not None:
-        raise NotApplicable(f"what crossed of row {broken} is not finite")
+    most, wide = knowledge.prompts.max_tokens, knowledge.embeddings.shape[1]
+    for record in view.records:
+        length, width = record.tensor.shape
+        if width != wide:
+            raise NotApplicable(f"what crossed of row {record.row} is {width} wide, the known front {wide}")
+        if length > most:
+            raise NotApplicable(
+                f"what crossed of row {record.row} has {length} positions, more than model.max_tokens ({most})"
+            )
+        if not bool(record.tensor.isfinite().all()):
+            raise NotApplicable(f"what crossed of row {record.row} is not finite")
     return view.front
 
 

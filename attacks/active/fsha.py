@@ -74,7 +74,7 @@ class Fsha:
         pilot = self._pilots.get(knowledge, {}).get(-1 if view.front is None else view.front)
         if pilot is None:
             raise NotApplicable("no training was hijacked at this cut")
-        require_records(view)
+        require_records(view, knowledge)
         fits = []
         for record in view.records:
             budget.check()

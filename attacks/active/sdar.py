@@ -58,7 +58,7 @@ class Sdar:
         self.start, self.steps, self.batch, self.width, self.seed = start, steps, batch, width, seed
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
-        layer = require_records(view)
+        layer = require_records(view, knowledge)
         reader = TitleReader(knowledge.prompts)
         by_client: dict[tuple[str, int], list[Record]] = {}
         for record in view.records:

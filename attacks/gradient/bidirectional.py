@@ -46,7 +46,7 @@ class Bidirectional:
         self._forward, self._backward = Ridge(prompts, held_out, seed), LabelMatch(shortlist)
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
-        front = require_records(view)
+        front = require_records(view, knowledge)
         if view.back is None:
             raise NotApplicable("the channel does not depend on a back")
         reader = TitleReader(knowledge.prompts)
