@@ -3,7 +3,8 @@
 The attack itself is run, `Ridge.run`, on a model of 12 blocks with hidden size 768 over 100,000 positions of auxiliary
 prompts: the forward pass, the sums (streamed, so that memory does not grow with the positions), the choice of lambda in
 every layer and the reading of one record. Weights are drawn at random: what it costs does not depend on what they know.
-The peak is that of a process of its own that fits all layers.
+The peak is that of a process of its own in which, besides, as many positions of victims cross at every front, are kept
+as in an audit, and are all read.
 """
 
 import resource
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import llama
@@ -26,7 +28,8 @@ from pplr_audit.channels import Channel
 from pplr_audit.data.load import load
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
-from pplr_audit.runs.replay import KnownModel
+from pplr_audit.runs.replay import KnownModel, Trace, serving_records
+from pplr_audit.runs.spool import Spool
 from pplr_audit.scenario import Cut, Data, Market, Model
 from pplr_audit.views import Budget, Record, View
 
@@ -87,14 +90,29 @@ def side(model: Recommender, layers: tuple[int, ...], prompts: int) -> Callable[
 
 
 def peak_of_all(folder: Path, size: Size, quick: bool) -> int:
-    """Peak memory in bytes of a process that builds the model and fits all layers once."""
+    """Peak memory in bytes of a process that builds the model, records the victims, and attacks at all layers."""
     call = [sys.executable, __file__, "--peak", str(folder), *(["--quick"] if quick else [])]
     return int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
 
 
 def peak(folder: Path, size: Size) -> None:
-    model = prepared(folder, size)
-    side(model, tuple(range(size.layers)), prompts_for(model, size.positions)[0])()
+    model, layers = prepared(folder, size), tuple(range(size.layers))
+    count, _ = prompts_for(model, size.positions)
+    generator = np.random.default_rng(1)
+    victims = [model.prompts.random(HISTORY, generator) for _ in range(count)]
+    base: Any = SimpleNamespace(round=1, served=lambda client: None)
+    knowledge = Knowledge(
+        "base", model.prompts, model.whole.embeddings, KnownModel(model.whole, None), {}, layers, HISTORY, size.layers
+    )
+    spool, attack = Spool(folder.parent), Ridge(prompts=count)
+    serving_records(model.whole, base, {"client-0": list(enumerate(victims))}, layers, spool.put)
+    for layer in layers:
+        records = tuple(spool.records(Trace("activation", layer)))
+        view = View("trunk_host", Channel.INFERENCE_ACTIVATIONS, layer, None, "none", records)
+        guess = attack.run(view, knowledge, Budget(3600))
+        if len(guess.arrays["tokens"]) != sum(map(len, victims)):
+            raise SystemExit("the attack did not answer every position")
+        del records, view, guess
     unit = 1 if sys.platform == "darwin" else 1024
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
@@ -123,7 +141,11 @@ def main() -> None:
     rows = [
         *([name, spread(each).text(" s", digits=2), ""] for name, each in spent.items()),
         ["all layers / the deepest alone", over.text(digits=2), goal_text(over.median, RATIO_AT_MOST)],
-        ["peak memory of all layers", f"{most / 1e9:.2f} GB", goal_text(most / 1e9, BYTES_AT_MOST / 1e9)],
+        [
+            "peak memory, as many positions recorded and read besides",
+            f"{most / 1e9:.2f} GB",
+            goal_text(most / 1e9, BYTES_AT_MOST / 1e9),
+        ],
     ]
     text = (
         f"{size.layers} blocks of hidden size {size.hidden}, {positions:,} positions in {prompts} prompts;"
