@@ -198,6 +198,8 @@ def answer(chosen: Sequence[Group], found: Mapping[str, Mapping[int, Mapping[str
         worst = values(docs, "differences", measure="worst_client", **against)
         pooled = values(docs, "utility", strategy="centralised", client="all", metric="recall@10")
         own = values(docs, "utility", strategy="pplr", client="all", metric="recall@10")
+        to_pooled = {"against": "centralised", "metric": "recall@10", "client": "all"}
+        less = values(docs, "differences", measure="mean", **to_pooled)
         floors = [
             values(docs, "utility", strategy=s, client="all", metric="recall@10") for s in ("untrained", "popularity")
         ]
@@ -205,22 +207,38 @@ def answer(chosen: Sequence[Group], found: Mapping[str, Mapping[int, Mapping[str
             f"- {group.name} ({len(docs)} seed{'s' * (len(docs) > 1)}): against FedAvg, Recall@10"
             f" {over_seeds(gain, signed=True)} ({verdict(gain)}); standard deviation over clients"
             f" {over_seeds(even, signed=True)} ({verdict(even, 'less even', 'more even')}); worst client"
-            f" {over_seeds(worst, signed=True)} ({verdict(worst, 'better', 'worse')}). {_kept(own, pooled, floors)}"
+            f" {over_seeds(worst, signed=True)} ({verdict(worst, 'better', 'worse')})."
+            f" {_kept(own, pooled, floors, less)}"
         )
 
 
-def _kept(own: Sequence[Any], pooled: Sequence[Any], floors: Sequence[Sequence[Any]]) -> str:
-    """How much of centralised training PPLR keeps, where that has anything to keep."""
-    least = min(row["ci"][0] for row in pooled)
-    if least <= max(row["value"] for floor in floors for row in floor):
+def _kept(
+    own: Sequence[Any], pooled: Sequence[Any], floors: Sequence[Sequence[Any]], less: Sequence[Mapping[str, Any]]
+) -> str:
+    """How much of centralised training PPLR keeps, and whether that has anything to keep.
+
+    Args:
+        less: PPLR less centralised training.
+    """
+    reached, floor = mean(row["value"] for row in pooled), max(row["value"] for each in floors for row in each)
+    if reached <= floor:
         return (
             "Centralised training itself is not above the untrained model and mere popularity at this budget, so what"
             " PPLR keeps of it (goal 95 %) cannot be told, and the differences are between models that have learned"
             " little or nothing."
         )
-    kept = mean(row["value"] for row in own) / mean(row["value"] for row in pooled)
+    kept = mean(row["value"] for row in own) / reached
     met = "met" if kept >= 0.95 else "not met"
-    return f"PPLR has {100 * kept:.0f} % of the Recall@10 of centralised training (goal 95 %: {met})."
+    text = (
+        f"PPLR has {100 * kept:.0f} % of the Recall@10 of centralised training (goal 95 %: {met}; difference"
+        f" {over_seeds(less, signed=True)}, {verdict(less)})"
+    )
+    if min(row["ci"][0] for row in pooled) > floor:
+        return text + "."
+    return (
+        text + f", which at this budget reaches {reached:.4f} where the untrained model or popularity has {floor:.4f}:"
+        " within its own interval, so little was learned that could be lost."
+    )
 
 
 def page(chosen: Sequence[Group], kept: Path, seeds: Sequence[int], at: Mapping[str, Any]) -> str:

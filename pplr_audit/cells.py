@@ -17,7 +17,7 @@ from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
 from pplr_audit.seeds import derive
 from pplr_audit.truths_users import AttributeTruth, LinkageTruth
-from pplr_audit.views import Attack, Budget, Guess, View
+from pplr_audit.views import Attack, Budget, Guess, View, beside
 
 METRICS = {
     "history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",),
@@ -130,7 +130,8 @@ def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, path: str,
         shuffled = exposed.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number)))
         control = _ask(attack, shuffled, knowledge, budget)
         arrays |= {f"control{number}/{name}": array for name, array in control.arrays.items()}
-    facts = json.dumps({**knowledge.facts, **guess.facts})
+    also = {"beside": sorted(beside(attack))} if beside(attack) else {}
+    facts = json.dumps({**knowledge.facts, **also, **guess.facts})
     sealed = store.pack(arrays, {"seconds": f"{seconds:.6f}", "facts": facts})
     # The event comes first: killed in between, the attack runs again and the later event of the cell counts.
     store.event("guess_sealed", cell=cell.slug, sha256=hashlib.sha256(sealed).hexdigest())

@@ -3,6 +3,7 @@
 Rows are numbered at random and the lowest are shown, so that a reader sees neither the best nor the worst.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -44,16 +45,20 @@ def examples(
 
 
 def _chosen(cells: Iterable[Cell]) -> list[Cell]:
-    by_channel: dict[tuple[str, str, str, str], list[Cell]] = {}
+    by_channel: dict[tuple[str, str, str, str, str], list[Cell]] = {}
     for cell in cells:
         if cell.front is not None or cell.back is not None:
-            by_channel.setdefault((cell.attack, cell.adversary, cell.knowledge, cell.channel), []).append(cell)
+            by_channel.setdefault(_series(cell), []).append(cell)
     chosen = []
     for found in by_channel.values():
         last = max(cell.round for cell in found)
         found = sorted((cell for cell in found if cell.round == last), key=lambda c: (c.front or 0, c.back or 0))
         chosen += [found[place] for place in sorted({0, len(found) // 2, len(found) - 1})]
     return chosen
+
+
+def _series(cell: Cell) -> tuple[str, str, str, str, str]:
+    return cell.attack, cell.settings, cell.adversary, cell.knowledge, cell.channel
 
 
 def _victims(truth: HistoryTruth | LabelTruth, guess: Guess, count: int) -> list[int]:
@@ -65,6 +70,7 @@ def _example(
 ) -> dict[str, Any]:
     return {
         "attack": cell.attack,
+        "settings": json.loads(cell.settings),
         "channel": str(cell.channel),
         "cut": {"front": cell.front, "back": cell.back},
         "client": exposure.rows.client_of(truth.users[row]),

@@ -22,6 +22,7 @@ class Exposed:
     """Row i belongs to user 100 + i, whose next item is i modulo the catalogue; items 0 and 2 have one title."""
 
     def __init__(self) -> None:
+        self.rows = self
         users = {row: 100 + row for row in range(ROWS)}
         targets = {row: row % len(TITLES) for row in range(ROWS)}
         history = HistoryTruth(users, {}, np.array([0, 1, 0, 3]), np.ones(4), [np.array([1])] * 4)
@@ -93,6 +94,12 @@ def test_only_the_last_round_is_shown_and_each_knowledge_by_itself(answers: Answ
     assert len(shown([*early, *late], answers)) == LABELS
     base = cells((None, 1), knowledge="base")
     assert [e["knowledge"] for e in shown([*late, *base], answers)] == ["front"] * LABELS + ["base"] * LABELS
+
+
+def test_the_same_attack_with_other_settings_is_shown_by_itself(answers: Answers) -> None:
+    plain, told = cells((None, 1)), cells((None, 1), settings='{"shortlist":8}')
+    found = shown([*plain, *told], answers)
+    assert [example["settings"] for example in found] == [{}] * LABELS + [{"shortlist": 8}] * LABELS
 
 
 def test_what_was_not_answered_is_not_shown(answers: Answers) -> None:

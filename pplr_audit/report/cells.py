@@ -183,7 +183,12 @@ def settings_words(row: Finding) -> str:
     ('prompts=64, seed=1', '')
     """
     settings = row["detail"].get("settings")
-    return ", ".join(f"{name}={value}" for name, value in settings.items()) if isinstance(settings, Mapping) else ""
+    return spelled(settings) if isinstance(settings, Mapping) else ""
+
+
+def spelled(settings: Mapping[str, Any]) -> str:
+    """Settings by name, as a reader sees them."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def reason(row: Finding) -> str:

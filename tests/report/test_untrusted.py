@@ -67,9 +67,10 @@ def infected(findings: Json, evidence: Json, text: str) -> None:
     findings["findings"][0].update(defense=text, attack=text, knowledge=text, channel=text, client="all")
     both = findings["findings"][-3]
     both.update(attack=text, channel=text, knowledge=text, adversary=text, cut={"front": 1, "back": 1}, metric="auc")
-    both.update(value=0.9, ci=[0.8, 1.0], baseline=0.5, status="ok", detail={"settings": {text: text}})
+    both.update(value=0.9, ci=[0.8, 1.0], baseline=0.5, status="ok")
+    both["detail"] = {"settings": {text: text}, "beside": [text, "trunk_activations"]}
     findings["findings"][-2].update(cut={"front": 0, "back": 1}, detail={"reason": text or "x", "mode": text})
-    evidence["examples"][-1].update(secret="label", knowledge=text)
+    evidence["examples"][-1].update(secret="label", knowledge=text, settings={text: text})
     findings["findings"][-1]["detail"] = {"reason": text, "mode": text, text: text}
     findings["utility"][1].update(client=text, strategy=text)
     evidence["training"][0]["client"] = text

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
+from pplr_audit.report.cells import spelled
 from pplr_audit.report.content import Comparison, Fold, History, Section, Text, Word
 from pplr_audit.report.document import Document
 from pplr_audit.report.redaction import WITHHELD
@@ -68,8 +69,9 @@ def _next_items(examples: Sequence[Document]) -> list[History]:
 
 
 def _place(example: Document) -> str:
+    told = f" ({spelled(example['settings'])})" if example.get("settings") else ""
     knowing = f", knowing {example['knowledge']}" if "knowledge" in example else ""
-    return f"{example['attack']} on {example['channel']} at {cut_words(example['cut'])}{knowing}"
+    return f"{example['attack']}{told} on {example['channel']} at {cut_words(example['cut'])}{knowing}"
 
 
 def _user(example: Document) -> str:

@@ -61,8 +61,12 @@ def _channels(findings: Document) -> Table:
     for name in names:
         words = CHANNELS.get(name)
         mine = [row for row in rows if row["channel"] == name]
+        besides = [row for row in rows if is_measured(row) and name in row["detail"].get("beside", ())]
         if any(is_measured(row) for row in mine):
             tested = Cell(f"attacked by {_attacks(rows, 'channel', name)}")
+        elif besides:
+            where = ", ".join(distinct(besides, "channel"))
+            tested = Cell(f"read beside {where} by {', '.join(distinct(besides, 'attack'))}")
         elif mine:
             tested = Cell("attacks gave no value", _attacks(rows, "channel", name), mark="status")
         else:
