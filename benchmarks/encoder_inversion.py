@@ -30,6 +30,8 @@ from pplr_audit.runs.replay import KnownModel
 from pplr_audit.views import Attack, Budget, Record, View
 
 STEPS, VICTIMS, PROMPTS, HELD_OUT = 50, 96, 512, 32
+SECONDS = 600.0, 100.0
+"""That an attack has at a layer, of the exact model and otherwise; refinement uses them up where nothing fits."""
 GOAL = 0.97
 """Token accuracy at the last layer, undefended."""
 METRICS = ("token_accuracy", "item_hit@1", "item_hit@10", "exact_history")
@@ -147,7 +149,7 @@ def answers(
         for layer in layers[-2:] if isinstance(attack, Inverter) else layers:
             view = View("server", Channel.FRONT_ACTIVATIONS, layer, None, "none", records[layer])
             started = time.perf_counter()
-            guess = attack.run(view, knowledge, Budget(1e6))
+            guess = attack.run(view, knowledge, Budget(SECONDS[case != PLAIN]))
             yield name, layer, guess, time.perf_counter() - started
 
 
@@ -160,7 +162,8 @@ def report(
     reached = best["scores"]["token_accuracy"].value
     text = (
         f"{len(client.model.prompts.titles):,} items; {count} victims; {steps} local steps of {BATCH} before. Layer"
-        f" {client.model.layers} is what leaves the last block; `ridge` fits all layers at the first. Goal: token"
+        f" {client.model.layers} is what leaves the last block; `ridge` fits all layers at the first. An attack has"
+        f" {SECONDS[0]:g} s at a layer of the exact model, {SECONDS[1]:g} s elsewhere. Goal: token"
         f" accuracy at the last layer at least {GOAL}: {reached:.4f} by {best['attack']},"
         f" {'met' if reached >= GOAL else 'not met'}.\n\n"
     )

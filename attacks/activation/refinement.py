@@ -67,7 +67,13 @@ class Refiner:
         """
         seen: dict[Items, Reading] = {}
         tried: set[tuple[Items, int]] = set()
-        self._run(model, [self._read(fit, len(self._prompts.prefix))], crossed, layer, seen)
+        readings = self._reader.readings(fit)
+
+        def read(start: int | None) -> Items:
+            """The ridge inverter's reading from ``start`` on."""
+            return tuple(readings(start)[0][:, 0].tolist())
+
+        self._run(model, [read(None)], crossed, layer, seen)
         while seen and left():
             beam = sorted(seen.values(), key=Reading.order)[: self._beam]
             moves = ((reading, slot) for reading in beam for slot in self._far(reading))
@@ -76,7 +82,7 @@ class Refiner:
                 break
             reading, slot = move
             tried.add((reading.items, slot))
-            self._run(model, self._others(reading.items, slot, fit), crossed, layer, seen)
+            self._run(model, self._others(reading.items, slot, fit, read), crossed, layer, seen)
         if not seen:
             return Answer(self._prompts.prefix)
         return self._answer(min(seen.values(), key=Reading.order), fit)
@@ -127,16 +133,14 @@ class Refiner:
         """Items that can start at ``at``, best first."""
         return list(dict.fromkeys(self._candidates.slot(fit, at)[0].tolist())) if at < len(fit) else []
 
-    def _others(self, items: Items, slot: int, fit: Float[np.ndarray, "length words"]) -> list[Items]:
+    def _others(
+        self, items: Items, slot: int, fit: Float[np.ndarray, "length words"], read: Callable[[int], Items]
+    ) -> list[Items]:
         """The reading with each of the titles that fit best at ``slot`` instead."""
         at = int(self._starts(items)[slot])
         found = []
         for item in self._fitting(fit, at)[: self._shortlist]:
             behind = at + int(self._lengths[item]) + len(self._prompts.separator)
             same = self._lengths[item] == self._lengths[items[slot]]
-            found.append((*items[:slot], item, *(items[slot + 1 :] if same else self._read(fit, behind))))
+            found.append((*items[:slot], item, *(items[slot + 1 :] if same else read(behind))))
         return found
-
-    def _read(self, fit: Float[np.ndarray, "length words"], start: int) -> Items:
-        """The ridge inverter's reading from ``start`` on."""
-        return tuple(self._reader.read(fit, start)[0][:, 0].tolist())

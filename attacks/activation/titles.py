@@ -1,8 +1,12 @@
 """Reads items off a prompt: the template is public, so it is known where titles start and what parts them."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from jaxtyping import Float, Int
 
+from pplr_audit.attacks.activation.segmentation import Segmentation
 from pplr_audit.data.prompts import Prompts
 
 DEPTH = 10
@@ -11,11 +15,16 @@ LABELS = 100
 """Items named as the answer, best first."""
 
 
+Readings = Callable[[int | None], tuple[Int[np.ndarray, "slots depth"], Int[np.ndarray, "labels"]]]
+"""From where a title starts (None: the first one) to what `TitleReader.read` answers."""
+
+
 class TitleReader:
     """Ranks the catalogue for each slot of a prompt, from how well every word fits every position.
 
-    The catalogue is the language: a title is scored by the mean fit of its tokens and of what must stand behind it (the
-    separator or the suffix). The best title says where the next one starts.
+    The catalogue is the language: of all ways to part a prompt into titles the best one says where each starts
+    (`segmentation`), and what else may stand there is ranked by the mean fit of its tokens and of what must stand
+    behind it, the separator or the suffix.
     """
 
     def __init__(self, prompts: Prompts) -> None:
@@ -42,23 +51,34 @@ class TitleReader:
             fit: how well each word stands at each position.
             start: where a title starts (default: the first one does, behind the prefix).
         """
+        return self.readings(fit)(start)
+
+    def readings(self, fit: Float[np.ndarray, "length words"]) -> Readings:
+        """As `read`, from one start after the other; what they share is worked out once."""
         separator, suffix = self._mean_fit(fit, self._separator), self._mean_fit(fit, self._suffix)
         behind = np.maximum(separator, suffix)
-        found = []
-        label = np.empty(0, dtype=np.int64)
-        at = len(self._prompts.prefix) if start is None else start
-        while at < len(fit):
-            scores = self._scores(fit, at, behind)
-            if not np.isfinite(scores).any():
-                break
-            best = np.argsort(-scores, kind="stable")[:DEPTH]
-            found.append(np.pad(best, (0, DEPTH - len(best)), constant_values=-1))
-            end = at + int(self._lengths[best[0]])
-            if suffix[end] >= separator[end]:
-                label = self.answer(fit, end + len(self._suffix))[:LABELS]
-                break
-            at = end + len(self._separator)
-        return np.array(found, dtype=np.int64).reshape(-1, DEPTH), label
+        parting, closing = len(self._separator), len(self._suffix)
+        parted = Segmentation(
+            fit, partial(self._totals, fit), self._lengths, separator * parting, suffix * closing, parting, closing,
+            partial(self._answered, fit),
+        )  # fmt: skip
+
+        def from_(start: int | None = None) -> tuple[Int[np.ndarray, "slots depth"], Int[np.ndarray, "labels"]]:
+            found, label = [], np.empty(0, dtype=np.int64)
+            at: int | None = len(self._prompts.prefix) if start is None else start
+            while at is not None and at < len(fit):
+                step = parted.step(at)
+                if step.item < 0:
+                    break
+                ranked = np.argsort(-self._scores(fit, at, behind), kind="stable")[: DEPTH + 1]
+                best = np.array([step.item, *ranked[ranked != step.item]])[:DEPTH]
+                found.append(np.pad(best, (0, DEPTH - len(best)), constant_values=-1))
+                if step.closed:
+                    label = self.answer(fit, step.end + closing)[:LABELS]
+                at = step.then
+            return np.array(found, dtype=np.int64).reshape(-1, DEPTH), label
+
+        return from_
 
     def scores(self, fit: Float[np.ndarray, "length words"], at: int) -> Float[np.ndarray, "2 items"]:
         """How well each title fits at ``at`` with the separator behind it, and with the suffix; minus infinity where
@@ -85,15 +105,28 @@ class TitleReader:
         self, fit: Float[np.ndarray, "length words"], at: int, behind: Float[np.ndarray, "length+1"]
     ) -> Float[np.ndarray, "items"]:
         """Mean fit of each title that starts at ``at`` and of what stands behind it; minus infinity past the end."""
+        ends = at + self._lengths
+        parted = np.where(ends < len(behind), behind[np.minimum(ends, len(behind) - 1)], -np.inf)
+        weight = len(self._separator)
+        return np.asarray((self._totals(fit, at) + weight * parted) / (self._lengths + weight))
+
+    def _totals(self, fit: Float[np.ndarray, "length words"], at: int) -> Float[np.ndarray, "items"]:
+        """The sum of the fits of each title that starts at ``at``; minus infinity where it would run over the end."""
         width = self._titles.shape[1]
         window = fit[at : at + width]
         if len(window) < width:
             window = np.pad(window, ((0, width - len(window)), (0, 0)))
         total = np.where(self._inside, window[np.arange(width), self._titles], 0).sum(1)
-        ends = at + self._lengths
-        parted = np.where(ends < len(behind), behind[np.minimum(ends, len(behind) - 1)], -np.inf)
-        weight = len(self._separator)
-        return np.asarray((total + weight * parted) / (self._lengths + weight))
+        return np.where(at + self._lengths <= len(fit), total, -np.inf)
+
+    def _answered(self, fit: Float[np.ndarray, "length words"], at: int) -> float:
+        """The best sum of fits of an answer, and of what ends the template, from ``at`` on to the end."""
+        best, tail = self.answer(fit, at)[:1], len(fit) - len(self._prompts.end)
+        if not len(best):
+            return -np.inf
+        title = self._titles[best[0], : tail - at]
+        ending = fit[np.arange(tail, len(fit)), self._column(self._prompts.end)].sum()
+        return float(fit[np.arange(at, tail), title].sum() + ending)
 
     @staticmethod
     def _mean_fit(

@@ -30,7 +30,7 @@ FRONTS = tuple(range(LAYERS))
 FEW = {"prompts": 8, "held_out": 4}
 """Too few auxiliary prompts for the ridge inverter to be right by itself."""
 
-WORSE = 0.4
+WORSE = 0.6
 """Of noise on what the ridge inverter says."""
 
 

@@ -1,0 +1,69 @@
+"""The way to part a prompt is the best there is, by trying all of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pplr_audit.attacks.activation.titles import TitleReader
+from pplr_audit.data.dataset import Ragged
+from pplr_audit.data.prompts import Prompts
+
+TITLES = ([7], [8], [7, 8], [8, 9, 7], [9], [9, 9])
+
+
+@pytest.fixture(params=[True, False], ids=["answered", "without an answer"])
+def prompts(request: pytest.FixtureRequest) -> Prompts:
+    """A template of one-word pieces around titles of one to three words."""
+
+    class Template:
+        prefix, separator, suffix = np.array([1, 2]), np.array([3]), np.array([4, 5])
+        end = np.array([6] if request.param else [], dtype=np.int64)
+        titles = Ragged(np.cumsum([0, *map(len, TITLES)]), np.concatenate(TITLES))
+
+    found: Any = Template()
+    return found
+
+
+def ways(at: int, length: int, end: int) -> Iterator[tuple[list[int], int | None]]:
+    """Every list of titles from ``at`` on with the suffix behind them, and the answer, where there is one."""
+    for item, title in enumerate(TITLES):
+        behind = at + len(title)
+        if behind + 2 == length:
+            yield [item], None
+        if end:
+            yield from (
+                ([item], answer) for answer, words in enumerate(TITLES) if behind + 2 + len(words) + end == length
+            )
+        if behind + 1 < length:
+            yield from (([item, *rest], answer) for rest, answer in ways(behind + 1, length, end))
+
+
+def words(items: list[int], answer: int | None) -> list[int]:
+    parted = [word for item in items for word in (*TITLES[item], 3)][:-1]
+    return [1, 2, *parted, 4, 5, *([] if answer is None else [*TITLES[answer], 6])]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_it_is_the_best_of_all_ways(prompts: Prompts, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    length, reader = int(generator.integers(8, 16)), TitleReader(prompts)
+    fit = generator.normal(size=(length, len(reader.vocabulary)))
+    fit[:, 0] = -1e6  # a word that is nowhere: to leave a place unexplained costs more than any way
+    every = list(ways(2, length, len(prompts.end)))
+    spelled = [np.searchsorted(reader.vocabulary, words(*way)) for way in every]
+    best = every[int(np.argmax([fit[np.arange(2, length), way[2:]].sum() for way in spelled]))]
+    items, label = reader.read(fit)
+    assert (items[:, 0].tolist(), int(label[0]) if len(label) else None) == best
+
+
+def test_what_no_way_explains_is_left(prompts: Prompts) -> None:
+    """Behind the first title nothing that was seen is of the template."""
+    reader = TitleReader(prompts)
+    fit = np.zeros((12, len(reader.vocabulary)))
+    fit[[2, 3, 4], np.searchsorted(reader.vocabulary, [8, 9, 7])] = 1.0
+    fit[5:, 1:] = -5.0
+    items, label = reader.read(fit)
+    assert items[:, 0].tolist() == [3]
+    assert len(label) == 0
