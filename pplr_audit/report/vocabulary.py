@@ -171,9 +171,28 @@ def secret_words(secret: str) -> str:
     return f"{secret} ({SECRETS[secret]})" if secret in SECRETS else secret
 
 
+TEXTS: Mapping[str, str] = {
+    "matched": "random histories over the same catalogue",
+    "public": "random histories over another catalogue",
+    "none": "nothing",
+}
+"""By `audit.auxiliary`."""
+
+
 def knowledge_words(level: str) -> str:
     """What a level of knowledge means, also of one this version does not know."""
     return f"{level}: {KNOWLEDGE[level]}" if level in KNOWLEDGE else level
+
+
+def learned_words(detail: Mapping[str, Any]) -> str:
+    """What an adversary may learn its attack from, by the detail of a finding.
+
+    >>> learned_words({"auxiliary": "matched"}), learned_words({"colluder": "client-2"}), learned_words({})
+    ('random histories over the same catalogue', 'prompts of client-2, who colludes', '')
+    """
+    if "colluder" in detail:
+        return f"prompts of {detail['colluder']}, who colludes"
+    return TEXTS.get(str(detail.get("auxiliary", "")), "")
 
 
 def phase(channel: str) -> str:

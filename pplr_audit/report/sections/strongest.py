@@ -6,7 +6,7 @@ from pplr_audit.report.cells import Finding, Series, headline, is_measured, plac
 from pplr_audit.report.charts.chart import TONES, Chart
 from pplr_audit.report.charts.cut_map import cut_map, grouped, shade_range
 from pplr_audit.report.charts.leakage import leakage_chart
-from pplr_audit.report.content import Block, Figure, Fold, Table, labels
+from pplr_audit.report.content import Block, Figure, Fold, Table, labels, listed
 from pplr_audit.report.cuts import (
     SIDES,
     Pair,
@@ -24,6 +24,7 @@ from pplr_audit.report.document import Document
 from pplr_audit.report.vocabulary import (
     cut_words,
     knowledge_words,
+    learned_words,
     metric_words,
     phase,
     secret_words,
@@ -151,14 +152,15 @@ def _table(
 
 def _needed(secret: str, attacks: Sequence[Series]) -> Table:
     """What each attack reads, and what its adversary had to know besides."""
-    reads: dict[tuple[str, str, str], dict[str, None]] = {}
+    reads: dict[tuple[str, str, str, str], dict[str, None]] = {}
     for s in attacks:
-        first = s.rows[0]
-        key = (first["attack"], first["adversary"], first["knowledge"])
-        reads.setdefault(key, {})[first["channel"]] = None
+        first = next((row for row in s.rows if is_measured(row)), s.rows[0])
+        key = (first["attack"], first["adversary"], first["knowledge"], learned_words(first["detail"]))
+        channels = listed([first["channel"], *first["detail"].get("beside", ())])
+        reads.setdefault(key, {})[channels] = None
     rows = tuple(
-        labels(attack, adversary, " or ".join(channels), knowledge_words(level))
-        for (attack, adversary, level), channels in reads.items()
+        labels(attack, adversary, " or ".join(channels), knowledge_words(level), learned)
+        for (attack, adversary, level, learned), channels in reads.items()
     )
-    columns = ("attack", "adversary", "reads", "knew, besides the template and the catalogue")
+    columns = ("attack", "adversary", "reads", "knew, besides the template and the catalogue", "may learn from")
     return Table(f"{secret}: what the adversary had to know, at most", columns, rows)
