@@ -33,10 +33,11 @@ class TitleReader:
         self.vocabulary: Int[np.ndarray, words] = np.unique(np.concatenate(parts))
         """The tokens that a prompt over this catalogue can hold, in ascending order; columns of ``fit``."""
         self._lengths = prompts.titles.lengths
-        width = int(self._lengths.max())
-        places = np.minimum(np.arange(width)[None, :], self._lengths[:, None] - 1)
-        self._titles = self._column(prompts.titles.values[prompts.titles.offsets[:-1, None] + places])
-        self._inside = np.arange(width)[None, :] < self._lengths[:, None]
+        self._columns = self._column(prompts.titles.values)
+        self._first = prompts.titles.offsets[:-1]
+        inside = np.arange(len(self._columns)) - np.repeat(self._first, self._lengths)
+        self._cells = inside * len(self.vocabulary) + self._columns
+        """Where in ``fit`` the fit of each token of each title stands, when the title starts at 0."""
         self._separator = self._column(prompts.separator)
         self._suffix = self._column(prompts.suffix)
 
@@ -97,7 +98,7 @@ class TitleReader:
         fitting = np.flatnonzero(self._lengths == room)
         if not self.answers or not len(fitting):
             return np.empty(0, dtype=np.int64)
-        titles = self._titles[fitting, :room]
+        titles = self._columns[self._first[fitting, None] + np.arange(room)]
         scores = fit[np.arange(at, at + room), titles].mean(1)
         return np.asarray(fitting[np.argsort(-scores, kind="stable")])
 
@@ -112,19 +113,15 @@ class TitleReader:
 
     def _totals(self, fit: Float[np.ndarray, "length words"], at: int) -> Float[np.ndarray, "items"]:
         """The sum of the fits of each title that starts at ``at``; minus infinity where it would run over the end."""
-        width = self._titles.shape[1]
-        window = fit[at : at + width]
-        if len(window) < width:
-            window = np.pad(window, ((0, width - len(window)), (0, 0)))
-        total = np.where(self._inside, window[np.arange(width), self._titles], 0).sum(1)
-        return np.where(at + self._lengths <= len(fit), total, -np.inf)
+        cells = fit.ravel().take(self._cells + at * fit.shape[1], mode="clip")
+        return np.where(at + self._lengths <= len(fit), np.add.reduceat(cells, self._first), -np.inf)
 
     def _answered(self, fit: Float[np.ndarray, "length words"], at: int) -> float:
         """The best sum of fits of an answer, and of what ends the template, from ``at`` on to the end."""
         best, tail = self.answer(fit, at)[:1], len(fit) - len(self._prompts.end)
         if not len(best):
             return -np.inf
-        title = self._titles[best[0], : tail - at]
+        title = self._columns[self._first[best[0]] :][: tail - at]
         ending = fit[np.arange(tail, len(fit)), self._column(self._prompts.end)].sum()
         return float(fit[np.arange(at, tail), title].sum() + ending)
 
