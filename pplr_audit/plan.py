@@ -12,7 +12,7 @@ from pplr_audit.errors import InputError
 from pplr_audit.extension import Extension, asks
 from pplr_audit.runs.replay import Trace
 from pplr_audit.scenario import Scenario
-from pplr_audit.views import Attack, as_active, beside, channels_of
+from pplr_audit.views import Attack, as_active, beside, channels_of, runs_copies
 
 Side = Literal["front", "back"]
 
@@ -125,7 +125,7 @@ def _cells_of(
     last = scenario.training.rounds
     for adversary in scenario.audit.adversaries:
         sees = channels_of(adversary)
-        level = _level(scenario.audit.knowledge, sees)
+        level = _level(scenario.audit.knowledge, sees, runs_copies(attack))
         readable = sorted(attack.channels & sees, key=list(Channel).index) if beside(attack) <= sees else []
         known = MEASURED.get(attack.secret, frozenset())
         for channel in readable or [min(attack.channels, key=list(Channel).index)]:
@@ -160,11 +160,15 @@ def _cells_of(
                 yield from ((replace(cell, front=front, back=back), NOTHING) for front, back in closed)
 
 
-def _level(knowledge: Literal["strongest", "base", "auxiliary"], sees: frozenset[Channel]) -> str:
-    """What an adversary knows: pairs help only whoever sees activations, and fronts are sent to who is sent updates."""
+def _level(knowledge: Literal["strongest", "base", "auxiliary"], sees: frozenset[Channel], copies: bool) -> str:
+    """What an adversary knows: pairs help only whoever sees activations, and fronts are sent to who is sent updates.
+
+    Args:
+        copies: whether the attack makes use of them.
+    """
     if knowledge == "auxiliary" and Channel.FRONT_ACTIVATIONS in sees:
         return "auxiliary"
-    return "front" if knowledge == "strongest" and Channel.CLIENT_UPDATE in sees else "base"
+    return "front" if copies and knowledge == "strongest" and Channel.CLIENT_UPDATE in sees else "base"
 
 
 def _cuts(cuts: Any, layers: int, field: str) -> list[tuple[int, int]]:

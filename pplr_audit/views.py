@@ -153,6 +153,11 @@ def beside(attack: Attack) -> frozenset[Channel]:
     return frozenset(getattr(attack, "beside", ()))
 
 
+def runs_copies(attack: Attack) -> bool:
+    """Whether an attack runs copies of clients' models (`copies`); one that does not needs no more than ``base``."""
+    return bool(getattr(attack, "copies", True))
+
+
 def asked_attribute(attack: Attack) -> tuple[str, float]:
     """Which attribute an attack on one is after (`attribute`), and of what share of the users it knows it (`known`)."""
     return str(getattr(attack, "attribute", "")), float(getattr(attack, "known", 0.5))

@@ -75,6 +75,20 @@ def known_to(exposure: Exposure, setting: scenario.Scenario, channel: Channel) -
     return exposure.knowledge(cell)
 
 
+def test_an_attack_that_runs_no_copy_of_a_client_is_told_as_with_public_weights(
+    small_scenario: scenario.Scenario,
+) -> None:
+    names = ["ridge", "label_match", "linkage", "length", "fsha", {"attribute": {"name": "gender"}}]
+    setting = changed(small_scenario, attacks=names, adversaries=["server", "malicious_server"])
+    levels: dict[str, set[str]] = {}
+    for cell in make_plan(setting, LAYERS).cells:
+        levels.setdefault(cell.attack, set()).add(cell.knowledge)
+    front, base = {"front"}, {"base"}
+    assert levels == {
+        "ridge": front, "label_match": front, "linkage": base, "length": base, "fsha": base, "attribute": base,
+    }  # fmt: skip
+
+
 def test_pairs_help_who_sees_activations_and_all_others_have_the_public_weights(
     small_scenario: scenario.Scenario,
 ) -> None:

@@ -33,6 +33,7 @@ class Attribute:
     secret = "attribute"
     channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
     controls = 5
+    copies = False
 
     def __init__(self, name: str = "", known: float = 0.5, seed: int = 0) -> None:
         if not isinstance(name, str) or not name:

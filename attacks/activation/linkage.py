@@ -29,6 +29,7 @@ class Linkage:
     secret = "linkage"
     channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
     controls = 5
+    copies = False
 
     def __init__(self, ridge: float = 1.0) -> None:
         if isinstance(ridge, bool) or not isinstance(ridge, int | float) or not 0 < ridge < np.inf:

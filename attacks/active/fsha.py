@@ -51,6 +51,7 @@ class Fsha:
     secret = "history"
     channels = frozenset({Channel.FRONT_ACTIVATIONS})
     controls = 1
+    copies = False
     active = True
 
     def __init__(

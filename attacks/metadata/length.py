@@ -40,6 +40,7 @@ class Length:
     secret = "history"
     channels = frozenset({Channel.METADATA})
     controls = 1
+    copies = False
 
     def __init__(self, seed: int = 0) -> None:
         require_whole("length", seed=(seed, 0))
