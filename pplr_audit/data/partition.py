@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits
 
 from pplr_audit.data.dataset import Dataset, Ragged
 from pplr_audit.errors import InputError
@@ -99,6 +100,15 @@ def assign(
     if how == "random":
         turn: np.ndarray = np.random.default_rng(derive(seed, "partition")).permutation(len(train))
         return turn % clients
+    # Sums in another order on another number of threads would make other clients of the same seed.
+    with threadpool_limits(1):
+        return _by_taste(train, fitted, items, clients, outside, seed)
+
+
+def _by_taste(
+    train: Ragged, fitted: Bool[np.ndarray, "users"], items: int, clients: int, outside: int, seed: int
+) -> Int[np.ndarray, "users"]:
+    """The nearest of the centroids that k-means finds among the users who may be known."""
     points = _embeddings(train, fitted, items, seed)
     known = points[fitted]
     if len(known) > FITTED:

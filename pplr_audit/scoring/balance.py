@@ -111,8 +111,16 @@ def balance_differences(
     found: dict[Measure, Estimate] = {}
     for measure, function in _FUNCTIONS.items():
         value = float(function(means[0]) - function(means[1]))
-        low, high = _percentiles(function(drawn_a) - function(drawn_b), level)
-        ends = (low, high, max(-1.0, 2 * value - high), min(1.0, 2 * value - low))
+        first, second = function(drawn_a), function(drawn_b)
+        low, high = _percentiles(first - second, level)
+        ends = [low, high, max(-1.0, 2 * value - high), min(1.0, 2 * value - low)]
+        if measure == "worst_client" and len(names) < len(a) and not np.array_equal(a, b):
+            # A client without a single hit is never redrawn with one, so the draws alone say too little.
+            one, other = (
+                (float(function(mean)), *_worst_interval(of_users, clients, names, level))
+                for mean, of_users in zip(means, (a, b), strict=True)
+            )
+            ends += _of_difference(one, other, _correlation(first, second))
         found[measure] = Estimate(value, min(value, *ends), max(value, *ends), len(a))
     return found
 
@@ -177,6 +185,23 @@ def _inverted(
         if low <= observed <= high:
             accepted.append(float(function(true)))
     return (min(accepted), max(accepted)) if accepted else (float(observed), float(observed))
+
+
+def _of_difference(
+    a: tuple[float, float, float], b: tuple[float, float, float], correlation: float
+) -> tuple[float, float]:
+    """Bounds of a difference, from two values with theirs (MOVER; Zou and Donner, Statistics in Medicine 27, 2008)."""
+
+    def reach(one: float, other: float) -> float:
+        return float(np.sqrt(max(one**2 + other**2 - 2 * correlation * one * other, 0.0)))
+
+    value = a[0] - b[0]
+    return value - reach(a[0] - a[1], b[2] - b[0]), value + reach(a[2] - a[0], b[0] - b[1])
+
+
+def _correlation(a: Float[np.ndarray, "draws"], b: Float[np.ndarray, "draws"]) -> float:
+    """Of two measures over the draws; 0 where one of them does not vary."""
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 < b.std() else 0.0
 
 
 def _worst_interval(

@@ -73,6 +73,23 @@ def test_intervals_hold_the_truth_nearly_always(rates: tuple[float, ...]) -> Non
     assert all(count >= 88 for count in held.values()), held  # of 95 expected; 88 is three deviations below
 
 
+@pytest.mark.parametrize("rates", [(0.002, 0.006), (0.015, 0.03), (0.3, 0.35)])
+def test_the_interval_of_a_difference_between_worst_clients_holds_it_where_hits_are_rare(
+    rates: tuple[float, float],
+) -> None:
+    """A client without a hit in either strategy does not make a difference of exactly nothing."""
+    generator = np.random.default_rng(3)
+    clients = np.repeat(np.arange(5), [600, 500, 400, 300, 250])
+    held = 0
+    for draw in range(100):
+        luck = generator.random(len(clients))
+        a, b = ((luck < rate).astype(float) for rate in rates)
+        found = balance_differences(a, b, clients, seed=draw, draws=200)["worst_client"]
+        held += found.low <= rates[0] - rates[1] <= found.high
+        assert found.low < found.high
+    assert held >= 88, held
+
+
 def test_the_interval_of_a_paired_difference_holds_it_nearly_always() -> None:
     generator = np.random.default_rng(2)
     clients = np.repeat(np.arange(4), 150)
