@@ -1,7 +1,7 @@
 """From a trained run to what each cell of the audit needs: the view, what the adversary knows, and the truth apart.
 
 This is the harness: it holds private data and hands attacks only the `View` and the `Knowledge`. Rows are numbered anew
-for every channel and round, in a random order, so that a number says nothing.
+for every phase and round, in a random order, so that a number says nothing.
 """
 
 from collections.abc import Mapping

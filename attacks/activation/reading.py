@@ -92,26 +92,29 @@ def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) ->
 
 
 def require_records(view: View, knowledge: Knowledge) -> int:
-    """The front that a view is of.
-
-    Raises NotApplicable where there is none, nothing to read, or what the known front cannot have made.
-    """
+    """The front that a view is of. Raises NotApplicable as `require_readable` does, and where there is none."""
     if view.front is None:
         raise NotApplicable("the channel does not depend on a front")
+    require_readable(view, knowledge)
+    return view.front
+
+
+def require_readable(view: View, knowledge: Knowledge) -> None:
+    """Raises NotApplicable where there is nothing to read, or what the known model cannot have made."""
     if not view.records:
         raise NotApplicable("nothing crossed that belongs to a victim")
     most, wide = knowledge.prompts.max_tokens, knowledge.embeddings.shape[1]
     for record in view.records:
-        length, width = record.tensor.shape
-        if width != wide:
-            raise NotApplicable(f"what crossed of row {record.row} is {width} wide, the known front {wide}")
-        if length > most:
-            raise NotApplicable(
-                f"what crossed of row {record.row} has {length} positions, more than model.max_tokens ({most})"
-            )
-        if not bool(record.tensor.isfinite().all()):
-            raise NotApplicable(f"what crossed of row {record.row} is not finite")
-    return view.front
+        for tensor in (record.tensor, *record.beside.values()):
+            length, width = tensor.shape
+            if width != wide:
+                raise NotApplicable(f"what crossed of row {record.row} is {width} wide, the known model {wide}")
+            if length > most:
+                raise NotApplicable(
+                    f"what crossed of row {record.row} has {length} positions, more than model.max_tokens ({most})"
+                )
+            if not bool(tensor.isfinite().all()):
+                raise NotApplicable(f"what crossed of row {record.row} is not finite")
 
 
 def answered(

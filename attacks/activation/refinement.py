@@ -102,7 +102,8 @@ class Refiner:
             self.evaluations += layer * len(prompt)
             both = min(len(prompt), len(crossed))
             distances = np.ones(len(crossed))
-            distances[:both] = relative(states[layer][:both], crossed[:both])
+            # None counts for more than a position that is missing.
+            distances[:both] = np.minimum(relative(states[layer][:both], crossed[:both]), 1.0)
             seen[items] = Reading(items, prompt.tokens, distances)
 
     def _answer(self, reading: Reading, fit: Float[np.ndarray, "length words"]) -> Answer:
@@ -121,9 +122,11 @@ class Refiner:
         return [padded[start:end] for start, end in zip(starts, ends, strict=True)]
 
     def _far(self, reading: Reading) -> list[int]:
-        """Slots that are not as near as rounding leaves them, the farthest first."""
+        """Slots that are not as near as rounding leaves them, the farthest first; the one behind the last stands for
+        an item more or less, where what crossed has another length."""
         far = np.array([part.mean() for part in self._inside(reading)])
-        return [int(slot) for slot in np.argsort(-far, kind="stable") if far[slot] > ROUNDING]
+        slots = [int(slot) for slot in np.argsort(-far, kind="stable") if far[slot] > ROUNDING]
+        return [*slots, len(far)] if len(reading.tokens) != len(reading.distances) else slots
 
     def _starts(self, items: Items) -> Int[np.ndarray, "slots"]:
         sizes = self._lengths[list(items)] + len(self._prompts.separator)
@@ -136,7 +139,10 @@ class Refiner:
     def _others(
         self, items: Items, slot: int, fit: Float[np.ndarray, "length words"], read: Callable[[int], Items]
     ) -> list[Items]:
-        """The reading with each of the titles that fit best at ``slot`` instead."""
+        """The reading with each of the titles that fit best at ``slot`` instead, or besides, behind the last."""
+        if slot == len(items):
+            at = int(self._starts(items)[-1] + self._lengths[items[-1]]) + len(self._prompts.separator)
+            return [items[:-1], *((*items, item) for item in self._fitting(fit, at)[: self._shortlist])]
         at = int(self._starts(items)[slot])
         found = []
         for item in self._fitting(fit, at)[: self._shortlist]:

@@ -11,11 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-STARTS = 48
-"""Places behind the best fitting separators at which a title may start."""
-
-Fit = Float[np.ndarray, "length words"]
-
 
 @dataclass(frozen=True)
 class Step:
@@ -34,7 +29,7 @@ class Segmentation:
     """Of one prompt.
 
     Args:
-        totals: of each title started at a place the sum of its fits, minus infinity where it would run over the end.
+        totals: of each title started at a place the sum of its fits.
         lengths: of the titles.
         separator, suffix: the sum of their fits, by where they start; minus infinity past the end.
         parting, closing: their lengths.
@@ -42,63 +37,49 @@ class Segmentation:
     """
 
     def __init__(
-        self, fit: Fit, totals: Callable[[int], Float[np.ndarray, "items"]], lengths: Int[np.ndarray, "items"],
-        separator: Float[np.ndarray, "length+1"], suffix: Float[np.ndarray, "length+1"], parting: int, closing: int,
-        answer: Callable[[int], float],
+        self, fit: Float[np.ndarray, "length words"], totals: Callable[[int], Float[np.ndarray, "items"]],
+        lengths: Int[np.ndarray, "items"], separator: Float[np.ndarray, "length+1"],
+        suffix: Float[np.ndarray, "length+1"], parting: int, closing: int, answer: Callable[[int], float],
     ) -> None:  # fmt: skip
-        self._totals, self._separator, self._suffix = totals, separator, suffix
-        self._parting, self._closing, self._answer = parting, closing, answer
-        self._rest = np.append(np.cumsum(fit.mean(1)[::-1])[::-1], 0.0)
+        self._totals, self._separator, self._parting = totals, separator, parting
+        length = len(fit)
+        rest = np.append(np.cumsum(fit.mean(1)[::-1])[::-1], 0.0)
+        followed = np.array([max(rest[at], answer(at)) for at in range(length + 1)])
+        self._closed = suffix + np.append(followed, np.full(closing, -np.inf))[closing:]
+        """The best that can follow a title that ends before a place, with the suffix behind it."""
+        self._left = np.append(rest[:-1], -np.inf)
+        """All from a place on, unexplained; at the very end, where something must stand, that there is nothing."""
+        self._steps: list[Step] = []
+        """From the end on: the last stands for the first place that was asked for."""
+        self._values = np.full(length + 1 + parting, -np.inf)
         self._order = np.argsort(lengths, kind="stable")
         self._sizes, first = np.unique(lengths[self._order], return_index=True)
         self._bounds = np.append(first, len(lengths))
         """Where the titles of each size stand in this order."""
-        self._steps: dict[int, Step] = {}
-        self._behind: dict[int, float] = {}
-        best = np.argsort(-separator, kind="stable")[:STARTS]
-        for at in sorted((int(place) + parting for place in best if np.isfinite(separator[place])), reverse=True):
-            self.step(at)
 
     def step(self, at: int) -> Step:
         """The best that can start at ``at``."""
-        if at not in self._steps:
-            self._steps[at] = self._best(at)
-        return self._steps[at]
+        last = len(self._closed) - 1
+        while len(self._steps) <= last - at:
+            place = last - len(self._steps)
+            self._steps.append(self._best(place))
+            self._values[place] = self._steps[-1].total
+        return self._steps[last - at]
 
     def _best(self, at: int) -> Step:
-        nothing = Step(self._unexplained(at))
-        ends = at + self._sizes[at + self._sizes < len(self._rest)]
+        nothing = Step(float(self._left[at]))
+        ends = at + self._sizes[at + self._sizes < len(self._closed)]
         if not len(ends):
             return nothing
         totals = self._totals(at)[self._order]
         by_size = np.maximum.reduceat(totals, self._bounds[:-1])[: len(ends)]
-        on = np.array([self._going_on(e) for e in ends.tolist()]) + self._separator[ends]
-        closed = np.array([self._closed(e) for e in ends.tolist()]) + self._suffix[ends]
-        broken = np.array([self._unexplained(e) for e in ends.tolist()])
-        whole = by_size + np.maximum(np.maximum(on, closed), broken)
+        on = self._separator[ends] + self._values[ends + self._parting]
+        ways = np.stack([self._closed[ends], on, self._left[ends]])
+        whole = by_size + ways.max(0)
         place = int(whole.argmax())
         if not whole[place] > nothing.total:
             return nothing
-        end, ways = int(ends[place]), (closed[place], on[place], broken[place])
-        way = int(np.argmax(ways))
+        way, end = int(ways[:, place].argmax()), int(ends[place])
         own = slice(self._bounds[place], self._bounds[place + 1])
         item = int(self._order[own][totals[own].argmax()])
         return Step(float(whole[place]), item, end, end + self._parting if way == 1 else None, way == 0)
-
-    def _going_on(self, end: int) -> float:
-        """The best that can follow the separator behind a title that ends before ``end``."""
-        step = self._steps.get(end + self._parting)
-        return -np.inf if step is None else step.total
-
-    def _unexplained(self, at: int) -> float:
-        """All from ``at`` on; at the very end that there is nothing, where something must stand, is no way."""
-        return float(self._rest[at]) if at + 1 < len(self._rest) else -np.inf
-
-    def _closed(self, end: int) -> float:
-        """The best that can follow the suffix behind a title that ends before ``end``."""
-        at = end + self._closing
-        if at >= len(self._rest):
-            return -np.inf
-        if at not in self._behind:
-            self._behind[at] = max(float(self._rest[at]), self._answer(at))
-        return self._behind[at]

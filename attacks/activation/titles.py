@@ -35,9 +35,14 @@ class TitleReader:
         self._lengths = prompts.titles.lengths
         self._columns = self._column(prompts.titles.values)
         self._first = prompts.titles.offsets[:-1]
-        inside = np.arange(len(self._columns)) - np.repeat(self._first, self._lengths)
-        self._cells = inside * len(self.vocabulary) + self._columns
-        """Where in ``fit`` the fit of each token of each title stands, when the title starts at 0."""
+        self._longest = np.argsort(-self._lengths, kind="stable")
+        """The titles, the longest first."""
+        sizes = self._lengths[self._longest]
+        self._at_place = [
+            self._columns[self._first[self._longest[: int((sizes > place).sum())]] + place]
+            for place in range(int(sizes[0]))
+        ]
+        """The token of each title in this order at each place of it, of those that have one there."""
         self._separator = self._column(prompts.separator)
         self._suffix = self._column(prompts.suffix)
 
@@ -113,8 +118,12 @@ class TitleReader:
 
     def _totals(self, fit: Float[np.ndarray, "length words"], at: int) -> Float[np.ndarray, "items"]:
         """The sum of the fits of each title that starts at ``at``; minus infinity where it would run over the end."""
-        cells = fit.ravel().take(self._cells + at * fit.shape[1], mode="clip")
-        return np.where(at + self._lengths <= len(fit), np.add.reduceat(cells, self._first), -np.inf)
+        total = np.zeros(len(self._longest), dtype=fit.dtype)
+        for row, columns in zip(fit[at:], self._at_place, strict=False):
+            total[: len(columns)] += row[columns]
+        found = np.empty_like(total)
+        found[self._longest] = total
+        return np.where(at + self._lengths <= len(fit), found, -np.inf)
 
     def _answered(self, fit: Float[np.ndarray, "length words"], at: int) -> float:
         """The best sum of fits of an answer, and of what ends the template, from ``at`` on to the end."""

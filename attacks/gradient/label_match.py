@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pplr_audit.attacks.activation.reading import require_whole
+from pplr_audit.attacks.activation.reading import require_readable, require_whole
 from pplr_audit.attacks.activation.titles import LABELS
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompts
@@ -67,8 +67,7 @@ class LabelMatch:
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         if view.back is None:
             raise NotApplicable("the channel does not depend on a back")
-        if not view.records:
-            raise NotApplicable("nothing crossed that belongs to a victim")
+        require_readable(view, knowledge)
         answers = np.full((len(view.records), LABELS), -1, dtype=np.int64)
         left = []
         for place, record in enumerate(view.records):
@@ -82,14 +81,12 @@ class LabelMatch:
     def ranked(self, record: Record, back: int, knowledge: Knowledge) -> tuple[Int[np.ndarray, "labels"], float]:
         """Items, the best first, and how much of what came back the best leaves unexplained, from 0 to about 1.
 
-        Raises NotApplicable where what crossed is not finite, all tokens are trained on, or there is no model to run.
+        Raises NotApplicable where all tokens are trained on, or there is no model to run.
         """
         if knowledge.loss_on == "all":
             raise NotApplicable("with training.loss_on: all the gradient is not of the next item alone")
         hidden = record.beside[Channel.TRUNK_ACTIVATIONS]
         gradient = record.tensor * record.batch  # the loss is the mean over the batch
-        if not bool((gradient.isfinite() & hidden.isfinite()).all()):
-            raise NotApplicable(f"what crossed of row {record.row} is not finite")
         model = knowledge.copy(record.client, record.round)
         found, distance = self._ranked(_back(model, knowledge.depth - back), hidden, gradient, knowledge.prompts)
         return found, distance / max(float(gradient.norm()), 1e-30)

@@ -105,3 +105,8 @@ def test_it_says_when_it_cannot_answer(known: Knowledge, both: Both) -> None:
     with pytest.raises(InputError, match="label_match: shortlist is 0"):
         Bidirectional(shortlist=0)
     assert Bidirectional.beside == {UP, DOWN}
+    for channel in (UP, DOWN):  # what it reads beside is looked at as well
+        beside = {**view.records[0].beside, channel: view.records[0].beside[channel] * float("nan")}
+        broken = replace(view, records=(replace(view.records[0], beside=beside), *view.records[1:]))
+        with pytest.raises(NotApplicable, match="row 0 is not finite"):
+            attack().run(broken, known, Budget(60))

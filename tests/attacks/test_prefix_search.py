@@ -14,7 +14,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from pplr_audit import scenario
 from pplr_audit.attacks.activation.prefix_search import PrefixSearch
+from pplr_audit.attacks.activation.refinement import Refiner
 from pplr_audit.attacks.activation.ridge import Ridge
+from pplr_audit.attacks.activation.titles import TitleReader
+from pplr_audit.attacks.activation.walks import Candidates
 from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
@@ -243,7 +246,7 @@ def test_it_says_when_it_cannot_answer(
         PrefixSearch().run(View("server", Channel.FRONT_ACTIVATIONS, 1, None, "none", ()), knowledge, Budget(60))
     with pytest.raises(NotApplicable, match="row 0 is not finite"):
         asked(torch.full((60, 32), float("nan")))
-    with pytest.raises(NotApplicable, match="48 wide, the known front 32"):
+    with pytest.raises(NotApplicable, match="48 wide, the known model 32"):
         asked(torch.zeros(60, 48))
     with pytest.raises(NotApplicable, match=r"257 positions, more than model.max_tokens \(256\)"):
         asked(torch.zeros(257, 32))
@@ -323,6 +326,22 @@ def test_an_encoder_is_refined_where_ridge_errs(encoder: Recommender, monkeypatc
     guess = PrefixSearch(**FEW).run(view, knowledge_of(encoder, adapter), Budget(60))
     assert items_right(floor, prompts, same) < 0.8
     assert items_right(guess, prompts, same) == 1.0
+
+
+@pytest.mark.parametrize("read", [1, 2])
+def test_a_refinement_goes_on_where_the_inverter_ended_too_early(encoder: Recommender, read: int) -> None:
+    """Of three items it sees the first one or two, then the suffix; all behind that is illegible."""
+    adapter, prompts, same = trained(encoder), encoder.prompts, encoder.prompts.title_classes()
+    history, reader = np.array([3, 7, 11]), TitleReader(prompts)  # read newest first
+    truth, seen = prompts.build(history, 0), prompts.build(history[-read:], 0).tokens
+    ((_, states),) = encoder.whole.states([truth], [1], adapter)
+    fit = np.zeros((len(truth.tokens), len(reader.vocabulary)))
+    fit[np.arange(len(seen)), np.searchsorted(reader.vocabulary, seen)] = 1.0
+    assert len(reader.read(fit)[0]) == read
+    refiner = Refiner(prompts, Candidates(prompts, reader), reader, history=3, beam=4, shortlist=48)
+    answer = refiner.refine(KnownModel(encoder.whole, adapter), fit, states[1], 1, lambda: True)
+    assert same[[int(items[0]) for items in answer.items]].tolist() == same[history[::-1]].tolist()
+    assert answer.verified == 3
 
 
 def test_an_encoder_tells_nothing_where_nothing_is(encoder: Recommender) -> None:

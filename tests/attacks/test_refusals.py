@@ -30,7 +30,7 @@ class Short:
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (torch.zeros(3, WIDE + 1), "row 7 is 9 wide, the known front 8"),
+        (torch.zeros(3, WIDE + 1), "row 7 is 9 wide, the known model 8"),
         (torch.zeros(MOST + 1, WIDE), r"row 7 has 6 positions, more than model.max_tokens \(5\)"),
         (torch.full((3, WIDE), float("inf")), "row 7 is not finite"),
     ],

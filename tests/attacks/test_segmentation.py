@@ -67,3 +67,17 @@ def test_what_no_way_explains_is_left(prompts: Prompts) -> None:
     items, label = reader.read(fit)
     assert items[:, 0].tolist() == [3]
     assert len(label) == 0
+
+
+def test_a_long_history_is_read_to_its_end_from_wherever_it_is_asked_for(prompts: Prompts) -> None:
+    generator, reader = np.random.default_rng(0), TitleReader(prompts)
+    truth = generator.integers(len(TITLES), size=80).tolist()
+    spelled = np.searchsorted(reader.vocabulary, words(truth, 2 if len(prompts.end) else None))
+    fit = generator.normal(0, 0.2, size=(len(spelled), len(reader.vocabulary)))
+    fit[np.arange(len(spelled)), spelled] += 1.0
+    items, label = reader.read(fit)
+    assert items[:, 0].tolist() == truth
+    assert label[:1].tolist() == ([2] if len(prompts.end) else [])
+    readings = reader.readings(fit)
+    for start in range(len(spelled) - 1, 1, -7):
+        assert np.array_equal(readings(start)[0], reader.read(fit, start)[0])
