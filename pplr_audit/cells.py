@@ -130,6 +130,10 @@ def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, path: str,
         shuffled = exposed.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number)))
         control = _ask(attack, shuffled, knowledge, budget)
         arrays |= {f"control{number}/{name}": array for name, array in control.arrays.items()}
+    arrays |= {
+        "view/rows": np.array([r.row for r in view.records]),
+        "view/steps": np.array([r.step for r in view.records]),
+    }
     also = {"beside": sorted(beside(attack))} if beside(attack) else {}
     facts = json.dumps({**knowledge.facts, **also, **guess.facts})
     sealed = store.pack(arrays, {"seconds": f"{seconds:.6f}", "facts": facts})
@@ -153,7 +157,8 @@ def _ask(attack: Attack, view: View, knowledge: Knowledge, budget: float) -> Gue
     return guess
 
 
-def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], float]:
+def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], Mapping[int, int], float]:
+    """The answer, those of the control runs, the step in which each row crossed, and seconds."""
     arrays, metadata = store.read_arrays(path), store.read_metadata(path)
     dealt = [
         {name.split("/", 1)[1]: a for name, a in arrays.items() if name.startswith(f"control{number}/")}
@@ -161,14 +166,33 @@ def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], 
     ]
     controls = [Guess(answer) for answer in dealt if answer]
     own = {name: a for name, a in sorted(arrays.items()) if "/" not in name}
-    return Guess(own, json.loads(metadata["facts"])), controls, float(metadata["seconds"])
+    # What an earlier version sealed does not say in which steps.
+    known = (arrays[name].tolist() if name in arrays else [] for name in ("view/rows", "view/steps"))
+    steps = dict(zip(*known, strict=True))
+    return Guess(own, json.loads(metadata["facts"])), controls, steps, float(metadata["seconds"])
+
+
+def _by_step(score: Score, users: Mapping[int, int], steps: Mapping[int, int]) -> dict[str, Any]:
+    """Of what crosses in training: the mean over users of a round's first step, for which the model as it was at the
+    start of the round is exact, and over those of later steps. Nothing where all are of one kind.
+
+    Args:
+        users, steps: by row.
+    """
+    kinds: dict[str, list[float]] = {"first_step": [], "later_steps": []}
+    for row, step in steps.items():
+        if step >= 0 and users[row] in score.per_user:
+            kinds["later_steps" if step else "first_step"].append(score.per_user[users[row]])
+    if not all(kinds.values()):
+        return {}
+    return {name: {"mean": float(np.mean(values)), "n": len(values)} for name, values in kinds.items()}
 
 
 def _score(
     cell: Cell, attack: Attack, truths: Mapping[str, Truth], store: Store, path: str, seed: int
 ) -> dict[str, Any]:
     """Of the secret that the attack is after, and of the others that its answer says something of."""
-    guess, controls, seconds = _open(store, path, attack)
+    guess, controls, steps, seconds = _open(store, path, attack)
     findings: list[dict[str, Any]] = []
     per_user: dict[str, dict[str, float]] = {}
     roc: list[dict[str, Any]] = []
@@ -180,7 +204,10 @@ def _score(
             at_control = _controls(truth, controls, scores, seed)
         except (ValueError, LookupError, TypeError) as error:
             raise Failed(f"its answer cannot be scored: {type(error).__name__}: {error}") from error
-        findings += _rows(cell, secret, guess, scores, at_control, seconds)
+        by_step = {
+            _key(s): _by_step(s, truth.users, steps) for s in scores if isinstance(truth, HistoryTruth | LabelTruth)
+        }
+        findings += _rows(cell, secret, guess, scores, at_control, seconds, by_step)
         per_user |= {
             "/".join(_key(s)): {str(user): value for user, value in s.per_user.items()} for s in scores if s.per_user
         }
@@ -190,14 +217,14 @@ def _score(
 
 def _rows(
     cell: Cell, secret: str, guess: Guess, scores: list[Score], at_control: Mapping[tuple[str, str], float],
-    seconds: float,
+    seconds: float, by_step: Mapping[tuple[str, str], dict[str, Any]],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The findings of one secret."""
     findings = []
     for score in scores:
         control = at_control.get(_key(score))
         baseline = score.baseline if control is None else max(score.baseline, control)
-        detail = {**guess.facts, **score.detail}
+        detail = {**guess.facts, **score.detail, **by_step.get(_key(score), {})}
         if control is not None:
             detail["control"] = control
         findings.append(

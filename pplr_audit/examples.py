@@ -30,7 +30,7 @@ def examples(
         path = f"guesses/{cell.slug}.safetensors"
         if not store.exists(path):
             continue
-        guess = Guess({n: a for n, a in store.read_arrays(path).items() if not n.startswith("control")})
+        guess = Guess({n: a for n, a in store.read_arrays(path).items() if "/" not in n})
         for truth in exposure.truths(cell).values():
             if not truth.answered(guess):
                 continue

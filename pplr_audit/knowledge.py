@@ -121,16 +121,18 @@ class Knowledge:
     known_attributes: Mapping[int, str] = field(default_factory=dict)
     """For an attack on an attribute: its value, by row, for the users of whom it is known; the others are asked for."""
 
+    _asked: set[str] = field(default_factory=set, init=False)
+    """What an attack made use of."""
+
     def copy(self, client: str, round_: int) -> Model:
         """The best copy of a client's model that the adversary has."""
         return self.copies.get((client, round_), self.base)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a finding says of it besides its level; who asks a model learns from no text."""
-        if self.colluder is not None:
-            return {"colluder": self.colluder.client}
-        return {} if self.queries else {"auxiliary": self.auxiliary}
+        """What a finding says of it besides its level: what the attack learned from, if from anything."""
+        said = {"auxiliary": self.auxiliary, "colluder": self.colluder.client if self.colluder else ""}
+        return {name: value for name, value in said.items() if name in self._asked}
 
     def source(self, client: str, round_: int) -> tuple[str, int]:
         """Whose `pairs` a client's are: clients with the same source share them, and all that is learned from them."""
@@ -140,6 +142,7 @@ class Knowledge:
 
     def text(self) -> Prompts:
         """The template over the catalogue that auxiliary prompts are drawn from. Raises NotApplicable where none is."""
+        self._asked.add("auxiliary")
         text = self.elsewhere if self.auxiliary == "public" else self.prompts
         if self.auxiliary == "none" or text is None:
             raise NotApplicable("the adversary has no auxiliary text, and this attack learns from some")
@@ -159,6 +162,7 @@ class Knowledge:
         generator = np.random.default_rng(seed)
         if self.colluder is not None:
             own = self.colluder.prompts
+            self._asked.add("colluder")
             if len(own) < 2:
                 raise NotApplicable(f"{self.colluder.client}, who colludes, has {len(own)} prompts, and two are needed")
             held_out = min(held_out, max(1, len(own) // 5))

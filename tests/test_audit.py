@@ -50,6 +50,17 @@ def test_ridge_is_measured_at_every_cut_on_both_channels_and_reads_the_first_cut
         assert all(row["n"] > 0 and row["seconds"] > 0 for row in rows)
 
 
+def test_what_crossed_in_the_first_step_stands_beside_what_crossed_later(finished: audit.AuditResult) -> None:
+    rows = of(finished.document, attack="ridge", metric="token_accuracy", status="ok")
+    for row in rows:
+        kinds = [row["detail"].get(name) for name in ("first_step", "later_steps")]
+        if row["channel"] == "inference_activations":
+            assert kinds == [None, None]
+        else:
+            assert all(0 <= kind["mean"] <= 1 and kind["n"] > 0 for kind in kinds)
+            assert sum(kind["n"] for kind in kinds) == 12, "each victim once"
+
+
 def test_a_cut_that_leaves_the_server_nothing_is_not_applicable_instead_of_zero(finished: audit.AuditResult) -> None:
     rows = [row for row in of(finished.document, attack="ridge") if row["cut"] == {"front": LAYERS, "back": 0}]
     assert rows

@@ -114,6 +114,8 @@ def test_random_histories_over_one_catalogue_or_another_are_run_through_the_best
     setting = changed(small_scenario, auxiliary=text)
     exposure = exposed(setting, private, model, states, tmp_path)
     knowledge = known_to(exposure, setting, Channel.INFERENCE_ACTIVATIONS)
+    assert knowledge.facts == {}, "nothing was asked for yet"
+    knowledge.text()
     assert knowledge.facts == {"auxiliary": text}
     own, public = knowledge.source("client-0", 2), knowledge.source("client-0", 1)
     assert own == ("client-0", 2)
@@ -166,10 +168,10 @@ def test_a_colluding_client_hands_on_its_own_prompts_with_what_crossed_of_them_a
     assert not set(own.users) & set(exposure.rows.victims)
     assert len(exposure.rows.victims) == setting.audit.victims
     knowledge = known_to(exposure, setting, channel)
-    assert knowledge.facts == {"colluder": COLLUDER}
     round_ = 1 if channel == Channel.FRONT_ACTIVATIONS else 2
     fit_on, choose_on = (list(part) for part in knowledge.pairs("client-0", round_, (0, 1), 500, 3, 0))
     assert (len(fit_on), len(choose_on)) == (len(own) - 3, 3)
+    assert knowledge.facts == {"colluder": COLLUDER}
     handed = {tuple(tokens.tolist()) for tokens, _ in (*fit_on, *choose_on)}
     if channel == Channel.FRONT_ACTIVATIONS:
         held = [model.prompts.build(own.history[i], int(own.targets[i])) for i in range(len(own))]
