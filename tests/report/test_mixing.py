@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pplr_audit.report.charts.mixing import mixing_chart
+from pplr_audit.report.charts.mixing import mixing_chart, similarity_chart
 from pplr_audit.report.document import validate_evidence
 from pplr_audit.report.html import render_html
 from pplr_audit.report.markdown import render_markdown
@@ -39,6 +39,24 @@ def test_a_square_is_the_darker_the_larger_the_share_and_says_it() -> None:
     rows = {label.text: float(label.y) for label in chart.labels if label.text in ("north", "south")}
     tops = [float(path.d.split()[1].split("h")[0]) for path in chart.areas]
     assert tops[0] < rows["north"] < tops[2] < rows["south"]
+
+
+def test_how_alike_clients_are_is_drawn_and_said_of_each_pair() -> None:
+    chart = similarity_chart(2, ["north", "south"], [[1.0, -0.2], [-0.2, 1.0]])
+    assert [path.kind for path in chart.areas] == ["heat h10", "heat h0", "heat h0", "heat h10"]
+    assert [label.text for label in chart.labels][:2] == ["1.00", "-0.20"]
+    assert "south and north -0.20" in chart.description
+
+
+def test_similarity_is_drawn_where_it_was_recorded(findings: Json, evidence: Json) -> None:
+    html = render_html(findings, evidence)
+    rounds = {entry["round"] for entry in evidence["balance"] if "similarity" in entry}
+    assert rounds
+    assert f"Similarity S, round {max(rounds)}" in figure_titles(html)
+    for entry in evidence["balance"]:
+        del entry["similarity"]
+        entry["matrix"] = [[1.0] * len(entry["clients"])] * len(entry["clients"])
+    assert not [title for title in figure_titles(render_html(findings, evidence)) if title.startswith("Similarity")]
 
 
 def test_evidence_without_a_matrix_is_drawn_by_the_formula_of_the_balance() -> None:

@@ -1,6 +1,6 @@
 """How training went: the loss of each client, and who learned how much from whom."""
 
-from pplr_audit.report.charts.mixing import mixing_chart
+from pplr_audit.report.charts.mixing import mixing_chart, similarity_chart
 from pplr_audit.report.charts.training import rounds_chart
 from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, numbers
 from pplr_audit.report.document import Document
@@ -41,6 +41,11 @@ def training(findings: Document, evidence: Document) -> Section:
             for e in _spread(small)
         )
         blocks.append(Figure("Who got what from whom: what each new model is made of after a round", maps))
+        alike = tuple(
+            similarity_chart(e["round"], e["clients"], e["similarity"]) for e in _spread(small) if "similarity" in e
+        )
+        if alike:
+            blocks.append(Figure("How alike the clients were, which weighs what they got from each other", alike))
         blocks.append(_mixing(max(small, key=lambda entry: entry["round"])))
     elif evidence["balance"]:
         count = max(len(entry["clients"]) for entry in evidence["balance"])
