@@ -30,7 +30,7 @@ from pplr_audit.runs.replay import KnownModel
 from pplr_audit.views import Attack, Budget, Record, View
 
 STEPS, VICTIMS, PROMPTS, HELD_OUT = 50, 96, 512, 32
-SECONDS = 600.0, 100.0
+SECONDS = 600.0, 60.0
 """That an attack has at a layer, of the exact model and otherwise; refinement uses them up where nothing fits."""
 GOAL = 0.97
 """Token accuracy at the last layer, undefended."""
@@ -126,7 +126,7 @@ def measure(client: Client, asked: Any, at: Mapping[str, Any]) -> None:
                  f"{seconds:.0f}"]
             )  # fmt: skip
             print(lines[-1], flush=True)
-    report(client, figures, lines, steps, count, at, asked)
+        report(client, figures, lines, steps, count, at, asked)  # after each case, as it takes long
 
 
 def answers(

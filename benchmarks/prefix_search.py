@@ -141,7 +141,7 @@ def main() -> None:
                     "evaluations": {k: g.facts["evaluations"] for k, (g, _) in all_fronts.items()},
                     "evaluations_deepest_alone": guess.facts["evaluations"],
                     "seconds": {k: s for k, (_, s) in all_fronts.items()}, "seconds_deepest_alone": seconds,
-                    "naive_evaluations": deepest * len(prompt) * size.vocabulary,
+                    "words": len(model.tokenizer), "naive_evaluations": deepest * len(prompt) * size.vocabulary,
                 }
             )  # fmt: skip
         each = naive_seconds(model, prompt, deepest, size)
@@ -155,6 +155,7 @@ def report(
 ) -> None:  # fmt: skip
     first, later = sequences[0], sequences[1:]
     share = first["evaluations_deepest_alone"] / first["naive_evaluations"]
+    used = size.vocabulary / first["words"]  # how many times smaller a naive search of the tokenizer's words would be
     right = min(min(s["right_deepest_alone"], *s["right"].values()) for s in sequences)
     figures: dict[str, Any] = {
         "layers": size.layers, "hidden": size.hidden, "vocabulary": size.vocabulary, "titles": items,
@@ -166,14 +167,17 @@ def report(
         ["evaluations of the naive search", f"{first['naive_evaluations']:,}", ""],
         ["of the first sequence, shortlist included", f"{first['evaluations_deepest_alone']:,}", ""],
         ["… as a share of the naive", f"{share:.5f}", goal_text(share, SHARE_AT_MOST)],
+        [f"… of a naive search of the {first['words']:,} words that the tokenizer has", f"{share * used:.5f}", ""],
         ["first sequence, shortlist included", f"{first['seconds_deepest_alone']:.1f} s", ""],
         ["naive search, extrapolated", naive.text(" s a sequence", digits=0), ""],
         ["first sequence at all fronts", f"{sum(first['evaluations'].values()):,}; {total(first):.1f} s", ""],
     ]
     if later:
         own = spread([s["seconds_deepest_alone"] for s in later])
+        part = later[0]["evaluations_deepest_alone"] / later[0]["naive_evaluations"]
         rows += [
             ["a later sequence", f"{later[0]['evaluations_deepest_alone']:,}; {own.text(' s', digits=2)}", ""],
+            ["… as shares of the two naive searches", f"{part:.6f}; {part * used:.5f}", ""],
             ["a later sequence at all fronts", spread([total(s) for s in later]).text(" s", digits=2), ""],
         ]
     text = (
