@@ -18,7 +18,7 @@ from pplr_audit.plan import Plan
 from pplr_audit.pplr.rounds import RoundLog
 from pplr_audit.pplr.strategies.protocol import Mixing
 from pplr_audit.scenario import Scenario
-from pplr_audit.views import channels_of
+from pplr_audit.views import beside, channels_of
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "scikit-learn", "numpy", "scipy", "safetensors")
 
@@ -160,19 +160,17 @@ def hardware() -> dict[str, Any]:
 
 def not_measured(scenario: Scenario, plan: Plan) -> list[str]:
     """What this audit says nothing about, in words for the report."""
-    read = {cell.channel for cell in plan.cells}
+    read = {channel for cell in plan.cells for channel in {cell.channel} | beside(plan.attack(cell))}
     seen = {channel for adversary in scenario.audit.adversaries for channel in channels_of(adversary)}
     unread = sorted((str(c) for c in seen - read), key=[str(c) for c in Channel].index)
     said = []
     if unread:
         said.append(f"Channels that the adversaries see and no attack of this run reads: {', '.join(unread)}.")
-    beyond = (
-        "Clients who collude."
-        if plan.hijacked
-        else ("Active adversaries, who also choose what they send, and clients who collude.")
-    )
+    if not plan.hijacked:
+        said.append("Active adversaries, who also choose what they send.")
+    alone = "Clients who collude" if scenario.audit.knowledge != "auxiliary" else "Several clients who collude"
     said += [
-        beyond,
+        f"{alone}.",
         "Other training runs: every interval is conditional on this one (one seed).",
         "Attacks that are not in the list of findings: a low figure bounds the tested attacks, not what is possible.",
     ]

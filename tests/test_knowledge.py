@@ -12,6 +12,7 @@ from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.channels import Channel
 from pplr_audit.data.allot import allotted
 from pplr_audit.data.prepare import PrivateData, prepare
+from pplr_audit.documents import not_measured
 from pplr_audit.errors import NotApplicable
 from pplr_audit.exposure import Exposure
 from pplr_audit.knowledge import Knowledge
@@ -87,6 +88,18 @@ def test_an_attack_that_runs_no_copy_of_a_client_is_told_as_with_public_weights(
     assert levels == {
         "ridge": front, "label_match": front, "linkage": base, "length": base, "fsha": base, "attribute": base,
     }  # fmt: skip
+
+
+def test_what_was_not_measured_leaves_out_what_is_read_beside(small_scenario: scenario.Scenario) -> None:
+    setting = changed(small_scenario, attacks=["label_match", "fsha"], adversaries=["server", "malicious_server"])
+    first, *others = not_measured(setting, make_plan(setting, LAYERS))
+    assert "status" in first
+    assert "trunk_activations" not in first
+    assert "back_gradients" not in first
+    assert others[0] == "Clients who collude."
+    alone = changed(small_scenario, knowledge="auxiliary")
+    said = not_measured(alone, make_plan(alone, LAYERS))
+    assert said[1:3] == ["Active adversaries, who also choose what they send.", "Several clients who collude."]
 
 
 def test_pairs_help_who_sees_activations_and_all_others_have_the_public_weights(
