@@ -61,7 +61,7 @@ class Knowing:
             loss_on=self._scenario.training.loss_on,
             queries=deepcopy(dict(self._rows.asked("queries", round_).prompts)) if phase == "queries" else {},
             auxiliary=auxiliary,
-            elsewhere=self._elsewhere() if auxiliary == "public" and phase != "queries" and not alone else None,
+            elsewhere=self._elsewhere() if auxiliary == "public" and phase != "queries" else None,
             colluder=self._collusion(phase, round_) if alone else None,
             known_attributes=(
                 dict(self.attribute(*asked_attribute(asking), phase, round_).known)
