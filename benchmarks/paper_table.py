@@ -80,10 +80,11 @@ def groups(quick: bool) -> list[Group]:
         "ml-1m": {"path": str(DATA / "ml-1m"), "split": "leave_one_out", **shared},
     }
     budget = {"rounds": 5, "shots": 1024, "batch_size": 16}
-    slow, fast = {**budget, "learning_rate": 1e-4}, {**budget, "learning_rate": 5e-3}
+    # On amazon-games 5e-4 taught nothing; on ml-1m, centralised, 2e-3 did as well as training all weights at 1e-4.
+    slow, fast = {**budget, "learning_rate": 2e-3}, {**budget, "learning_rate": 5e-3}
     return [
-        Group("ml-1m, recformer", sets["ml-1m"], ENCODER, {**slow, "learning_rate": 5e-4}, (*RIVALS, *MORE)),
-        Group("amazon-games, recformer", sets["amazon-games"], ENCODER, {**slow, "learning_rate": 5e-4}),
+        Group("ml-1m, recformer", sets["ml-1m"], ENCODER, slow, (*RIVALS, *MORE)),
+        Group("amazon-games, recformer", sets["amazon-games"], ENCODER, slow),
         Group("ml-1m, bigrec", sets["ml-1m"], DECODER, fast),
         Group("amazon-games, bigrec", sets["amazon-games"], DECODER, fast),
     ]
