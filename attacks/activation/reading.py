@@ -20,6 +20,8 @@ from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.views import Budget, Guess, View
 
+ANSWERED = frozenset({Channel.FRONT_ACTIVATIONS, Channel.BACK_GRADIENTS})
+"""Of a training sequence, which holds its answer where the template has a place for one."""
 T = TypeVar("T")
 Words = Int[np.ndarray, "words"]
 """Of `TitleReader.vocabulary`."""
@@ -128,7 +130,7 @@ def answered(
         slots.append(items)
         labels.append(label)
     rows = [record.row for record in view.records]
-    labelled = view.channel == Channel.FRONT_ACTIVATIONS and reader.answers
+    labelled = view.channel in ANSWERED and reader.answers
     return Guess(packed(rows, tokens, slots, labels if labelled else None), facts)
 
 

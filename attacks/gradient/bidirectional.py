@@ -6,26 +6,37 @@ place in each ranking, weighted by how much that side explains: forward, the mea
 backward, the share of the gradient's square that the best label's gradient takes away. So an exact side decides, and
 one that is noise counts for nothing.
 
+With ``training.loss_on: all`` every token is a label. Then the gradient is matched from the ridge inverter's answer on,
+as BiSR does, and the two sides' words are joined at each position, weighted in the same way.
+
 Source: BiSR (Chen et al. 2024, arXiv 2409.00960) starts from a learned inversion and goes on by matching gradients;
-here each side is solved in closed form, and they are joined at the label.
+where the answer alone is trained on, each side is solved in closed form here, and they are joined at the label.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import log_softmax
 
 from pplr_audit.attacks.activation.reading import answered, require_records
 from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.activation.titles import LABELS, TitleReader
 from pplr_audit.attacks.gradient.label_match import LabelMatch
+from pplr_audit.attacks.gradient.soft_labels import words_of
 from pplr_audit.channels import Channel
 from pplr_audit.errors import NotApplicable
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.views import Budget, Guess, View
 
 UP, DOWN = Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS
+SHARPNESS = 10.0
+"""From a cosine to the score of a soft label."""
+
+Fit = Float[np.ndarray, "length words"]
+Joined = tuple[Mapping[str, np.ndarray], Sequence[tuple[float, float]]]
+"""The arrays of the answer, and of each row how much the two sides explain."""
 
 
 class Bidirectional:
@@ -50,25 +61,50 @@ class Bidirectional:
         if view.back is None:
             raise NotApplicable("the channel does not depend on a back")
         reader = TitleReader(knowledge.prompts)
-        fits, backward, left = [], [], []
+        fits = []
         for record in view.records:
             budget.check()
             reading = self._forward.learned(
                 record.client, record.round, front, knowledge, reader.vocabulary, budget
             )  # fmt: skip
             fits.append(reading.fit(record.beside[UP].float()).numpy())
-            found, rest = self._backward.ranked(record, view.back, knowledge)
+        join = self._whole if knowledge.loss_on == "all" else self._at_label
+        arrays, explained = join(view, view.back, fits, reader, knowledge, budget)
+        means = np.array(explained).mean(0).tolist()
+        return Guess(arrays, dict(zip(("forward", "backward"), means, strict=True)))
+
+    def _at_label(
+        self, view: View, back: int, fits: list[Fit], reader: TitleReader, knowledge: Knowledge, budget: Budget
+    ) -> Joined:
+        """The history by what goes up, the answer by both; it alone is trained on."""
+        backward, left = [], []
+        for record in view.records:
+            budget.check()
+            found, rest = self._backward.ranked(record, back, knowledge)
             backward.append(found)
             left.append(rest)
-        arrays = answered(replace(view, channel=UP), reader, fits, {}).arrays
+        arrays = answered(view, reader, fits, {}).arrays
         forward = arrays.get("labels", np.empty((len(fits), 0), dtype=np.int64))
         explained = [
-            (_cosine(fit, own, knowledge), max(0.0, 1.0 - rest**2))
-            for fit, own, rest in zip(fits, forward, left, strict=True)
+            (_cosine(fit, own, knowledge), _explained(rest)) for fit, own, rest in zip(fits, forward, left, strict=True)
         ]
         labels = [joined(both, weights) for *both, weights in zip(forward, backward, explained, strict=True)]
-        means = np.array(explained).mean(0).tolist()
-        return Guess({**arrays, "labels": np.array(labels)}, dict(zip(("forward", "backward"), means, strict=True)))
+        return {**arrays, "labels": np.array(labels)}, explained
+
+    @staticmethod
+    def _whole(
+        view: View, back: int, fits: list[Fit], reader: TitleReader, knowledge: Knowledge, budget: Budget
+    ) -> Joined:
+        """All of the sequence by both; all of it is trained on."""
+        both, explained = [], []
+        for place, (record, fit) in enumerate(zip(view.records, fits, strict=True)):
+            budget.check()
+            start, left = SHARPNESS * fit, partial(budget.left, (place + 1) / len(fits))
+            found, rest = words_of(record, back, knowledge, reader, left, start)
+            weights = (max(0.0, float(fit.max(1).mean())), _explained(rest))
+            both.append(weights[0] * log_softmax(start, axis=1) + weights[1] * found)
+            explained.append(weights)
+        return answered(view, reader, both, {}).arrays, explained
 
 
 def joined(rankings: Sequence[Int[np.ndarray, "ranked"]], weights: Sequence[float]) -> Int[np.ndarray, "labels"]:
@@ -83,6 +119,11 @@ def joined(rankings: Sequence[Int[np.ndarray, "ranked"]], weights: Sequence[floa
             scores[item] = scores.get(item, 0.0) + weight / place
     order = sorted(scores, key=lambda item: -scores[item])[:LABELS]
     return np.array(order + [-1] * (LABELS - len(order)), dtype=np.int64)
+
+
+def _explained(rest: float) -> float:
+    """The share of the gradient's square that is explained."""
+    return max(0.0, 1.0 - rest**2)
 
 
 def _cosine(fit: Float[np.ndarray, "length words"], labels: Int[np.ndarray, "labels"], knowledge: Knowledge) -> float:

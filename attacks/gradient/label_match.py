@@ -11,14 +11,15 @@ directions u. Of the labels nearest by this the gradient is worked out exactly; 
 around which the estimate is sharper, until that brings nothing nearer.
 
 RecFormer's label is one item. BIGRec's is a title at the end of the sequence, the mean over its tokens; where it starts
-is not known, so titles of every length are tried. With ``training.loss_on: all`` the gradient holds the history's own
-tokens too, which are not known either: that is not covered.
+is not known, so titles of every length are tried. With ``training.loss_on: all`` every token of the sequence is a
+label, and no item alone explains the gradient: soft labels are optimized (`soft_labels`), which read the history too.
 
 Sources: UnSplit (Erdogan et al. 2022, arXiv 2108.09033) compares the gradients of all labels; BiSR (Chen et al. 2024,
-arXiv 2409.00960) optimizes soft labels instead of estimating.
+arXiv 2409.00960) optimizes soft labels.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -28,8 +29,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pplr_audit.attacks.activation.reading import require_readable, require_whole
-from pplr_audit.attacks.activation.titles import LABELS
+from pplr_audit.attacks.activation.reading import answered, require_readable, require_whole
+from pplr_audit.attacks.activation.titles import LABELS, TitleReader
+from pplr_audit.attacks.gradient.soft_labels import words_of
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.errors import NotApplicable
@@ -68,6 +70,8 @@ class LabelMatch:
         if view.back is None:
             raise NotApplicable("the channel does not depend on a back")
         require_readable(view, knowledge)
+        if knowledge.loss_on == "all":
+            return self._whole(view, view.back, knowledge, budget)
         answers = np.full((len(view.records), LABELS), -1, dtype=np.int64)
         left = []
         for place, record in enumerate(view.records):
@@ -78,13 +82,22 @@ class LabelMatch:
         facts = {"shortlist": self.shortlist, "median_distance": float(np.median(left))}
         return Guess({"rows": np.array([record.row for record in view.records]), "labels": answers}, facts)
 
-    def ranked(self, record: Record, back: int, knowledge: Knowledge) -> tuple[Int[np.ndarray, "labels"], float]:
-        """Items, the best first, and how much of what came back the best leaves unexplained, from 0 to about 1.
+    @staticmethod
+    def _whole(view: View, back: int, knowledge: Knowledge, budget: Budget) -> Guess:
+        """The whole sequence, where all of it is trained on."""
+        reader = TitleReader(knowledge.prompts)
+        found = []
+        for place, record in enumerate(view.records):
+            budget.check()
+            left = partial(budget.left, (place + 1) / len(view.records))
+            found.append(words_of(record, back, knowledge, reader, left))
+        facts = {"median_distance": float(np.median([distance for _, distance in found]))}
+        return answered(view, reader, (fit for fit, _ in found), facts)
 
-        Raises NotApplicable where all tokens are trained on, or there is no model to run.
+    def ranked(self, record: Record, back: int, knowledge: Knowledge) -> tuple[Int[np.ndarray, "labels"], float]:
+        """Items, the best first, and how much of what came back the best leaves unexplained, from 0 to about 1, where
+        the answer alone is trained on. Raises NotApplicable where there is no model to run.
         """
-        if knowledge.loss_on == "all":
-            raise NotApplicable("with training.loss_on: all the gradient is not of the next item alone")
         hidden = record.beside[Channel.TRUNK_ACTIVATIONS]
         gradient = record.tensor * record.batch  # the loss is the mean over the batch
         model = knowledge.copy(record.client, record.round)

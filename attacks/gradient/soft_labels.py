@@ -1,0 +1,103 @@
+"""Soft labels: which words at all positions have a loss with the gradient that came back (BiSR's backward part).
+
+With ``training.loss_on: all`` every token is the label of the position before it, so that no one title explains the
+gradient. Each position gets a distribution over the words instead of a word, the softmax of scores that are free; AdamW
+goes down the distance of the gradient of their expected loss from the one that crossed. That gradient is linear in the
+distributions, so that nothing but the softmax stands between the scores and a convex problem.
+
+Source: BiSR (Chen et al. 2024, arXiv 2409.00960), whose distance is 0.85 of the squared L2 norm and 0.15 of the L1
+norm. Its rate of .09, temperature of 1.2 and 18 epochs go on from an inverter's answer; rate, temperature and steps
+here get there from nothing, too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pplr_audit.attacks.activation.titles import TitleReader
+from pplr_audit.channels import Channel
+from pplr_audit.knowledge import Knowledge
+from pplr_audit.views import Record
+
+SQUARED, ABSOLUTE = 0.85, 0.15
+"""Weights of the two norms."""
+RATE = 0.5
+STEPS = 100
+NEAR = 0.01
+"""The share of what came back that may be left when no more is tried."""
+
+Back = Callable[[Float[Tensor, "batch length hidden"]], Float[Tensor, "batch length vocab"]]
+"""z(h): what the last layers make of h."""
+
+
+def words_of(
+    record: Record, back: int, knowledge: Knowledge, reader: TitleReader, left: Callable[[], bool],
+    start: Float[np.ndarray, "length words"] | None = None,
+) -> tuple[Float[np.ndarray, "length words"], float]:  # fmt: skip
+    """The log-probability of each of the reader's words at each position of a sequence, and the share of what came back
+    that they leave unexplained, from 0 to about 1. The first word is the template's.
+
+    Args:
+        left: whether there is time to go on.
+        start: scores to go on from, of all positions.
+    """
+    model, words = knowledge.copy(record.client, record.round), torch.from_numpy(reader.vocabulary)
+    found = matched(
+        lambda hidden: model.logits(knowledge.depth - back, hidden), record.beside[Channel.TRUNK_ACTIVATIONS],
+        record.tensor * record.batch, words, left,  # the loss is the mean over the batch
+        start=None if start is None else torch.from_numpy(start[1:]),
+    )  # fmt: skip
+    first = np.isin(reader.vocabulary, knowledge.prompts.prefix[:1])
+    opening = np.where(first, 0.0, float(found.log_probs.min()))
+    return np.concatenate([opening[None], found.log_probs.numpy()]), found.distance
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The words whose loss comes nearest."""
+
+    log_probs: Float[Tensor, "length-1 words"]
+    """Of the word behind each position but the last."""
+    distance: float
+    """What is left of the gradient that came back, in units of its norm: from 0 to about 1."""
+
+
+def matched(
+    back: Back, hidden: Float[Tensor, "length hidden"], gradient: Float[Tensor, "length hidden"],
+    words: Int[Tensor, "words"], left: Callable[[], bool], *, start: Float[Tensor, "length-1 words"] | None = None,
+) -> Matched:  # fmt: skip
+    """Match the gradient of the mean loss over all tokens behind the first.
+
+    Args:
+        hidden: what entered the last layers.
+        gradient: dLoss/dh of this sequence's own loss.
+        words: those that can stand anywhere.
+        left: whether there is time to go on.
+        start: scores to go on from (default: all words alike).
+    """
+    entered = hidden[None].detach().clone().requires_grad_()
+    size = gradient.norm().clamp_min(1e-30)
+    scores = (torch.zeros(len(hidden) - 1, len(words)) if start is None else start.clone()).requires_grad_()
+    optimizer = torch.optim.AdamW([scores], lr=RATE)
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be differentiated twice
+        log_probs = back(entered)[0, :-1].log_softmax(1)[:, words]
+    best = Matched(scores.detach().log_softmax(1), float("inf"))
+    for step in range(STEPS + 1):
+        with torch.enable_grad():
+            expected = -(scores.softmax(1) * log_probs).sum(1).mean()
+            own = torch.autograd.grad(expected, entered, create_graph=True)[0][0]
+            apart = (own - gradient) / size
+            distance = float(apart.detach().norm())
+            if distance < best.distance:
+                best = Matched(scores.detach().log_softmax(1), distance)
+            if step == STEPS or distance <= NEAR or not left():
+                break
+            optimizer.zero_grad()
+            (SQUARED * apart.square().sum() + ABSOLUTE * apart.abs().sum()).backward(inputs=[scores])
+        optimizer.step()
+    return best
