@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
+
+import numpy as np
 
 from pplr_audit.attributes import deal
 from pplr_audit.cells import Cell
 from pplr_audit.channels import Channel
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.data.prompts import Prompts
+from pplr_audit.data.samples import Samples, training_samples
 from pplr_audit.data.synthetic import other_catalogue
 from pplr_audit.errors import InputError, NotApplicable
 from pplr_audit.knowledge import Knowledge
@@ -22,6 +25,9 @@ from pplr_audit.runs.spool import Spool
 from pplr_audit.scenario import Scenario
 from pplr_audit.truths_users import AttributeTruth
 from pplr_audit.views import asked_attribute
+
+OTHERS = 4096
+"""Users outside the audit whose windows are handed over as auxiliary text, at most."""
 
 
 class Knowing:
@@ -61,6 +67,7 @@ class Knowing:
             loss_on=self._scenario.training.loss_on,
             queries=deepcopy(dict(self._rows.asked("queries", round_).prompts)) if phase == "queries" else {},
             auxiliary=auxiliary,
+            others=deepcopy(self._others) if auxiliary == "matched" and not alone else None,
             elsewhere=self._elsewhere() if auxiliary == "public" and phase != "queries" else None,
             colluder=self._collusion(phase, round_) if alone else None,
             known_attributes=(
@@ -97,6 +104,13 @@ class Knowing:
             raise NotApplicable(f"{colluder}, who colludes, did not train in round {round_}")
         prompts = {row: prompt for row, (_, prompt) in self._rows.handed_on(phase, round_).items()}
         return Collusion(colluder, deepcopy(prompts), partial(self._recorded, phase, round_))
+
+    @cached_property
+    def _others(self) -> Samples:
+        """The last training window of users outside the audit, by numbers that say nothing of who they are."""
+        users = self._private.others(OTHERS, self._scenario.seed)
+        windows = training_samples(self._private.split, users, self._scenario.data.history, "last")
+        return Samples(np.arange(len(windows)), windows.history, windows.targets)
 
     def _elsewhere(self) -> Prompts:
         """The template over another catalogue. Raises NotApplicable where its titles do not fit."""

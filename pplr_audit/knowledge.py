@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pplr_audit.data.prompts import Prompt, Prompts
+from pplr_audit.data.samples import Samples
 from pplr_audit.errors import NotApplicable
 from pplr_audit.models.tree import Branches, Prefix
 
@@ -112,8 +113,11 @@ class Knowledge:
     """What is trained on, as the public scenario says: the answer's tokens (``title``), or ``all``."""
     queries: Mapping[int, Prompt] = field(default_factory=dict)
     """For an adversary who asks a model: what it asked, by row."""
-    auxiliary: Literal["matched", "public", "none"] = "matched"
-    """The text that it runs its copies on: over the same catalogue, over another one, or none."""
+    auxiliary: Literal["matched", "catalogue", "public", "none"] = "matched"
+    """The text that it runs its copies on: histories of other users, random ones over the same catalogue or over
+    another one, or none."""
+    others: Samples | None = None
+    """Of ``matched``: one training window each of users outside the audit, who are numbered anew."""
     elsewhere: Prompts | None = None
     """The template over that other catalogue."""
     colluder: Colluder | None = None
@@ -121,7 +125,7 @@ class Knowledge:
     known_attributes: Mapping[int, str] = field(default_factory=dict)
     """For an attack on an attribute: its value, by row, for the users of whom it is known; the others are asked for."""
 
-    _asked: set[str] = field(default_factory=set, init=False)
+    _asked: dict[str, Any] = field(default_factory=dict, init=False)
     """What an attack made use of."""
 
     def copy(self, client: str, round_: int) -> Model:
@@ -131,8 +135,7 @@ class Knowledge:
     @property
     def facts(self) -> dict[str, Any]:
         """What a finding says of it besides its level: what the attack learned from, if from anything."""
-        said = {"auxiliary": self.auxiliary, "colluder": self.colluder.client if self.colluder else ""}
-        return {name: value for name, value in said.items() if name in self._asked}
+        return dict(self._asked)
 
     def source(self, client: str, round_: int) -> tuple[str, int]:
         """Whose `pairs` a client's are: clients with the same source share them, and all that is learned from them."""
@@ -140,21 +143,42 @@ class Knowledge:
             return self.colluder.client, round_
         return (client, round_) if (client, round_) in self.copies else ("", 0)
 
-    def text(self) -> Prompts:
-        """The template over the catalogue that auxiliary prompts are drawn from. Raises NotApplicable where none is."""
-        self._asked.add("auxiliary")
+    def draw(self, count: int, generator: np.random.Generator) -> list[Prompt]:
+        """``count`` auxiliary prompts, with a label as training prompts have one.
+
+        Of ``matched`` they are of other users, none of them twice; where these are fewer than ``count``, all of them
+        among prompts over random items. `facts` says how many of each the largest draw had. A random item is each of
+        the catalogue as likely as any other.
+
+        Raises:
+            NotApplicable: the adversary has no such text.
+        """
         text = self.elsewhere if self.auxiliary == "public" else self.prompts
         if self.auxiliary == "none" or text is None:
             raise NotApplicable("the adversary has no auxiliary text, and this attack learns from some")
-        return text
+        windows = self.others if self.auxiliary == "matched" else None
+        users = len(windows) if windows is not None else 0
+        places = generator.permutation(max(count, users))[:count] if users else np.zeros(count, dtype=np.int64)
+        drawn = [
+            text.build(windows.history[place], int(windows.targets[place]))
+            if windows is not None and place < users
+            else text.random(self.history, generator)
+            for place in places
+        ]
+        self._asked["auxiliary"] = self.auxiliary
+        if self.auxiliary == "matched":
+            real = min(count, users)
+            for name, number in (("auxiliary_users", real), ("auxiliary_random", count - real)):
+                self._asked[name] = max(number, self._asked.get(name, 0))
+        return drawn
 
     def pairs(
         self, client: str, round_: int, layers: Sequence[int], count: int, held_out: int, seed: int
     ) -> tuple[Iterator[Pair], Iterator[Pair]]:
         """What to learn the inversion of a client's front from: ``count`` prompts to fit on, ``held_out`` to choose by.
 
-        They are prompts over random items, each as likely as any other and none of a real user, run through the best
-        copy of the client's model; or those of the colluding client, fewer where it has not so many.
+        They are auxiliary prompts (`draw`) run through the best copy of the client's model; or those of the colluding
+        client, fewer where it has not so many.
 
         Raises:
             NotApplicable: there is no auxiliary text, or the colluding client has less than two prompts.
@@ -162,7 +186,7 @@ class Knowledge:
         generator = np.random.default_rng(seed)
         if self.colluder is not None:
             own = self.colluder.prompts
-            self._asked.add("colluder")
+            self._asked["colluder"] = self.colluder.client
             if len(own) < 2:
                 raise NotApplicable(f"{self.colluder.client}, who colludes, has {len(own)} prompts, and two are needed")
             held_out = min(held_out, max(1, len(own) // 5))
@@ -170,8 +194,7 @@ class Knowledge:
             prompts = [own[place] for place in order]
             held, fit = (self.colluder.states(part, layers) for part in (order[:held_out], order[held_out:]))
             return _paired(prompts[held_out:], fit), _paired(prompts[:held_out], held)
-        text = self.text()
-        drawn = [text.random(self.history, generator) for _ in range(count + held_out)]
+        drawn = self.draw(count + held_out, generator)
         fit_on, choose_on, model = drawn[:count], drawn[count:], self.copy(client, round_)
         return _paired(fit_on, model.states(fit_on, layers)), _paired(choose_on, model.states(choose_on, layers))
 

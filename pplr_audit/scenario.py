@@ -221,9 +221,10 @@ class Audit(Section):
     has their fronts at the start of the round, all others the public base weights; ``base``: those weights alone;
     ``auxiliary``: no weights, but the prompts of one colluding client and what crossed of them. It is the client with
     the most samples, and none of its users is a victim."""
-    auxiliary: Literal["matched", "public", "none"] = "matched"
-    """What an adversary runs the weights on that it has: random histories over the same catalogue, the titles of
-    another one (a synthetic market's), or nothing."""
+    auxiliary: Literal["matched", "catalogue", "public", "none"] = "matched"
+    """What an adversary runs the weights on that it has. ``matched``: histories of users outside the audit, and random
+    ones where these are too few; ``catalogue``: random histories over the same catalogue; ``public``: over the titles
+    of another one (a synthetic market's); ``none``: nothing."""
     rounds: Literal["last", "all"] | tuple[Annotated[int, Field(ge=1, strict=True)], ...] = "last"
     victims: Annotated[int, Field(ge=1)] = 200
     budget: Budget = Budget()

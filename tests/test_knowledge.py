@@ -114,12 +114,13 @@ def test_pairs_help_who_sees_activations_and_all_others_have_the_public_weights(
     assert known["outsider", Channel.MODEL_OUTPUT] == "base"
 
 
-def test_text_is_of_who_has_weights_to_run_on_it(small_scenario: scenario.Scenario) -> None:
+@pytest.mark.parametrize("text", ["catalogue", "public", "none"])
+def test_text_is_of_who_has_weights_to_run_on_it(small_scenario: scenario.Scenario, text: str) -> None:
     with pytest.raises(ValueError, match="of adversaries with weights to run"):
-        changed(small_scenario, knowledge="auxiliary", auxiliary="public")
+        changed(small_scenario, knowledge="auxiliary", auxiliary=text)
 
 
-@pytest.mark.parametrize("text", ["matched", "public"])
+@pytest.mark.parametrize("text", ["catalogue", "public"])
 def test_random_histories_over_one_catalogue_or_another_are_run_through_the_best_copy(
     small_scenario: scenario.Scenario, private: PrivateData, model: Recommender, states: list[RoundState],
     tmp_path: Path, text: str,
@@ -128,16 +129,15 @@ def test_random_histories_over_one_catalogue_or_another_are_run_through_the_best
     exposure = exposed(setting, private, model, states, tmp_path)
     knowledge = known_to(exposure, setting, Channel.INFERENCE_ACTIVATIONS)
     assert knowledge.facts == {}, "nothing was asked for yet"
-    knowledge.text()
-    assert knowledge.facts == {"auxiliary": text}
     own, public = knowledge.source("client-0", 2), knowledge.source("client-0", 1)
     assert own == ("client-0", 2)
     assert public == ("", 0)  # of what is served before the end it has no copy here
     fit_on, choose_on = (list(part) for part in knowledge.pairs("client-0", 2, (0, 1), 6, 2, 0))
     assert (len(fit_on), len(choose_on)) == (6, 2)
+    assert knowledge.facts == {"auxiliary": text}
     read = [title for tokens, _ in (*fit_on, *choose_on) for title in model.tokenizer.decode(tokens).split('"')[1:-1:2]]
     assert len(read) == 8 * 4  # three of the history, and the answer
-    assert all((title in private.dataset.catalogue.titles) == (text == "matched") for title in read)
+    assert all((title in private.dataset.catalogue.titles) == (text == "catalogue") for title in read)
     of_base, _ = (list(part) for part in knowledge.pairs("client-0", 1, (0, 1), 6, 2, 0))
     for (tokens, trained), (same, base) in zip(fit_on, of_base, strict=True):
         assert torch.equal(tokens, same)

@@ -32,7 +32,7 @@ class Inverter:
         epochs: of training, at most.
         prompts: auxiliary prompts to train on.
         held_out: auxiliary prompts that say when training ends.
-        seed: of the random titles, the first weights and the order of training.
+        seed: of the auxiliary prompts, the first weights and the order of training.
     """
 
     name = "inverter"

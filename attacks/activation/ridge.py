@@ -2,9 +2,9 @@
 
 For activations X (positions, hidden) of auxiliary prompts and the input embeddings Y of their tokens a map W is fitted
 (`normal_equations`; lambda is chosen on auxiliary prompts held out), and each observed position is given the token
-whose embedding is nearest to xW by cosine. The auxiliary prompts are the public template over random titles of the
-public catalogue, run through the front that the adversary knows, unless it knows less (`Knowledge.pairs`). Items are
-then read off along the template: of all titles, the one whose tokens fit best where a title must start.
+whose embedding is nearest to xW by cosine. The auxiliary prompts are run through the front that the adversary
+knows, unless it knows less (`Knowledge.pairs`). Items are then read off along the template: of all titles, the one
+whose tokens fit best where a title must start.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ class Ridge:
     Args:
         prompts: auxiliary prompts to fit on.
         held_out: auxiliary prompts to choose lambda on.
-        seed: of the random titles.
+        seed: by which the auxiliary prompts are drawn.
     """
 
     name = "ridge"

@@ -1,4 +1,4 @@
-"""What both adversarial attacks are made of: a decoder from hidden states to words, a critic, random auxiliary prompts.
+"""What both adversarial attacks are made of: a decoder from hidden states to words, a critic, batches of text.
 
 Both networks read a position with a few neighbors on either side (one convolution, one hidden layer), as h_k of a token
 depends on what stands around it. The critic has its spectral norm bounded, without which it runs away from so small a
@@ -8,7 +8,7 @@ Sources: generative adversarial networks (Goodfellow et al. 2014, arXiv 1406.266
 spectral normalization (Miyato et al. 2018, arXiv 1802.05957).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ STARTS = ("base", "random")
 REACH = 2
 """Neighbors on either side that a position is read with."""
 DECODER_RATE, CRITIC_RATE = 1e-3, 3e-3
+MOST = 4096
+"""Auxiliary prompts that batches are made of, at most; after that they come again."""
 BETAS = (0.0, 0.99)
 """Of Adam for the two that play against each other: without momentum neither overshoots the other."""
 
@@ -117,10 +119,21 @@ class Critic:
         return binary_cross_entropy_with_logits(said, torch.full_like(said, answer))
 
 
-def random_prompts(knowledge: Knowledge, count: int, generator: np.random.Generator) -> list[Prompt]:
-    """Random histories over the catalogue that the adversary has. Raises NotApplicable where it has none."""
-    text = knowledge.text()
-    return [text.random(knowledge.history, generator) for _ in range(count)]
+def auxiliary_text(knowledge: Knowledge, steps: int, batch: int, seed: int) -> list[Prompt]:
+    """Auxiliary prompts for so many steps, as far as `MOST` goes. Raises NotApplicable where the adversary has none."""
+    return knowledge.draw(min(steps * batch, max(MOST, batch)), np.random.default_rng(seed))
+
+
+def batches(text: Sequence[Prompt], batch: int, generator: np.random.Generator) -> Iterator[list[Prompt]]:
+    """Without end: prompts in a random order, none again before the others, but for a rest that fills no batch.
+
+    Args:
+        text: a ``batch`` of prompts, or more.
+    """
+    while True:
+        order = generator.permutation(len(text))
+        for start in range(0, len(text) - batch + 1, batch):
+            yield [text[place] for place in order[start : start + batch]]
 
 
 def redrawn(front: Front) -> Front:

@@ -1,9 +1,8 @@
 """Feature-space hijacking (FSHA): the server sends gradients that pull the clients' fronts to where it can read.
 
-The server has a pilot front and a decoder of it, both learned on auxiliary prompts (the public template over random
-titles). A critic tells the pilot's hidden states from the clients', and in place of dLoss/dh_k each client is sent the
-gradient by which the critic would take its hidden states for the pilot's. Everything else of the protocol goes on, and
-in the end the decoder reads what crosses.
+The server has a pilot front and a decoder of it, both learned on auxiliary prompts. A critic tells the pilot's hidden
+states from the clients', and in place of dLoss/dh_k each client is sent the gradient by which the critic would take its
+hidden states for the pilot's. Everything else of the protocol goes on, and in the end the decoder reads what crosses.
 
 Source: Pasquini et al., Unleashing the Tiger: Inference Attacks on Split Learning, CCS 2021 (arXiv 2012.02670). There
 nothing is known of the clients' front (``start: random``); a PPLR client starts from public weights, so that a pilot at
@@ -23,7 +22,8 @@ from pplr_audit.attacks.active.adversarial import (
     Critic,
     Decoder,
     Scale,
-    random_prompts,
+    auxiliary_text,
+    batches,
     redrawn,
     require_settings,
 )
@@ -88,8 +88,9 @@ class _Pilot:
     """The server's own front with its decoder, and the critic that says which way leads to it."""
 
     def __init__(self, settings: Fsha, knowledge: Knowledge, layer: int, budget: Budget) -> None:
-        self._settings, self._knowledge, self._budget = settings, knowledge, budget
-        self._generator = np.random.default_rng(settings.seed)
+        self._settings, self._budget = settings, budget
+        text = auxiliary_text(knowledge, settings.steps, settings.batch, settings.seed)
+        self._batches = batches(text, settings.batch, np.random.default_rng(settings.seed))
         self.pulled = 0
         """Steps of clients so far."""
         with torch.random.fork_rng(devices=[]):
@@ -98,7 +99,7 @@ class _Pilot:
             self._front.requires_grad_(False)
             if settings.start == "random":
                 self._front = redrawn(self._front)
-            hidden, mask = self._front(random_prompts(knowledge, settings.batch, self._generator))
+            hidden, mask = self._front(next(self._batches))
             scale, size = Scale(hidden[mask.bool()].detach()), hidden.shape[2]
             self.decoder = Decoder(TitleReader(knowledge.prompts).vocabulary, size, settings.width, scale)
             self._critic = Critic(size, settings.width, scale)
@@ -110,7 +111,7 @@ class _Pilot:
         optimizer = torch.optim.Adam(learned, PILOT_RATE) if learned else None
         for _ in range(self._settings.steps):
             self._budget.check()
-            prompts = random_prompts(self._knowledge, self._settings.batch, self._generator)
+            prompts = next(self._batches)
             self.decoder.learn(self._front(prompts), prompts)
             if optimizer is not None:
                 optimizer.step()
@@ -124,8 +125,7 @@ class _Pilot:
         with torch.enable_grad():
             for _ in range(self._settings.critic_steps):
                 self._budget.check()
-                prompts = random_prompts(self._knowledge, self._settings.batch, self._generator)
-                self._critic.learn(self._front(prompts), (hidden.detach(), mask))
+                self._critic.learn(self._front(next(self._batches)), (hidden.detach(), mask))
             free = hidden.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self._critic.distance((free, mask)), free)
         self.pulled += 1

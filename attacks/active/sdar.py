@@ -1,14 +1,16 @@
 """A simulated client (SDAR): a front of the server's own learns to look like the client's, and its decoder reads both.
 
 No pair of a prompt and what the client makes of it is needed, and no copy of the client's front. The simulated front
-reads auxiliary prompts (the public template over random titles) and learns two things: that what the server has of the
-model behind the cut answers them rightly, and that a critic cannot tell its hidden states from those that crossed. A
-decoder learns to read its hidden states, and then reads those that crossed.
+reads auxiliary prompts and learns two things: that what the server has of the model behind the cut answers them
+rightly, and that a critic cannot tell its hidden states from those that crossed. A decoder learns to read its hidden
+states, and then reads those that crossed.
 
 Source: Zhu et al., Passive Inference Attacks on Split Learning via Adversarial Regularization (arXiv 2310.10483). There
 the decoder has a critic of its own, on what it reads; it is left out here, as a critic tells a distribution over words
 from a word at once, however right it is.
 """
+
+from itertools import islice
 
 import numpy as np
 import torch
@@ -23,7 +25,8 @@ from pplr_audit.attacks.active.adversarial import (
     Critic,
     Decoder,
     Scale,
-    random_prompts,
+    auxiliary_text,
+    batches,
     redrawn,
     require_settings,
     together,
@@ -63,24 +66,27 @@ class Sdar:
         by_client: dict[tuple[str, int], list[Record]] = {}
         for record in view.records:
             by_client.setdefault((record.client, record.round), []).append(record)
+        text = auxiliary_text(knowledge, self.steps, self.batch, self.seed)
         fits: dict[int, np.ndarray] = {}
         for (client, round_), own in sorted(by_client.items()):
             behind = knowledge.copy(client, round_)
-            decoder = self._simulated(layer, [record.tensor.float() for record in own], behind, knowledge, budget)
+            seen = [record.tensor.float() for record in own]
+            decoder = self._simulated(layer, seen, behind, text, knowledge, budget)
             for record in own:
                 budget.check()
                 fits[record.row] = decoder.read(record.tensor.float())
-        facts = {"start": self.start, "auxiliary_prompts": self.steps * self.batch}
+        facts = {"start": self.start, "auxiliary_prompts": len(text)}
         return answered(view, reader, (fits[record.row] for record in view.records), facts)
 
     def _simulated(
-        self, layer: int, crossed: list[Float[Tensor, "length hidden"]], behind: Model, knowledge: Knowledge,
-        budget: Budget,
+        self, layer: int, crossed: list[Float[Tensor, "length hidden"]], behind: Model, text: list[Prompt],
+        knowledge: Knowledge, budget: Budget,
     ) -> Decoder:  # fmt: skip
         """The decoder of a front that was made to look like the one that ``crossed`` comes from.
 
         Args:
             behind: of which only the layers behind the cut are run: the server's trunk, and what it has of the back.
+            text: auxiliary prompts.
         """
         generator, scale = np.random.default_rng(self.seed), Scale(torch.cat(crossed))
         with torch.random.fork_rng(devices=[]):
@@ -93,9 +99,8 @@ class Sdar:
             critic = Critic(hidden, self.width, scale)
         learned = [parameter for parameter in front.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(learned, FRONT_RATE, BETAS) if learned else None
-        for _ in range(self.steps):
+        for prompts in islice(batches(text, self.batch, generator), self.steps):
             budget.check()
-            prompts = random_prompts(knowledge, self.batch, generator)
             simulated, mask = front(prompts)
             if optimizer is not None:
                 real = together([crossed[place] for place in generator.integers(len(crossed), size=self.batch)])

@@ -48,6 +48,11 @@ class PrivateData:
         chosen = np.random.default_rng(derive(seed, "victims")).permutation(users)[:count]
         return np.sort(chosen)
 
+    def others(self, count: int, seed: int) -> Int[np.ndarray, "others"]:
+        """Members outside the audit, at most ``count``, drawn by the seed: neither a victim nor a candidate."""
+        users = np.flatnonzero((self.population.audited == 0) & (self.population.member == 1))
+        return np.sort(np.random.default_rng(derive(seed, "others")).permutation(users)[:count])
+
     def candidates(self) -> Int[np.ndarray, "candidates"]:
         """Every audited user with a client: half of them trained, by the coins."""
         able = (self.population.audited == 1) & (self.population.client_of >= 0) & (self.split.train.lengths >= 2)

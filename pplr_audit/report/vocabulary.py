@@ -57,11 +57,12 @@ KNOWLEDGE = {
 """What an adversary has of the client's model, besides what crosses, the template and the catalogue."""
 
 AUXILIARY = {
-    "matched": "random histories over the same catalogue",
+    "matched": "histories of users outside the audit, and random ones over the same catalogue where these are too few",
+    "catalogue": "random histories over the same catalogue",
     "public": "random histories over another catalogue",
     "none": "none",
 }
-"""The text that an adversary runs the weights on that it has."""
+"""The text that an adversary runs the weights on that it has, by `audit.auxiliary`."""
 
 SECRETS = {
     "history": "what a user did before",
@@ -171,28 +172,40 @@ def secret_words(secret: str) -> str:
     return f"{secret} ({SECRETS[secret]})" if secret in SECRETS else secret
 
 
-TEXTS: Mapping[str, str] = {
-    "matched": "random histories over the same catalogue",
-    "public": "random histories over another catalogue",
-    "none": "nothing",
-}
-"""By `audit.auxiliary`."""
-
-
 def knowledge_words(level: str) -> str:
     """What a level of knowledge means, also of one this version does not know."""
     return f"{level}: {KNOWLEDGE[level]}" if level in KNOWLEDGE else level
 
 
+def text_words(audit: Mapping[str, Any]) -> str:
+    """What text the adversaries of an audit had, where they had weights to run on some, also of a kind that this
+    version does not know.
+
+    >>> text_words({"knowledge": "base", "auxiliary": "none"}), text_words({"knowledge": "auxiliary"})
+    ('none', '')
+    """
+    text = "" if audit["knowledge"] == "auxiliary" else str(audit.get("auxiliary", ""))
+    return AUXILIARY.get(text, text)
+
+
 def learned_words(detail: Mapping[str, Any]) -> str:
     """What an adversary may learn its attack from, by the detail of a finding.
 
-    >>> learned_words({"auxiliary": "matched"}), learned_words({"colluder": "client-2"}), learned_words({})
-    ('random histories over the same catalogue', 'prompts of client-2, who colludes', '')
+    >>> learned_words({"auxiliary": "public"}), learned_words({"colluder": "client-2"}), learned_words({})
+    ('random histories over another catalogue', 'prompts of client-2, who colludes', '')
+    >>> learned_words({"auxiliary": "matched", "auxiliary_users": 9, "auxiliary_random": 3})
+    'histories of 9 users outside the audit and 3 random ones over the same catalogue'
     """
     if "colluder" in detail:
         return f"prompts of {detail['colluder']}, who colludes"
-    return TEXTS.get(str(detail.get("auxiliary", "")), "")
+    text = str(detail.get("auxiliary", ""))
+    if text == "matched" and "auxiliary_users" in detail:
+        users, random = detail["auxiliary_users"], detail.get("auxiliary_random")
+        if not users:
+            return f"{AUXILIARY['catalogue']}, as no user is outside the audit"
+        more = f" and {random} random ones over the same catalogue" if random else ""
+        return f"histories of {users} users outside the audit{more}"
+    return AUXILIARY.get(text, "")
 
 
 def phase(channel: str) -> str:

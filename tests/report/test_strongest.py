@@ -77,16 +77,23 @@ def test_what_each_adversary_had_to_know_is_said(findings: Json, label_rows: lis
 
 
 def test_what_is_read_beside_and_what_is_learned_from_is_said(findings: Json, a_finding: Make) -> None:
-    details = ({"beside": ["trunk_activations"], "auxiliary": "public"}, {"colluder": "client-2"})
+    details: tuple[Json, ...] = (
+        {"beside": ["trunk_activations"], "auxiliary": "public"}, {"colluder": "client-2"},
+        {"auxiliary": "matched", "auxiliary_users": 144, "auxiliary_random": 0},
+        {"auxiliary": "matched", "auxiliary_users": 0, "auxiliary_random": 9}, {"auxiliary": "catalogue"},
+    )  # fmt: skip
     rows = [
         a_finding(attack=name, cut={"front": k, "back": None}, detail=detail)
-        for name, detail in zip(("one", "other"), details, strict=True)
+        for name, detail in zip(("one", "other", "real", "nobody", "random"), details, strict=True)
         for k in (0, 1)
     ]
     told = {row[0]: row for row in table(strongest_by_cut("history", rows, findings["run"]), "had to know")}
     assert told["one"][2] == f"{rows[0]['channel']} and trunk_activations"
     assert told["one"][4] == "random histories over another catalogue"
     assert told["other"][4] == "prompts of client-2, who colludes"
+    assert told["real"][4] == "histories of 144 users outside the audit"
+    assert told["nobody"][4] == "random histories over the same catalogue, as no user is outside the audit"
+    assert told["random"][4] == "random histories over the same catalogue"
 
 
 def test_two_settings_of_one_attack_are_told_apart(findings: Json, a_finding: Make) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from pplr_audit.report.content import Block, Cell, Facts, Fold, Items, Section, Table, Text, labels, numbers
 from pplr_audit.report.document import Document
 from pplr_audit.report.quantities import count, duration, percent, size
-from pplr_audit.report.vocabulary import AUXILIARY, KNOWLEDGE, STATUS
+from pplr_audit.report.vocabulary import KNOWLEDGE, STATUS, text_words
 
 HOW = (
     "One training run is recorded and replayed for every cut; what crosses a cut is what a live link carries.",
@@ -29,7 +29,7 @@ def method(findings: Document) -> Section:
         ("users attacked", f"{audit['victims']:,}"),
         ("rounds audited", ", ".join(map(str, audit["rounds"])) or "none"),
         ("knowledge", KNOWLEDGE.get(audit["knowledge"], audit["knowledge"])),
-        *((("auxiliary text", AUXILIARY.get(text, text)),) if (text := _auxiliary(audit)) else ()),
+        *((("auxiliary text", text),) if (text := text_words(audit)) else ()),
         (
             "prompt",
             f"up to {prompt['max_tokens']} tokens; {percent(prompt['titles_cut_share'])} of the titles cut, "
@@ -47,11 +47,6 @@ def method(findings: Document) -> Section:
     )
     blocks.append(_clients(run))
     return Section("method", "How it was measured, and what was not", tuple(blocks))
-
-
-def _auxiliary(audit: Document) -> str | None:
-    """What text an adversary had, where it had weights to run on some."""
-    return audit.get("auxiliary") if audit["knowledge"] != "auxiliary" else None
 
 
 def _states(rows: list[Document]) -> str:

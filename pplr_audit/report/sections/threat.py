@@ -3,7 +3,7 @@
 from pplr_audit.report.cells import distinct, is_measured
 from pplr_audit.report.content import Block, Cell, Items, Section, Table, Text, labels, listed
 from pplr_audit.report.document import Document
-from pplr_audit.report.vocabulary import ADVERSARIES, CHANNELS, knowledge_words
+from pplr_audit.report.vocabulary import ADVERSARIES, CHANNELS, knowledge_words, text_words
 
 OUT_OF_SCOPE = (
     "Attacks other than those in the tables. A channel that was not attacked is not safe; it is unknown.",
@@ -14,10 +14,11 @@ OUT_OF_SCOPE = (
 
 def threat(findings: Document) -> Section:
     """The adversaries of this audit, and every channel with the attacks that read it."""
-    rows = findings["findings"]
+    rows, text = findings["findings"], text_words(findings["run"]["audit"])
     blocks: list[Block] = [
         Text(
             "Every adversary knows the base weights, the prompt template and the catalogue unless it says less below."
+            + (f" Text to run weights on, where an attack learns from some: {text}." if text else "")
         ),
         Table(
             "Adversaries of this audit",
