@@ -3,12 +3,13 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from pplr_audit.asking import Failed, ask
 from pplr_audit.channels import Channel
 from pplr_audit.errors import BudgetExhausted, NotApplicable
 from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth, Score
@@ -17,7 +18,7 @@ from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
 from pplr_audit.seeds import derive
 from pplr_audit.truths_users import AttributeTruth, LinkageTruth
-from pplr_audit.views import Attack, Budget, Guess, View, beside
+from pplr_audit.views import Attack, Guess, View, beside
 
 METRICS = {
     "history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",),
@@ -25,10 +26,6 @@ METRICS = {
     "linkage": ("auc",),
 }  # fmt: skip
 """What stands in the findings for a secret, also where nothing could be measured."""
-
-
-class Failed(Exception):
-    """An attack broke off, or answered what cannot be scored; the reason is the message."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class Exposed(Protocol):
     """Where a cell finds what it needs; the truth is asked for only once the guess is sealed."""
 
     def view(self, cell: Cell) -> View: ...
-    def knowledge(self, cell: Cell) -> Knowledge: ...
+    def knowledge(self, cell: Cell) -> Sequence[Knowledge]: ...
     def truths(self, cell: Cell) -> Mapping[str, Truth]: ...
 
 
@@ -119,42 +116,28 @@ def _without_value(cell: Cell, attack: Attack, status: str, reason: str, seconds
 
 def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, path: str, budget: float, seed: int) -> None:
     """Run the attack and its controls and write what they answered, with its hash, before any truth is opened."""
-    view, knowledge = exposed.view(cell), exposed.knowledge(cell)
+    view, turns = exposed.view(cell), exposed.knowledge(cell)
     started = time.perf_counter()
-    guess = _ask(attack, view, knowledge, budget)
+    guess = ask(attack, view, turns, budget)
     seconds = time.perf_counter() - started
     reach("attack")
     arrays = dict(guess.arrays)
     # One record cannot be dealt to another row: then there is no control, and the findings have none.
     for number in range(attack.controls if len(view.records) > 1 else 0):
         shuffled = exposed.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number)))
-        control = _ask(attack, shuffled, knowledge, budget)
+        control = ask(attack, shuffled, turns, budget)
         arrays |= {f"control{number}/{name}": array for name, array in control.arrays.items()}
     arrays |= {
         "view/rows": np.array([r.row for r in view.records]),
         "view/steps": np.array([r.step for r in view.records]),
     }
     also = {"beside": sorted(beside(attack))} if beside(attack) else {}
-    facts = json.dumps({**knowledge.facts, **also, **guess.facts})
+    known = {name: fact for knowledge in turns for name, fact in knowledge.facts.items()}
+    facts = json.dumps({**known, **also, **guess.facts})
     sealed = store.pack(arrays, {"seconds": f"{seconds:.6f}", "facts": facts})
     # The event comes first: killed in between, the attack runs again and the later event of the cell counts.
     store.event("guess_sealed", cell=cell.slug, sha256=hashlib.sha256(sealed).hexdigest())
     store.write_bytes(path, sealed)
-
-
-def _ask(attack: Attack, view: View, knowledge: Knowledge, budget: float) -> Guess:
-    """The attack's answer. A third party's attack may fail in any way; the audit goes on and says so."""
-    known = {record.row for record in view.records}
-    try:
-        guess = attack.run(view, knowledge, Budget(budget))
-        rows = [int(row) for row in guess.arrays["rows"]]
-    except (NotApplicable, BudgetExhausted):
-        raise
-    except Exception as error:
-        raise Failed(f"{type(error).__name__}: {error}") from error
-    if len(set(rows)) < len(rows) or not known.issuperset(rows):
-        raise Failed("its answer names rows twice, or rows that its view does not have")
-    return guess
 
 
 def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], Mapping[int, int], float]:

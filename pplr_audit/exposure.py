@@ -4,14 +4,15 @@ This is the harness: it holds private data and hands attacks only the `View` and
 for every phase and round, in a random order, so that a number says nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from pplr_audit.cells import Cell, Failed, Truth
+from pplr_audit.asking import Failed
+from pplr_audit.cells import Cell, Truth
 from pplr_audit.channels import Channel
 from pplr_audit.data.prepare import PrivateData, model_free_features
 from pplr_audit.errors import BudgetExhausted, NotApplicable
@@ -65,9 +66,9 @@ class Exposure:
             raise NotApplicable(f"no victim's client trained in round {cell.round}")
         return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, tuple(self._crossed(cell)))
 
-    def knowledge(self, cell: Cell) -> Knowledge:
-        """What the cell's adversary knows besides."""
-        return self._knowing.of(cell)
+    def knowledge(self, cell: Cell) -> Sequence[Knowledge]:
+        """What the cell's adversary knows besides, in each turn in which its attack is asked."""
+        return self._knowing.turns(cell)
 
     def truths(self, cell: Cell) -> Mapping[str, Truth]:
         """What is true of the rows of the cell's view, by secret."""
@@ -164,7 +165,7 @@ class Exposure:
         spool = Spool(self._scratch)
         model, training = hijackable(self._scenario, self._private, trace.layer, self._model.layers)
         try:
-            lure = attack.lure(self.knowledge(cell), trace.layer, Budget(self._scenario.audit.budget.seconds))
+            lure = attack.lure(self._knowing.of(cell), trace.layer, Budget(self._scenario.audit.budget.seconds))
             federation, state = hijacked(self._private, model, training, lure, seed=self._scenario.seed)
             training_records(federation, model.parts, state, self.rows.watched(cell.round), {trace}, spool.put)
         except (NotApplicable, BudgetExhausted):

@@ -1,7 +1,8 @@
 """What the adversary of a cell knows, made from a run: by its level, its channel and the round."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 
 import numpy as np
@@ -52,8 +53,20 @@ class Knowing:
         """Raises NotApplicable where an adversary of its kind is not to be had."""
         return self._known(cell.attack, cell.settings, cell.knowledge, cell.channel, cell.round)
 
+    def turns(self, cell: Cell) -> Sequence[Knowledge]:
+        """The same in each turn in which its attack is asked, with the values of an attribute that are told in it.
+
+        Raises NotApplicable where too little is known of it.
+        """
+        knowledge, attack = self.of(cell), self._plan.attack(cell)
+        if attack.secret != "attribute":
+            return (knowledge,)
+        truth = self.attribute(*asked_attribute(attack), phase_of(cell.channel), cell.round)
+        return [replace(knowledge, known_attributes=told) for told in truth.told]
+
     def _know(self, attack: str, settings: str, level: str, channel: Channel, round_: int) -> Knowledge:
-        asking, phase = self._plan.attacks[attack, settings], phase_of(channel)
+        """By attack too, though nothing here follows from it: what one does to its own harms no other."""
+        phase = phase_of(channel)
         whole, alone, auxiliary = self._model.whole, level == "auxiliary", self._scenario.audit.auxiliary
         return Knowledge(
             level=level,
@@ -70,11 +83,6 @@ class Knowing:
             others=deepcopy(self._others) if auxiliary == "matched" and not alone else None,
             elsewhere=self._elsewhere() if auxiliary == "public" and phase != "queries" else None,
             colluder=self._collusion(phase, round_) if alone else None,
-            known_attributes=(
-                dict(self.attribute(*asked_attribute(asking), phase, round_).known)
-                if asking.secret == "attribute"
-                else {}
-            ),
         )
 
     def _copies(self, phase: Phase, round_: int) -> dict[tuple[str, int], KnownModel]:
@@ -121,12 +129,12 @@ class Knowing:
         except InputError as reason:
             raise NotApplicable(f"audit.auxiliary: public: {reason}") from None
 
-    def _attribute(self, name: str, share: float, phase: Phase, round_: int) -> AttributeTruth:
-        """An attribute of the users of a phase's rows: what is known of it, and what is asked for.
+    def _attribute(self, name: str, folds: int, phase: Phase, round_: int) -> AttributeTruth:
+        """An attribute of the users of a phase's rows, and in which turn each is asked for.
 
         Raises NotApplicable where too little is known of it.
         """
         asked = self._rows.asked(phase, round_)
-        dealt = deal(self._private.dataset, name, self._rows.victims.tolist(), share, self._scenario.seed)
+        dealt = deal(self._private.dataset, name, self._rows.victims.tolist(), folds, self._scenario.seed)
         clients = {row: self._rows.client_of(user) for row, user in asked.users.items()}
         return dealt.truth(asked.users, clients, asked.prompts, len(self._private.dataset.catalogue))

@@ -123,7 +123,8 @@ class Knowledge:
     colluder: Colluder | None = None
     """Of level ``auxiliary``."""
     known_attributes: Mapping[int, str] = field(default_factory=dict)
-    """For an attack on an attribute: its value, by row, for the users of whom it is known; the others are asked for."""
+    """For an attack on an attribute: its value, by row, for the users of whom it is known in this turn; the others are
+    asked for."""
 
     _asked: dict[str, Any] = field(default_factory=dict, init=False)
     """What an attack made use of."""

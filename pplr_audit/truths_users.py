@@ -1,8 +1,9 @@
 """Guess + Truth -> Finding for what is true of users as such: their attributes, and which sequences are theirs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -10,31 +11,41 @@ from jaxtyping import Bool, Float, Int
 from pplr_audit.data.prompts import TEMPLATE, Prompt
 from pplr_audit.findings import Score
 from pplr_audit.scoring.classifier import log_probabilities
-from pplr_audit.scoring.intervals import mean_estimate
+from pplr_audit.scoring.intervals import mean_estimate, widened
 from pplr_audit.scoring.pairs import Pairs, share_estimate, share_won, won
 from pplr_audit.views import Guess
+
+OF_FOLDS = 2.0
+"""How many times the variance of redrawing users a score over folds has at chance.
+
+Two folds learn from each other, so that with nothing to be found the one does well when the other does. Redrawing users
+leaves the classifiers as they are and sees half of it; no estimate sees all of it without bias (Bengio & Grandvalet,
+JMLR 5, 2004). Where there is much to find, this is more than it takes.
+"""
 
 
 @dataclass(frozen=True)
 class AttributeTruth:
-    """The attribute of users of whom the adversary does not know it, one row a user. All but ``name`` by row.
+    """The attribute of users, one row a user, told fold by fold by who knows that of all other folds.
 
+    Two users are compared only within a fold: both were scored by one classifier. Scores of several stand on several
+    scales, and a fold with more of a value leaves less of it to learn from, so that with nothing to be found they stand
+    in the wrong order (Parker et al., *BMC Bioinformatics* 8, 2007).
     The baseline is what the client alone tells, which the server knows from who talks to it. What the items of the row
-    themselves would tell, had the adversary read them all, stands beside it (``bag_of_items_auc``): it learns in the
-    same way from the same users.
+    themselves would tell, had the adversary read them all, stands beside it (``bag_of_items_auc``). Both are learned
+    fold by fold, in the same way and from the same users.
 
     Args:
         name: of the attribute.
-        asked: the values to find.
-        known: those that the adversary was told; they are never scored.
-        users, clients: of the rows of both.
+        values, folds: by row, of those that are asked for; others may cross besides.
+        users, clients: by row.
         items: what the row held.
         catalogue: how many items there are.
     """
 
     name: str
-    asked: Mapping[int, str]
-    known: Mapping[int, str]
+    values: Mapping[int, str]
+    folds: Mapping[int, int]
     users: Mapping[int, int]
     clients: Mapping[int, str]
     items: Mapping[int, Sequence[int]]
@@ -44,6 +55,19 @@ class AttributeTruth:
     def answered(guess: Guess) -> bool:
         return "values" in guess.arrays
 
+    @property
+    def told(self) -> list[Mapping[int, str]]:
+        """By turn, the values that the adversary knows, by row: all but those of one fold."""
+        return [
+            MappingProxyType({row: value for row, value in self.values.items() if self.folds[row] != fold})
+            for fold in sorted(set(self.folds.values()))
+        ]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether each of two values or more has a user in whose fold there is one with another."""
+        return len(self._columns) > 1 and all(inside.any() for inside in self._inside)
+
     def score(self, guess: Guess, *, seed: int) -> list[Score]:
         """One-vs-rest AUC, the mean over the values, and how often the likeliest value is right.
 
@@ -51,43 +75,63 @@ class AttributeTruth:
         """
         scores = self._answers(guess)
         users = np.array([self.users[row] for row in self._rows])
-        compared = [self._compared(scores, value) for value in range(len(self._values))]
-        rarest = int(np.bincount(self._truth, minlength=len(self._values)).min())
+        compared = self._compared(scores)
         # Each row has one value: in the other comparisons it is on the losing side and counts nothing.
-        above = np.sum(
-            [np.where(inside, wins, 0.0).sum(1) / inside.sum(1).clip(1) for wins, inside in compared], axis=0
-        )
-        by_client = self._auc(self._by_client)
+        wins = np.sum([np.where(inside, each, 0.0).sum(1) for each, inside in compared], axis=0)
+        count = np.sum(self._inside, axis=(0, 2))
+        above = {int(user): float(w / c) for user, w, c in zip(users, wins, count, strict=True) if c}
+        by_client = share_won(self._compared(self._by_client))
         detail = {
-            "attribute": self.name, "known_users": len(self.known), "client_auc": by_client,
-            "bag_of_items_auc": self._auc(self._by_items),
-            "auc_by_value": {v: share_won([pairs]) for v, pairs in zip(self._values, compared, strict=True)},
+            "attribute": self.name, "turns": len(self.told), "known_users": min(map(len, self.told)),
+            "client_auc": by_client, "bag_of_items_auc": share_won(self._compared(self._by_items)),
+            "auc_by_value": {v: share_won([pairs]) for v, pairs in zip(self._columns, compared, strict=True)},
         }  # fmt: skip
-        area = share_estimate(compared, self._truth, independent=rarest, seed=seed)
+        area = share_estimate(compared, self._truth, independent=self._independent, seed=seed)
         right = (scores.argmax(1) == self._truth).astype(float)
-        majority = np.bincount(self._labels).argmax()
-        floor = max(float((answer == self._truth).mean()) for answer in (majority, self._by_client.argmax(1)))
+        share = mean_estimate(right, users, seed=seed)
+        floor = max(float((answer == self._truth).mean()) for answer in (self._majority, self._by_client.argmax(1)))
+        named = {int(user): float(value) for user, value in zip(users, right, strict=True)}
         return [
-            Score("auc", area, max(0.5, by_client), self._by_user(above), detail),
-            Score("accuracy", mean_estimate(right, users, seed=seed), floor, self._by_user(right), detail),
+            Score("auc", widened(area, OF_FOLDS), max(0.5, by_client), above, detail),
+            Score("accuracy", widened(share, OF_FOLDS), floor, named, detail),
         ]
 
     @cached_property
-    def _values(self) -> list[str]:
-        """The columns of an answer."""
-        return sorted(set(self.known.values()))
+    def _columns(self) -> list[str]:
+        """The values, as an answer has them."""
+        return sorted(set(self.values.values()))
 
     @cached_property
     def _rows(self) -> list[int]:
-        return sorted(self.asked)
+        return sorted(self.values)
 
     @cached_property
     def _truth(self) -> Int[np.ndarray, "rows"]:
-        return np.array([self._values.index(self.asked[row]) for row in self._rows])
+        return np.array([self._columns.index(self.values[row]) for row in self._rows])
 
     @cached_property
-    def _labels(self) -> Int[np.ndarray, "known"]:
-        return np.array([self._values.index(self.known[row]) for row in sorted(self.known)])
+    def _turns(self) -> list[Bool[np.ndarray, "rows"]]:
+        """By turn, who is asked for."""
+        fold = np.array([self.folds[row] for row in self._rows])
+        return [fold == each for each in np.unique(fold)]
+
+    @cached_property
+    def _inside(self) -> list[Bool[np.ndarray, "rows rows"]]:
+        """By value: who has it against who has not, where both are of one fold."""
+        together = np.any([asked[:, None] & asked for asked in self._turns], axis=0)
+        has = [self._truth == value for value in range(len(self._columns))]
+        return [np.asarray(each[:, None] & ~each & together) for each in has]
+
+    @property
+    def _independent(self) -> int:
+        """Of how many pairs of the rarest value no two share a user."""
+        counts = [np.bincount(self._truth[asked], minlength=len(self._columns)) for asked in self._turns]
+        return int(np.sum([np.minimum(count, count.sum() - count) for count in counts], axis=0).min())
+
+    @cached_property
+    def _majority(self) -> Int[np.ndarray, "rows"]:
+        """The commonest value of those that are known in the row's turn."""
+        return self._by_turn(lambda known, asked: np.full(asked.sum(), np.bincount(self._truth[known]).argmax()))
 
     @cached_property
     def _by_client(self) -> Float[np.ndarray, "rows values"]:
@@ -100,34 +144,33 @@ class AttributeTruth:
 
     def _learned(self, held: Mapping[int, Sequence[int]], size: int) -> Float[np.ndarray, "rows values"]:
         """What the same classifier says, learning from which of ``size`` things each row holds."""
+        bag = np.zeros((len(self._rows), size))
+        for place, row in enumerate(self._rows):
+            bag[place, list(held[row])] = 1
+        return self._by_turn(
+            lambda known, asked: log_probabilities(
+                bag[known], self._truth[known], bag[asked], seed=0, standardised=False
+            )
+        )
 
-        def bag(rows: Sequence[int]) -> Float[np.ndarray, "rows things"]:
-            found = np.zeros((len(rows), size))
-            for place, row in enumerate(rows):
-                found[place, list(held[row])] = 1
-            return found
+    def _by_turn(self, said: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """What is said of all rows, by who is told in each turn which rows are known and which are asked for."""
+        parts = [said(~asked, asked) for asked in self._turns]
+        found = np.empty((len(self._rows), *parts[0].shape[1:]), dtype=parts[0].dtype)
+        for asked, part in zip(self._turns, parts, strict=True):
+            found[asked] = part
+        return found
 
-        known = sorted(self.known)
-        return log_probabilities(bag(known), self._labels, bag(self._rows), seed=0, standardised=False)
-
-    def _compared(self, scores: Float[np.ndarray, "rows values"], value: int) -> Pairs:
-        """Who has the value against who has not."""
-        has = self._truth == value
-        return won(scores[:, value], scores[:, value]), has[:, None] & ~has[None, :]
-
-    def _auc(self, scores: Float[np.ndarray, "rows values"]) -> float:
-        return share_won([self._compared(scores, value) for value in range(len(self._values))])
+    def _compared(self, scores: Float[np.ndarray, "rows values"]) -> list[Pairs]:
+        return [(won(column, column), inside) for column, inside in zip(scores.T, self._inside, strict=True)]
 
     def _answers(self, guess: Guess) -> Float[np.ndarray, "rows values"]:
         answers = np.asarray(guess.arrays["values"], dtype=np.float64)
-        if answers.shape != (len(guess.arrays["rows"]), len(self._values)) or np.isnan(answers).any():
-            raise ValueError(f"values has one number a row and value ({len(self._values)}), none of them NaN")
+        if answers.shape != (len(guess.arrays["rows"]), len(self._columns)) or np.isnan(answers).any():
+            raise ValueError(f"values has one number a row and value ({len(self._columns)}), none of them NaN")
         at = {int(row): place for place, row in enumerate(guess.arrays["rows"])}
-        lowest = np.full(len(self._values), float(answers.min(initial=0.0)) - 1.0)
+        lowest = np.full(len(self._columns), float(answers.min(initial=0.0)) - 1.0)
         return np.stack([answers[at[row]] if row in at else lowest for row in self._rows])
-
-    def _by_user(self, values: Float[np.ndarray, "rows"]) -> dict[int, float]:
-        return {self.users[row]: float(value) for row, value in zip(self._rows, values, strict=True)}
 
 
 @dataclass(frozen=True)

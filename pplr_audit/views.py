@@ -123,7 +123,8 @@ class Guess:
     first, -1 where there are fewer. An answer may hold several of these; each is scored where the truth is known.
     For ``membership``: ``rows`` and one score a row under the name of each mode; higher means member.
     For ``attribute``: ``rows`` and ``values`` (rows, values): a score for each of the known values, in alphabetical
-    order, higher where it is the likelier; rows of users whose value is known are passed over.
+    order, higher where it is the likelier. It is asked in turns (`Knowledge.known_attributes`): in each, rows of known
+    value are passed over, and nothing else of the answer is kept.
     For ``linkage``: ``rows``, and for pairs of rows ``first``, ``second`` (row numbers) and ``scores``, higher where
     the two are the likelier of one user; pairs within a client are enough.
     """
@@ -158,9 +159,9 @@ def runs_copies(attack: Attack) -> bool:
     return bool(getattr(attack, "copies", True))
 
 
-def asked_attribute(attack: Attack) -> tuple[str, float]:
-    """Which attribute an attack on one is after (`attribute`), and of what share of the users it knows it (`known`)."""
-    return str(getattr(attack, "attribute", "")), float(getattr(attack, "known", 0.5))
+def asked_attribute(attack: Attack) -> tuple[str, int]:
+    """Which attribute an attack on one is after (`attribute`), and into how many folds users are dealt (`folds`)."""
+    return str(getattr(attack, "attribute", "")), int(getattr(attack, "folds", 5))
 
 
 Lure = Callable[[Float[Tensor, "batch seq hidden"], Int[Tensor, "batch seq"]], Float[Tensor, "batch seq hidden"]]

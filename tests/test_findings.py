@@ -204,7 +204,7 @@ class Nothing:
         return View("outsider", cell.channel, None, None, "none", (Record(0, "a", 1, 0, torch.zeros(1)),))
 
     def knowledge(self, cell: Cell) -> Any:
-        return None
+        return [None]
 
     def truth(self, cell: Cell) -> Any:
         raise AssertionError("the truth was opened without a sealed guess")

@@ -73,7 +73,8 @@ def exposed(
 
 def known_to(exposure: Exposure, setting: scenario.Scenario, channel: Channel) -> Knowledge:
     cell = next(cell for cell in make_plan(setting, LAYERS).cells if cell.channel == channel)
-    return exposure.knowledge(cell)
+    (knowledge,) = exposure.knowledge(cell)
+    return knowledge
 
 
 def test_an_attack_that_runs_no_copy_of_a_client_is_told_as_with_public_weights(
@@ -153,7 +154,7 @@ def test_ridge_learns_from_another_catalogue_what_its_words_allow(
     exposure = exposed(setting, private, model, states, tmp_path)
     cell = next(cell for cell in make_plan(setting, LAYERS).cells if cell.front == 1)
     attack = Ridge(prompts=64, held_out=8)
-    guess = attack.run(exposure.view(cell), exposure.knowledge(cell), Budget(60))
+    guess = attack.run(exposure.view(cell), *exposure.knowledge(cell), Budget(60))
     (accuracy, *_) = exposure.truths(cell)["history"].score(guess, seed=0)
     assert accuracy.metric == "token_accuracy"
     assert accuracy.estimate.value > 0.8
@@ -167,7 +168,7 @@ def test_without_text_an_attack_that_learns_from_some_is_not_applicable(
     exposure = exposed(setting, private, model, states, tmp_path)
     cell = next(cell for cell in make_plan(setting, LAYERS).cells if cell.front == 1)
     with pytest.raises(NotApplicable, match="no auxiliary text"):
-        Ridge().run(exposure.view(cell), exposure.knowledge(cell), Budget(60))
+        Ridge().run(exposure.view(cell), *exposure.knowledge(cell), Budget(60))
 
 
 @pytest.mark.parametrize("channel", [Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS])
@@ -221,7 +222,7 @@ def test_all_clients_learn_from_the_one_that_colludes_so_it_is_learned_once(
     attack = Ridge(prompts=20, held_out=4)
     for cell in make_plan(setting, LAYERS).cells:
         if cell.channel == Channel.FRONT_ACTIVATIONS:
-            attack.run(exposure.view(cell), exposure.knowledge(cell), Budget(60))
+            attack.run(exposure.view(cell), *exposure.knowledge(cell), Budget(60))
     assert sorted(passes) == [4, 20]
 
 

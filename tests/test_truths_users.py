@@ -11,31 +11,39 @@ from pplr_audit.data.prompts import TEMPLATE, Prompt
 from pplr_audit.truths_users import AttributeTruth, LinkageTruth
 from pplr_audit.views import Guess
 
-ROWS = 160
+ROWS = 163
+FOLDS = 4
 
 
 @pytest.fixture
 def truth() -> AttributeTruth:
-    """Rows 0 to 79 are known; item 1 is held by those with the value b, the client says nothing."""
-    values = {row: "ab"[row % 2] if row % 5 else "c" for row in range(ROWS)}
-    known, asked = ({r: v for r, v in values.items() if (r < 80) == told} for told in (True, False))
+    """Item 1 is held by those with the value b, the client says nothing; three more rows cross of unknown value."""
+    values = {row: "ab"[row % 2] if row % 5 else "c" for row in range(ROWS - 3)}
+    folds = {row: row // 10 % FOLDS for row in values}
     clients = {row: f"client-{row // 20 % 2}" for row in range(ROWS)}
-    held = {row: [{"a": 0, "b": 1, "c": 2}[value], 3 + row % 4] for row, value in values.items()}
-    return AttributeTruth("kind", asked, known, {row: 1000 + row for row in values}, clients, held, 7)
+    held = {row: [{"a": 0, "b": 1, "c": 2}[values.get(row, "a")], 3 + row % 4] for row in range(ROWS)}
+    return AttributeTruth("kind", values, folds, {row: 1000 + row for row in range(ROWS)}, clients, held, 7)
 
 
 def answer(truth: AttributeTruth, noise: float) -> Guess:
-    rows = np.array(sorted(truth.asked))
-    column = np.array(["abc".index(truth.asked[row]) for row in rows])
+    rows = np.array(sorted(truth.values))
+    column = np.array(["abc".index(truth.values[row]) for row in rows])
     scores = np.eye(3)[column] + noise * np.random.default_rng(0).normal(size=(len(rows), 3))
     return Guess({"rows": rows, "values": scores})
 
 
-def test_the_area_is_the_mean_of_one_value_against_the_rest(truth: AttributeTruth) -> None:
+def test_the_area_is_the_mean_of_one_value_against_the_rest_within_folds(truth: AttributeTruth) -> None:
     guess = answer(truth, 0.8)
-    area, right = truth.score(guess, seed=0)
-    scores, true = guess.arrays["values"], np.array([truth.asked[int(row)] for row in guess.arrays["rows"]])
-    by_hand = [roc_auc_score(true == value, scores[:, at]) for at, value in enumerate("abc")]
+    fold = np.array([truth.folds[int(row)] for row in guess.arrays["rows"]])
+    # What one classifier gives to all of a fold says nothing of them.
+    scores = guess.arrays["values"] + 9.0 * fold[:, None]
+    area, right = truth.score(Guess({**guess.arrays, "values": scores}), seed=0)
+    true = np.array([truth.values[int(row)] for row in guess.arrays["rows"]])
+    by_hand = []
+    for at, value in enumerate("abc"):
+        parts = [(true[fold == f] == value, scores[fold == f, at]) for f in range(FOLDS)]
+        pairs = [has.sum() * (~has).sum() for has, _ in parts]
+        by_hand.append(np.average([roc_auc_score(*part) for part in parts], weights=pairs))
     assert area.estimate.value == pytest.approx(np.mean(by_hand))
     assert list(area.detail["auc_by_value"].values()) == pytest.approx(by_hand)
     assert area.estimate.low < area.estimate.value < area.estimate.high
@@ -43,10 +51,13 @@ def test_the_area_is_the_mean_of_one_value_against_the_rest(truth: AttributeTrut
     assert right.estimate.value == pytest.approx((np.array(list("abc"))[scores.argmax(1)] == true).mean())
 
 
-def test_a_user_s_own_score_is_the_share_of_the_others_it_stands_above(truth: AttributeTruth) -> None:
+def test_a_user_s_own_score_is_the_share_of_the_others_of_its_fold_it_stands_above(truth: AttributeTruth) -> None:
     area, _ = truth.score(answer(truth, 0.8), seed=0)
-    of_value = {v: [area.per_user[1000 + row] for row, own in truth.asked.items() if own == v] for v in "abc"}
+    # Folds and values are as evenly dealt here as can be, so that each user has as many others.
+    of_value = {v: [area.per_user[1000 + row] for row, own in truth.values.items() if own == v] for v in "abc"}
     assert {v: float(np.mean(own)) for v, own in of_value.items()} == pytest.approx(area.detail["auc_by_value"])
+    alone = replace(truth, folds={**truth.folds, 0: FOLDS})
+    assert 1000 not in alone.score(answer(alone, 0.8), seed=0)[0].per_user
 
 
 def test_what_the_items_would_tell_and_what_the_client_tells_stand_beside_it(truth: AttributeTruth) -> None:
@@ -55,21 +66,76 @@ def test_what_the_items_would_tell_and_what_the_client_tells_stand_beside_it(tru
     assert abs(area.detail["client_auc"] - 0.5) < 0.1
     assert area.baseline == max(0.5, area.detail["client_auc"])
     assert right.baseline == pytest.approx(0.4, abs=0.02)  # the majority
+    assert (area.detail["turns"], area.detail["known_users"]) == (FOLDS, 120)
     telling = replace(truth, clients={row: f"client-{items[0]}" for row, items in truth.items.items()})
     area, right = telling.score(answer(truth, 0.8), seed=0)
     assert area.baseline == right.baseline == 1.0
 
 
-def test_a_row_without_an_answer_is_placed_last_and_known_ones_are_passed_over(truth: AttributeTruth) -> None:
+def test_baselines_learn_nothing_of_a_user_from_itself(truth: AttributeTruth) -> None:
+    """An item that nobody else holds, and a client of one's own, would tell it all."""
+    own = {row: [row] for row in truth.users}
+    alone = replace(truth, items=own, clients={row: f"client-{row}" for row in own}, catalogue=ROWS)
+    area, _ = alone.score(answer(truth, 0.8), seed=0)
+    assert max(area.detail["bag_of_items_auc"], area.detail["client_auc"]) < 0.55  # ties, but for rounding
+
+
+def test_the_majority_is_that_of_who_is_known(truth: AttributeTruth) -> None:
+    """Where a fold has most of one value, that is the rarer one of those who are known."""
+    values = {row: "ab"[row // 30] for row in range(60)}
+    folds = {row: int(24 <= row < 30 or row >= 36) for row in values}
+    split = replace(truth, values=values, folds=folds, clients=dict.fromkeys(truth.users, "client-0"))
+    *_, right = split.score(Guess({"rows": np.arange(60), "values": np.zeros((60, 2))}), seed=0)
+    assert right.baseline == 12 / 60
+
+
+def nearest(known: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """A classifier that is quick to fit: by the nearest mean."""
+    means = np.stack([known[labels == value].mean(0) for value in np.unique(labels)])
+    scores = asked @ means.T - (means**2).sum(1) / 2
+    return np.asarray(scores - scores.mean(1, keepdims=True))
+
+
+def test_at_chance_the_area_is_a_half_and_the_interval_says_so(truth: AttributeTruth) -> None:
+    """Other users every time, of whom nothing can be told; their classifiers learn from the same few."""
+    few = replace(truth, values={row: "ab"[row % 2] for row in range(120)})
+    fold = np.array([few.folds[row] for row in range(120)])
+    column, generator = np.arange(120) % 2, np.random.default_rng(0)
+    found = []
+    for seed in range(150):
+        features, scores = generator.normal(size=(120, 8)), np.empty((120, 2))
+        for each in range(FOLDS):
+            asked = fold == each
+            scores[asked] = nearest(features[~asked], column[~asked], features[asked])
+        found.append(few.score(Guess({"rows": np.arange(120), "values": scores}), seed=seed)[0].estimate)
+    areas = np.array([estimate.value for estimate in found])
+    assert abs(areas.mean() - 0.5) < 3 * areas.std() / 150**0.5
+    assert np.mean([estimate.low <= 0.5 <= estimate.high for estimate in found]) >= 0.94
+
+
+def test_saying_how_common_a_value_is_among_the_known_tells_nothing(truth: AttributeTruth) -> None:
+    """Scores of all folds in one order would stand below a half: who is asked for is missing from the known."""
+    rows = sorted(truth.values)
+    known = {fold: [truth.values[row] for row in rows if truth.folds[row] != fold] for fold in range(FOLDS)}
+    uneven = replace(truth, folds={**truth.folds, 0: 1, 1: 2, 3: 2})
+    shares = np.array([[known[uneven.folds[row]].count(value) for value in "abc"] for row in rows], dtype=float)
+    area, _ = uneven.score(Guess({"rows": np.array(rows), "values": shares}), seed=0)
+    assert area.estimate.value == 0.5
+
+
+def test_a_row_without_an_answer_is_placed_last_and_others_are_passed_over(truth: AttributeTruth) -> None:
     guess = answer(truth, 0.0)
     assert truth.score(guess, seed=0)[0].estimate.value == 1.0
-    half = Guess({name: array[:40] for name, array in guess.arrays.items()})
+    half = Guess({name: array[:80] for name, array in guess.arrays.items()})
     area, _ = truth.score(half, seed=0)
-    assert area.estimate.n == 80
+    assert area.estimate.n == ROWS - 3
     assert 0.5 < area.estimate.value < 1.0
     more = Guess(
-        {"rows": np.append(guess.arrays["rows"], 3), "values": np.append(guess.arrays["values"], [[9, 9, 9]], axis=0)}
-    )
+        {
+            "rows": np.append(guess.arrays["rows"], ROWS - 1),
+            "values": np.append(guess.arrays["values"], [[9, 9, 9]], axis=0),
+        }
+    )  # fmt: skip
     assert truth.score(more, seed=0)[0].estimate == truth.score(guess, seed=0)[0].estimate
 
 

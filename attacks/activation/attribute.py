@@ -1,10 +1,11 @@
 """Attribute: what a user is (gender, age, ...), told from the mean of what crossed of it, by logistic regression.
 
-The adversary knows the attribute of some users (`Knowledge.known_attributes`: a colluding share of the victims), learns
-from their mean-pooled activations, and answers for the others. There is one sequence a user, so no user is learned from
-and asked for. That representations which a model hands on tell attributes it was never trained on is shown by Song and
-Shmatikov, "Overlearning Reveals Sensitive Attributes" (ICLR 2020, arXiv 1905.11742); that a user's films do, by
-Weinsberg et al., "BlurMe" (RecSys 2012).
+The adversary knows the attribute of some users (`Knowledge.known_attributes`), learns from the means over positions of
+what crossed of them, and answers for the others. It is asked in turns, knowing the victims of all folds but one in each
+(cross-validation by user), and as there is one sequence a user, none is learned from and asked for at once. That
+representations which a model hands on tell attributes it was never trained on is shown by Song and Shmatikov,
+"Overlearning Reveals Sensitive Attributes" (ICLR 2020, arXiv 1905.11742); that a user's films do, by Weinsberg et al.,
+"BlurMe" (RecSys 2012).
 """
 
 from collections.abc import Sequence
@@ -25,8 +26,8 @@ class Attribute:
 
     Args:
         name: of the attribute, as the data has it.
-        known: share of the victims whose value the adversary knows beforehand.
-        seed: of the folds by which the strength of the penalty is chosen.
+        folds: into how many the victims are dealt; all but one are known in each turn.
+        seed: of the division of the known users by which the strength of the penalty is chosen.
     """
 
     name = "attribute"
@@ -35,13 +36,13 @@ class Attribute:
     controls = 5
     copies = False
 
-    def __init__(self, name: str = "", known: float = 0.5, seed: int = 0) -> None:
+    def __init__(self, name: str = "", folds: int = 5, seed: int = 0) -> None:
         if not isinstance(name, str) or not name:
             raise InputError(f"attribute: name is {name!r} (accepted: that of a user attribute, such as gender)")
-        if isinstance(known, bool) or not isinstance(known, int | float) or not 0 < known < 1:
-            raise InputError(f"attribute: known is {known!r} (accepted: a share between 0 and 1)")
+        if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= 10:
+            raise InputError(f"attribute: folds is {folds!r} (accepted: a whole number from 2 to 10)")
         require_whole("attribute", seed=(seed, 0))
-        self.attribute, self.known, self.seed = name, known, seed
+        self.attribute, self.folds, self.seed = name, folds, seed
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         if not view.records:
@@ -59,9 +60,7 @@ class Attribute:
             raise NotApplicable(f"nothing crossed of a user whose {self.attribute} is not known beforehand")
         known, others = pooled(learned, budget), pooled(asked, budget)
         found = log_probabilities(known, labels, others, seed=self.seed, check=budget.check)
-        return Guess(
-            {"rows": np.array([record.row for record in asked]), "values": found}, {"learned_from": len(known)}
-        )
+        return Guess({"rows": np.array([record.row for record in asked]), "values": found})
 
 
 def pooled(records: Sequence[Record], budget: Budget) -> Float[np.ndarray, "rows hidden"]:

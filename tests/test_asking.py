@@ -1,0 +1,121 @@
+"""An attack on an attribute is asked in turns, and nothing it was told is an answer."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pplr_audit.asking import Failed, ask
+from pplr_audit.channels import Channel
+from pplr_audit.errors import BudgetExhausted
+from pplr_audit.knowledge import Knowledge
+from pplr_audit.truths_users import AttributeTruth
+from pplr_audit.views import Budget, Guess, Record, View
+
+ROWS = 60
+VALUES = {row: "ab"[row % 2] for row in range(ROWS - 10)}
+"""Of the last ten rows nobody knows it."""
+Told = Mapping[int, str]
+
+
+@pytest.fixture
+def truth() -> AttributeTruth:
+    rows = range(ROWS)
+    return AttributeTruth(
+        "kind", VALUES, {row: row // 2 % 5 for row in VALUES}, {row: 500 + row for row in rows},
+        dict.fromkeys(rows, "client-0"), {row: [row % 3] for row in rows}, 3,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def view() -> View:
+    records = tuple(Record(row, "client-0", 1, 0, torch.zeros(1, 2)) for row in range(ROWS))
+    return View("server", Channel.FRONT_ACTIVATIONS, 1, None, "none", records)
+
+
+def turns_of(truth: AttributeTruth) -> list[Knowledge]:
+    no: Any = None
+    return [Knowledge("base", no, torch.zeros(1, 1), no, {}, (), 3, 3, known_attributes=told) for told in truth.told]
+
+
+def of_all(told: Told, memory: Told, sure: float = 1.0) -> Guess:
+    """Everything that was told in this turn or before, as if it were an answer; 0 for the others."""
+    known = {**memory, **told}
+    return Guess(
+        {
+            "rows": np.arange(ROWS),
+            "values": np.array([[sure * (known.get(row) == value) for value in "ab"] for row in range(ROWS)]),
+        },
+        {"told": len(told), "of": ROWS},
+    )  # fmt: skip
+
+
+class Telling:
+    """An attack that answers by what it is told, and keeps it."""
+
+    name = "telling"
+    secret = "attribute"
+    channels = frozenset({Channel.FRONT_ACTIVATIONS})
+    controls = 1
+
+    def __init__(self, answer: Callable[[Told, Told], Guess]) -> None:
+        self.answer = answer
+        self.memory: dict[int, str] = {}
+
+    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+        budget.check()
+        guess = self.answer(knowledge.known_attributes, self.memory)
+        self.memory.update(knowledge.known_attributes)
+        return guess
+
+
+def test_an_attack_that_says_again_what_it_was_told_finds_nothing(truth: AttributeTruth, view: View) -> None:
+    guess = ask(Telling(of_all), view, turns_of(truth), 60)
+    assert sorted(guess.arrays["rows"].tolist()) == list(range(ROWS)), "each row once"
+    assert not guess.arrays["values"].any(), "nor did it keep from one turn what it is asked for in another"
+    area, _ = truth.score(guess, seed=0)
+    assert area.estimate.value == 0.5
+    assert area.estimate.n == len(VALUES)
+
+
+def test_answers_are_those_of_the_turn_in_which_the_row_was_not_told(truth: AttributeTruth, view: View) -> None:
+    numbers = iter(range(5))
+    guess = ask(
+        Telling(lambda told, memory: Guess({**of_all({}, {}).arrays, "values": np.full((ROWS, 2), next(numbers))})),
+        view, turns_of(truth), 60,
+    )  # fmt: skip
+    turn = dict(zip(guess.arrays["rows"].tolist(), guess.arrays["values"][:, 0].tolist(), strict=True))
+    assert {row: turn[row] for row in VALUES} == truth.folds
+    assert {turn[row] for row in range(ROWS - 10, ROWS)} == {0}
+
+
+def test_what_all_turns_say_of_how_it_was_found_is_said(truth: AttributeTruth, view: View) -> None:
+    assert ask(Telling(of_all), view, turns_of(truth), 60).facts == {"told": 40, "of": ROWS}
+    uneven = replace(truth, folds={**truth.folds, 0: 1})
+    assert ask(Telling(of_all), view, turns_of(uneven), 60).facts == {"of": ROWS}
+
+
+def test_all_turns_share_one_budget(truth: AttributeTruth, view: View) -> None:
+    def slow(told: Told, memory: Told) -> Guess:
+        time.sleep(0.05)
+        return of_all(told, memory)
+
+    ask(Telling(slow), view, turns_of(truth)[:1], 0.1)
+    with pytest.raises(BudgetExhausted):
+        ask(Telling(slow), view, turns_of(truth), 0.1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rows": np.arange(3)}, {"rows": np.zeros(2), "values": np.zeros((2, 2))},
+        {"rows": np.array([ROWS]), "values": np.zeros((1, 2))}, {"rows": np.arange(3), "values": np.zeros((2, 2))},
+    ],
+)  # fmt: skip
+def test_an_answer_that_cannot_be_joined_is_a_failure(truth: AttributeTruth, view: View, wrong: Any) -> None:
+    with pytest.raises(Failed):
+        ask(Telling(lambda told, memory: Guess(wrong)), view, turns_of(truth), 60)
