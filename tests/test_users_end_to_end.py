@@ -61,11 +61,16 @@ def test_lengths_and_attributes_are_measured_of_bigrec(small_scenario: scenario.
     for row in told:
         assert row["secret"] == "attribute"
         assert row["baseline"] >= max(0.5, row["detail"]["client_auc"])
-        assert row["n"] + row["detail"]["known_users"] <= 60
+        assert 20 <= row["n"] <= 60
+        assert 0.7 * row["n"] < row["detail"]["known_users"] < row["n"]
+        assert row["detail"]["turns"] == 5
         assert "control" in row["detail"]
     missing = [row for row in of(rows, attack="attribute", status="not_applicable") if row["metric"] == "auc"]
     assert len(missing) == 2
     assert all("there is: age_group, gender" in row["detail"]["reason"] for row in missing)
+    report = (tmp_path / "run" / "report.md").read_text().replace("\\", "")
+    assert "## What users are" in report
+    assert f"{told[0]['detail']['bag_of_items_auc']:.3f}" in report.split("## What users are")[1].split("\n## ")[0]
 
 
 def test_lengths_are_measured_of_recformer_without_a_label(

@@ -69,6 +69,9 @@ def infected(findings: Json, evidence: Json, text: str) -> None:
     both.update(attack=text, channel=text, knowledge=text, adversary=text, cut={"front": 1, "back": 1}, metric="auc")
     both.update(value=0.9, ci=[0.8, 1.0], baseline=0.5, status="ok")
     both["detail"] = {"settings": {text: text}, "beside": [text, "trunk_activations"]}
+    told = findings["findings"][-4]
+    told.update(secret="attribute", metric="auc", status="ok", value=0.6, ci=[0.5, 0.7], baseline=0.5)
+    told["detail"] = {"attribute": text, "client_auc": text, "bag_of_items_auc": 0.7}
     findings["findings"][-2].update(cut={"front": 0, "back": 1}, detail={"reason": text or "x", "mode": text})
     evidence["examples"][-1].update(secret="label", knowledge=text, settings={text: text})
     findings["findings"][-1]["detail"] = {"reason": text, "mode": text, text: text}

@@ -1,8 +1,12 @@
-"""The sections of the report, in reading order. A section that has nothing to show says so instead of vanishing."""
+"""The sections of the report, in reading order. A section that has nothing to show says so instead of vanishing.
+
+Attributes are the exception: few audits ask for one.
+"""
 
 from pplr_audit.report.content import Section
 from pplr_audit.report.document import Document
 from pplr_audit.report.sections.appendix import every_finding
+from pplr_audit.report.sections.attributes import attributes
 from pplr_audit.report.sections.costs import costs
 from pplr_audit.report.sections.histories import histories
 from pplr_audit.report.sections.leakage import leakage
@@ -19,6 +23,7 @@ def sections(findings: Document, evidence: Document) -> tuple[Section, ...]:
         threat(findings),
         leakage(findings),
         histories(evidence),
+        *attributes(findings),
         membership(findings, evidence),
         utility(findings),
         costs(findings),
