@@ -1,13 +1,14 @@
 """Where all tokens are trained on, what comes back names the whole sequence; alone, or from what went up."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pplr_audit import scenario
+from pplr_audit import audit, scenario
 from pplr_audit.attacks.gradient.bidirectional import UP, Bidirectional
 from pplr_audit.attacks.gradient.label_match import LabelMatch
 from pplr_audit.attacks.gradient.soft_labels import NEAR, matched
@@ -156,3 +157,20 @@ def test_the_gradient_of_the_words_themselves_is_left_without_a_rest() -> None:
 def test_a_budget_that_is_up_is_said(knowledge: Knowledge, view_of: Callable[..., View]) -> None:
     with pytest.raises(BudgetExhausted):
         LabelMatch().run(view_of(1), knowledge, Budget(-1.0))
+
+
+def test_in_a_whole_audit_the_gradient_alone_gives_the_history_away(
+    small_scenario: scenario.Scenario, tmp_path: Path
+) -> None:
+    values = small_scenario.model_dump(mode="json")
+    values["training"] |= {"loss_on": "all", "rounds": 1}
+    values["audit"] |= {
+        "attacks": ["label_match", "bidirectional"], "victims": 6, "cuts": [[1, 1]], "adversaries": ["server"],
+    }  # fmt: skip
+    found = audit.run(scenario.Scenario.model_validate(values), tmp_path / "run").document["findings"]
+    rows = {(row["attack"], row["metric"]): row for row in found if row["channel"] == "back_gradients"}
+    for name in ("label_match", "bidirectional"):
+        for metric in ("token_accuracy", "item_hit@1", "label_hit@1"):
+            row = rows[name, metric]
+            assert (row["status"], row["cut"]["back"]) == ("ok", 1)
+            assert row["value"] > 0.9 > row["baseline"], (name, metric)
