@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from encoder_client import BATCH, Client, prepared
+from client import BATCH, Client, prepared
 from measuring import arguments, machine, table, write
 from torch import Tensor
 from torch.nn.functional import cross_entropy

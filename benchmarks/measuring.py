@@ -92,12 +92,15 @@ def machine() -> dict[str, Any]:
     }
 
 
-def arguments(description: str, repeats: int) -> argparse.Namespace:
-    """``--quick``, ``--repeats`` and ``--results``, as every measurement takes them."""
+def arguments(description: str, repeats: int, **choices: Sequence[str]) -> argparse.Namespace:
+    """``--quick``, ``--repeats`` and ``--results``, as every measurement takes them, and its own choices by name, of
+    which the first stands where nothing is said."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a small form that shows that the script works")
     parser.add_argument("--repeats", type=int, help=f"default: {repeats}")
     parser.add_argument("--results", type=Path, help="where to write (default: benchmarks/results; --quick: nowhere)")
+    for name, accepted in choices.items():
+        parser.add_argument(f"--{name}", choices=accepted, default=accepted[0])
     parsed = parser.parse_args()
     if parsed.results is None and not parsed.quick:
         parsed.results = RESULTS

@@ -22,15 +22,18 @@ MAJORITY = 0.5
 def attributes(findings: Document) -> tuple[Section, ...]:
     """The areas side by side; no section where none was measured."""
     rows = [row for row in overall(findings["findings"]) if row["secret"] == "attribute" and row["metric"] == "auc"]
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for row in filter(is_measured, rows):
+        groups.setdefault((str(row["detail"].get("attribute", MISSING)), row["channel"]), []).append(row)
     body = tuple(
         (
-            *labels(s.label, str(row["detail"].get("attribute", MISSING)), row["channel"], cut_words(row["cut"])),
+            *labels(s.label, *group, cut_words(row["cut"])),
             value_cell(row),
             *numbers(number("auc", MAJORITY), _beside(row, "client_auc"), _beside(row, "bag_of_items_auc")),
         )
-        for s in series(rows)
+        for group, own in groups.items()
+        for s in series(own)
         for row in s.rows
-        if is_measured(row)
     )
     if not body:
         return ()

@@ -1,7 +1,8 @@
-"""One client of a RecFormer on MiniLM with the catalogue of amazon-games, for measurements of what crosses its cuts.
+"""One client of a real model on real data, for measurements of what crosses its cuts.
 
+An encoder (RecFormer on MiniLM, amazon-games) or a decoder (BIGRec on stories260k, a Llama of 5 blocks, ml-100k).
 Some local steps on its own samples, then one step more on the victims, of which states or gradients are tapped. The
-synthetic market and a small random BERT stand in for both in a quick form.
+synthetic market and a small random model stand in for both in a quick form.
 """
 
 import os
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,14 +26,20 @@ from pplr_audit.models.lora import Adapter, adapter_parameters, read_adapter
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
 
-DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or SHARED / "data")
+MODELS = Path(os.environ.get("PPLR_AUDIT_MODELS") or SHARED / "models")
 BATCH = 16
+RATES = {"encoder": 5e-4, "decoder": 5e-3}
+
+Kind = Literal["encoder", "decoder"]
 
 
 @dataclass(frozen=True)
 class Client:
     """Its model, and its samples in a random order."""
 
+    kind: Kind
     scenario: scenario.Scenario
     model: Recommender
     prompts: list[Prompt]
@@ -45,7 +52,9 @@ class Client:
         """The adapter after each number of local steps in ``kept``, and after all."""
         network = self.model.whole.model
         parameters = adapter_parameters(network)
-        optimizer = LocalOptimizer(parameters, scenario.Training(learning_rate=5e-4), steps, OptimizerState())
+        optimizer = LocalOptimizer(
+            parameters, scenario.Training(learning_rate=RATES[self.kind]), steps, OptimizerState()
+        )
         found = {0: read_adapter(parameters)}
         network.train()
         for step in range(steps):
@@ -76,30 +85,35 @@ class Client:
 
 
 @contextmanager
-def prepared(name: str, *, quick: bool) -> Iterator[Client]:
+def prepared(name: str, *, quick: bool, kind: Kind = "encoder") -> Iterator[Client]:
     """The client; a quick form's model lies in a folder that is gone at the end."""
     shared = {"clients": 2, "partition": "random", "audit_users": 2, "samples": "last"}
     with tempfile.TemporaryDirectory() as folder:
         if quick:
-            data, small = {**shared, "market": {"users": 200, "items": 48, "tastes": 3}}, _small(Path(folder))
+            data: dict[str, Any] = {"market": {"users": 200, "items": 48, "tastes": 3}}
+            backbone = _small(Path(folder)) if kind == "encoder" else "tiny-llama"
+        elif kind == "encoder":
+            data, backbone = {"path": str(DATA / "amazon-games"), "split": "given"}, "minilm"
         else:
-            data, small = {**shared, "path": str(DATA / "amazon-games"), "split": "given"}, {"backbone": "minilm"}
+            data, backbone = {"path": str(DATA / "ml-100k")}, str(MODELS / "stories260k")
+        encoder = {
+            "recommender": "recformer", "max_tokens": 384, "dropout": 0.0,
+            "recformer": {"pooling": "mean", "refresh_rounds": 0},
+        }  # fmt: skip
         values = {
-            "name": name, "data": data,
-            "model": {"recommender": "recformer", "max_tokens": 384, "dropout": 0.0, **small,
-                      "recformer": {"pooling": "mean", "refresh_rounds": 0}},
+            "name": name, "data": {**shared, **data},
+            "model": {"backbone": backbone, **(encoder if kind == "encoder" else {"recommender": "bigrec"})},
         }  # fmt: skip
         chosen = scenario.Scenario.model_validate(values)
         private = prepare(chosen.data, chosen.seed)
         model = build(chosen.model, private.dataset.catalogue, history=chosen.data.history, seed=0)
         samples: Any = private.samples["client-0"]
         order = np.random.default_rng(0).permutation(len(samples))
-        yield Client(
-            chosen, model, [model.prompts.build(samples.history[row], int(samples.targets[row])) for row in order]
-        )
+        prompts = [model.prompts.build(samples.history[row], int(samples.targets[row])) for row in order]
+        yield Client(kind, chosen, model, prompts)
 
 
-def _small(folder: Path) -> dict[str, Any]:
+def _small(folder: Path) -> str:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -114,4 +128,4 @@ def _small(folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
-    return {"backbone": str(folder)}
+    return str(folder)

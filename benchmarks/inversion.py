@@ -1,10 +1,11 @@
-"""Reading histories from the hidden states of an encoder: RecFormer on MiniLM, catalogue of amazon-games.
+"""Reading histories from hidden states: RecFormer on MiniLM with amazon-games, or a decoder with ml-100k (``--kind``).
 
-One client's local training: some steps on its own samples, then one step more on the victims, of which h_l is looked at
-at every layer, the last included. No attacker has seen a victim's text: inverters learn on the public template over
-random titles. First the exact model at every layer, then at the deepest front a model that is so many steps old, the
-public weights alone, dropout that the server cannot repeat, rounding to bfloat16, and noise. Token accuracy and hits
-are of titles only. The synthetic market and a small random BERT stand in for both with ``--quick``.
+One client's local training: some steps on its own samples, then one step more on the victims, of which h_l is looked
+at at every front (and, of the encoder, what leaves the last block). No attacker has seen a victim's text: inverters
+learn on the public template over random titles. First the exact model at every layer, then at the deepest front a model
+that is so many steps old, the public weights alone, dropout that the server cannot repeat, rounding to bfloat16, and
+noise. Token accuracy and hits are of titles only. The synthetic market and a small random model stand in for both with
+``--quick``.
 """
 
 import time
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from encoder_client import BATCH, Client, prepared
+from client import BATCH, Client, prepared
 from measuring import arguments, machine, table, write
 from torch import Tensor
 
@@ -32,7 +33,7 @@ from pplr_audit.views import Attack, Budget, Record, View
 STEPS, VICTIMS, PROMPTS, HELD_OUT = 50, 96, 512, 32
 SECONDS = 600.0, 60.0
 """That an attack has at a layer, of the exact model and otherwise; refinement uses them up where nothing fits."""
-GOAL = 0.97
+GOALS = {"encoder": 0.97, "decoder": 1.0}
 """Token accuracy at the last layer, undefended."""
 METRICS = ("token_accuracy", "item_hit@1", "item_hit@10", "exact_history")
 
@@ -65,7 +66,7 @@ def attacks(quick: bool) -> Mapping[str, Attack]:
     return {
         "ridge": Ridge(prompts, held_out),
         "inverter: attention": Inverter("attention", prompts=prompts, held_out=held_out),
-        "prefix_search (refinement)": PrefixSearch(prompts=prompts, held_out=held_out),
+        "prefix_search": PrefixSearch(prompts=prompts, held_out=held_out),
     }
 
 
@@ -92,9 +93,9 @@ def crossed(
 
 
 def main() -> None:
-    asked = arguments(__doc__ or "", 1)
+    asked = arguments(__doc__ or "", 1, kind=("encoder", "decoder"))
     at = machine()
-    with prepared("encoder-inversion", quick=asked.quick) as client:
+    with prepared("inversion", quick=asked.quick, kind=asked.kind) as client:
         measure(client, asked, at)
 
 
@@ -106,10 +107,10 @@ def measure(client: Client, asked: Any, at: Mapping[str, Any]) -> None:
     classes, popular, titles = model.prompts.title_classes(), client.popularity(own), model.prompts
     words = [titles.titles[item][titles.content[item] == 1] for item in range(len(titles.titles))]
     truth = HistoryTruth({row: row for row in range(count)}, dict(enumerate(victims)), classes, popular, words)
-    everywhere = tuple(range(model.layers + 1))
+    everywhere, deepest = tuple(range(model.layers + (client.kind == "encoder"))), model.layers - 1
     figures: list[dict[str, Any]] = []
     lines: list[list[str]] = []
-    for case, layers in ((PLAIN, everywhere), *((case, everywhere[-2:-1]) for case in OTHERS)):
+    for case, layers in ((PLAIN, everywhere), *((case, (deepest,)) for case in OTHERS)):
         model.whole.set(adapters[steps])
         records = crossed(client, victims, layers, case)
         for name, layer, guess, seconds in answers(client, adapters, records, case, layers, asked.quick):
@@ -157,19 +158,25 @@ def report(
     client: Client, figures: Sequence[Mapping[str, Any]], lines: list[list[str]], steps: int, count: int,
     at: Mapping[str, Any], asked: Any,
 ) -> None:  # fmt: skip
-    last = [f for f in figures if f["case"] == PLAIN.name and f["layer"] == client.model.layers]
-    best = max(last, key=lambda figure: figure["scores"]["token_accuracy"].value)
-    reached = best["scores"]["token_accuracy"].value
+    layers = client.model.layers
+    own = [f for f in figures if f["case"] == PLAIN.name]
+    by_layer: dict[int, list[float]] = {}
+    for figure in own if client.kind == "decoder" else [f for f in own if f["layer"] == layers]:
+        by_layer.setdefault(figure["layer"], []).append(figure["scores"]["token_accuracy"].value)
+    reached, wanted = min(map(max, by_layer.values())), GOALS[client.kind]
+    where = (
+        f"Layer {layers} is what leaves the last block. Goal: token accuracy at the last layer at least {wanted}"
+        if client.kind == "encoder"
+        else "Goal: every title token at every front"
+    )
     text = (
-        f"{len(client.model.prompts.titles):,} items; {count} victims; {steps} local steps of {BATCH} before. Layer"
-        f" {client.model.layers} is what leaves the last block; `ridge` fits all layers at the first. An attack has"
-        f" {SECONDS[0]:g} s at a layer of the exact model, {SECONDS[1]:g} s elsewhere. Goal: token"
-        f" accuracy at the last layer at least {GOAL}: {reached:.4f} by {best['attack']},"
-        f" {'met' if reached >= GOAL else 'not met'}.\n\n"
+        f"{len(client.model.prompts.titles):,} items; {count} victims; {steps} local steps of {BATCH} before. `ridge`"
+        f" fits all layers at the first. An attack has {SECONDS[0]:g} s at a layer of the exact model, {SECONDS[1]:g} s"
+        f" elsewhere. {where}: {reached:.4f} by the best attack, {'met' if reached >= wanted else 'not met'}.\n\n"
     )
     head = ["case", "layer", "attack", "token accuracy (95 %)", "item_hit@1", "item_hit@10", "exact history", "s"]
     write(
-        "encoder_inversion", "Histories from an encoder's hidden states", text + table(head, lines),
+        f"{client.kind}_inversion", f"Histories from hidden states: {client.kind}", text + table(head, lines),
         {"rows": figures}, at, asked.results,
     )  # fmt: skip
 
