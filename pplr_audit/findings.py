@@ -60,7 +60,7 @@ class HistoryTruth:
     ) -> None:
         self.users, self.prompts, self._class, self._titles = users, prompts, title_class, title_tokens
         order = np.argsort(-popularity, kind="stable")
-        self._popular = order[: max(HIT_DEPTHS)]
+        self._popular = order
         weights: dict[int, float] = {}
         for item in order[popularity[order] > 0]:
             for token in title_tokens[item]:
@@ -84,15 +84,19 @@ class HistoryTruth:
         ]  # fmt: skip
         ranked, truth, owner = self._slots(guess, rows)
         at_one = item_hits(ranked, truth, 1, self._class)
+        firsts = self._firsts(guess, rows)
         for k in HIT_DEPTHS:
             hit = item_hits(ranked, truth, k, self._class).astype(float)
-            popular = item_hits(np.tile(self._popular, (len(truth), 1)), truth, min(k, len(self._popular)), self._class)
+            usual = self._popular[: max(HIT_DEPTHS)]
+            popular = item_hits(np.tile(usual, (len(truth), 1)), truth, min(k, len(usual)), self._class)
             mean = np.bincount(owner, hit) / np.bincount(owner)
             estimate = mean_estimate(hit, users[owner], seed=seed)
             scores.append(Score(f"item_hit@{k}", estimate, float(popular.mean()), _by_user(users, mean)))
-        whole = exact(at_one, owner, len(rows)).astype(float)
+        # Items that were never there make a history another one.
+        long = np.array([len(named) > len(self.prompts[row].items) for named, row in zip(firsts, rows, strict=True)])
+        whole = (exact(at_one, owner, len(rows)) & ~long).astype(float)
         scores.append(Score("exact_history", mean_estimate(whole, users, seed=seed), 0.0, _by_user(users, whole)))
-        return [*scores, *self._texts(guess, rows, users, seed), *self._sets(ranked[:, 0], truth, owner, users, seed)]
+        return [*scores, *self._texts(guess, rows, users, seed), *self._sets(firsts, rows, users, seed)]
 
     def _texts(self, guess: Guess, rows: list[int], users: Int[np.ndarray, "rows"], seed: int) -> list[Score]:
         """ROUGE of the title tokens, beside that of as many of the most popular items' titles."""
@@ -116,18 +120,16 @@ class HistoryTruth:
         ]  # fmt: skip
 
     def _sets(
-        self, guessed: Int[np.ndarray, "slots"], truth: Int[np.ndarray, "slots"], owner: Int[np.ndarray, "slots"],
-        users: Int[np.ndarray, "rows"], seed: int,
-    ) -> list[Score]:  # fmt: skip
+        self, firsts: Sequence[Int[np.ndarray, "slots"]], rows: list[int], users: Int[np.ndarray, "rows"], seed: int
+    ) -> list[Score]:
         """Items in common, whatever their place, and their order, where it can be told; titles stand for items."""
-        mine, true = np.where(guessed >= 0, self._class[guessed], -1), self._class[truth]
         popular = self._class[self._popular]
         common, floor, kept = [], [], []
-        for place in range(len(users)):
-            own = owner == place
-            common.append(jaccard(mine[own].tolist(), true[own].tolist()))
-            floor.append(jaccard(popular[: int(own.sum())].tolist(), true[own].tolist()))
-            kept.append(order_kept(mine[own].tolist(), true[own].tolist()))
+        for named, row in zip(firsts, rows, strict=True):
+            mine, true = self._class[named].tolist(), self._class[self.prompts[row].items].tolist()
+            common.append(jaccard(mine, true))
+            floor.append(jaccard(popular[: len(true)].tolist(), true))
+            kept.append(order_kept(mine, true))
         shared = np.array(common)
         scores = [Score("history_jaccard", mean_estimate(shared, users, seed=seed), float(np.mean(floor)),
                         _by_user(users, shared))]  # fmt: skip
@@ -168,6 +170,13 @@ class HistoryTruth:
         hits, counts = token_accuracy(guessed, true, counted)
         common, _ = token_accuracy(np.full_like(true, self._common), true, counted)
         return hits, counts, common
+
+    @staticmethod
+    def _firsts(guess: Guess, rows: list[int]) -> list[Int[np.ndarray, "slots"]]:
+        """The first guess for each slot that was answered, also beyond those that there are."""
+        offsets, items = guess.arrays["slot_offsets"], guess.arrays["items"]
+        found = [_piece(items, offsets, place) for place in range(len(rows))]
+        return [each[(each[:, :1] >= 0).ravel(), 0] if each.shape[1] else each.ravel() for each in found]
 
     def _slots(self, guess: Guess, rows: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ranked items, the true item and the place of its row, for every true slot."""

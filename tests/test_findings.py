@@ -78,6 +78,26 @@ def test_order_matters(truth: HistoryTruth) -> None:
     assert got["kendall_tau"] == pytest.approx((-1 - 1 - 1) / 3)
 
 
+def test_items_that_were_never_there_are_not_for_free(truth: HistoryTruth) -> None:
+    guess = guess_of(dict(truth.prompts), {0: [3, 1, 7, 20, 21, 22], 1: [2, 5], 2: [9, 9, 4]})
+    got = values(truth, guess)
+    assert got["exact_history"] == pytest.approx(2 / 3)
+    assert got["history_jaccard"] == pytest.approx((3 / 6 + 1 + 1) / 3)
+    assert got["item_hit@1"] == 1, "it is of the slots that there are"
+
+
+def test_the_floor_of_a_long_history_names_as_many_popular_items(prompts: Prompts) -> None:
+    usual = np.arange(14)
+    popularity = np.zeros(48)
+    popularity[usual] = 5
+    prompt = prompts.build(usual)
+    assert len(prompt.items) == 14, "all of them fit"
+    long = HistoryTruth({0: 1}, {0: prompt}, np.arange(48), popularity, [prompts.titles[i] for i in range(48)])
+    floors = {s.metric: s.baseline for s in long.score(guess_of({0: prompt}, {0: [40]}), seed=0)}
+    assert floors["history_jaccard"] == 1
+    assert floors["rouge1"] == pytest.approx(1)
+
+
 def test_words_and_items_in_common_are_counted_by_history(truth: HistoryTruth) -> None:
     guess = guess_of(dict(truth.prompts), {0: [3, 8, 6], 1: [2], 2: [1, 1, 1]})
     found = {score.metric: score for score in truth.score(guess, seed=0)}
