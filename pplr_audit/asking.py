@@ -1,7 +1,9 @@
 """How an attack is asked: once, or in turns where it may not know in one of them what it is told in another."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +21,22 @@ def ask(attack: Attack, view: View, turns: Sequence[Knowledge], seconds: float) 
 
     Raises NotApplicable, BudgetExhausted, or Failed: a third party's attack may fail in any way, and the audit goes on.
     """
-    budget = Budget(seconds)
+    budget, legible = Budget(seconds), view.legible()
+    lost = len(view.records) - len(legible.records)
+    if lost and not legible.records:
+        raise NotApplicable("nothing of what crossed is finite")
     try:
-        if attack.secret == "attribute":
-            return _in_turns(attack, view, turns, budget)
-        return _answer(attack, view, turns[0], budget)
+        asked = _in_turns if attack.secret == "attribute" else _once
+        guess = asked(attack, legible, turns, budget)
+        return Guess(guess.arrays, {**guess.facts, **({"not_finite": lost} if lost else {})})
     except (NotApplicable, BudgetExhausted, Failed):
         raise
     except Exception as error:
         raise Failed(f"{type(error).__name__}: {error}") from error
+
+
+def _once(attack: Attack, view: View, turns: Sequence[Knowledge], budget: Budget) -> Guess:
+    return _answer(attack, view, turns[0], budget)
 
 
 def _in_turns(attack: Attack, view: View, turns: Sequence[Knowledge], budget: Budget) -> Guess:
@@ -50,8 +59,35 @@ def _in_turns(attack: Attack, view: View, turns: Sequence[Knowledge], budget: Bu
 
 
 def _answer(attack: Attack, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
-    guess = attack.run(view, knowledge, budget)
+    given = attack.run(view, knowledge, budget)
+    guess = Guess(_numbers(given.arrays), _plain(given.facts))
     rows = [int(row) for row in guess.arrays["rows"]]
     if len(set(rows)) < len(rows) or not {record.row for record in view.records}.issuperset(rows):
         raise Failed("its answer names rows twice, or rows that its view does not have")
     return guess
+
+
+def _numbers(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays that can be sealed. Raises Failed for others."""
+    for name, array in arrays.items():
+        if "/" in name:
+            raise Failed(f"its answer names an array {name!r} (accepted: names without /)")
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+            raise Failed(f"{name} of its answer is {what} (accepted: arrays of numbers)")
+    return dict(arrays)
+
+
+def _plain(value: Any) -> Any:
+    """A fact as JSON has it; None for a number that is not finite. Raises Failed for what JSON does not have."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    raise Failed(f"a fact of its answer is a {type(value).__name__} (accepted: what JSON has)")

@@ -125,7 +125,7 @@ def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, path: str,
     # One record cannot be dealt to another row: then there is no control, and the findings have none.
     for number in range(attack.controls if len(view.records) > 1 else 0):
         shuffled = exposed.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number)))
-        control = ask(attack, shuffled, turns, budget)
+        control = _control(attack, shuffled, turns, budget)
         arrays |= {f"control{number}/{name}": array for name, array in control.arrays.items()}
     arrays |= {
         "view/rows": np.array([r.row for r in view.records]),
@@ -133,11 +133,22 @@ def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, path: str,
     }
     also = {"beside": sorted(beside(attack))} if beside(attack) else {}
     known = {name: fact for knowledge in turns for name, fact in knowledge.facts.items()}
-    facts = json.dumps({**known, **also, **guess.facts})
+    facts = json.dumps({**known, **also, **guess.facts}, allow_nan=False)
     sealed = store.pack(arrays, {"seconds": f"{seconds:.6f}", "facts": facts})
     # The event comes first: killed in between, the attack runs again and the later event of the cell counts.
     store.event("guess_sealed", cell=cell.slug, sha256=hashlib.sha256(sealed).hexdigest())
     store.write_bytes(path, sealed)
+
+
+def _control(attack: Attack, shuffled: View, turns: Sequence[Knowledge], budget: float) -> Guess:
+    """What the attack answers where there is nothing to find; without that, its answer has no baseline.
+
+    It has twice the budget, so that an attack that was just in time is not lost to a control that was not.
+    """
+    try:
+        return ask(attack, shuffled, turns, 2 * budget)
+    except (NotApplicable, BudgetExhausted, Failed) as reason:
+        raise type(reason)(f"its control, on what crossed of other rows: {reason}") from reason
 
 
 def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], Mapping[int, int], float]:
@@ -230,7 +241,8 @@ def _controls(truth: Truth, controls: list[Guess], scores: list[Score], seed: in
         values = [truth.control(control) for control in controls]
     else:
         values = [{_key(s): s.estimate.value for s in truth.score(c, seed=seed % 2**32)} for c in controls]
-    return {_key(s): float(np.mean([v[_key(s)] for v in values])) for s in scores if values and _key(s) in values[0]}
+    told = {_key(s): [v[_key(s)] for v in values if _key(s) in v] for s in scores}
+    return {key: float(np.mean(found)) for key, found in told.items() if found}
 
 
 def _curves(cell: Cell, truth: Truth, guess: Guess, scores: list[Score]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ An attack is handed a `View` and `Knowledge` and nothing else. Rows are numbered
 belongs to, and what is true of it, stands in another object that attacks are never handed.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -71,6 +72,14 @@ class View:
     defense: str
     records: tuple[Record, ...]
 
+    def legible(self) -> "View":
+        """Without the rows that nothing can be computed with: empty, not finite, or too large to be squared.
+
+        An attack is asked for the others, so that one broken row does not hide what the rest give away.
+        """
+        kept = tuple(r for r in self.records if all(_finite(t) for t in (r.tensor, *r.beside.values())))
+        return self if len(kept) == len(self.records) else replace(self, records=kept)
+
     def shuffled(self, generator: np.random.Generator) -> "View":
         """The negative control: what crossed is dealt to other rows, of the same client where it has several.
 
@@ -96,6 +105,10 @@ class View:
         return replace(self, records=tuple(dealt))
 
 
+def _finite(tensor: Float[Tensor, "length *width"]) -> bool:
+    return bool(tensor.numel()) and bool(tensor.float().square().sum().isfinite())
+
+
 class Budget:
     """Seconds that an attack may spend on one cell, from now on."""
 
@@ -103,10 +116,17 @@ class Budget:
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
-    def check(self) -> None:
-        """Raises BudgetExhausted once the time is up. Attacks call it between rows."""
-        if not self.left():
+    def check(self, done: int = 0, of: int = 0) -> None:
+        """Raises BudgetExhausted once the time is up. Attacks call it between rows, of which ``done`` are finished."""
+        if self.left():
+            return
+        if not done:
             raise BudgetExhausted(f"more than {self.seconds:g} s")
+        about = math.ceil(self.seconds * of / done)
+        raise BudgetExhausted(
+            f"more than {self.seconds:g} s: {done} of {of} rows were finished; about {about} s would do for all "
+            "(audit.budget.seconds), or fewer audit.victims"
+        )
 
     def left(self, share: float = 1.0) -> bool:
         """Whether less than ``share`` of the time has gone: for an attack that may do more, or less, for a row."""

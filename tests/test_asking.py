@@ -1,4 +1,4 @@
-"""An attack on an attribute is asked in turns, and nothing it was told is an answer."""
+"""How attacks are asked: in turns for an attribute, of what can be computed with, and for what can be kept."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ import torch
 
 from pplr_audit.asking import Failed, ask
 from pplr_audit.channels import Channel
-from pplr_audit.errors import BudgetExhausted
+from pplr_audit.errors import BudgetExhausted, NotApplicable
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.truths_users import AttributeTruth
 from pplr_audit.views import Budget, Guess, Record, View
@@ -119,3 +119,71 @@ def test_all_turns_share_one_budget(truth: AttributeTruth, view: View) -> None:
 def test_an_answer_that_cannot_be_joined_is_a_failure(truth: AttributeTruth, view: View, wrong: Any) -> None:
     with pytest.raises(Failed):
         ask(Telling(lambda told, memory: Guess(wrong)), view, turns_of(truth), 60)
+
+
+class Saying:
+    """An attack that answers every row that it is handed with what it was made with."""
+
+    name = "saying"
+    secret = "history"
+    channels = frozenset({Channel.FRONT_ACTIVATIONS})
+    controls = 1
+
+    def __init__(self, facts: Any = None, **arrays: Any) -> None:
+        self.arrays, self.facts = arrays, facts or {}
+
+    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+        return Guess({"rows": np.array([record.row for record in view.records]), **self.arrays}, self.facts)
+
+
+def asked(attack: Saying, *tensors: torch.Tensor) -> Guess:
+    records = tuple(Record(row, "client-0", 1, 0, tensor) for row, tensor in enumerate(tensors))
+    nothing: Any = None
+    return ask(attack, View("server", Channel.FRONT_ACTIVATIONS, 1, None, "none", records), [nothing], 60)
+
+
+@pytest.mark.parametrize("broken", [torch.full((2, 3), torch.nan), torch.full((2, 3), 1e25), torch.empty(0, 3)])
+def test_a_row_that_nothing_can_be_computed_with_is_left_out_and_told(broken: torch.Tensor) -> None:
+    guess = asked(Saying(), torch.ones(2, 3), broken, torch.ones(2, 3))
+    assert guess.arrays["rows"].tolist() == [0, 2]
+    assert guess.facts == {"not_finite": 1}
+    with pytest.raises(NotApplicable, match="nothing of what crossed is finite"):
+        asked(Saying(), broken, broken)
+
+
+def test_what_is_read_beside_must_be_finite_too() -> None:
+    beside = {Channel.TRUNK_ACTIVATIONS: torch.full((2, 3), torch.inf)}
+    record = Record(0, "client-0", 1, 0, torch.ones(2, 3))
+    view = View("server", Channel.BACK_GRADIENTS, None, 1, "none", (record, replace(record, row=1, beside=beside)))
+    assert view.legible().records == (record,)
+
+
+def test_facts_are_kept_as_json_has_them() -> None:
+    facts = {"f": np.float32(0.5), "i": np.int64(3), "inf": float("inf"), "many": (np.nan, "a", None), "of": {1: True}}
+    assert asked(Saying(facts), torch.ones(1, 1)).facts == {
+        "f": 0.5, "i": 3, "inf": None, "many": [None, "a", None], "of": {"1": True},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (Saying({"model": torch.ones(1)}), "a fact of its answer is a Tensor"),
+        (Saying(items=np.array(["a"])), "items of its answer is an array of <U1"),
+        (Saying(items=np.array([None])), "items of its answer is an array of object"),
+        (Saying(items=[1, 2]), "items of its answer is a list"),
+        (Saying(**{"control0/rows": np.ones(1)}), "control0/rows"),
+    ],
+)
+def test_an_answer_that_cannot_be_kept_is_a_failure_of_the_attack(attack: Saying, message: str) -> None:
+    with pytest.raises(Failed, match=message):
+        asked(attack, torch.ones(1, 1))
+
+
+def test_a_budget_that_ends_between_rows_says_what_would_do() -> None:
+    spent = Budget(-1.0)
+    with pytest.raises(BudgetExhausted, match=r"^more than -1 s$"):
+        spent.check()
+    spent.seconds = 300
+    with pytest.raises(BudgetExhausted, match=r"71 of 200 rows were finished; about 846 s would do for all"):
+        spent.check(71, 200)

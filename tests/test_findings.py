@@ -12,7 +12,7 @@ from pplr_audit.cells import Cell, run_cell
 from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt, Prompts
-from pplr_audit.errors import InputError, NotApplicable
+from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
 from pplr_audit.findings import HistoryTruth, MembershipTruth
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
@@ -254,6 +254,40 @@ def test_an_attack_that_gives_no_answer_is_reported_with_its_reason_and_never_as
         again = run_cell(CELL, Stub(RuntimeError("run again")), Nothing(), store, budget=9, seed=0)
         # What is settled stays; what failed is tried again when the run is continued.
         assert (again == document) == (status != "failed")
+
+
+class Controlled:
+    """An attack whose first answer is fine, and that then does what it is told to."""
+
+    name, secret, channels, controls = "stub", "history", frozenset({Channel.FRONT_ACTIVATIONS}), 1
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.asked = error, 0
+
+    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+        self.asked += 1
+        if self.asked > 1:
+            raise self.error
+        return Guess({"rows": np.array([0])})
+
+
+class Two(Nothing):
+    def view(self, cell: Cell) -> View:
+        records = tuple(Record(row, "a", 1, 0, torch.ones(1, 1)) for row in range(2))
+        return View("server", cell.channel, 1, None, "none", records)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(NotApplicable("x"), "not_applicable"), (BudgetExhausted("x"), "budget_exhausted"), (OSError("x"), "failed")],
+)
+def test_where_only_the_control_gives_no_answer_the_reason_says_so(
+    tmp_path: Path, error: Exception, status: str
+) -> None:
+    with Store.open(tmp_path / "run", "name: x\n", "0" * 64) as store:
+        document = run_cell(CELL, Controlled(error), Two(), store, budget=9, seed=0)
+        assert {row["status"] for row in document["findings"]} == {status}
+        assert document["findings"][0]["detail"]["reason"].startswith("its control, on what crossed of other rows: ")
 
 
 def test_the_view_handed_to_an_attack_holds_no_user_and_a_shuffled_one_keeps_no_row_in_place() -> None:

@@ -70,7 +70,7 @@ class PrefixSearch:
             search.front(client, round_, knowledge, budget)
         answers = []
         for place, record in enumerate(view.records):
-            budget.check()
+            budget.check(place, len(view.records))
             # A row may be searched more widely while those before it and it have used less than their share.
             answers.append(search.read(record, front, knowledge, budget, (place + 1) / len(view.records)))
         distances = [distance for answer in answers for distance in answer.distances]

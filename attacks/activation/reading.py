@@ -86,8 +86,8 @@ def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) ->
             facts.setdefault(name, {})[client] = value
 
     def fits() -> Iterator[Float[np.ndarray, "length words"]]:
-        for record in view.records:
-            budget.check()
+        for place, record in enumerate(view.records):
+            budget.check(place, len(view.records))
             yield readings[record.client, record.round].fit(record.tensor.float()).numpy()
 
     return answered(view, reader, fits(), facts)

@@ -78,8 +78,8 @@ class Bidirectional:
     ) -> Joined:
         """The history by what goes up, the answer by both; it alone is trained on."""
         backward, left = [], []
-        for record in view.records:
-            budget.check()
+        for place, record in enumerate(view.records):
+            budget.check(place, len(fits))
             found, rest = self._backward.ranked(record, back, knowledge)
             backward.append(found)
             left.append(rest)
@@ -98,7 +98,7 @@ class Bidirectional:
         """All of the sequence by both; all of it is trained on."""
         both, explained = [], []
         for place, (record, fit) in enumerate(zip(view.records, fits, strict=True)):
-            budget.check()
+            budget.check(place, len(fits))
             start, left = SHARPNESS * fit, partial(budget.left, (place + 1) / len(fits))
             found, rest = words_of(record, back, knowledge, reader, left, start)
             weights = (max(0.0, float(fit.max(1).mean())), _explained(rest))

@@ -75,7 +75,7 @@ class LabelMatch:
         answers = np.full((len(view.records), LABELS), -1, dtype=np.int64)
         left = []
         for place, record in enumerate(view.records):
-            budget.check()
+            budget.check(place, len(view.records))
             found, distance = self.ranked(record, view.back, knowledge)
             answers[place, : len(found)] = found
             left.append(distance)
@@ -88,7 +88,7 @@ class LabelMatch:
         reader = TitleReader(knowledge.prompts)
         found = []
         for place, record in enumerate(view.records):
-            budget.check()
+            budget.check(place, len(view.records))
             left = partial(budget.left, (place + 1) / len(view.records))
             found.append(words_of(record, back, knowledge, reader, left))
         facts = {"median_distance": float(np.median([distance for _, distance in found]))}
@@ -163,12 +163,17 @@ class Items:
 
 
 class Titles:
-    """A label is a title that a sequence of ``length`` tokens can end with, before the end of the template."""
+    """A label is a title that a sequence of ``length`` tokens can end with, before the end of the template.
+
+    Raises NotApplicable where none can.
+    """
 
     def __init__(self, prompts: Prompts, length: int) -> None:
         sizes = prompts.titles.lengths
         around = len(prompts.prefix) + len(prompts.suffix) + len(prompts.end)
         fitting = np.flatnonzero(sizes + around <= length)
+        if not len(fitting):
+            raise NotApplicable(f"a sequence of {length} positions has no room for the template and a title")
         self.items = fitting[np.argsort(sizes[fitting], kind="stable")]
         _, starts = np.unique(sizes[self.items], return_index=True)
         self._starts = [*starts.tolist(), len(self.items)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pplr_audit import scenario
-from pplr_audit.attacks.gradient.label_match import LabelMatch
+from pplr_audit.attacks.gradient.label_match import LabelMatch, Titles
 from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
@@ -161,6 +161,14 @@ def test_it_says_when_it_cannot_answer(knowledge: Knowledge, view_of: Callable[.
         LabelMatch().run(broken, knowledge, Budget(60))
     with pytest.raises(BudgetExhausted):
         LabelMatch().run(view_of(1), knowledge, Budget(-1.0))
+
+
+def test_no_title_fits_a_sequence_shorter_than_the_template(model: Recommender) -> None:
+    prompts = model.prompts
+    if not len(prompts.end):
+        return  # a label is an item there, whatever the length
+    with pytest.raises(NotApplicable, match="a sequence of 3 positions has no room"):
+        Titles(prompts, 3)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
