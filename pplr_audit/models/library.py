@@ -1,12 +1,24 @@
-"""Which of the library's own classes a backbone is: a causal language model with its head, or an encoder's body."""
+"""Which of the library's own classes a backbone is, a causal language model with its head or an encoder's body, and how
+it is handed what it remembers."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache
 
 from pplr_audit.models.family import Family, family_of
+
+_CACHE = "cache" if Version(transformers.__version__) >= Version("5.24") else "past_key_values"
+"""The library's name for the keys and values of earlier positions; the older one goes with its version 5.40."""
+
+
+def remembering(cache: Cache | None) -> dict[str, Cache | None]:
+    """What a forward pass is called with so that it goes on from ``cache``, and adds to it."""
+    return {_CACHE: cache}
 
 
 def from_config(config: PreTrainedConfig) -> PreTrainedModel:

@@ -18,6 +18,7 @@ from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.cut import Tapped, entered_at, tap
 from pplr_audit.models.cut import positions as places_of
 from pplr_audit.models.family import blocks, body, family, heads
+from pplr_audit.models.library import remembering
 from pplr_audit.models.lora import adapter_off, adapter_parameters, load_adapter, read_adapter
 from pplr_audit.models.task import Memory, Tally, Task, Weights, by_length
 from pplr_audit.models.tree import Branches, Prefix, asked
@@ -85,7 +86,7 @@ class WholeModel:
         for layer, (keys, values) in enumerate(prefix.kept[: max(layers)]):
             cache.update(keys, values, layer)
         with self._front(layers, adapter) as seen:
-            body(self.model)(**asked(self.model.config, prefix.length, tokens, parents), past_key_values=cache)
+            body(self.model)(**asked(self.model.config, prefix.length, tokens, parents), **remembering(cache))
         held: list[Any] = cache.layers
         kept = tuple((layer.keys, layer.values) for layer in held)
         return Branches({layer: seen[layer][0] for layer in layers}, prefix.length, kept)

@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from pplr_audit import scenario
 from pplr_audit.errors import RunError
 from pplr_audit.models.cut import Randomness, positions
+from pplr_audit.models.library import remembering
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
 from pplr_audit.models.task import Weights
 from pplr_audit.pplr.averaging import averaged
@@ -256,8 +257,8 @@ class Server:
                 load_adapter(self._trunk.parameters, self.personals.get(client, self.models[client]))
                 self._served = client
             out = module(
-                inputs_embeds=hidden, attention_mask=mask, position_ids=where, past_key_values=cache,
-                use_cache=cache is not None,
+                inputs_embeds=hidden, attention_mask=mask, position_ids=where, use_cache=cache is not None,
+                **remembering(cache),
             )  # fmt: skip
         module.train(training)
         return out.last_hidden_state  # type: ignore[no-any-return]
