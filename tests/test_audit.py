@@ -57,7 +57,7 @@ def test_what_crossed_in_the_first_step_stands_beside_what_crossed_later(finishe
         if row["channel"] == "inference_activations":
             assert kinds == [None, None]
         else:
-            assert all(0 <= kind["mean"] <= 1 and kind["n"] > 0 for kind in kinds)
+            assert all(0 <= kind["ci"][0] <= kind["mean"] <= kind["ci"][1] <= 1 and kind["n"] > 0 for kind in kinds)
             assert sum(kind["n"] for kind in kinds) == 12, "each victim once"
 
 
