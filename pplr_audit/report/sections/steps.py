@@ -3,7 +3,8 @@
 Who balances the clients has their layers as they were at the start of the round, which are exact in the first step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from pplr_audit.report.cells import Finding, Series, is_measured
 from pplr_audit.report.content import Block, Cell, Fold, Table, Text, labels
@@ -15,6 +16,10 @@ OPEN_ROWS = 24
 """Rows up to which the table stands open."""
 COPY = "front"
 """The knowledge of the layers at the start of the round."""
+LEAD = (
+    "Who balances the clients has their layers as they were when the round started: exact in the first step, some "
+    "steps old later."
+)
 
 
 def by_step(secret: str, metric: str, attacks: Sequence[Series]) -> list[Block]:
@@ -61,38 +66,65 @@ def _copy(row: Finding) -> Cell:
     return Cell(words, note) if words else Cell(MISSING, mark="status")
 
 
-def _verdict(told: Sequence[tuple[str, Finding]]) -> list[Block]:
-    """Whether what a copy of the start of the round gives is less once it is some steps old."""
-    places = []
-    if not any(row["knowledge"] == COPY for _, row in told):
-        text = "No adversary here had the client's layers of the start of the round, so nothing is said of an old copy."
-        return [Text(text)]
+@dataclass(frozen=True)
+class _Pair:
+    """An attack at a cut by who has the layers of the start of the round, in both kinds of steps."""
+
+    label: str
+    row: Finding
+    first: Mean
+    later: Mean
+    apart: int
+    """-1 where all of the later interval is below the first, 1 where it is above, 0 where they meet."""
+
+    @property
+    def words(self) -> str:
+        before, after = (number(self.row["metric"], step.value) for step in (self.first, self.later))
+        return f"{self.label} at {cut_words(self.row['cut'])}, {before} to {after}"
+
+    @property
+    def drop(self) -> float:
+        return self.first.value - self.later.value
+
+    @property
+    def left(self) -> bool:
+        """Whether later steps lie above the baseline."""
+        return self.later.ci is not None and self.later.ci[0] > self.row["baseline"]
+
+
+def _pairs(told: Sequence[tuple[str, Finding]]) -> Iterator[_Pair]:
     for label, row in told:
         first, later = steps_of(row["detail"])
         if row["knowledge"] == COPY and first and later and first.ci and later.ci:
-            places.append((label, row, first, later, first.ci, later.ci))
-    if not places:
+            apart = int(later.ci[0] > first.ci[1]) - int(later.ci[1] < first.ci[0])
+            yield _Pair(label, row, first, later, apart)
+
+
+def _verdict(told: Sequence[tuple[str, Finding]]) -> list[Text]:
+    """Whether what a copy of the start of the round gives is less once it is some steps old."""
+    if not any(row["knowledge"] == COPY for _, row in told):
+        return [
+            Text("No adversary here had the client's layers of the start of the round: nothing is said of old ones.")
+        ]
+    pairs = [*_pairs(told)]
+    if not pairs:
         return []
-    lower = [place for place in places if place[5][1] < place[4][0]]
-    higher = sum(place[5][0] > place[4][1] for place in places)
-    of = f"of {len(places)} places (attack and cut)"
-    lead = (
-        "Who balances the clients has their layers as they were when the round started: exact in the first step, some "
-        "steps old later."
-    )
+    lower = [pair for pair in pairs if pair.apart < 0]
+    most = max(lower or pairs, key=lambda pair: pair.drop)
+    of = f"of the {len(pairs)} pairs of attack and cut" if len(pairs) > 1 else "of the one pair of attack and cut"
     if lower:
-        label, row, first, later, *_ = max(lower, key=lambda place: place[2].value - place[3].value)
-        at = f"{label} at {cut_words(row['cut'])}"
-        fell = f"{number(row['metric'], first.value)} to {number(row['metric'], later.value)}"
-        left = sum(place[5][0] > place[1]["baseline"] for place in lower)
-        text = f"An old copy reads less, by intervals that do not meet, at {len(lower)} {of}, most for {at}: {fell}"
-        text += f"; at {left} of them later steps still lie above the baseline."
-    else:
-        fewest = sorted({min(place[2].n, place[3].n) for place in places})
-        users = f"{ranges(fewest)} user{'s' if fewest != [1] else ''}"
-        text = (
-            f"At none {of} does an old copy measurably read less: what protection it may be is not seen here, where "
-            f"the smaller side has {users}."
+        said = (
+            f"An old copy reads less, by intervals that do not meet, at {len(lower)} {of}, most for {most.words}; at "
+            f"{sum(pair.left for pair in lower)} of these later steps still lie above the baseline."
         )
-    more = f" At {higher} of them later steps give more." if higher else ""
-    return [Text(f"{lead} {text}{more}")]
+    else:
+        fewest = sorted({min(pair.first.n, pair.later.n) for pair in pairs})
+        users = f"{ranges(fewest)} user{'s' if fewest != [1] else ''}"
+        drop = f"; the largest drop is {most.words}" if most.drop > 0 else ""
+        said = (
+            f"That an old copy protects is not shown: at none {of} do the intervals part{drop}. With {users} on the "
+            "smaller side, less than a large drop would not be seen."
+        )
+    higher = sum(pair.apart > 0 for pair in pairs)
+    more = f" At {higher} of all pairs later steps give more." if higher else ""
+    return [Text(f"{LEAD} {said}{more}")]
