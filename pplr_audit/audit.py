@@ -33,6 +33,7 @@ from pplr_audit.rivals import trainings
 from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
+from pplr_audit.spread import with_spread
 from pplr_audit.utility_rows import utility_rows
 from pplr_audit.validation import validator
 
@@ -251,6 +252,7 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
             budget = scenario.audit.budget.seconds
             results.append(run_cell(cell, plan.attack(cell), exposure, store, budget=budget, seed=scenario.seed))
             advance(1, f"{cell.attack} on {cell.channel}" + ("" if cell.front is None else f", k = {cell.front}"))
+        results = with_spread(results, exposure.rows.client_of, seed=scenario.seed)
         results += [not_applicable(cell, plan.attack(cell).secret, why) for cell, why in plan.impossible]
 
     with clock.phase("writing the report"):

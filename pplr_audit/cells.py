@@ -16,6 +16,7 @@ from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth, Score
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
+from pplr_audit.scoring.intervals import mean_estimate
 from pplr_audit.seeds import derive
 from pplr_audit.truths_users import AttributeTruth, LinkageTruth
 from pplr_audit.views import Attack, Guess, View, beside
@@ -26,6 +27,8 @@ METRICS = {
     "linkage": ("auc",),
 }  # fmt: skip
 """What stands in the findings for a secret, also where nothing could be measured."""
+SIGNED = frozenset({"kendall_tau"})
+"""Metrics from -1 to 1; the others whose users are averaged are shares."""
 
 
 @dataclass(frozen=True)
@@ -166,20 +169,32 @@ def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], 
     return Guess(own, json.loads(metadata["facts"])), controls, steps, float(metadata["seconds"])
 
 
-def _by_step(score: Score, users: Mapping[int, int], steps: Mapping[int, int]) -> dict[str, Any]:
+def _by_step(score: Score, users: Mapping[int, int], steps: Mapping[int, int], seed: int) -> dict[str, Any]:
     """Of what crosses in training: the mean over users of a round's first step, for which the model as it was at the
-    start of the round is exact, and over those of later steps. Nothing where all are of one kind.
+    start of the round is exact, and over those of later steps, each with its 95 % interval. Nothing where all are of
+    one kind.
 
     Args:
         users, steps: by row.
     """
-    kinds: dict[str, list[float]] = {"first_step": [], "later_steps": []}
+    kinds: dict[str, dict[int, float]] = {"first_step": {}, "later_steps": {}}
     for row, step in steps.items():
         if step >= 0 and users[row] in score.per_user:
-            kinds["later_steps" if step else "first_step"].append(score.per_user[users[row]])
+            kinds["later_steps" if step else "first_step"][row] = score.per_user[users[row]]
     if not all(kinds.values()):
         return {}
-    return {name: {"mean": float(np.mean(values)), "n": len(values)} for name, values in kinds.items()}
+    return {
+        name: _mean(score.metric, list(of.values()), [users[row] for row in of], seed) for name, of in kinds.items()
+    }
+
+
+def _mean(metric: str, values: Sequence[float], users: Sequence[int], seed: int) -> dict[str, Any]:
+    """Mean, interval and number of values, by user; what lies between -1 and 1 is asked as a share, so that it has an
+    interval of one user, too."""
+    span, low = (2.0, -1.0) if metric in SIGNED else (1.0, 0.0)
+    found = mean_estimate((np.array(values) - low) / span, np.array(users), seed=seed)
+    mean, *ci = (low + span * each for each in (found.value, found.low, found.high))
+    return {"mean": mean, "ci": ci, "n": found.n}
 
 
 def _score(
@@ -193,13 +208,16 @@ def _score(
     for secret, truth in truths.items():
         if secret != attack.secret and not truth.answered(guess):
             continue
+        drawn = derive(seed, "interval") % 2**32
         try:
-            scores = truth.score(guess, seed=derive(seed, "interval") % 2**32)
+            scores = truth.score(guess, seed=drawn)
             at_control = _controls(truth, controls, scores, seed)
         except (ValueError, LookupError, TypeError) as error:
             raise Failed(f"its answer cannot be scored: {type(error).__name__}: {error}") from error
         by_step = {
-            _key(s): _by_step(s, truth.users, steps) for s in scores if isinstance(truth, HistoryTruth | LabelTruth)
+            _key(s): _by_step(s, truth.users, steps, drawn)
+            for s in scores
+            if isinstance(truth, HistoryTruth | LabelTruth)
         }
         findings += _rows(cell, secret, guess, scores, at_control, seconds, by_step)
         per_user |= {

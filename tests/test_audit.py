@@ -57,8 +57,22 @@ def test_what_crossed_in_the_first_step_stands_beside_what_crossed_later(finishe
         if row["channel"] == "inference_activations":
             assert kinds == [None, None]
         else:
-            assert all(0 <= kind["mean"] <= 1 and kind["n"] > 0 for kind in kinds)
+            assert all(0 <= kind["ci"][0] <= kind["mean"] <= kind["ci"][1] <= 1 and kind["n"] > 0 for kind in kinds)
             assert sum(kind["n"] for kind in kinds) == 12, "each victim once"
+
+
+def test_what_is_read_of_histories_is_told_by_user_and_by_client(finished: audit.AuditResult) -> None:
+    rows = of(finished.document, attack="ridge", metric="item_hit@1", status="ok")
+    assert rows
+    for row in rows:
+        found = row["detail"]["over_users"]
+        assert found["n"] == 12
+        assert 0 <= found["least"] <= found["quartiles"][0] <= found["median"] <= found["quartiles"][1] <= found["most"]
+        (whole,) = of(
+            finished.document, **{**{f: row[f] for f in ("attack", "channel", "cut")}, "metric": "exact_history"}
+        )
+        assert found["all_read"]["mean"] == pytest.approx(whole["value"])
+        assert set(found["clients"]) <= {client["name"] for client in finished.document["run"]["clients"]}
 
 
 def test_a_cut_that_leaves_the_server_nothing_is_not_applicable_instead_of_zero(finished: audit.AuditResult) -> None:

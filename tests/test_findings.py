@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from pplr_audit import scenario
-from pplr_audit.cells import Cell, run_cell
+from pplr_audit.cells import Cell, _by_step, run_cell
 from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
-from pplr_audit.findings import HistoryTruth, MembershipTruth
+from pplr_audit.findings import HistoryTruth, MembershipTruth, Score
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.plan import make_plan
 from pplr_audit.runs.store import Store
+from pplr_audit.scoring.intervals import Estimate, mean_estimate
 from pplr_audit.views import Budget, Guess, Record, View
 
 
@@ -176,6 +177,34 @@ def test_a_row_without_an_answer_counts_as_wrong() -> None:
     (auc, *_) = truth.score(Guess({"rows": sure, "threshold": np.ones(10)}), seed=0)
     assert auc.estimate.n == 80
     assert auc.estimate.value == pytest.approx(10 / 40 + 30 / 40 / 2)
+
+
+def stepped(metric: str, by_user: dict[int, float], steps: dict[int, int]) -> dict[str, Any]:
+    score = Score(metric, Estimate(0.5, 0.0, 1.0, len(by_user)), 0.0, by_user)
+    return _by_step(score, {row: 100 + row for row in steps}, steps, seed=3)
+
+
+def test_first_and_later_steps_each_have_the_interval_of_their_own_users() -> None:
+    found = stepped("item_hit@1", {100: 1.0, 101: 0.5, 102: 0.0, 103: 0.2, 104: 0.4}, {0: 0, 1: 0, 2: 1, 3: 7, 4: 2})
+    assert {name: (kind["mean"], kind["n"]) for name, kind in found.items()} == {
+        "first_step": (0.75, 2), "later_steps": (pytest.approx(0.2), 3),
+    }  # fmt: skip
+    for kind, values in ((found["first_step"], [1.0, 0.5]), (found["later_steps"], [0.0, 0.2, 0.4])):
+        estimate = mean_estimate(np.array(values), np.arange(len(values)), seed=3)
+        assert kind["ci"] == pytest.approx([estimate.low, estimate.high])
+        assert kind["ci"][0] <= kind["mean"] <= kind["ci"][1]
+
+
+def test_a_step_with_one_user_has_an_interval_also_of_what_may_be_negative() -> None:
+    found = stepped("kendall_tau", {100: -0.5, 101: 1.0, 102: 0.0}, {0: 0, 1: 1, 2: 3})
+    assert found["first_step"]["mean"] == pytest.approx(-0.5)
+    assert -1 <= found["first_step"]["ci"][0] < -0.9
+    assert found["first_step"]["ci"][1] > 0.9, "one user says little"
+
+
+@pytest.mark.parametrize("steps", [{0: 0, 1: 0}, {0: 2, 1: 5}, {0: -1, 1: -1}, {}])
+def test_where_all_crossed_in_one_kind_of_step_nothing_is_set_apart(steps: dict[int, int]) -> None:
+    assert stepped("item_hit@1", {100: 1.0, 101: 0.5}, steps) == {}
 
 
 class Answering:

@@ -2,9 +2,11 @@
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from pplr_audit.report.details import SPREAD, STEPS, spread_of, steps_of
 from pplr_audit.report.document import Document
 
 WITHHELD = "[withheld]"
@@ -36,7 +38,7 @@ def _redact(findings: dict[str, Any], evidence: dict[str, Any]) -> None:
     for row in [*findings["findings"], *findings["utility"], *findings.get("differences", ())]:
         row["client"] = alias[row["client"]]
     for row in findings["findings"]:
-        row["detail"] = _detail(row, without_titles)
+        row["detail"] = _detail(row, without_titles, alias)
 
     for example in evidence["examples"]:
         example.update(client=alias[example["client"]], row=None, truth_text=WITHHELD, guess_text=WITHHELD)
@@ -69,9 +71,14 @@ def _title_remover(evidence: Document) -> Callable[[str], str]:
     return lambda text: pattern.sub(WITHHELD, text)
 
 
-def _detail(row: Document, without_titles: Callable[[str], str]) -> dict[str, Any]:
+def _detail(row: Document, without_titles: Callable[[str], str], alias: Mapping[str, str]) -> dict[str, Any]:
     """Numbers, the mode, and the reason, unless that is an exception's message, which may quote anything."""
     kept: dict[str, Any] = {key: value for key, value in row["detail"].items() if isinstance(value, int | float | bool)}
+    kept |= {name: mean.document for name, mean in zip(STEPS, steps_of(row["detail"]), strict=True) if mean}
+    spread = spread_of(row["detail"])
+    if spread is not None:
+        known = {alias[name]: mean for name, mean in spread.clients.items() if name in alias}
+        kept[SPREAD] = replace(spread, clients=known).document
     if "mode" in row["detail"]:
         kept["mode"] = without_titles(str(row["detail"]["mode"]))
     if "reason" in row["detail"]:

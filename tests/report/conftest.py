@@ -106,9 +106,33 @@ def history_findings() -> list[Json]:
                         value=value,
                         ci=ci,
                         baseline=baseline,
+                        detail=(steps(value, k) if channel == "front_activations" else {})
+                        | (over_users(value, k) if metric == "item_hit@1" else {}),
                     )
                 )
     return rows
+
+
+def mean(value: float, half: float, n: int) -> Json:
+    """A mean in a finding's detail."""
+    ends = [round(max(0.0, value - half), 4), round(min(1.0, value + half), 4)]
+    return {"mean": round(min(1.0, value), 4), "ci": ends, "n": n}
+
+
+def steps(value: float, k: int) -> Json:
+    """A round's first step and later ones; the deeper, the more an old copy matters."""
+    return {"first_step": mean(value, 0.1, 40), "later_steps": mean(value * (1 - 0.1 * k), 0.05, 160)}
+
+
+def over_users(value: float, k: int) -> Json:
+    """How the users' shares lie around a value."""
+    return {
+        "over_users": {
+            "n": 200, "least": round(value * 0.4, 4), "quartiles": [round(value * 0.8, 4), round(value, 4)],
+            "median": round(value * 0.9, 4), "most": 1.0, "all_read": mean(max(0.0, value - 0.2), 0.06, 200),
+            "clients": {name: mean(value - 0.01 * (i + k), 0.08, 40) for i, name in enumerate(CLIENTS)},
+        }
+    }  # fmt: skip
 
 
 def membership_findings() -> list[Json]:

@@ -1,13 +1,18 @@
 """Every finding, as the document has it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pplr_audit.report.cells import Finding, above_baseline, is_measured, reason
 from pplr_audit.report.content import Cell, Fold, Section, Table, Text
+from pplr_audit.report.details import SPREAD
 from pplr_audit.report.document import Document
 from pplr_audit.report.quantities import MISSING, duration, interval, number
 from pplr_audit.report.vocabulary import STATUS, cut_words
+
+LIMIT = 400
+"""Characters of a detail."""
 
 
 def every_finding(findings: Document) -> Section:
@@ -60,5 +65,15 @@ def _record(row: Finding) -> dict[str, Cell]:
 
 
 def _detail(row: Finding) -> str:
-    rest = {key: value for key, value in row["detail"].items() if key != "reason"}
-    return json.dumps(rest, ensure_ascii=False, sort_keys=True)[:200] if rest else ""
+    """As JSON, its numbers rounded to be read; who was hit how hard has a table, and stands in findings.json."""
+    rest = {key: _rounded(value) for key, value in row["detail"].items() if key not in ("reason", SPREAD)}
+    text = json.dumps(rest, ensure_ascii=False, sort_keys=True) if rest else ""
+    return text if len(text) <= LIMIT else f"{text[: LIMIT - 1]}…"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(each) for key, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list) else value

@@ -21,6 +21,8 @@ from pplr_audit.report.cuts import (
     where,
 )
 from pplr_audit.report.document import Document
+from pplr_audit.report.sections.steps import by_step
+from pplr_audit.report.sections.users import by_client, over_users
 from pplr_audit.report.vocabulary import (
     cut_words,
     knowledge_words,
@@ -59,10 +61,13 @@ def strongest_by_cut(secret: str, rows: Sequence[Finding], run: Document) -> lis
     about = f"{secret_words(secret)}, {words}{defense}"
     lines = _lines(metric, phases, run, maps[0].width)
     caption = f"The most that any attack reads at each cut (k, m), and against depth. {about}"
-    table = _table(secret, metric, told, attacks)
+    places = _places(told, attacks)
+    table = _table(secret, metric, places)
     return [
         Figure(caption, (*maps, *lines)),
         table if len(table.rows) <= OPEN_ROWS else Fold(f"Every cut ({len(table.rows)} rows)", (table,)),
+        *(_over_users(secret, metric, places, told, run) if secret == "history" else ()),
+        *by_step(secret, metric, attacks.get("training", ())),
         _needed(secret, [s for found in attacks.values() for s in found]),
         *_alone(metric, about, attacks, run, shades),
     ]
@@ -126,28 +131,48 @@ def _placed(row: Finding, cut: Pair, side: Side) -> Finding:
     return {**row, "cut": {"front": None, "back": None, side: depth}}
 
 
-def _table(
-    secret: str, metric: str, told: Mapping[str, Mapping[Pair, Finding]], attacks: Mapping[str, Sequence[Series]]
-) -> Table:
-    """One row for each finding that is the strongest somewhere, with the cuts where it is."""
+def _places(
+    told: Mapping[str, Mapping[Pair, Finding]], attacks: Mapping[str, Sequence[Series]]
+) -> list[tuple[str, str, str, Finding]]:
+    """Each finding that is the strongest somewhere, with its phase, the cuts where it is and its attack in words."""
     label = {id(row): s.label for found in attacks.values() for s in found for row in s.rows}
-    body = []
+    places = []
     for name, found in told.items():
         for row, cuts in grouped(found):
             whole = -1 not in place(row["cut"]) or len(cuts) == sum(holds_at(row, cut) for cut in found)
-            body.append(
-                (
-                    *labels(name, cut_words(row["cut"]) if whole else where(cuts)),
-                    value_cell(row),
-                    *labels(label.get(id(row), str(row["attack"])), row["channel"], row["knowledge"], row["adversary"]),
-                )
-            )
+            words = cut_words(row["cut"]) if whole else where(cuts)
+            places.append((name, words, label.get(id(row), str(row["attack"])), row))
+    return places
+
+
+def _table(secret: str, metric: str, places: Sequence[tuple[str, str, str, Finding]]) -> Table:
+    """One row for each finding that is the strongest somewhere, with the cuts where it is."""
+    body = tuple(
+        (
+            *labels(name, cuts),
+            value_cell(row),
+            *labels(attack, row["channel"], row["knowledge"], row["adversary"]),
+        )
+        for name, cuts, attack, row in places
+    )
     caption = (
         f"{secret}: the strongest attack at every cut, by {metric}, with 95% interval and baseline. A side of the cut "
         "that is not said does not matter to that attack."
     )
     columns = ("in", "cuts", metric, "attack", "on", "knowing", "by")
-    return Table(caption, columns, tuple(body), headers=2)
+    return Table(caption, columns, body, headers=2)
+
+
+def _over_users(
+    secret: str, metric: str, places: Sequence[tuple[str, str, str, Finding]],
+    told: Mapping[str, Mapping[Pair, Finding]], run: Document,
+) -> list[Block]:  # fmt: skip
+    """Who is hit how hard, behind the pooled values; at many cuts folded."""
+    tables = [*over_users(secret, metric, places), *by_client(secret, metric, told, run)]
+    if not tables:
+        return []
+    rows = sum(len(table.rows) for table in tables)
+    return [*tables] if rows <= OPEN_ROWS else [Fold(f"{secret}: user by user and client by client", tuple(tables))]
 
 
 def _needed(secret: str, attacks: Sequence[Series]) -> Table:

@@ -1,0 +1,130 @@
+"""What is read in a round's first step beside what is read later: whether an old copy of the client's layers protects.
+
+Who balances the clients has their layers as they were at the start of the round, which are exact in the first step.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pplr_audit.report.cells import Finding, Series, is_measured
+from pplr_audit.report.content import Block, Cell, Fold, Table, Text, labels
+from pplr_audit.report.details import Mean, explained, steps_of
+from pplr_audit.report.quantities import MISSING, interval, number, ranges
+from pplr_audit.report.vocabulary import cut_words
+
+OPEN_ROWS = 24
+"""Rows up to which the table stands open."""
+COPY = "front"
+"""The knowledge of the layers at the start of the round."""
+LEAD = (
+    "Who balances the clients has their layers as they were when the round started: exact in the first step, some "
+    "steps old later."
+)
+
+
+def by_step(secret: str, metric: str, attacks: Sequence[Series]) -> list[Block]:
+    """Of the attacks on training channels, by one metric; nothing where none of them tells steps or its copy apart."""
+    told = [(s.label, row) for s in attacks for row in s.rows if is_measured(row) and _tells(row)]
+    if not told:
+        return []
+    body = tuple(
+        (
+            *labels(label, cut_words(row["cut"]), row["channel"], row["knowledge"]),
+            *(_step(row, step) for step in steps_of(row["detail"])),
+            _copy(row),
+        )
+        for label, row in told
+    )
+    columns = ("attack", "cut", "channel", "knowing", "first step", "later steps", "how well its copy explains it")
+    caption = (
+        f"{secret}: {metric} in a round's first step and in later ones, means over users with 95% intervals; each user "
+        "was attacked in one of them. What a copy explains is over all users: the pieces that it reproduces exactly, "
+        "or how far what it makes of the best answer is from what crossed."
+    )
+    table = Table(caption, columns, body, headers=2)
+    title = f"{secret}: first and later steps, and the adversary's copy ({len(body)} rows)"
+    return [*_verdict(told), table if len(body) <= OPEN_ROWS else Fold(title, (table,))]
+
+
+def _tells(row: Finding) -> bool:
+    return any(steps_of(row["detail"])) or explained(row["detail"]) != ("", "")
+
+
+def _step(row: Finding, step: Mean | None) -> Cell:
+    if step is None:
+        return Cell("not set apart", mark="status")
+    users = f"{step.n:,} user{'s' if step.n != 1 else ''}"
+    if step.ci is None:
+        return Cell(number(row["metric"], step.value), f"no interval, {users}", mark="value")
+    near = step.ci[0] <= row["baseline"]
+    note = f"{interval(row['metric'], list(step.ci))}, {users}"
+    return Cell(number(row["metric"], step.value), note, mark="near" if near else "value")
+
+
+def _copy(row: Finding) -> Cell:
+    words, note = explained(row["detail"])
+    return Cell(words, note) if words else Cell(MISSING, mark="status")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """An attack at a cut by who has the layers of the start of the round, in both kinds of steps."""
+
+    label: str
+    row: Finding
+    first: Mean
+    later: Mean
+    apart: int
+    """-1 where all of the later interval is below the first, 1 where it is above, 0 where they meet."""
+
+    @property
+    def words(self) -> str:
+        before, after = (number(self.row["metric"], step.value) for step in (self.first, self.later))
+        return f"{self.label} at {cut_words(self.row['cut'])}, {before} to {after}"
+
+    @property
+    def drop(self) -> float:
+        return self.first.value - self.later.value
+
+    @property
+    def left(self) -> bool:
+        """Whether later steps lie above the baseline."""
+        return self.later.ci is not None and self.later.ci[0] > self.row["baseline"]
+
+
+def _pairs(told: Sequence[tuple[str, Finding]]) -> Iterator[_Pair]:
+    for label, row in told:
+        first, later = steps_of(row["detail"])
+        if row["knowledge"] == COPY and first and later and first.ci and later.ci:
+            apart = int(later.ci[0] > first.ci[1]) - int(later.ci[1] < first.ci[0])
+            yield _Pair(label, row, first, later, apart)
+
+
+def _verdict(told: Sequence[tuple[str, Finding]]) -> list[Text]:
+    """Whether what a copy of the start of the round gives is less once it is some steps old."""
+    if not any(row["knowledge"] == COPY for _, row in told):
+        return [
+            Text("No adversary here had the client's layers of the start of the round: nothing is said of old ones.")
+        ]
+    pairs = [*_pairs(told)]
+    if not pairs:
+        return []
+    lower = [pair for pair in pairs if pair.apart < 0]
+    most = max(lower or pairs, key=lambda pair: pair.drop)
+    of = f"of the {len(pairs)} pairs of attack and cut" if len(pairs) > 1 else "of the one pair of attack and cut"
+    if lower:
+        said = (
+            f"An old copy reads less, by intervals that do not meet, at {len(lower)} {of}, most for {most.words}; at "
+            f"{sum(pair.left for pair in lower)} of these later steps still lie above the baseline."
+        )
+    else:
+        fewest = sorted({min(pair.first.n, pair.later.n) for pair in pairs})
+        users = f"{ranges(fewest)} user{'s' if fewest != [1] else ''}"
+        drop = f"; the largest drop is {most.words}" if most.drop > 0 else ""
+        said = (
+            f"That an old copy protects is not shown: at none {of} do the intervals part{drop}. With {users} on the "
+            "smaller side, less than a large drop would not be seen."
+        )
+    higher = sum(pair.apart > 0 for pair in pairs)
+    more = f" At {higher} of all pairs later steps give more." if higher else ""
+    return [Text(f"{LEAD} {said}{more}")]

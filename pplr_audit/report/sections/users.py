@@ -1,0 +1,64 @@
+"""How what is read of histories is spread over users, and its mean at each client. No user is named."""
+
+from collections.abc import Iterable, Mapping
+
+from pplr_audit.report.cells import Finding
+from pplr_audit.report.content import Cell, Table, labels, numbers
+from pplr_audit.report.cuts import Pair, said
+from pplr_audit.report.details import Mean, spread_of
+from pplr_audit.report.document import Document
+from pplr_audit.report.quantities import interval, number, percent
+
+
+def over_users(secret: str, metric: str, told: Iterable[tuple[str, str, str, Finding]]) -> list[Table]:
+    """One row for each finding that is the strongest somewhere; nothing where findings do not say it.
+
+    Args:
+        told: phase, cuts and attack in words, and the finding.
+    """
+    body = []
+    for name, cuts, attack, row in told:
+        found = spread_of(row["detail"])
+        if found is not None:
+            low, high = (number(metric, end) for end in found.quartiles)
+            body.append(
+                (
+                    *labels(name, cuts, attack),
+                    Cell(percent(found.all_read.value), _note("exact_history", found.all_read), mark="value"),
+                    *numbers(number(metric, row["value"]), number(metric, found.median), f"{low} to {high}"),
+                    *numbers(number(metric, found.most), number(metric, found.least), f"{found.n:,}"),
+                )
+            )
+    columns = (
+        "in", "cuts", "attack", "users with everything read", "pooled", "median user", "middle half of the users",
+        "worst-hit user", "least hit", "users",
+    )  # fmt: skip
+    caption = (
+        f"{secret}: {metric} of each user attacked, for the strongest attack at each cut. Pooled counts items, the "
+        "others users; with few users the worst hit is one of few."
+    )
+    return [Table(caption, columns, tuple(body), headers=2)] if body else []
+
+
+def by_client(secret: str, metric: str, told: Mapping[str, Mapping[Pair, Finding]], run: Document) -> list[Table]:
+    """The mean over the users of each client at the cut that ran, or else at the first."""
+    ran = (run["cut"]["front"], run["cut"]["back"])
+    body = []
+    for name, found in told.items():
+        cut = ran if ran in found else min(found, default=None)
+        spread = spread_of(found[cut]["detail"]) if cut is not None else None
+        if cut is None or spread is None:
+            continue
+        for client, mean in spread.clients.items():
+            cell = Cell(number(metric, mean.value), _note(metric, mean), mark="value")
+            body.append((*labels(name, client, said(cut), found[cut]["attack"]), cell, *numbers(f"{mean.n:,}")))
+    caption = (
+        f"{secret}: {metric} by client, the mean over its users with 95% interval, for the strongest attack at the cut "
+        "that ran or else the first. Clients with few users attacked are left out, as one may be a single user."
+    )
+    columns = ("in", "client", "cut", "attack", metric, "users")
+    return [Table(caption, columns, tuple(body), headers=2)] if body else []
+
+
+def _note(metric: str, mean: Mean) -> str:
+    return interval(metric, list(mean.ci)) if mean.ci else "no interval"
