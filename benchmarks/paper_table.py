@@ -173,7 +173,7 @@ def noted(directory: Path) -> list[str]:
         subprocess.run([*git, *rest, "--", "."], capture_output=True, text=True, check=False).stdout.strip()
         for rest in (("log", "-1", "--format=%h"), ("status", "--porcelain"))
     )
-    now = (commit or "unknown") + "+" * bool(changed)
+    now = (commit or "no-git") + "+" * bool(changed)
     code = [*before, *([now] if before[-1:] != [now] else [])]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(code) + "\n", encoding="utf-8")
