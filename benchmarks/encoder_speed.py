@@ -4,6 +4,7 @@ The peak is the best float32 matrix product of the same turn, over shapes that t
 is what torch counts: matrix products and attention, padded positions included; the share of padding stands beside it.
 The model is MiniLM where its package is installed, else a BERT of that shape with random weights; the texts are the
 titles of amazon-beauty where the folder PPLR_AUDIT_DATA (or shared/data beside the checkout) holds it, else synthetic.
+Padding is told for all users at one client and, as `padding.py` has it, for five clients with few samples.
 """
 
 import copy
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import arguments, goal_text, interleaved, machine, ratios, spread, table, write
+from padding import federated, rows, settings, share
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -119,7 +121,7 @@ def padding(prompts: Prompts, histories: Ragged) -> dict[str, float]:
     plan = batches(lengths, TRAINING, seed=0, client="client-0", round_=1)
     items = prompts.lengths(Ragged(np.arange(len(prompts.titles) + 1), np.arange(len(prompts.titles))))
     return {
-        "a training epoch": 1 - int(lengths.sum()) / sum(len(rows) * int(lengths[rows].max()) for rows in plan),
+        "a training epoch": share(lengths, plan),
         "encoding histories": 1 - int(lengths.sum()) / padded(lengths, POSITIONS),
         "encoding items": 1 - int(items.sum()) / padded(items, POSITIONS),
     }
@@ -167,21 +169,26 @@ def main() -> None:
     found = interleaved(sides, chosen.repeats, warm_up=1)
     peak = [max(turn) for turn in zip(*(found[name] for name in products), strict=True)]
     least = {"encoding items": ENCODING, "a training step, no dropout": STEP}
-    share = {name: spread(ratios(found[name], peak)) for name in sides if name not in products}
+    shares = {name: spread(ratios(found[name], peak)) for name in sides if name not in products}
     users = np.arange(len(data.users))
     pad = padding(everything, training_samples(split(data, scenario.Data().split), users, HISTORY, "last").history)
+    few: dict[str, list[float]] = {}
+    for name, seeds in settings(chosen.quick).items():
+        few |= federated(name, seeds, base.tokenizer)
     lines = [
         ["the best product of a turn", spread(peak).text(" GFLOP/s", 0), ""],
         *([f"product {name}", spread(found[name]).text(" GFLOP/s", 0), ""] for name in products),
     ]
-    for name, each in share.items():
+    for name, each in shares.items():
         lines.append([name, spread(found[name]).text(" GFLOP/s", 0), ""])
         wanted = at_least_text(each.median, least[name]) if name in least else ""
         lines.append([f"{name}, of the peak", each.text(digits=2), wanted])
     lines += [[f"padding in {name}", f"{value:.3f}", goal_text(value, PADDING)] for name, value in pad.items()]
+    lines += rows(few)
     figures = {
-        "gflop_per_second": found, "peak": peak, "share": share, "padding": pad,
-        "goals": {name: at_least(share[name].median, value) for name, value in least.items()},
+        "gflop_per_second": found, "peak": peak, "share": shares, "padding": pad,
+        "padding_few_samples": few,
+        "goals": {name: at_least(shares[name].median, value) for name, value in least.items()},
     }  # fmt: skip
     text = (
         f"{base.name}; {items} items of {data.name} are encoded, a step has {len(batch)} histories of {HISTORY} in"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import round_logs
 from measuring import RESULTS, machine, table, write
 from scipy.sparse import csr_matrix
 
@@ -97,7 +98,9 @@ def main() -> None:
     counts = popularity_of(private.split, private.members, items)
     if not np.isclose(counts.sum(), len(private.split.train.values), rtol=0.05):
         raise SystemExit("the chain would know far more users than the model was trained on")
-    figures: dict[str, Any] = {"users": len(users), "items": items, "seconds": result.document["run"]["seconds"]}
+    logs = round_logs.by_strategy(result.directory)[chosen.training.label]
+    spent = {**result.document["run"]["seconds"], "training": round(round_logs.seconds(logs), 3)}
+    figures: dict[str, Any] = {"users": len(users), "items": items, "seconds": spent}
     lines = []
     for name, metrics in rows.items():
         estimates = {m: mean_estimate(metrics[m], users, seed=0) for m in METRICS}
@@ -112,11 +115,11 @@ def main() -> None:
         ["trained less the chain, in pairs", *(f"{e.value:+.4f} [{e.low:+.4f}, {e.high:+.4f}]" for e in less.values())]
     )
     settings = {} if asked.quick else {"model": ENCODER, "training": {**TRAINING, "shots": SETS[asked.name][1]}}
-    spent = result.document["run"]["seconds"]
     text = (
         f"{chosen.data.path.rsplit('/', 1)[-1]}: {len(users):,} test users, {items:,} items; 95 % intervals over users."
         f" Settings: {json.dumps(settings)}. Seconds by"
-        f" phase: {json.dumps(spent)}.\n\n" + table(["what", *METRICS], lines)
+        f" phase: {json.dumps(spent)}; of training they are its rounds', whichever call ran them, else those of the"
+        " calls that came to their end.\n\n" + table(["what", *METRICS], lines)
     )
     into = asked.results or (None if asked.quick else RESULTS)
     write(f"encoder_utility_{asked.name}", f"RecFormer on MiniLM, {asked.name}", text, figures, at, into)

@@ -20,7 +20,11 @@ def total_steps(samples: int, training: scenario.Training) -> int:
 
 
 POOL, POOLS = 64, 4
-"""Batches that a pool holds at most, and pools that an epoch has at least: with few samples a batch stays mixed."""
+"""Batches that a pool holds, and pools that an epoch has at least; with fewer batches than that there are no pools."""
+PADDING = 0.09
+"""Share of an epoch's positions that padding may be without pools; the smallest clients may miss it."""
+JITTERS = tuple(2 ** (-half / 2) for half in range(11))
+"""By how much of itself a length is moved at most, from 1 to 1/32: tried from the most."""
 
 
 def batches(
@@ -28,8 +32,11 @@ def batches(
 ) -> list[Int[np.ndarray, "batch"]]:
     """The rows of the client's samples in each local step of a round; a new order every epoch, the same every time.
 
-    So that there is little padding, the random order is cut into pools and each pool is sorted by length and cut into
-    batches, whose order is random again.
+    So that there is little padding, samples of like length go together. Where there are many, the random order is cut
+    into pools and each pool is sorted by length and cut into batches. Pools of few samples leave much padding or, with
+    one pool, the same batches every epoch: there all are sorted by their length times a random factor, of the widest
+    range that keeps padding to `PADDING`, or of the narrowest. What batches hold then varies as much as the lengths let
+    it: a little where they differ widely. The order of batches is random.
 
     Args:
         lengths: tokens of each sample.
@@ -38,11 +45,30 @@ def batches(
     size = training.batch_size
     for epoch in range(training.local_epochs):
         generator = np.random.default_rng(derive(seed, "batches", client, round_, epoch))
+        if len(lengths) < POOLS * POOL * size:
+            cut = _jittered(lengths, size, generator)
+            plan += [cut[place] for place in generator.permutation(len(cut))]
+            continue
         order = generator.permutation(len(lengths))
-        together = size * max(1, min(POOL, len(order) // (POOLS * size)))
-        for start in range(0, len(order), together):
-            pool = order[start : start + together]
-            pool = pool[np.argsort(lengths[pool], kind="stable")]
-            cut = [pool[i : i + size] for i in range(0, len(pool), size)]
+        for start in range(0, len(order), size * POOL):
+            pool = order[start : start + size * POOL]
+            cut = _cut(pool[np.argsort(lengths[pool], kind="stable")], size)
             plan += [cut[place] for place in generator.permutation(len(cut))]
     return plan
+
+
+def _jittered(
+    lengths: Int[np.ndarray, "samples"], size: int, generator: np.random.Generator
+) -> list[Int[np.ndarray, "batch"]]:
+    """Batches by length times a random factor, with as wide a range of factors as `PADDING` allows."""
+    drawn, most = generator.uniform(-1, 1, len(lengths)), int(lengths.sum()) / (1 - PADDING)
+    cut: list[Int[np.ndarray, batch]] = []
+    for jitter in JITTERS:
+        cut = _cut(np.argsort(lengths * (1 + jitter * drawn), kind="stable"), size)
+        if sum(len(rows) * int(lengths[rows].max()) for rows in cut) <= most:
+            break
+    return cut
+
+
+def _cut(order: Int[np.ndarray, "samples"], size: int) -> list[Int[np.ndarray, "batch"]]:
+    return [order[start : start + size] for start in range(0, len(order), size)]

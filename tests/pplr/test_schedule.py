@@ -56,15 +56,63 @@ def test_short_sequences_do_not_all_come_before_long_ones() -> None:
     assert abs(means[: len(means) // 2].mean() - means[len(means) // 2 :].mean()) < 30
 
 
-@pytest.mark.parametrize(("count", "share"), [(40, 0.5), (100, 0.5), (256, 0.15)])
-def test_with_few_samples_a_batch_holds_short_and_long_ones(count: int, share: float) -> None:
-    """Else whoever sees a batch's length sees a class of users, and steps would differ in kind."""
-    lengths = np.arange(count)
-    orders = [np.concatenate(plan(lengths, seed)) for seed in range(5)]
-    # A pool is a quarter of all at most, or one batch: within it the order is by length, between batches there is none.
-    spread = [lengths[rows].max() - lengths[rows].min() for seed in range(5) for rows in plan(lengths, seed)[:1]]
-    assert np.mean(spread) > share * count
-    assert len({tuple(order) for order in orders}) == 5
+def histories(count: int, seed: int = 0) -> np.ndarray:
+    """Lengths of one to four titles of 2 to 40 tokens, as the histories of a shop are."""
+    generator = np.random.default_rng(seed)
+    titles = np.clip(generator.lognormal(2, 0.5, size=(count, 4)), 2, 40)
+    held = np.arange(4) < generator.choice([1, 2, 3, 4], size=(count, 1), p=[0.1, 0.1, 0.1, 0.7])
+    return 2 + (titles * held).sum(axis=1).astype(np.int64)
+
+
+def together(steps: list[np.ndarray]) -> set[tuple[int, int]]:
+    """The pairs of samples that share a batch."""
+    return {(int(a), int(b)) for rows in steps for a in rows for b in rows if a < b}
+
+
+def test_with_few_samples_little_is_padding_too() -> None:
+    """Five clients of a few-shot training: of all their positions together, and of pooled samples."""
+    for seed in range(5):
+        for counts in ([308, 220, 183, 117, 196], [1024]):
+            clients = [histories(count, seed) for count in counts]
+            real = sum(int(lengths.sum()) for lengths in clients)
+            steps = [(lengths, rows) for lengths in clients for rows in plan(lengths, seed)]
+            assert 1 - real / sum(int(lengths[rows].max()) * len(rows) for lengths, rows in steps) < 0.1
+        mixed = np.array_split(np.random.default_rng(seed).permutation(1024), 64)
+        assert padding(clients[0], mixed) > 0.4, "in random batches much is"
+
+
+@pytest.mark.parametrize(("spread", "again"), [(0, 0.15), (1, 0.15), (2, 0.3), (5, 0.4), (15, 0.8)])
+def test_with_few_samples_batches_are_as_mixed_as_their_lengths_allow(spread: int, again: float) -> None:
+    """Lengths that hardly differ are no reason to keep the same samples together; those that differ widely are."""
+    lengths = 30 + (np.random.default_rng(0).normal(size=208) * spread).astype(np.int64).clip(-25, 100)
+    kept = []
+    for seed in range(5):
+        first, second = (together(plan(lengths, seed, round_=round_)) for round_ in (1, 2))
+        kept.append(len(first & second) / len(first))
+    assert np.mean(kept) < again
+
+
+def test_even_widely_differing_lengths_do_not_give_the_same_batches_again() -> None:
+    lengths = np.arange(1, 209) ** 2
+    first, second = (together(plan(lengths, round_=round_)) for round_ in (1, 2))
+    assert first != second
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 40])
+def test_less_than_a_few_batches_are_cut_without_complaint(count: int) -> None:
+    """Where no order keeps padding low, the one with least of it is near."""
+    lengths = np.arange(1, count + 1)
+    steps = plan(lengths)
+    assert sorted(np.concatenate(steps).tolist()) == list(range(count))
+    at_random = np.split(np.random.default_rng(1).permutation(count), range(16, count, 16))
+    assert padding(lengths, steps) <= padding(lengths, at_random) + 1e-9
+
+
+def test_batches_of_few_samples_come_in_random_order() -> None:
+    lengths = histories(208)
+    ranks = [np.argsort([lengths[rows].mean() for rows in plan(lengths, seed)]).tolist() for seed in range(20)]
+    firsts = {order[0] for order in ranks}
+    assert len(firsts) > 5
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

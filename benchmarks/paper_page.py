@@ -1,0 +1,308 @@
+"""The page that `paper_table.py` writes, out of what is kept of each run: the answer first, then the tables."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+import paper_mixing
+from measuring import table
+from paper_numbers import Row, over_all, over_seeds, ratios, side, verdict
+
+if TYPE_CHECKING:
+    from paper_table import Group
+
+Docs = Mapping[int, Mapping[str, Any]]
+"""What has run of a group, by seed."""
+METRICS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
+FLOORS = ("untrained", "popularity")
+GOAL = 0.95
+OLDER = (
+    "What an unknown commit ran was run before the batches of clients with few samples were cut anew"
+    " (`pplr_audit/pplr/schedule.py`): samples came in another order than with today's code, and more of what was"
+    " computed was padding (30 % on amazon-games, recformer, seed 0). Strategies of one run are alike in that,"
+    " unless another commit went on with it.\n"
+)
+
+
+def page(
+    chosen: Sequence["Group"],
+    found: Mapping[str, Docs],
+    seeds: Sequence[int],
+    strangers: Sequence[str] = (),
+    failed: Sequence[str] = (),
+) -> str:
+    """The page.
+
+    Args:
+        found: by group.
+        strangers: kept files of no run that there is with these settings.
+        failed: what went wrong in the call that writes the page.
+    """
+    done = sum(len(found[group.name]) * len(group.strategies) for group in chosen)
+    cells = sum(len(group.strategies) * len(seeds) for group in chosen)
+    parts = [
+        "# PPLR beside its rivals\n",
+        f"Written by `benchmarks/paper_table.py`; {done} of {cells} cells (strategy, data set, recommender, seed) have"
+        " run. Full ranking with the history masked; what clients, samples, rounds and test users a group has stands"
+        " with it. A figure of a table is the mean over seeds ± their standard deviation; of a single seed it stands"
+        " with its 95 % interval over users. Differences of a seed are of the same users in pairs. Intervals over seeds"
+        " and users are Student's over seeds, each of which has its own test users, or that of the users alone where"
+        " that is wider. A difference is called more (or less) without more words where this interval and that of each"
+        " seed leave out 0.\n",
+    ]
+    if failed:
+        parts.append("Failed in the last call:\n\n" + "\n".join(f"- {each}" for each in failed) + "\n")
+    if strangers:
+        parts.append(f"Of earlier settings, not shown: {', '.join(f'`{name}`' for name in strangers)}.\n")
+    if any("unknown" in doc.get("code", ["unknown"]) for docs in found.values() for doc in docs.values()):
+        parts.append(OLDER)
+    parts += [
+        "## The answer\n",
+        "\n".join(line for group in chosen for line in answer(group, found[group.name])) + "\n",
+    ]
+    parts += [text for group in chosen for text in section(group, found[group.name], seeds)]
+    return "\n".join(parts)
+
+
+def values(docs: Docs, part: str, **wanted: str) -> list[dict[str, Any]]:
+    """The row of each seed with these fields."""
+    rows = ((row for row in doc[part] if all(row[k] == v for k, v in wanted.items())) for doc in docs.values())
+    return [found for found in (next(each, None) for each in rows) if found is not None]
+
+
+def by_size(doc: Mapping[str, Any]) -> dict[str, int]:
+    """The clients that have test users and how many, the most first."""
+    sizes = {row["client"]: row["n"] for row in doc["utility"] if row["client"] != "all"}
+    return dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
+
+
+def place_names(count: int) -> list[str]:
+    """``largest``, ``2nd``, ``3rd``, …"""
+    ends = {1: "st", 2: "nd", 3: "rd"}
+    told = [f"{n}{'th' if n % 100 in (11, 12, 13) else ends.get(n % 10, 'th')}" for n in range(1, count + 1)]
+    return ["largest", *told[1:]]
+
+
+def at_place(docs: Docs, place: int, strategy: str, metric: str) -> list[dict[str, Any]]:
+    """Of each seed the row of the client at that place by size."""
+    rows = []
+    for doc in docs.values():
+        clients = list(by_size(doc))
+        if place < len(clients):
+            rows += values({0: doc}, "utility", strategy=strategy, client=clients[place], metric=metric)
+    return rows
+
+
+def section(group: "Group", docs: Docs, seeds: Sequence[int]) -> Iterator[str]:
+    yield f"## {group.name}\n"
+    if not docs:
+        yield "No cell has run yet.\n"
+        return
+    missing = [seed for seed in seeds if seed not in docs]
+    yield (
+        f"Seeds that have run: {', '.join(map(str, docs))}"
+        f"{'; not yet: ' + ', '.join(map(str, missing)) if missing else ''}. {budget(docs)} {ran_on(docs)}\n"
+    )
+    yield spent(docs) + "\n"
+    data = {name: value for name, value in group.data.items() if name != "path"}
+    told = json.dumps({"data": data, "model": group.model, "training": group.training})
+    yield f"Settings, where they are not the defaults: `{told}`.\n"
+    strategies = [*group.strategies, *FLOORS]
+    rows = [
+        [name, *(over_seeds(values(docs, "utility", strategy=name, client="all", metric=m)) for m in METRICS)]
+        for name in strategies
+    ]
+    yield table(["strategy", *METRICS], rows) + "\n"
+    yield from clients(strategies, docs)
+    measures = ("standard_deviation", "worst_client", "jain")
+    rows = [
+        [name, *(over_seeds(values(docs, "balance", strategy=name, metric="recall@10", measure=m)) for m in measures)]
+        for name in strategies
+    ]
+    yield "Balance between clients, of Recall@10:\n"
+    yield table(["strategy", "standard deviation", "worst client", "Jain's index"], rows) + "\n"
+    rows = []
+    for rival in group.strategies[1:]:
+        for metric in ("recall@10", "ndcg@10"):
+            found = values(docs, "differences", against=rival, metric=metric, measure="mean", client="all")
+            each = "; ".join(f"[{row['ci'][0]:+.4f}, {row['ci'][1]:+.4f}]" for row in found)
+            rows.append([rival, metric, over_seeds(found, signed=True), each, verdict(found)])
+    yield "PPLR less each rival, the same users in pairs:\n"
+    yield table(["rival", "metric", "mean over seeds", "interval of each seed", "says"], rows) + "\n"
+    order = {seed: list(by_size(doc)) for seed, doc in docs.items()}
+    mixed = paper_mixing.section(docs, order, place_names(max(map(len, order.values()))))
+    if mixed:
+        yield mixed
+
+
+def clients(strategies: Sequence[str], docs: Docs) -> Iterator[str]:
+    """All metrics at each client, the clients by size."""
+    sizes = [list(by_size(doc).values()) for doc in docs.values()]
+    places = place_names(max(map(len, sizes)))
+    told = [f"{name} {', '.join(str(s[n]) for s in sizes if n < len(s))}" for n, name in enumerate(places)]
+    yield (
+        "At each client. Clients are groups of users that are formed anew with each seed, so that client-0 of one seed"
+        " is not client-0 of another: the clients of a seed are put in order of their number of test users, and a row"
+        f" is of those at one place. Test users, seed by seed: {'; '.join(told)}.\n"
+    )
+    rows = [
+        [strategy, name, *(over_seeds(at_place(docs, place, strategy, metric)) for metric in METRICS)]
+        for strategy in strategies
+        for place, name in enumerate(places)
+    ]
+    yield table(["strategy", "client", *METRICS], rows) + "\n"
+
+
+def budget(docs: Docs) -> str:
+    """What the runs had, told once where all seeds have the same."""
+    said = []
+    for doc in docs.values():
+        run = doc["run"]
+        samples = sum(client["samples"] for client in run["clients"])
+        users = next(row["n"] for row in doc["utility"] if row["client"] == "all")
+        said.append(
+            f"{len(run['clients'])} clients, {samples:,} training samples, {run['rounds']} round"
+            f"{'s' * (run['rounds'] != 1)}, {users:,} test users, {run['data']['items']:,} items"
+        )
+    return "; ".join(dict.fromkeys(said)) + "."
+
+
+def ran_on(docs: Docs) -> str:
+    """The machines, days and code of the cells."""
+    said = []
+    for doc in docs.values():
+        run, at = doc["run"], doc["run"]["hardware"]
+        code = ", then ".join(doc.get("code", ["unknown"]))
+        said.append(
+            f"{at['cpu']}, {at['cores']} cores, {at['memory_bytes'] / 1e9:.0f} GB, torch {run['libraries']['torch']},"
+            f" {run['created'][:10]}, commit {code}"
+        )
+    return "; ".join(dict.fromkeys(said)) + "."
+
+
+def spent(docs: Docs) -> str:
+    """Where the wall time went, of each seed."""
+    trained, rest, calls = [], [], []
+    for doc in docs.values():
+        phases = doc["run"]["seconds"]
+        if "training_seconds" in doc:
+            trained.append(f"{sum(doc['training_seconds'].values()) / 60:.0f}")
+            rest.append(f"{sum(s for name, s in phases.items() if not name.startswith('training')) / 60:.0f}")
+        else:
+            calls.append(f"{sum(phases.values()) / 60:.0f}")
+    parts = []
+    if trained:
+        parts.append(
+            f"training {', '.join(trained)} min (the rounds' own times, whichever call ran them), preparing and"
+            f" measuring {', '.join(rest)} min (of the calls that came to their end)"
+        )
+    if calls:
+        parts.append(f"{', '.join(calls)} min (of the calls that came to their end, training too)")
+    return (
+        f"Wall time of a seed's run, all its strategies together: {'; '.join(parts)}. What a killed call spent on an"
+        " unfinished round or measurement is in none of it, and the machine may have been shared with other work:"
+        " times say how long it took, not how fast it can be."
+    )
+
+
+def answer(group: "Group", docs: Docs) -> Iterator[str]:
+    """Does PPLR balance clients, does it beat FedAvg, by how much, is that more than noise, what does it keep?"""
+    if not docs:
+        yield f"- {group.name}: has not run."
+        return
+    yield f"- **{group.name}** ({len(docs)} seed{'s' * (len(docs) > 1)})"
+    yield f"  - {balanced(docs)}"
+    yield f"  - {beaten(docs)}"
+    yield f"  - {centralised(docs)}"
+    yield from (f"  - {text}" for text in paper_mixing.why(docs))
+
+
+def against(docs: Docs, rival: str, measure: str = "mean", metric: str = "recall@10") -> list[dict[str, Any]]:
+    return values(docs, "differences", against=rival, measure=measure, metric=metric, client="all")
+
+
+def balanced(docs: Docs) -> str:
+    """Against FedAvg, in pairs."""
+    even = against(docs, "fedavg", "standard_deviation")
+    worst, jain = against(docs, "fedavg", "worst_client"), against(docs, "fedavg", "jain")
+    if not even or not worst or not jain:
+        return "Does it balance clients? FedAvg has not run beside it."
+    signs = [-side(even), side(worst), side(jain)]
+    said = {(True, False): "yes", (False, True): "no, it is less even", (True, True): "in part"}
+    short = said.get((1 in signs, -1 in signs), "no difference from FedAvg that is more than noise")
+    return (
+        f"Does it balance clients? {short[0].upper()}{short[1:]}. PPLR less FedAvg, Recall@10: standard deviation over"
+        f" clients {over_all(even).text('+.4f')} ({verdict(even, 'less even', 'more even')}), worst client"
+        f" {over_all(worst).text('+.4f')} ({verdict(worst, 'better', 'worse')}), Jain's index"
+        f" {over_all(jain).text('+.4f')} ({verdict(jain, 'more even', 'less even')})."
+    )
+
+
+def beaten(docs: Docs) -> str:
+    """Is PPLR better than FedAvg on the whole?"""
+    told, signs = [], []
+    for metric in ("recall@10", "ndcg@10"):
+        gain = against(docs, "fedavg", metric=metric)
+        theirs = values(docs, "utility", strategy="fedavg", client="all", metric=metric)
+        if not gain or not theirs:
+            return "Does it beat FedAvg? FedAvg has not run beside it."
+        reached = mean(row["value"] for row in theirs)
+        own = values(docs, "utility", strategy="pplr", client="all", metric=metric)
+        shares = [percent(row, less=1) for row in ratios(own, theirs, gain)]
+        share = f", that is {over_all(shares).text('+.0f')} %" if shares else ""
+        told.append(f"{metric} {over_all(gain).text('+.4f')} on {reached:.4f}{share} ({verdict(gain)})")
+        signs.append(side(gain))
+    said = {(True, False): "yes", (False, True): "no, it is worse", (True, True): "in part"}
+    short = said.get((1 in signs, -1 in signs), "no difference that is more than noise")
+    return f"Does it beat FedAvg? {short[0].upper()}{short[1:]}. PPLR less FedAvg: {'; '.join(told)}."
+
+
+def percent(row: Row, less: float = 0) -> Row:
+    return {"value": 100 * (row["value"] - less), "ci": [100 * (end - less) for end in row["ci"]]}
+
+
+def centralised(docs: Docs) -> str:
+    """How much of centralised training PPLR keeps, and whether that has anything to keep."""
+    own, pooled, *floors = (
+        values(docs, "utility", strategy=name, client="all", metric="recall@10")
+        for name in ("pplr", "centralised", *FLOORS)
+    )
+    less = against(docs, "centralised")
+    asked = "What does it keep of centralised training?"
+    if not own or not pooled or not less:
+        return f"{asked} That has not run beside it."
+    reached, least = mean(row["value"] for row in pooled), min(row["ci"][0] for row in pooled)
+    untrained, popularity = (max((row["value"] for row in each), default=0.0) for each in floors)
+    if reached <= untrained:
+        return (
+            f"{asked} Cannot be told (goal {100 * GOAL:.0f} %): centralised training itself, Recall@10 {reached:.4f},"
+            f" is not above the untrained model ({untrained:.4f}; popularity {popularity:.4f}) at this budget, and all"
+            " differences above are between models that have learned little or nothing."
+        )
+    text = f"{asked} {kept(own, pooled, less)}"
+    if least <= untrained:
+        text += (
+            f" But at this budget that itself reaches {reached:.4f} where the untrained model has {untrained:.4f},"
+            " which its interval holds: neither can it be told whether the goal is met, nor whether FedAvg or PPLR"
+            " learned anything to differ in."
+        )
+    if least <= popularity:
+        text += (
+            f" Mere popularity reaches {popularity:.4f}, and centralised training {reached:.4f}, which is not more"
+            " beyond noise: counting would serve users as well as any of these models."
+        )
+    return text
+
+
+def kept(own: Sequence[Row], pooled: Sequence[Row], less: Sequence[Row]) -> str:
+    """The share with its interval, and what it says of the goal."""
+    difference = f"difference in Recall@10 {over_all(less).text('+.4f')}, {verdict(less)}"
+    shares = ratios(own, pooled, less)
+    if not shares:
+        return f"A share cannot be told where that has nothing in one seed ({difference})."
+    share = over_all([percent(row) for row in shares])
+    met = "met" if share.low >= 100 * GOAL else "not met" if share.high < 100 * GOAL else "cannot be told"
+    each = "; ".join(f"[{100 * s['ci'][0]:.0f}, {100 * s['ci'][1]:.0f}]" for s in shares)
+    by_seed = f"; over the users of each seed {each}" if len(shares) > 1 else " over users alone"
+    return f"{share.text('.0f')} %{by_seed} ({difference}); goal {100 * GOAL:.0f} %: {met}."

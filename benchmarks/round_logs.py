@@ -1,0 +1,26 @@
+"""What a run directory holds of every round: of each strategy that was trained in it, its logs."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pplr_audit import resume, scenario
+from pplr_audit.pplr.rounds import RoundLog
+from pplr_audit.rivals import trainings
+from pplr_audit.runs.store import SCENARIO, Store
+from pplr_audit.runs.trainings import TrainingFiles
+
+
+def by_strategy(directory: Path) -> dict[str, list[RoundLog]]:
+    """The run's own strategy first. Raises InputError where the run, or one of its rounds, is not there."""
+    with Store.load(directory) as store:
+        chosen = scenario.from_text(store.read_text(SCENARIO), str(directory / SCENARIO))
+        found = {}
+        for training in (chosen.training, *trainings(chosen.training)):
+            slug = resume.training_slug(chosen.model_copy(update={"training": training}))
+            found[training.label] = TrainingFiles(store, f"trainings/{slug}", ()).logs(training.rounds)
+        return found
+
+
+def seconds(logs: Iterable[RoundLog]) -> float:
+    """Of all rounds, whichever call ran them; a round that a kill cut short counts once, as it was in the end."""
+    return sum(log.seconds for log in logs)
