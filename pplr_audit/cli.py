@@ -218,8 +218,8 @@ def costs(
         typer.Option(
             "--set",
             metavar="A.B=C",
-            help="model.lora.targets, model.lora.dropout, model.beams, training.optimizer or training.local_epochs."
-            " May be repeated.",
+            help="model.lora.targets, model.lora.dropout, model.beams, training.optimizer or training.local_epochs;"
+            " of encoders also model.recformer.train or data.history. May be repeated.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every cut as JSON and nothing else.")] = False,

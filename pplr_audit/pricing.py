@@ -11,7 +11,7 @@ from pplr_audit import scenario as scenarios
 from pplr_audit.errors import InputError
 from pplr_audit.models import tiny_llama
 from pplr_audit.models.backbone import read_config
-from pplr_audit.models.family import blocks, family
+from pplr_audit.models.family import blocks, family, family_of
 from pplr_audit.models.named import NAMED
 from pplr_audit.paths import expanded
 from pplr_audit.pplr import costs
@@ -22,6 +22,7 @@ from pplr_audit.terminal import visible
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 SETTINGS = ("model.lora.", "model.beams=", "training.optimizer=", "training.local_epochs=")
+OF_ENCODERS = ("model.recformer.train=", "data.history=")
 """What ``--set`` may name: fields of a scenario that change what is computed here and have no option of their own."""
 
 
@@ -57,12 +58,17 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
             raise InputError(f"--{option}: {getattr(asked, option)} is too few (accepted: a whole number above 0)")
     if asked.precision not in PRECISIONS:
         raise InputError(f"--precision: unknown precision {asked.precision[:40]!r} (accepted: {', '.join(PRECISIONS)})")
-    chosen = _scenario(asked)
     config, source = _config(model)
     _check_length(model, config, asked)
-    shape = costs.meta_model(config, chosen.model.lora, getattr(torch, asked.precision))
+    encoder = not family_of(config.model_type, "MODEL").causal
+    chosen = _scenario(model, asked, encoder)
+    everything = encoder and chosen.model.recformer.train == "all"
+    shape = costs.meta_model(
+        config, chosen.model.lora, getattr(torch, asked.precision),
+        recformer=chosen.model.recformer if encoder else None, history=chosen.data.history,
+    )  # fmt: skip
     # An encoder generates nothing: what it is given at serving is the prompt alone.
-    beams, generated = (chosen.model.beams, asked.title) if family(shape).causal else (1, 0)
+    beams, generated = (1, 0) if encoder else (chosen.model.beams, asked.title)
     prompt = asked.tokens - generated
     workload = costs.Workload(
         samples=asked.samples * chosen.training.local_epochs,
@@ -97,7 +103,7 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
             "layers": layers,
             "hidden_size": config.hidden_size,
             "attention_dropout": costs.attention_dropout(blocks(shape)[0], family(shape).products),
-            "parameters": rows[-1]["client_parameters"] - rows[-1]["adapter_parameters"],
+            "parameters": rows[-1]["client_parameters"] - (0 if everything else rows[-1]["adapter_parameters"]),
         },
         "assumed": {
             **{
@@ -109,6 +115,7 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
             "link_bits_per_second": asked.link.bits_per_second,
             "round_trip_seconds": asked.link.round_trip_seconds,
             "lora": chosen.model.lora.model_dump(mode="json"),
+            "recformer": {"train": chosen.model.recformer.train, "history": chosen.data.history} if encoder else None,
             "optimizer": chosen.training.optimizer,
             "local_epochs": chosen.training.local_epochs,
             "prompt_tokens": prompt,
@@ -134,14 +141,19 @@ def _wire(
     }
 
 
-def _scenario(asked: Asked) -> scenarios.Scenario:
+def _scenario(model: str, asked: Asked, encoder: bool) -> scenarios.Scenario:
     for setting in asked.settings:
-        if not setting.strip().startswith(SETTINGS) or setting.strip().startswith("model.lora.rank"):
+        named, shown = setting.strip(), visible(setting[:60])
+        if not named.startswith((*SETTINGS, *OF_ENCODERS)) or named.startswith("model.lora.rank"):
             raise InputError(
-                f"--set {visible(setting[:60])}: changes nothing here, or has an option of its own (accepted:"
-                " model.lora.targets, model.lora.dropout, model.beams, training.optimizer, training.local_epochs)"
+                f"--set {shown}: changes nothing here, or has an option of its own (accepted:"
+                " model.lora.targets, model.lora.dropout, model.beams, training.optimizer, training.local_epochs; of"
+                " encoders also model.recformer.train, data.history)"
             )
-    return scenarios.of_model([*asked.settings, f"model.lora.rank={asked.rank}"])
+        if named.startswith(OF_ENCODERS) and not encoder:
+            raise InputError(f"--set {shown}: is of encoders, and {visible(model[:80])} is a decoder")
+    kind = ["model.recommender=recformer"] if encoder else []
+    return scenarios.of_model([*asked.settings, *kind, f"model.lora.rank={asked.rank}"])
 
 
 def _config(model: str) -> tuple[PreTrainedConfig, str]:

@@ -184,6 +184,22 @@ def test_an_encoder_is_priced_and_its_dropout_is_named() -> None:
     assert all(row["cache_bytes"] == 0 for row in found["costs"])
 
 
+def test_what_an_encoder_trains_is_what_recformer_trains() -> None:
+    block, hidden = 2 * 2 * 8 * 384, 384  # LoRA of rank 8 on query and value
+    marks = (3 + 1 + 10) * hidden
+    lora, embeddings, everything = (
+        document("minilm", "--set", f"model.recformer.train={train}") for train in ("lora", "embeddings", "all")
+    )
+    assert row(lora, 1, 2)["adapter_parameters"] == 3 * block
+    assert row(embeddings, 1, 2)["adapter_parameters"] == 3 * block + marks, "they are the client's at every cut"
+    assert row(embeddings, 0, 1)["adapter_parameters"] == block + marks
+    assert row(everything, 6, 0)["adapter_parameters"] == everything["model"]["parameters"]
+    assert everything["model"]["parameters"] == embeddings["model"]["parameters"] + marks
+    assert "all weights" in said("minilm", "--set", "model.recformer.train=all")
+    fewer = document("minilm", "--set", "data.history=4")
+    assert row(fewer, 0, 1)["adapter_parameters"] == block + marks - 6 * hidden
+
+
 def test_settings_change_what_they_name() -> None:
     plain, other = (document("tiny-llama", *more) for more in ((), ("--set", "training.optimizer=sgd", "--rank", "4")))
     assert row(plain, 1, 1)["optimizer_bytes"] == 2 * row(plain, 1, 1)["adapter_bytes"]
@@ -210,6 +226,7 @@ def test_settings_change_what_they_name() -> None:
         (["tiny-llama", "--title", "512"], "--title: 512 leaves no prompt (accepted: fewer than --tokens, 512)"),
         (["tiny-llama", "--back", "7"], "--back: 7 of 6 blocks (accepted: 0 to 6)"),
         (["tiny-llama", "--set", "data.clients=3"], "--set data.clients=3: changes nothing here"),
+        (["tiny-llama", "--set", "data.history=3"], "data.history=3: is of encoders, and tiny-llama is a decoder"),
         (["tiny-llama", "--set", "model.beams=99"], "--set model.beams=99: model.beams"),
         (["tiny-llama", "--set", "model.lora.targets=[nope]"], "no layer 'nope' in the blocks of this backbone"),
     ],

@@ -24,7 +24,7 @@ def lines_before(document: Document) -> Iterator[str]:
     yield (
         f"Each round {given['samples']:,} samples of {given['tokens']} positions in steps of {given['batch']}"
         + (f", {given['local_epochs']} times over" if given["local_epochs"] > 1 else "")
-        + f"; LoRA of rank {given['rank']}, {given['optimizer']}, all in {given['precision']}. "
+        + f"; {_trained(given)}, {given['optimizer']}, all in {given['precision']}. "
         f"Link {_rate(given['link_bits_per_second'])}, {given['round_trip_seconds'] * 1e3:g} ms round trip."
     )
     if model["attention_dropout"]:
@@ -32,6 +32,14 @@ def lines_before(document: Document) -> Iterator[str]:
             f"This model drops out attention (rate {model['attention_dropout']:g}), so on a CPU training keeps the "
             "matrix of scores; without dropout it would not."
         )
+
+
+def _trained(given: Document) -> str:
+    lora, of = f"LoRA of rank {given['rank']}", given["recformer"]
+    if of is None:
+        return lora
+    marks = f"RecFormer's embeddings of {of['history']} items"
+    return {"lora": lora, "embeddings": f"{lora} and {marks}", "all": "all weights"}[of["train"]]
 
 
 def pricing_table(document: Document) -> "Table":
@@ -48,7 +56,7 @@ def pricing_table(document: Document) -> "Table":
         padding=(0, 1, 0, 0),
     )
     head = [
-        "k", "share", "para-\nmeters", "LoRA", "training\nmemory", "serving\nmemory", "training\nFLOP/token",
+        "k", "share", "para-\nmeters", "trained", "training\nmemory", "serving\nmemory", "training\nFLOP/token",
         "serving\nFLOP/token", "wire\na round", "wait\na round",
     ]  # fmt: skip
     for name in [*head, *(["fits"] if limited else [])]:
