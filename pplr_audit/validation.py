@@ -12,7 +12,9 @@ from jaxtyping import Int
 from pplr_audit.data.dataset import Ragged, Split
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.models.recommender import Recommender
+from pplr_audit.models.task import NotFinite
 from pplr_audit.pplr.client import Client
+from pplr_audit.pplr.divergence import unrankable
 from pplr_audit.pplr.rounds import Federation
 from pplr_audit.pplr.utility import popularity_of, recommended, tested
 from pplr_audit.scenario import Scenario
@@ -42,7 +44,10 @@ def validation_users(scenario: Scenario, private: PrivateData, client: str) -> I
 def validator(
     scenario: Scenario, private: PrivateData, model: Recommender, federation: Federation
 ) -> Callable[[Client], float | None]:
-    """A function that answers a client's ``training.stop_on``, or None where it has nobody to measure it on."""
+    """A function that answers a client's ``training.stop_on``, or None where it has nobody to measure it on.
+
+    It raises RunError where the scores of a client's model are not finite.
+    """
     split = as_test(private.split)
     popularity = popularity_of(split, private.members, len(private.dataset.catalogue))
 
@@ -50,10 +55,13 @@ def validator(
         users = validation_users(scenario, private, client.name)
         if not len(users):
             return None
-        ranking = recommended(
-            client.served(federation.link), model.task, split, users,
-            history=scenario.data.history, popularity=popularity,
-        )  # fmt: skip
+        try:
+            ranking = recommended(
+                client.served(federation.link), model.task, split, users,
+                history=scenario.data.history, popularity=popularity,
+            )  # fmt: skip
+        except NotFinite as error:
+            raise unrankable(scenario.training, client.name) from error
         return float(ranking.metrics[scenario.training.stop_on].mean())
 
     return measure

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from pplr_audit import scenario
-from pplr_audit.errors import RunError
 from pplr_audit.models.cut import Randomness, positions
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
 from pplr_audit.models.task import Weights
 from pplr_audit.pplr.averaging import averaged
+from pplr_audit.pplr.divergence import diverged, mixed_badly, of_adapter
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
 from pplr_audit.pplr.schedule import total_steps
 from pplr_audit.pplr.strategies.protocol import Contribution, Mixing, Strategy
@@ -78,6 +78,7 @@ class Server:
         self._contributions: dict[str, Contribution] = {}
         self._optimizer: LocalOptimizer | None = None
         self._round = 0
+        self._steps = 0
         self._graph: tuple[Tensor, Tensor] | None = None
         self._sessions: dict[int, _Session] = {}
         self._opened = 0
@@ -95,6 +96,7 @@ class Server:
 
     def start_round(self, client: str, round_: int) -> None:
         strength = self._strategy.local.proximal
+        self._steps = 0
         self._start(client, round_, self.models[client], self.optimizers[client], strength)
 
     def start_personal(self, client: str, round_: int) -> None:
@@ -142,6 +144,7 @@ class Server:
         if self._detailed:
             gradients = {n: p.grad.clone() for n, p in self._trunk.parameters.items() if p.grad is not None}
         self._optimizer.step()
+        self._steps += 1
         return gradients
 
     def finish_round(self, client: str, update: dict[str, Tensor], loss: float) -> dict[str, Tensor]:
@@ -153,7 +156,7 @@ class Server:
         before = self.models[client]
         trunk_update = {n: before[n] - value for n, value in read_adapter(self._trunk.parameters).items()}
         whole = {**update, **trunk_update}
-        self._require_finite(whole, client)
+        self._require_sound(whole, client)
         self._contributions[client] = Contribution(
             client=client,
             adapter={n: before[n] - whole[n] for n in sorted(whole)},
@@ -168,15 +171,13 @@ class Server:
         """Put the trunk of a client's personal model away."""
         assert self._optimizer is not None
         self.personals[client] = read_adapter(self._trunk.parameters)
-        self._require_finite(self.personals[client], client)
+        self._require_sound(self.personals[client], client)
         self.personal_optimizers[client] = self._optimizer.state()
 
-    def _require_finite(self, values: Mapping[str, Tensor], client: str) -> None:
-        if not all(bool(value.isfinite().all()) for value in values.values()):
-            raise RunError(
-                f"{client}: the adapter is not finite after round {self._round}; try a lower training.learning_rate "
-                f"(now {self._training.learning_rate:g}); what was there before the round is kept"
-            )
+    def _require_sound(self, values: Mapping[str, Tensor], client: str) -> None:
+        wrong = of_adapter(values)
+        if wrong is not None:
+            raise diverged(self._training, client, wrong, self._round, self._steps - 1)
 
     # Between rounds.
 
@@ -186,15 +187,23 @@ class Server:
         Those that did not train keep theirs, unless the strategy has one for them and they have not ``stopped``. Rows
         and columns of the answer are the clients that trained, in alphabetical order: in that order everything is
         summed, so that the order in which clients joined changes no bit.
+
+        Raises:
+            RunError: a model that it made is not finite or has exploded.
         """
         contributions = [self._contributions[client] for client in sorted(self._contributions)]
         mixing = self._strategy.mixing(contributions, round_)
         snapshot, how = [c.adapter for c in contributions], self._training.averaging
         new = averaged(snapshot, mixing.matrix, how)
-        self.models |= {c.client: adapter for c, adapter in zip(contributions, new, strict=True)}
+        made = {c.client: adapter for c, adapter in zip(contributions, new, strict=True)}
         if mixing.absent is not None:
             (shared,) = averaged(snapshot, mixing.absent[None, :], how)
-            self.models |= {c: dict(shared) for c in self.models.keys() - self._contributions.keys() - stopped}
+            made |= {c: dict(shared) for c in self.models.keys() - self._contributions.keys() - stopped}
+        for client, adapter in made.items():
+            wrong = of_adapter(adapter)  # weights may be negative, and refactored products are as large as they come
+            if wrong is not None:
+                raise mixed_badly(self._training, client, wrong, round_)
+        self.models |= made
         self.optimizers = {c: state.after_averaging(how) for c, state in self.optimizers.items()}
         self._served = None
         self._contributions = {}
