@@ -17,7 +17,7 @@ from pplr_audit.cost_rows import SERVING, cost_rows
 from pplr_audit.data.allot import allotted
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.documents import evidence_document, findings_document, training_document
-from pplr_audit.errors import InputError
+from pplr_audit.errors import InputError, RunError
 from pplr_audit.examples import examples
 from pplr_audit.exposure import Exposure
 from pplr_audit.extension import Extension
@@ -86,6 +86,7 @@ def train(scenario: Scenario, out: Path | None = None, progress: Progress | None
             seconds,
             trained.measured.get("balance", ()),
             trained.measured.get("differences", ()),
+            trained.failed,
         )
         return AuditResult(store.root, document)
 
@@ -145,6 +146,8 @@ class _Trained:
     files: TrainingFiles
     logs: list[RoundLog]
     measured: dict[str, Any]
+    failed: list[dict[str, str]]
+    """Rivals that broke off: ``strategy`` and ``reason``."""
 
 
 def _prepare(scenario: Scenario, clock: Clock) -> _Ready:
@@ -188,7 +191,7 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
     """
     scenario, private, model, federation = ready.scenario, ready.private, ready.model, ready.federation
     resume.same_inputs(store, private, model)
-    beside = [_train_rival(rival, store, clock) for rival in ready.rivals]
+    beside, failed = _train_rivals(ready.rivals, store, clock)
     files = _files(store, scenario, ready.plan.rounds)
     with clock.phase("training", scenario.training.rounds * len(federation.clients)) as advance:
         validate = validator(scenario, private, model, federation)
@@ -217,7 +220,26 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
             measured[part] = [*measured[part][:own], *rival[part], *measured[part][own:]]
         differences = compared(UserScores.of(store), scores, seed=scenario.seed)
         measured["differences"] = [*differences, *measured.get("differences", ())]
-    return _Trained(files, logs, measured)
+    return _Trained(files, logs, measured, failed)
+
+
+def _train_rivals(
+    rivals: Sequence[_Ready], store: Store, clock: Clock
+) -> tuple[list[tuple[dict[str, Any], UserScores]], list[dict[str, str]]]:
+    """Those that came to their end, and those that broke off, which another call tries again.
+
+    A rival is there to be compared with: one that diverges must not keep the run from what it is for.
+    """
+    beside, failed = [], []
+    for rival in rivals:
+        try:
+            beside.append(_train_rival(rival, store, clock))
+        except RunError as error:
+            if isinstance(error.__cause__, OSError):  # a full disk stops everyone
+                raise
+            failed.append({"strategy": rival.scenario.training.label, "reason": str(error)})
+            store.event("rival_failed", strategy=failed[-1]["strategy"], error=str(error))
+    return beside, failed
 
 
 def _train_rival(ready: _Ready, store: Store, clock: Clock) -> tuple[dict[str, Any], UserScores]:
@@ -258,6 +280,7 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
         document = findings_document(
             scenario, private, model, plan, len(exposure.rows.victims), results, measured["utility"], measured["costs"],
             seconds, extensions.recorded(store), measured.get("balance", ()), measured.get("differences", ()),
+            trained.failed,
         )  # fmt: skip
         shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)
         evidence = evidence_document(trained.logs, results, shown)

@@ -1,15 +1,24 @@
 """Rivals of a run: trained beside it as they would be alone, and compared with it user by user."""
 
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from pplr_audit import audit, scenario
+from pplr_audit import audit, cli, scenario
 from pplr_audit.audit import AuditResult
-from pplr_audit.errors import InputError
+from pplr_audit.errors import InputError, RunError
 from pplr_audit.per_user import compared, read
+from pplr_audit.pplr.strategies.fedavg import FedAvg
 from pplr_audit.report.document import validate
+from pplr_audit.report.redaction import redacted
+from pplr_audit.report.training_summary import training_tables
 from pplr_audit.runs import failpoints
+from pplr_audit.runs.atomic import unwritable
 from pplr_audit.runs.store import Store
 
 RIVALS = ("fedavg", {"pplr": {"ablate": ("balance",)}}, "centralised")
@@ -94,6 +103,79 @@ def test_a_run_stopped_amid_its_rivals_goes_on_and_ends_the_same(
     again = audit.train(told, out)
     for part in ("utility", "balance", "differences"):
         assert again.document[part] == beside.document[part]
+
+
+DIVERGING = ("local", {"fedprox": {"proximal": 1e30}}, "fedavg")
+"""With plain gradient descent the second step of fedprox leaves everything behind."""
+
+
+@pytest.fixture(scope="module")
+def plain_descent(small_scenario: scenario.Scenario) -> scenario.Scenario:
+    return changed(small_scenario, optimizer="sgd", learning_rate=0.01)
+
+
+def written(told: scenario.Scenario, folder: Path) -> str:
+    path = folder / "told.yaml"
+    path.write_text(scenario.dump(told))
+    return str(path)
+
+
+def test_a_rival_that_diverges_is_told_of_and_stops_neither_the_others_nor_the_run(
+    plain_descent: scenario.Scenario, tmp_path: Path
+) -> None:
+    told, out = changed(plain_descent, rivals=DIVERGING), tmp_path / "run"
+    called = CliRunner().invoke(cli.app, ["run", written(told, tmp_path), "--out", str(out)])
+    assert called.exit_code == 0, called.output
+    document = json.loads((out / "findings.json").read_text())
+    validate(document)
+    (failed,) = document["run"]["failed_rivals"]
+    assert failed["strategy"].startswith("fedprox")
+    assert re.match(r"fedprox.*, client-0: the (adapter|loss) .*in round 1", failed["reason"])
+    said = f"{failed['strategy']} was not measured, as its training broke off: {failed['reason']}"
+    assert said in " ".join(called.output.split())
+    assert "training broke off" in (out / "report.md").read_text()
+    assert list(dict.fromkeys(row["against"] for row in document["differences"])) == ["local", "fedavg"]
+    alone = audit.train(plain_descent, tmp_path / "alone").document
+    for part in ("utility", "balance"):
+        own = [[row for row in doc[part] if row["strategy"] == "pplr"] for doc in (document, alone)]
+        assert own[0] == own[1], "what broke off has left nothing behind"
+    with Store.load(out) as store:
+        (event,) = [event for event in store.events() if event["kind"] == "rival_failed"]
+    assert (event["strategy"], event["error"]) == (failed["strategy"], failed["reason"])
+    withheld = redacted(document, json.loads((out / "evidence.json").read_text()))[0]
+    assert "client-0" not in json.dumps(withheld["run"])
+
+
+def test_a_rival_that_broke_off_is_tried_again_when_the_run_is_continued(
+    plain_descent: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = changed(plain_descent, rivals=("fedavg",))
+    with monkeypatch.context() as patch:
+        patch.setattr(FedAvg, "mixing", raising(RunError("fedavg: for now")))
+        document = audit.train(told, tmp_path / "run").document
+    assert document["run"]["failed_rivals"] == [{"strategy": "fedavg", "reason": "fedavg: for now"}]
+    assert document["differences"] == []
+    assert "fedavg was not measured" in str(training_tables(document)[0].caption)
+    again = audit.train(told, tmp_path / "run").document
+    assert again["run"]["failed_rivals"] == []
+    assert {row["against"] for row in again["differences"]} == {"fedavg"}
+
+
+def test_a_full_disk_stops_a_run_amid_its_rivals(
+    plain_descent: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = unwritable(tmp_path, OSError(28, "No space left on device"))
+    full.__cause__ = OSError(28, "No space left on device")
+    monkeypatch.setattr(FedAvg, "mixing", raising(full))
+    with pytest.raises(RunError, match="No space left on device"):
+        audit.train(changed(plain_descent, rivals=("fedavg",)), tmp_path / "run")
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> Any:
+        raise error
+
+    return fail
 
 
 @pytest.mark.parametrize(
