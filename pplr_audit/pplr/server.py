@@ -20,6 +20,7 @@ from pplr_audit.pplr.averaging import averaged
 from pplr_audit.pplr.divergence import diverged, mixed_badly, of_adapter
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
 from pplr_audit.pplr.schedule import total_steps
+from pplr_audit.pplr.strategies.answer import checked
 from pplr_audit.pplr.strategies.protocol import Contribution, Mixing, Strategy
 
 OPEN_SESSIONS = 8
@@ -189,10 +190,11 @@ class Server:
         summed, so that the order in which clients joined changes no bit.
 
         Raises:
-            RunError: a model that it made is not finite or has exploded.
+            RunError: the strategy's answer mixes no models of these clients, or one that it made has exploded.
         """
         contributions = [self._contributions[client] for client in sorted(self._contributions)]
-        mixing = self._strategy.mixing(contributions, round_)
+        answer = self._strategy.mixing(contributions, round_)
+        mixing = checked(answer, len(contributions), self._training.label, round_)
         snapshot, how = [c.adapter for c in contributions], self._training.averaging
         new = averaged(snapshot, mixing.matrix, how)
         made = {c.client: adapter for c, adapter in zip(contributions, new, strict=True)}
