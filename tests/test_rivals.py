@@ -17,6 +17,7 @@ from pplr_audit.pplr.strategies.fedavg import FedAvg
 from pplr_audit.report.document import validate
 from pplr_audit.report.redaction import redacted
 from pplr_audit.report.training_summary import training_tables
+from pplr_audit.rivals import trainings
 from pplr_audit.runs import failpoints
 from pplr_audit.runs.atomic import unwritable
 from pplr_audit.runs.store import Store
@@ -77,6 +78,35 @@ def test_the_report_says_so_in_words_and_in_a_table(beside: AuditResult) -> None
     assert "pplr less its rivals, with 95% intervals" in text
     strategies = list(dict.fromkeys(row["strategy"] for row in beside.document["utility"]))
     assert strategies[:4] == LABELS, "before the references"
+
+
+def test_rivals_of_one_strategy_are_told_apart_by_the_settings_that_the_run_has_otherwise() -> None:
+    entries = "[{pplr: {similarity: update}}, {pplr: {ablate: [speed], tau: 0.5}}, {pplr: {ablate: [speed]}}, "
+    entries += "{fedprox: {proximal: 1}}, fedprox, {ditto: {proximal: 0.1}}]"
+    told = scenario.load("quickstart", [f"training.rivals={entries}", "training.alpha=0.9"]).training
+    assert told.label == "pplr"
+    assert [rival.label for rival in trainings(told)] == [
+        "pplr with similarity update", "pplr without speed with tau 0.5", "pplr without speed",
+        "fedprox with proximal 1", "fedprox", "ditto",
+    ]  # fmt: skip
+    own = scenario.load(
+        "quickstart", ["training.similarity=update", "training.rivals=[{pplr: {similarity: parameters}}]"]
+    )
+    assert [own.training.label, *(rival.label for rival in trainings(own.training))] == [
+        "pplr", "pplr with similarity parameters",
+    ]  # fmt: skip
+
+
+def test_pplr_is_compared_with_itself_under_another_similarity(
+    small_scenario: scenario.Scenario, tmp_path: Path
+) -> None:
+    rival = {"pplr": {"similarity": "update", "tau": 0.5}}
+    document = audit.train(changed(small_scenario, rivals=(rival,)), tmp_path / "run").document
+    label = "pplr with similarity update, tau 0.5"
+    assert {row["against"] for row in document["differences"]} == {label}
+    alone = changed(small_scenario, similarity="update", tau=0.5)
+    expected = [row | {"strategy": label} for row in audit.train(alone, tmp_path / "alone").document["utility"]]
+    assert [row for row in document["utility"] if row["strategy"] == label] == expected[: len(expected) // 3]
 
 
 def test_a_run_stopped_amid_its_rivals_goes_on_and_ends_the_same(
@@ -188,7 +218,8 @@ def raising(error: Exception) -> Callable[..., Any]:
         ("[{pplr: {ablate: [balance, speed]}}]", "pplr: ablate without balance no other term is left"),
         ("[{pplr: {ablate: [heating, speed]}}, {pplr: {ablate: [speed, heating]}}]", "two trainings are pplr without"),
         ("[pplr]", "training.rivals.*two trainings are pplr"),
-        ("[fedprox, {fedprox: {proximal: 1}}]", "training.rivals.*two trainings are fedprox"),
+        ("[fedprox, {fedprox: {proximal: 0.1}}]", "training.rivals.*two trainings are fedprox; what tells"),
+        ("[{pplr: {tau: 1}}, {pplr: {tau: 1, alpha: 0.7}}]", "training.rivals.*two trainings are pplr with tau 1;"),
     ],
 )
 def test_rivals_that_do_not_fit_are_refused_with_the_field(given: str, message: str) -> None:
