@@ -161,9 +161,13 @@ class Client:
         return memory
 
     def receive(self, link: Link, round_: int) -> None:
-        """After the balance of a round: take the model that the server made for this client."""
-        self.adapter = link.download(self.name, round_)
+        """After the balance of a round: take the model that the server made of several for this client."""
+        self.receive_own(link, round_)
         self.optimizer = self.optimizer.after_averaging(self._training.averaging)
+
+    def receive_own(self, link: Link, round_: int) -> None:
+        """After the balance of a round: take this client's own model, which was mixed with no other."""
+        self.adapter = link.download(self.name, round_)
         if not self._task.settled(round_):
             self.memory = self.personal_memory = None
 

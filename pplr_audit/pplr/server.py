@@ -206,7 +206,9 @@ class Server:
             if wrong is not None:
                 raise mixed_badly(self._training, client, wrong, round_)
         self.models |= made
-        self.optimizers = {c: state.after_averaging(how) for c, state in self.optimizers.items()}
+        own = {c.client for c, alone in zip(contributions, mixing.unmixed, strict=True) if alone}
+        for client in made.keys() - own:  # whoever has the coordinates that it had keeps its moments
+            self.optimizers[client] = self.optimizers[client].after_averaging(how)
         self._served = None
         self._contributions = {}
         return mixing

@@ -15,6 +15,7 @@ from pplr_audit.pplr.balance import learning_status, mixing_matrix
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
 from pplr_audit.pplr.rounds import Federation, RoundLog, RoundState, assemble, train
 from pplr_audit.pplr.strategies.pplr import Pplr
+from pplr_audit.pplr.strategies.protocol import Mixing
 from tests.pplr.test_balance import contributions
 from tests.pplr.test_rounds import same
 
@@ -163,6 +164,39 @@ def test_a_local_client_is_not_moved_by_what_the_others_hold(start: Start, priva
     lone = finish(single, 2)[1][-1]
     for name, value in lone.adapters["client-0"].items():
         assert torch.equal(value, end.adapters["client-0"][name])
+
+
+@pytest.mark.parametrize("strategy", ["local", "centralised"])
+def test_where_nothing_is_mixed_averaging_by_product_changes_no_bit_and_no_moment(start: Start, strategy: str) -> None:
+    ends = [finish(start(strategy=strategy, averaging=how)[1], 2)[1][-1] for how in ("factors", "product")]
+    assert same(*ends)
+    for client, state in ends[0].optimizers.items():
+        other = ends[1].optimizers[client]
+        assert state.moments.keys() == other.moments.keys() != set()
+        assert all(torch.equal(value, other.moments[name]) for name, value in state.moments.items())
+
+
+@pytest.mark.parametrize("strategy", ["local", "pplr"])
+def test_who_sits_a_round_out_keeps_all_its_moments_on_both_sides_of_the_cut_and_who_is_mixed_keeps_none(
+    start: Start, strategy: str
+) -> None:
+    """Wherever the cut lies: else a client's trunk would begin again and its front and back would not."""
+    settings = {"strategy": strategy, "averaging": "product", "participation": 0.7}
+    ends = [finish(start(front, back, **settings)[1], 3) for front, back in ((1, 1), (3, 0), (0, 0))]
+    for logs, states in ends:
+        assert same(states[-1], ends[0][1][-1])
+        assert {len(log.clients) for log in logs} == {2}
+        for log, before, after in zip(logs, states[:-1], states[1:], strict=True):
+            for client, state in after.optimizers.items():
+                if client not in log.clients:
+                    assert state.moments.keys() == before.optimizers[client].moments.keys()
+                else:
+                    assert (state.moments.keys() == set()) == (strategy == "pplr")
+
+
+def test_who_gets_another_client_s_model_does_not_keep_its_own_moments() -> None:
+    assert Mixing(np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])).unmixed.tolist() == [False, False, True]
+    assert Mixing(np.zeros((0, 0))).unmixed.tolist() == []
 
 
 def test_centralised_training_has_every_sample_at_one_client_and_in_each_round_as_many_as_all_together(
