@@ -18,7 +18,7 @@ from pplr_audit.models.task import Memory, Tally, Task, Weights
 from pplr_audit.pplr.divergence import diverged, diverged_before, of_adapter, of_loss
 from pplr_audit.pplr.link import Link
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
-from pplr_audit.pplr.schedule import batches, total_steps
+from pplr_audit.pplr.schedule import batches, stretch
 from pplr_audit.pplr.strategies.protocol import Local
 
 
@@ -116,8 +116,8 @@ class Client:
         """Local steps from ``start``, numbered from ``first``: adapter, optimizer and memory after, and mean loss."""
         part = self._part
         load_adapter(part.parameters, start)
-        total = total_steps(len(self._samples), self._training)
-        optimizer = LocalOptimizer(part.parameters, self._training, total, state, pull)
+        where = stretch(len(self._samples), self._training, round_)
+        optimizer = LocalOptimizer(part.parameters, self._training, where, state, pull)
         side = link.training(self.name, round_, personal=personal, step=first)
         if part.gap is not None:
             part.gap.far_side = side

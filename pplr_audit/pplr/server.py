@@ -19,7 +19,7 @@ from pplr_audit.models.task import Weights
 from pplr_audit.pplr.averaging import averaged
 from pplr_audit.pplr.divergence import diverged, mixed_badly, of_adapter
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
-from pplr_audit.pplr.schedule import total_steps
+from pplr_audit.pplr.schedule import stretch
 from pplr_audit.pplr.strategies.answer import checked
 from pplr_audit.pplr.strategies.protocol import Contribution, Mixing, Strategy
 
@@ -111,7 +111,7 @@ class Server:
         self._optimizer = LocalOptimizer(
             self._trunk.parameters,
             self._training,
-            total_steps(self._samples[client], self._training),
+            stretch(self._samples[client], self._training, round_),
             state,
             # Until the balance this is the model that the round started from.
             Pull(strength, self.models[client]),

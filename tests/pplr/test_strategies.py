@@ -12,7 +12,7 @@ from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models.bigrec import generate_titles
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.pplr.balance import learning_status, mixing_matrix
-from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
+from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull, Stretch
 from pplr_audit.pplr.rounds import Federation, RoundLog, RoundState, assemble, train
 from pplr_audit.pplr.strategies.pplr import Pplr
 from pplr_audit.pplr.strategies.protocol import Mixing
@@ -78,7 +78,7 @@ def test_the_gradient_of_the_proximal_term_is_mu_times_the_way_from_the_anchor()
     parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
     anchor = {"a": torch.tensor([0.0, 4.0])}
     training = scenario.Training(optimizer="sgd", learning_rate=0.1)
-    optimizer = LocalOptimizer({"a": parameter}, training, 1, OptimizerState(), Pull(0.5, anchor))
+    optimizer = LocalOptimizer({"a": parameter}, training, Stretch(0, 1), OptimizerState(), Pull(0.5, anchor))
     ((parameter * torch.tensor([3.0, -1.0])).sum()).backward()
     optimizer.step()
     # gradient 3 + 0.5 (1 - 0) and -1 + 0.5 (2 - 4)
