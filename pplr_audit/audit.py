@@ -34,7 +34,7 @@ from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 from pplr_audit.utility_rows import utility_rows
-from pplr_audit.validation import validator
+from pplr_audit.validation import never_stopping, require_stopping, validator
 
 UTILITY = "utility.json"
 
@@ -61,6 +61,7 @@ def run(scenario: Scenario, out: Path | None = None, progress: Progress | None =
     """
     clock = Clock(progress or Silent())
     ready = _prepare(scenario, clock)
+    require_stopping(scenario, ready.private)
     with _opened(scenario, out) as store:
         trained = _train(ready, store, clock)
         plan = make_plan(scenario, ready.model.layers, extensions.recorded(store))
@@ -74,6 +75,7 @@ def train(scenario: Scenario, out: Path | None = None, progress: Progress | None
     """
     clock = Clock(progress or Silent())
     ready = _prepare(scenario, clock)
+    require_stopping(scenario, ready.private)
     with _opened(scenario, out) as store:
         trained = _train(ready, store, clock)
         seconds = resume.add_seconds(store, clock.seconds)
@@ -193,9 +195,7 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
     resume.same_inputs(store, private, model)
     beside, failed = _train_rivals(ready.rivals, store, clock)
     files = _files(store, scenario, ready.plan.rounds)
-    with clock.phase("training", scenario.training.rounds * len(federation.clients)) as advance:
-        validate = validator(scenario, private, model, federation)
-        resume.train(federation, files, scenario.training.rounds, advance, validate)
+    _train_rounds(ready, files, store, clock, "training")
     logs = files.logs(scenario.training.rounds)
 
     steps = 3 * len(private.population.clients)
@@ -246,9 +246,7 @@ def _train_rival(ready: _Ready, store: Store, clock: Clock) -> tuple[dict[str, A
     """Train what is left of a rival and measure it, without references: rows of the findings, and its users' scores."""
     scenario, private, model, federation = ready.scenario, ready.private, ready.model, ready.federation
     files, name = _files(store, scenario, ()), scenario.training.label
-    with clock.phase(f"training {name}", scenario.training.rounds * len(federation.clients)) as advance:
-        validate = validator(scenario, private, model, federation)
-        resume.train(federation, files, scenario.training.rounds, advance, validate)
+    _train_rounds(ready, files, store, clock, f"training {name}")
     steps, scores = len(private.population.clients), f"{files.folder}/{PER_USER}"
     with clock.phase(f"measuring what {name} recommends", steps) as advance:
 
@@ -260,6 +258,17 @@ def _train_rival(ready: _Ready, store: Store, clock: Clock) -> tuple[dict[str, A
             return {"utility": utility.rows, "balance": utility.balance}
 
         return resume.once(store, f"{files.folder}/{UTILITY}", measure), UserScores.of(store, scores)
+
+
+def _train_rounds(ready: _Ready, files: TrainingFiles, store: Store, clock: Clock, phase: str) -> None:
+    """Train what is left of one training."""
+    scenario, private, federation = ready.scenario, ready.private, ready.federation
+    with clock.phase(phase, scenario.training.rounds * len(federation.clients)) as advance:
+        never = never_stopping(scenario, private)
+        if never and files.latest() is None:
+            store.event("never_stop", strategy=scenario.training.label, clients=never)
+        validate = validator(scenario, private, ready.model, federation)
+        resume.train(federation, files, scenario.training.rounds, advance, validate)
 
 
 def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: Clock) -> AuditResult:

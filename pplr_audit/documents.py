@@ -18,6 +18,7 @@ from pplr_audit.plan import Plan
 from pplr_audit.pplr.rounds import RoundLog
 from pplr_audit.pplr.strategies.protocol import Mixing
 from pplr_audit.scenario import Scenario
+from pplr_audit.validation import never_stopping
 from pplr_audit.views import beside, channels_of
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "scikit-learn", "numpy", "scipy", "safetensors")
@@ -110,6 +111,7 @@ def _run(
         "precision": model.precision,
         "strategy": scenario.training.label,
         "failed_rivals": list(failed),
+        "never_stop": never_stopping(scenario, private),
         "rounds": scenario.training.rounds,
         "layers": model.layers,
         "hidden": int(model.whole.model.config.hidden_size),

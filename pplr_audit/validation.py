@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from pplr_audit.data.dataset import Ragged, Split
 from pplr_audit.data.prepare import PrivateData
+from pplr_audit.errors import InputError
 from pplr_audit.models.recommender import Recommender
 from pplr_audit.models.task import NotFinite
 from pplr_audit.pplr.client import Client
@@ -39,6 +40,25 @@ def validation_users(scenario: Scenario, private: PrivateData, client: str) -> I
         draw = np.random.default_rng(derive(scenario.seed, "validation users", group))
         chosen.append(np.sort(draw.permutation(own)[: scenario.training.valid_users]))
     return np.concatenate(chosen)
+
+
+def never_stopping(scenario: Scenario, private: PrivateData) -> list[str]:
+    """The clients that ``training.patience`` cannot stop, as none of their users has a validation item."""
+    if scenario.training.patience is None:
+        return []
+    able = tested(as_test(private.split), private.members)
+    groups = [private.population.clients[place] for place in np.unique(private.population.client_of[able])]
+    measured = {private.holders.get(group) for group in groups}
+    return [client for client in private.samples if client not in measured]
+
+
+def require_stopping(scenario: Scenario, private: PrivateData) -> None:
+    """Raises InputError where ``training.patience`` could stop nobody: it would be ignored without a word."""
+    if scenario.training.patience is not None and len(never_stopping(scenario, private)) == len(private.samples):
+        raise InputError(
+            f"training.patience: no client has a user with a validation item to measure {scenario.training.stop_on} on "
+            f"(data.split: {scenario.data.split}); leave it out, or choose a split that keeps some items for validation"
+        )
 
 
 def validator(

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from pplr_audit import audit, cli, scenario
 from pplr_audit.data.allot import EVERYONE, allotted
-from pplr_audit.data.prepare import prepare
+from pplr_audit.data.dataset import Ragged
+from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.errors import InputError, RunError
 from pplr_audit.models.bigrec import BigRec
 from pplr_audit.pplr import divergence
@@ -22,6 +23,7 @@ from pplr_audit.pplr.server import Server
 from pplr_audit.pplr.strategies.pplr import Pplr
 from pplr_audit.pplr.strategies.protocol import Mixing
 from pplr_audit.report.document import validate, validate_evidence
+from pplr_audit.report.redaction import redacted
 from pplr_audit.runs.store import Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.validation import as_test, validation_users
@@ -160,6 +162,56 @@ def test_stopping_is_decided_on_validation_items_of_members_and_never_on_test_it
             assert list(split.test[user]) == list(private.split.valid[user])
             asked = {*split.train[user].tolist(), *split.valid[user].tolist(), *split.test[user].tolist()}
             assert not asked & ({*private.split.test[user].tolist()} - {*private.split.train[user].tolist()})
+
+
+def without_validation(monkeypatch: pytest.MonkeyPatch, *clients: str) -> None:
+    """No user of these clients has a validation item."""
+
+    def emptied(setting: scenario.Data, seed: int) -> PrivateData:
+        private = prepare(setting, seed)
+        of = np.asarray(private.population.clients)[private.population.client_of]
+        lengths = np.where(np.isin(of, clients), 0, private.split.valid.lengths)
+        kept = [private.split.valid[user] for user in range(len(lengths)) if lengths[user]]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        valid = Ragged(offsets, np.concatenate([private.split.valid.values[:0], *kept]))
+        return replace(private, split=replace(private.split, valid=valid))
+
+    monkeypatch.setattr(audit, "prepare", emptied)
+
+
+@pytest.mark.parametrize("strategy", ["pplr", "centralised"])
+def test_patience_is_refused_where_nobody_has_a_validation_item_to_stop_by(
+    small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    without_validation(monkeypatch, "client-0", "client-1", "client-2")
+    told = changed(small_scenario, patience=1, strategy=strategy)
+    said = (
+        r"training\.patience: no client has a user with a validation item to measure recall@10 on \(data\.split: leave"
+    )
+    for command in (audit.run, audit.train):
+        with pytest.raises(InputError, match=said):
+            command(told, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    audit.train(changed(small_scenario, strategy=strategy), tmp_path / "run")
+
+
+def test_clients_that_have_nothing_to_stop_by_are_told_in_an_event_the_findings_and_the_report(
+    small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_validation(monkeypatch, "client-1")
+    told = changed(small_scenario, patience=1, rounds=3, learning_rate=1e-12)
+    document = audit.run(told, tmp_path / "run").document
+    audit.run(told, tmp_path / "run")
+    assert document["run"]["never_stop"] == ["client-1"]
+    validate(document)
+    assert files_of(tmp_path / "run").logs(3)[-1].clients == ("client-1",)
+    with Store.load(tmp_path / "run") as store:
+        (event,) = [event for event in store.events() if event["kind"] == "never_stop"]
+    assert (event["strategy"], event["clients"]) == ("pplr", ["client-1"])
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert "no user there has a validation item to stop by: client" in text
+    withheld = redacted(document, json.loads((tmp_path / "run" / "evidence.json").read_text()))[0]
+    assert withheld["run"]["never_stop"] == [withheld["run"]["clients"][1]["name"]] != ["client-1"]
 
 
 @pytest.mark.parametrize("strategy", ["ditto", "pplr"])
