@@ -254,6 +254,17 @@ def test_each_term_of_the_balance_can_be_switched_off() -> None:
     assert np.allclose(both, 0.25)
 
 
+@pytest.mark.parametrize(("similarity", "low", "high"), [("parameters", 0.97, 1.0), ("update", 0.75, 0.92)])
+def test_adapters_of_one_shared_a_are_nearly_alike_and_what_a_round_changed_is_not(
+    start: Start, similarity: str, low: float, high: float
+) -> None:
+    """What docs/strategies.md says of S at the defaults."""
+    for log in finish(start(similarity=similarity, learning_rate=1e-2)[1], 3)[0]:
+        assert log.mixing.similarity is not None
+        apart = log.mixing.similarity[~np.eye(3, dtype=bool)]
+        assert low <= apart.min() <= apart.max() <= high
+
+
 def test_clients_that_are_all_equal_stay_equal_and_share_alike() -> None:
     one = contributions(1)[0]
     equal = [type(one)(f"client-{i}", one.adapter, one.update, one.loss, one.samples) for i in range(3)]
