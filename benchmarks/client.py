@@ -24,7 +24,7 @@ from pplr_audit.models.cut import Tapped
 from pplr_audit.models.family import blocks
 from pplr_audit.models.lora import Adapter, adapter_parameters, read_adapter
 from pplr_audit.models.recommender import Recommender, build
-from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
+from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Stretch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or SHARED / "data")
@@ -53,7 +53,7 @@ class Client:
         network = self.model.whole.model
         parameters = adapter_parameters(network)
         optimizer = LocalOptimizer(
-            parameters, scenario.Training(learning_rate=RATES[self.kind]), steps, OptimizerState()
+            parameters, scenario.Training(learning_rate=RATES[self.kind]), Stretch(0, steps), OptimizerState()
         )
         found = {0: read_adapter(parameters)}
         network.train()

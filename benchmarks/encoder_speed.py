@@ -36,7 +36,7 @@ from pplr_audit.models.named import NAMED
 from pplr_audit.models.recformer import POSITIONS, RecFormer, add_marks
 from pplr_audit.models.task import padded
 from pplr_audit.pplr.flops import counter
-from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
+from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Stretch
 from pplr_audit.pplr.schedule import batches
 
 ENCODING, STEP, PADDING = 0.7, 0.5, 0.1
@@ -106,7 +106,7 @@ def timed(work: Callable[[], object]) -> Callable[[], float]:
 def step(model: Any, task: RecFormer, prompts: list[Prompt]) -> Callable[[], object]:
     """A local training step: forward, loss, backward, optimizer."""
     model.train().requires_grad_(True)
-    optimizer = LocalOptimizer(dict(model.named_parameters()), TRAINING, 100, OptimizerState())
+    optimizer = LocalOptimizer(dict(model.named_parameters()), TRAINING, Stretch(0, 100), OptimizerState())
 
     def once() -> None:
         task.loss(model, prompts, task.base_memory).backward()

@@ -17,7 +17,7 @@ from pplr_audit.cost_rows import SERVING, cost_rows
 from pplr_audit.data.allot import allotted
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.documents import evidence_document, findings_document, training_document
-from pplr_audit.errors import InputError
+from pplr_audit.errors import InputError, RunError
 from pplr_audit.examples import examples
 from pplr_audit.exposure import Exposure
 from pplr_audit.extension import Extension
@@ -35,7 +35,7 @@ from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 from pplr_audit.spread import with_spread
 from pplr_audit.utility_rows import utility_rows
-from pplr_audit.validation import validator
+from pplr_audit.validation import never_stopping, require_stopping, validator
 
 UTILITY = "utility.json"
 
@@ -62,6 +62,7 @@ def run(scenario: Scenario, out: Path | None = None, progress: Progress | None =
     """
     clock = Clock(progress or Silent())
     ready = _prepare(scenario, clock)
+    require_stopping(scenario, ready.private)
     with _opened(scenario, out) as store:
         trained = _train(ready, store, clock)
         plan = make_plan(scenario, ready.model.layers, extensions.recorded(store))
@@ -75,6 +76,7 @@ def train(scenario: Scenario, out: Path | None = None, progress: Progress | None
     """
     clock = Clock(progress or Silent())
     ready = _prepare(scenario, clock)
+    require_stopping(scenario, ready.private)
     with _opened(scenario, out) as store:
         trained = _train(ready, store, clock)
         seconds = resume.add_seconds(store, clock.seconds)
@@ -87,6 +89,7 @@ def train(scenario: Scenario, out: Path | None = None, progress: Progress | None
             seconds,
             trained.measured.get("balance", ()),
             trained.measured.get("differences", ()),
+            trained.failed,
         )
         return AuditResult(store.root, document)
 
@@ -146,6 +149,8 @@ class _Trained:
     files: TrainingFiles
     logs: list[RoundLog]
     measured: dict[str, Any]
+    failed: list[dict[str, str]]
+    """Rivals that broke off: ``strategy`` and ``reason``."""
 
 
 def _prepare(scenario: Scenario, clock: Clock) -> _Ready:
@@ -189,11 +194,9 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
     """
     scenario, private, model, federation = ready.scenario, ready.private, ready.model, ready.federation
     resume.same_inputs(store, private, model)
-    beside = [_train_rival(rival, store, clock) for rival in ready.rivals]
+    beside, failed = _train_rivals(ready.rivals, store, clock)
     files = _files(store, scenario, ready.plan.rounds)
-    with clock.phase("training", scenario.training.rounds * len(federation.clients)) as advance:
-        validate = validator(scenario, private, model, federation)
-        resume.train(federation, files, scenario.training.rounds, advance, validate)
+    _train_rounds(ready, files, store, clock, "training")
     logs = files.logs(scenario.training.rounds)
 
     steps = 3 * len(private.population.clients)
@@ -218,16 +221,33 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
             measured[part] = [*measured[part][:own], *rival[part], *measured[part][own:]]
         differences = compared(UserScores.of(store), scores, seed=scenario.seed)
         measured["differences"] = [*differences, *measured.get("differences", ())]
-    return _Trained(files, logs, measured)
+    return _Trained(files, logs, measured, failed)
+
+
+def _train_rivals(
+    rivals: Sequence[_Ready], store: Store, clock: Clock
+) -> tuple[list[tuple[dict[str, Any], UserScores]], list[dict[str, str]]]:
+    """Those that came to their end, and those that broke off, which another call tries again.
+
+    A rival is there to be compared with: one that diverges must not keep the run from what it is for.
+    """
+    beside, failed = [], []
+    for rival in rivals:
+        try:
+            beside.append(_train_rival(rival, store, clock))
+        except RunError as error:
+            if isinstance(error.__cause__, OSError):  # a full disk stops everyone
+                raise
+            failed.append({"strategy": rival.scenario.training.label, "reason": str(error)})
+            store.event("rival_failed", strategy=failed[-1]["strategy"], error=str(error))
+    return beside, failed
 
 
 def _train_rival(ready: _Ready, store: Store, clock: Clock) -> tuple[dict[str, Any], UserScores]:
     """Train what is left of a rival and measure it, without references: rows of the findings, and its users' scores."""
     scenario, private, model, federation = ready.scenario, ready.private, ready.model, ready.federation
     files, name = _files(store, scenario, ()), scenario.training.label
-    with clock.phase(f"training {name}", scenario.training.rounds * len(federation.clients)) as advance:
-        validate = validator(scenario, private, model, federation)
-        resume.train(federation, files, scenario.training.rounds, advance, validate)
+    _train_rounds(ready, files, store, clock, f"training {name}")
     steps, scores = len(private.population.clients), f"{files.folder}/{PER_USER}"
     with clock.phase(f"measuring what {name} recommends", steps) as advance:
 
@@ -239,6 +259,17 @@ def _train_rival(ready: _Ready, store: Store, clock: Clock) -> tuple[dict[str, A
             return {"utility": utility.rows, "balance": utility.balance}
 
         return resume.once(store, f"{files.folder}/{UTILITY}", measure), UserScores.of(store, scores)
+
+
+def _train_rounds(ready: _Ready, files: TrainingFiles, store: Store, clock: Clock, phase: str) -> None:
+    """Train what is left of one training."""
+    scenario, private, federation = ready.scenario, ready.private, ready.federation
+    with clock.phase(phase, scenario.training.rounds * len(federation.clients)) as advance:
+        never = never_stopping(scenario, private)
+        if never and files.latest() is None:
+            store.event("never_stop", strategy=scenario.training.label, clients=never)
+        validate = validator(scenario, private, ready.model, federation)
+        resume.train(federation, files, scenario.training.rounds, advance, validate)
 
 
 def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: Clock) -> AuditResult:
@@ -260,6 +291,7 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
         document = findings_document(
             scenario, private, model, plan, len(exposure.rows.victims), results, measured["utility"], measured["costs"],
             seconds, extensions.recorded(store), measured.get("balance", ()), measured.get("differences", ()),
+            trained.failed,
         )  # fmt: skip
         shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)
         evidence = evidence_document(trained.logs, results, shown)

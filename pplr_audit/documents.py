@@ -18,6 +18,7 @@ from pplr_audit.plan import Plan
 from pplr_audit.pplr.rounds import RoundLog
 from pplr_audit.pplr.strategies.protocol import Mixing
 from pplr_audit.scenario import Scenario
+from pplr_audit.validation import never_stopping
 from pplr_audit.views import beside, channels_of
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "scikit-learn", "numpy", "scipy", "safetensors")
@@ -36,6 +37,7 @@ def findings_document(
     extensions: Sequence[Extension] = (),
     balance: Sequence[Mapping[str, Any]] = (),
     differences: Sequence[Mapping[str, Any]] = (),
+    failed: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """``findings.json``."""
     audit = {
@@ -44,7 +46,11 @@ def findings_document(
         "auxiliary": scenario.audit.auxiliary, "history": scenario.data.history,
         "extensions": [extension.model_dump(mode="json") for extension in extensions],
     }  # fmt: skip
-    run = {**_run(scenario, private, model, seconds), "audit": audit, "not_measured": not_measured(scenario, plan)}
+    run = {
+        **_run(scenario, private, model, seconds, failed),
+        "audit": audit,
+        "not_measured": not_measured(scenario, plan),
+    }
     return {
         "schema": "pplr-audit/findings/1", "run": run, "findings": [row for cell in cells for row in cell["findings"]],
         "utility": list(utility), "balance": list(balance), "differences": list(differences), "costs": list(costs),
@@ -60,9 +66,10 @@ def training_document(
     seconds: Mapping[str, float],
     balance: Sequence[Mapping[str, Any]] = (),
     differences: Sequence[Mapping[str, Any]] = (),
+    failed: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """A findings document's run, utility and costs; its schema is its own, so that nobody takes it for an audit."""
-    run = _run(scenario, private, model, seconds)
+    run = _run(scenario, private, model, seconds, failed)
     return {
         "schema": "pplr-audit/training/1",
         "run": run,
@@ -73,7 +80,13 @@ def training_document(
     }
 
 
-def _run(scenario: Scenario, private: PrivateData, model: Recommender, seconds: Mapping[str, float]) -> dict[str, Any]:
+def _run(
+    scenario: Scenario,
+    private: PrivateData,
+    model: Recommender,
+    seconds: Mapping[str, float],
+    failed: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
     """What was trained, on what, by whom."""
     data, population = private.dataset, private.population
     clients = [
@@ -97,6 +110,8 @@ def _run(scenario: Scenario, private: PrivateData, model: Recommender, seconds: 
         "recommender": scenario.model.recommender,
         "precision": model.precision,
         "strategy": scenario.training.label,
+        "failed_rivals": list(failed),
+        "never_stop": never_stopping(scenario, private),
         "rounds": scenario.training.rounds,
         "layers": model.layers,
         "hidden": int(model.whole.model.config.hidden_size),

@@ -18,6 +18,7 @@ class Training(Protocol):
     def rivals(self) -> Sequence[str | Mapping[str, Mapping[str, Any]]] | None: ...
     @property
     def label(self) -> str: ...
+    def beside(self, own: Self) -> Self: ...
     def model_dump(self, *, exclude: set[str]) -> dict[str, Any]: ...
     @classmethod
     def model_validate(cls, obj: Any) -> Self: ...
@@ -62,9 +63,12 @@ def conflicts(training: Training) -> Iterator[tuple[str, str]]:
     labels = [training.label, *(each.label for each in trainings(training))]
     twice = next((label for place, label in enumerate(labels) if label in labels[:place]), None)
     if twice is not None:
-        yield "training.rivals", f"two trainings are {twice}; only ablate tells two of one strategy from each other"
+        yield (
+            "training.rivals",
+            f"two trainings are {twice}; what tells two of one strategy apart is a setting of the balance",
+        )
 
 
 def _training(training: T, name: str, settings: Mapping[str, Any]) -> T:
     own = training.model_dump(exclude={"rivals", "strategy", "ablate"})
-    return training.model_validate({**own, "strategy": name, **settings})
+    return training.model_validate({**own, "strategy": name, **settings}).beside(training)

@@ -8,7 +8,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)  # fmt: skip
 from pydantic_core import PydanticCustomError
 
 from pplr_audit import plugins, rivals, scenarios
@@ -193,10 +202,23 @@ class Training(Section):
     valid_users: Annotated[int, Field(ge=1)] = 200
     """Of each client, whose validation items decide on stopping."""
 
+    _otherwise: tuple[str, ...] = PrivateAttr(())
+    """Of a rival: the settings that the run's own training has otherwise."""
+
     @property
     def label(self) -> str:
-        """The strategy with what is switched off of it, as findings name it."""
-        return f"{self.strategy} without {', '.join(sorted(self.ablate))}" if self.ablate else self.strategy
+        """The strategy with what is switched off of it, and a rival's own settings, as findings name it."""
+        name = f"{self.strategy} without {', '.join(sorted(self.ablate))}" if self.ablate else self.strategy
+        values = {setting: getattr(self, setting) for setting in self._otherwise}
+        told = [f"{s} {v:.12g}" if isinstance(v, float) else f"{s} {v}" for s, v in values.items()]
+        return f"{name} with {', '.join(told)}" if told else name
+
+    def beside(self, own: Self) -> Self:
+        """The same as a rival of ``own``: its label names the settings by which it differs, apart from ``ablate``."""
+        rival = self.model_copy()
+        names = (name for name in rivals.SETTINGS if name != "ablate")
+        rival._otherwise = tuple(name for name in names if getattr(self, name) != getattr(own, name))
+        return rival
 
 
 class Budget(Section):

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.models.recommender import Recommender
-from pplr_audit.models.task import Served, Tally
+from pplr_audit.models.task import NotFinite, Served, Tally
 from pplr_audit.per_user import UserScores
+from pplr_audit.pplr.divergence import unrankable
 from pplr_audit.pplr.rounds import Federation
 from pplr_audit.pplr.utility import DEPTHS, Ranking, popularity_of, rank, recommended, tested
 from pplr_audit.progress import Advance
@@ -46,6 +47,9 @@ def utility_rows(
 
     Every user is served by the model of its own client, over the link; ``tally`` sums up what that took. Without
     ``references`` it is the trained models alone.
+
+    Raises:
+        RunError: a trained model's scores are not finite.
     """
     users = _test_users(scenario, private)
     counts = popularity_of(private.split, private.members, len(private.dataset.catalogue))
@@ -59,7 +63,10 @@ def utility_rows(
         if client not in private.holders:  # without a sample it took no part: it has the model that it began with
             return untrained(client, own)
         (party,) = (c for c in federation.clients if c.name == private.holders[client])
-        return by(party.served(federation.link, tally), own)
+        try:
+            return by(party.served(federation.link, tally), own)
+        except NotFinite as error:
+            raise unrankable(scenario.training, client) from error
 
     def untrained(client: str, own: Int[np.ndarray, "users"]) -> Ranking:
         del client

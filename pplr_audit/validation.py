@@ -11,8 +11,11 @@ from jaxtyping import Int
 
 from pplr_audit.data.dataset import Ragged, Split
 from pplr_audit.data.prepare import PrivateData
+from pplr_audit.errors import InputError
 from pplr_audit.models.recommender import Recommender
+from pplr_audit.models.task import NotFinite
 from pplr_audit.pplr.client import Client
+from pplr_audit.pplr.divergence import unrankable
 from pplr_audit.pplr.rounds import Federation
 from pplr_audit.pplr.utility import popularity_of, recommended, tested
 from pplr_audit.scenario import Scenario
@@ -39,10 +42,32 @@ def validation_users(scenario: Scenario, private: PrivateData, client: str) -> I
     return np.concatenate(chosen)
 
 
+def never_stopping(scenario: Scenario, private: PrivateData) -> list[str]:
+    """The clients that ``training.patience`` cannot stop, as none of their users has a validation item."""
+    if scenario.training.patience is None:
+        return []
+    able = tested(as_test(private.split), private.members)
+    groups = [private.population.clients[place] for place in np.unique(private.population.client_of[able])]
+    measured = {private.holders.get(group) for group in groups}
+    return [client for client in private.samples if client not in measured]
+
+
+def require_stopping(scenario: Scenario, private: PrivateData) -> None:
+    """Raises InputError where ``training.patience`` could stop nobody: it would be ignored without a word."""
+    if scenario.training.patience is not None and len(never_stopping(scenario, private)) == len(private.samples):
+        raise InputError(
+            f"training.patience: no client has a user with a validation item to measure {scenario.training.stop_on} on "
+            f"(data.split: {scenario.data.split}); leave it out, or choose a split that keeps some items for validation"
+        )
+
+
 def validator(
     scenario: Scenario, private: PrivateData, model: Recommender, federation: Federation
 ) -> Callable[[Client], float | None]:
-    """A function that answers a client's ``training.stop_on``, or None where it has nobody to measure it on."""
+    """A function that answers a client's ``training.stop_on``, or None where it has nobody to measure it on.
+
+    It raises RunError where the scores of a client's model are not finite.
+    """
     split = as_test(private.split)
     popularity = popularity_of(split, private.members, len(private.dataset.catalogue))
 
@@ -50,10 +75,13 @@ def validator(
         users = validation_users(scenario, private, client.name)
         if not len(users):
             return None
-        ranking = recommended(
-            client.served(federation.link), model.task, split, users,
-            history=scenario.data.history, popularity=popularity,
-        )  # fmt: skip
+        try:
+            ranking = recommended(
+                client.served(federation.link), model.task, split, users,
+                history=scenario.data.history, popularity=popularity,
+            )  # fmt: skip
+        except NotFinite as error:
+            raise unrankable(scenario.training, client.name) from error
         return float(ranking.metrics[scenario.training.stop_on].mean())
 
     return measure

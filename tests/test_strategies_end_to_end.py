@@ -8,17 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pplr_audit import audit, cli, scenario
 from pplr_audit.data.allot import EVERYONE, allotted
-from pplr_audit.data.prepare import prepare
+from pplr_audit.data.dataset import Ragged
+from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.errors import InputError, RunError
 from pplr_audit.models.bigrec import BigRec
+from pplr_audit.pplr import divergence
 from pplr_audit.pplr.client import Client
 from pplr_audit.pplr.server import Server
 from pplr_audit.pplr.strategies.pplr import Pplr
+from pplr_audit.pplr.strategies.protocol import Mixing
 from pplr_audit.report.document import validate, validate_evidence
+from pplr_audit.report.redaction import redacted
 from pplr_audit.runs.store import Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.validation import as_test, validation_users
@@ -159,6 +164,56 @@ def test_stopping_is_decided_on_validation_items_of_members_and_never_on_test_it
             assert not asked & ({*private.split.test[user].tolist()} - {*private.split.train[user].tolist()})
 
 
+def without_validation(monkeypatch: pytest.MonkeyPatch, *clients: str) -> None:
+    """No user of these clients has a validation item."""
+
+    def emptied(setting: scenario.Data, seed: int) -> PrivateData:
+        private = prepare(setting, seed)
+        of = np.asarray(private.population.clients)[private.population.client_of]
+        lengths = np.where(np.isin(of, clients), 0, private.split.valid.lengths)
+        kept = [private.split.valid[user] for user in range(len(lengths)) if lengths[user]]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        valid = Ragged(offsets, np.concatenate([private.split.valid.values[:0], *kept]))
+        return replace(private, split=replace(private.split, valid=valid))
+
+    monkeypatch.setattr(audit, "prepare", emptied)
+
+
+@pytest.mark.parametrize("strategy", ["pplr", "centralised"])
+def test_patience_is_refused_where_nobody_has_a_validation_item_to_stop_by(
+    small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    without_validation(monkeypatch, "client-0", "client-1", "client-2")
+    told = changed(small_scenario, patience=1, strategy=strategy)
+    said = (
+        r"training\.patience: no client has a user with a validation item to measure recall@10 on \(data\.split: leave"
+    )
+    for command in (audit.run, audit.train):
+        with pytest.raises(InputError, match=said):
+            command(told, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    audit.train(changed(small_scenario, strategy=strategy), tmp_path / "run")
+
+
+def test_clients_that_have_nothing_to_stop_by_are_told_in_an_event_the_findings_and_the_report(
+    small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_validation(monkeypatch, "client-1")
+    told = changed(small_scenario, patience=1, rounds=3, learning_rate=1e-12)
+    document = audit.run(told, tmp_path / "run").document
+    audit.run(told, tmp_path / "run")
+    assert document["run"]["never_stop"] == ["client-1"]
+    validate(document)
+    assert files_of(tmp_path / "run").logs(3)[-1].clients == ("client-1",)
+    with Store.load(tmp_path / "run") as store:
+        (event,) = [event for event in store.events() if event["kind"] == "never_stop"]
+    assert (event["strategy"], event["clients"]) == ("pplr", ["client-1"])
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert "no user there has a validation item to stop by: client" in text
+    withheld = redacted(document, json.loads((tmp_path / "run" / "evidence.json").read_text()))[0]
+    assert withheld["run"]["never_stop"] == [withheld["run"]["clients"][1]["name"]] != ["client-1"]
+
+
 @pytest.mark.parametrize("strategy", ["ditto", "pplr"])
 def test_a_training_broken_off_in_any_round_ends_with_the_same_files(
     small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
@@ -211,6 +266,7 @@ def test_a_loss_that_explodes_ends_with_one_message_and_the_last_good_round_is_k
     with pytest.raises(RunError, match=r"client-1: the loss has exploded \(.*\) in round 2, step 0") as failed:
         audit.train(told, tmp_path / "run")
     assert "\n" not in str(failed.value)
+    assert "step 0, its first: the cause is the model that round 1 left (last good round: none)" in str(failed.value)
     monkeypatch.undo()
     files = files_of(tmp_path / "run")
     kept = files.latest()
@@ -234,6 +290,57 @@ def test_weights_that_blow_up_in_the_last_step_of_a_round_are_not_kept_either(
         state = files_of(out).latest()
         assert state is not None
         assert all(bool(v.isfinite().all()) for adapter in state.adapters.values() for v in adapter.values())
+
+
+@pytest.mark.parametrize("cut", [(1, 1), (0, 0)])
+def test_weights_that_are_finite_and_far_too_large_end_the_training_and_are_not_kept(
+    small_scenario: scenario.Scenario, tmp_path: Path, cut: tuple[int, int]
+) -> None:
+    told = changed(small_scenario, rounds=1, batch_size=512, optimizer="sgd", learning_rate=1e25)
+    held = scenario.Cut(front=cut[0], back=cut[1])
+    told = told.model_copy(update={"model": told.model.model_copy(update={"cut": held})})
+    said = r"^pplr, client-0: the adapter has exploded \(a value of \d.*e\+\d\d\) in round 1, step 0; try a lower"
+    with pytest.raises(RunError, match=said):
+        audit.train(told, tmp_path / "run")
+    assert files_of(tmp_path / "run").done() == 0
+
+
+def test_models_that_only_the_balance_made_too_large_are_not_kept(
+    small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def apart(strategy: Pplr, got: Any, round_: int) -> Mixing:
+        return Mixing(np.array([[1e9, 1 - 1e9, 0], [0, 1, 0], [0, 0, 1]]))
+
+    monkeypatch.setattr(Pplr, "mixing", apart)
+    with pytest.raises(RunError, match=r"^pplr, client-0: the adapter has exploded .* once round 1 was balanced"):
+        audit.train(changed(small_scenario), tmp_path / "run")
+    assert files_of(tmp_path / "run").done() == 0
+
+
+def test_what_a_round_left_is_blamed_for_the_first_loss_of_the_next_with_the_last_round_that_was_good() -> None:
+    """Whoever runs the same command again must know that it ends the same, and what to change."""
+    failed = divergence.diverged_before(scenario.Training(), "client-1", "the loss is not finite", 4, 0)
+    assert "the cause is the model that round 3 left (last good round: round 2 at the latest)" in str(failed)
+    assert "the same command ends here again; try a lower training.learning_rate (now 0.0001)" in str(failed)
+
+
+@pytest.mark.parametrize("kind", ["small_scenario", "recformer_scenario"])
+@pytest.mark.parametrize("patience", [None, 1])
+def test_a_trained_model_whose_scores_are_not_finite_is_told_by_client_and_strategy(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, patience: int | None
+) -> None:
+    """Wherever it is asked to rank: at the end, and for early stopping. Generation would take NaN without a word."""
+    served = Client.served
+
+    def spoilt(client: Client, *given: Any) -> Any:
+        client.adapter = {name: torch.full_like(value, float("nan")) for name, value in client.adapter.items()}
+        return served(client, *given)
+
+    monkeypatch.setattr(Client, "served", spoilt)
+    told = changed(request.getfixturevalue(kind), strategy="local", rounds=1, patience=patience)
+    said = r"^local, client-0: the trained model's scores are not finite, .*; try a lower training\.learning_rate"
+    with pytest.raises(RunError, match=said):
+        audit.train(told, tmp_path / "run")
 
 
 def _written(told: scenario.Scenario, folder: Path) -> str:

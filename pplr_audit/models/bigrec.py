@@ -11,14 +11,20 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)  # fmt: skip
 
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Prompt, Prompts, collate
 from pplr_audit.models.cut import positions
 from pplr_audit.models.family import body
 from pplr_audit.models.lora import adapter_off
-from pplr_audit.models.task import Memory, Served, Tally, tensors
+from pplr_audit.models.task import Memory, NotFinite, Served, Tally, tensors
 
 REQUESTS = 128
 """Answered together."""
@@ -210,7 +216,11 @@ def generate_titles(
     batch: int = 64,
     tally: Tally | None = None,
 ) -> list[Int[np.ndarray, "length"]]:
-    """The title that ``model`` generates for each prompt, as tokens, without the closing quote and what follows it."""
+    """The title that ``model`` generates for each prompt, as tokens, without the closing quote and what follows it.
+
+    Raises:
+        NotFinite: what the model says of the next token is NaN or infinite.
+    """
     longest = int(prompts.titles.lengths.max()) + len(prompts.end)
     settings = GenerationConfig(
         max_new_tokens=longest, num_beams=beams, do_sample=False, eos_token_id=prompts.eos, pad_token_id=prompts.pad,
@@ -224,7 +234,7 @@ def generate_titles(
         steps = _Steps()
         out = model.generate(
             input_ids=tokens, attention_mask=mask, generation_config=settings,
-            stopping_criteria=StoppingCriteriaList([steps]),
+            stopping_criteria=StoppingCriteriaList([steps]), logits_processor=LogitsProcessorList([_Finite()]),
         )  # fmt: skip
         if tally is not None:
             tally.requests += len(rows)
@@ -233,6 +243,15 @@ def generate_titles(
         for row, answer in zip(rows, out[:, tokens.shape[1] :].numpy(), strict=True):
             titles[row] = _title(answer, prompts)
     return titles
+
+
+class _Finite(LogitsProcessor):
+    """Lets scores of the next token pass that have a best; of NaN the library would choose one without a word."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if not bool((scores < float("inf")).all()):  # NaN is not, either; -inf is what the library rules out
+            raise NotFinite("scores of the next token that are not finite")
+        return scores
 
 
 class _Steps(StoppingCriteria):

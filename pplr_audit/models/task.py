@@ -23,6 +23,10 @@ Memory = Mapping[str, Tensor]
 """What a model works out once and then goes by, such as RecFormer's item table; empty where there is no such thing."""
 
 
+class NotFinite(ArithmeticError):
+    """A model's scores are NaN or infinite: there is no best among them."""
+
+
 @dataclass
 class Tally:
     """What serving put through the model so far, padding included; sums over requests."""
@@ -96,6 +100,9 @@ class Task(Protocol):
 
         Args:
             popularity: how often each item was had by those who train.
+
+        Raises:
+            NotFinite: what the scores were to come from is not finite.
         """
         ...
 

@@ -12,17 +12,14 @@ from torch import Tensor, nn
 from pplr_audit import scenario
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import Samples
-from pplr_audit.errors import RunError
 from pplr_audit.models.cut import Gap, Randomness
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
 from pplr_audit.models.task import Memory, Tally, Task, Weights
+from pplr_audit.pplr.divergence import diverged, diverged_before, of_adapter, of_loss
 from pplr_audit.pplr.link import Link
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
-from pplr_audit.pplr.schedule import batches, total_steps
+from pplr_audit.pplr.schedule import batches, stretch
 from pplr_audit.pplr.strategies.protocol import Local
-
-EXPLODED = 1e3
-"""A training loss above this has exploded, in nats a token: guessing at random costs ln(vocabulary), 13 at the most."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ class Client:
         The loss is that of the shared model, without any proximal term.
 
         Raises:
-            RunError: the loss is not finite or has exploded, or the weights are not finite.
+            RunError: the loss or the weights are not finite or have exploded.
         """
         start, plan = self.adapter, self.plan(round_)
         own = len(plan) if self._local.personal is None else len(plan) // 2
@@ -119,8 +116,8 @@ class Client:
         """Local steps from ``start``, numbered from ``first``: adapter, optimizer and memory after, and mean loss."""
         part = self._part
         load_adapter(part.parameters, start)
-        total = total_steps(len(self._samples), self._training)
-        optimizer = LocalOptimizer(part.parameters, self._training, total, state, pull)
+        where = stretch(len(self._samples), self._training, round_)
+        optimizer = LocalOptimizer(part.parameters, self._training, where, state, pull)
         side = link.training(self.name, round_, personal=personal, step=first)
         if part.gap is not None:
             part.gap.far_side = side
@@ -137,14 +134,17 @@ class Client:
             optimizer.step()
             side.finish_step()  # the server steps this client's trunk
             value = float(loss.detach())
-            if not value <= EXPLODED:  # NaN is not, either
-                what = f"has exploded ({value:.3g})" if np.isfinite(value) else "is not finite"
-                raise self._failed(f"the loss {what}", round_, step)
+            wrong = of_loss(value)
+            if wrong is not None:
+                # The first loss is that of the model as the round before left it: no step of this one had a part in it.
+                failed = diverged_before if step == first and round_ > 1 else diverged
+                raise failed(self._training, self.name, wrong, round_, step)
             losses.append(value * len(rows))
         after = read_adapter(part.parameters)
-        # The last step has no loss after it that would show what it did.
-        if not all(bool(value.isfinite().all()) for value in after.values()):
-            raise self._failed("the adapter is not finite", round_, first + len(plan) - 1)
+        # The last step has no loss after it that would show what it did, and a state that is saved counts as good.
+        wrong = of_adapter(after)
+        if wrong is not None:
+            raise diverged(self._training, self.name, wrong, round_, first + len(plan) - 1)
         return after, optimizer.state(), memory, sum(losses) / sum(map(len, plan))
 
     def _prompts(self, rows: Int[np.ndarray, "batch"]) -> list[Prompt]:
@@ -160,16 +160,14 @@ class Client:
         part.model.train()
         return memory
 
-    def _failed(self, what: str, round_: int, step: int) -> RunError:
-        return RunError(
-            f"{self.name}: {what} in round {round_}, step {step}; try a lower training.learning_rate "
-            f"(now {self._training.learning_rate:g}); what was there before the round is kept"
-        )
-
     def receive(self, link: Link, round_: int) -> None:
-        """After the balance of a round: take the model that the server made for this client."""
-        self.adapter = link.download(self.name, round_)
+        """After the balance of a round: take the model that the server made of several for this client."""
+        self.receive_own(link, round_)
         self.optimizer = self.optimizer.after_averaging(self._training.averaging)
+
+    def receive_own(self, link: Link, round_: int) -> None:
+        """After the balance of a round: take this client's own model, which was mixed with no other."""
+        self.adapter = link.download(self.name, round_)
         if not self._task.settled(round_):
             self.memory = self.personal_memory = None
 

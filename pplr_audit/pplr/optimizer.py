@@ -51,6 +51,16 @@ class Pull:
                 parameter.grad.add_(parameter.detach() - self.anchor[name], alpha=self.strength)
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Where in the learning-rate schedule the steps of one round lie."""
+
+    first: int
+    """From 0."""
+    total: int
+    """Steps of the whole schedule."""
+
+
 def rate_factor(schedule: str, step: int, total: int, warmup: float = 0.0) -> float:
     """What the learning rate is multiplied by in step ``step`` (from 0) of ``total`` over all rounds.
 
@@ -77,13 +87,13 @@ class LocalOptimizer:
         self,
         parameters: Mapping[str, nn.Parameter],
         training: scenario.Training,
-        total_steps: int,
+        stretch: Stretch,
         state: OptimizerState,
         pull: Pull | None = None,
     ) -> None:
         self._parameters = dict(parameters)
         self._training = training
-        self._total = total_steps
+        self._at, self._total = stretch.first, stretch.total
         self._steps = state.steps
         self._pull = pull
         self._inner: torch.optim.Optimizer | None = None
@@ -102,12 +112,13 @@ class LocalOptimizer:
         if self._inner is not None:
             if self._pull is not None:
                 self._pull.add(self._parameters)
-            factor = rate_factor(self._training.schedule, self._steps, self._total, self._training.warmup)
+            factor = rate_factor(self._training.schedule, self._at, self._total, self._training.warmup)
             for group in self._inner.param_groups:
                 group["lr"] = self._training.learning_rate * factor
             self._inner.step()
             self._inner.zero_grad(set_to_none=True)
         self._steps += 1
+        self._at += 1
 
     def state(self) -> OptimizerState:
         """A copy that does not change any more."""

@@ -217,8 +217,12 @@ def train(
         mixing = server.balance(round_, gone) if chosen else Mixing(np.zeros((0, 0)))
         everyone = mixing.absent is not None
         receivers = [c for c in federation.clients if c in chosen or (everyone and c.name not in gone)]
+        own = {name for name, alone in zip(sorted(losses), mixing.unmixed, strict=True) if alone}
         for client in receivers:
-            client.receive(link, round_)
+            if client.name in own:
+                client.receive_own(link, round_)
+            else:
+                client.receive(link, round_)
         metrics: dict[str, float] = {}
         if validate is not None and federation.training.patience is not None:
             following = federation.state(round_ + 1)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pplr_audit import scenario
+from pplr_audit.pplr.optimizer import Stretch
 from pplr_audit.seeds import derive
 
 
@@ -14,9 +15,14 @@ def steps_per_round(samples: int, training: scenario.Training) -> int:
     return training.local_epochs * math.ceil(samples / training.batch_size)
 
 
-def total_steps(samples: int, training: scenario.Training) -> int:
-    """Local steps over all rounds, which the learning-rate schedule spans."""
-    return training.rounds * steps_per_round(samples, training)
+def stretch(samples: int, training: scenario.Training, round_: int) -> Stretch:
+    """The local steps of round ``round_`` (from 1) among those of all rounds, which the learning-rate schedule spans.
+
+    It goes by rounds and not by the steps that a client has taken: how many these will be is drawn, and the rate of who
+    sits rounds out would never come down.
+    """
+    steps = steps_per_round(samples, training)
+    return Stretch((round_ - 1) * steps, training.rounds * steps)
 
 
 POOL, POOLS = 64, 4

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from pplr_audit import scenario
-from pplr_audit.errors import RunError
 from pplr_audit.models.cut import Randomness, positions
 from pplr_audit.models.library import remembering
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
 from pplr_audit.models.task import Weights
 from pplr_audit.pplr.averaging import averaged
+from pplr_audit.pplr.divergence import diverged, mixed_badly, of_adapter
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
-from pplr_audit.pplr.schedule import total_steps
+from pplr_audit.pplr.schedule import stretch
+from pplr_audit.pplr.strategies.answer import checked
 from pplr_audit.pplr.strategies.protocol import Contribution, Mixing, Strategy
 
 OPEN_SESSIONS = 8
@@ -79,6 +80,7 @@ class Server:
         self._contributions: dict[str, Contribution] = {}
         self._optimizer: LocalOptimizer | None = None
         self._round = 0
+        self._steps = 0
         self._graph: tuple[Tensor, Tensor] | None = None
         self._sessions: dict[int, _Session] = {}
         self._opened = 0
@@ -96,6 +98,7 @@ class Server:
 
     def start_round(self, client: str, round_: int) -> None:
         strength = self._strategy.local.proximal
+        self._steps = 0
         self._start(client, round_, self.models[client], self.optimizers[client], strength)
 
     def start_personal(self, client: str, round_: int) -> None:
@@ -109,7 +112,7 @@ class Server:
         self._optimizer = LocalOptimizer(
             self._trunk.parameters,
             self._training,
-            total_steps(self._samples[client], self._training),
+            stretch(self._samples[client], self._training, round_),
             state,
             # Until the balance this is the model that the round started from.
             Pull(strength, self.models[client]),
@@ -143,6 +146,7 @@ class Server:
         if self._detailed:
             gradients = {n: p.grad.clone() for n, p in self._trunk.parameters.items() if p.grad is not None}
         self._optimizer.step()
+        self._steps += 1
         return gradients
 
     def finish_round(self, client: str, update: dict[str, Tensor], loss: float) -> dict[str, Tensor]:
@@ -154,7 +158,7 @@ class Server:
         before = self.models[client]
         trunk_update = {n: before[n] - value for n, value in read_adapter(self._trunk.parameters).items()}
         whole = {**update, **trunk_update}
-        self._require_finite(whole, client)
+        self._require_sound(whole, client)
         self._contributions[client] = Contribution(
             client=client,
             adapter={n: before[n] - whole[n] for n in sorted(whole)},
@@ -169,15 +173,13 @@ class Server:
         """Put the trunk of a client's personal model away."""
         assert self._optimizer is not None
         self.personals[client] = read_adapter(self._trunk.parameters)
-        self._require_finite(self.personals[client], client)
+        self._require_sound(self.personals[client], client)
         self.personal_optimizers[client] = self._optimizer.state()
 
-    def _require_finite(self, values: Mapping[str, Tensor], client: str) -> None:
-        if not all(bool(value.isfinite().all()) for value in values.values()):
-            raise RunError(
-                f"{client}: the adapter is not finite after round {self._round}; try a lower training.learning_rate "
-                f"(now {self._training.learning_rate:g}); what was there before the round is kept"
-            )
+    def _require_sound(self, values: Mapping[str, Tensor], client: str) -> None:
+        wrong = of_adapter(values)
+        if wrong is not None:
+            raise diverged(self._training, client, wrong, self._round, self._steps - 1)
 
     # Between rounds.
 
@@ -187,16 +189,27 @@ class Server:
         Those that did not train keep theirs, unless the strategy has one for them and they have not ``stopped``. Rows
         and columns of the answer are the clients that trained, in alphabetical order: in that order everything is
         summed, so that the order in which clients joined changes no bit.
+
+        Raises:
+            RunError: the strategy's answer mixes no models of these clients, or one that it made has exploded.
         """
         contributions = [self._contributions[client] for client in sorted(self._contributions)]
-        mixing = self._strategy.mixing(contributions, round_)
+        answer = self._strategy.mixing(contributions, round_)
+        mixing = checked(answer, len(contributions), self._training.label, round_)
         snapshot, how = [c.adapter for c in contributions], self._training.averaging
         new = averaged(snapshot, mixing.matrix, how)
-        self.models |= {c.client: adapter for c, adapter in zip(contributions, new, strict=True)}
+        made = {c.client: adapter for c, adapter in zip(contributions, new, strict=True)}
         if mixing.absent is not None:
             (shared,) = averaged(snapshot, mixing.absent[None, :], how)
-            self.models |= {c: dict(shared) for c in self.models.keys() - self._contributions.keys() - stopped}
-        self.optimizers = {c: state.after_averaging(how) for c, state in self.optimizers.items()}
+            made |= {c: dict(shared) for c in self.models.keys() - self._contributions.keys() - stopped}
+        for client, adapter in made.items():
+            wrong = of_adapter(adapter)  # weights may be negative, and refactored products are as large as they come
+            if wrong is not None:
+                raise mixed_badly(self._training, client, wrong, round_)
+        self.models |= made
+        own = {c.client for c, alone in zip(contributions, mixing.unmixed, strict=True) if alone}
+        for client in made.keys() - own:  # whoever has the coordinates that it had keeps its moments
+            self.optimizers[client] = self.optimizers[client].after_averaging(how)
         self._served = None
         self._contributions = {}
         return mixing

@@ -1,6 +1,6 @@
 """What the trained models recommend, and how good that is: full ranking, the user's own items masked."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from pplr_audit.data.dataset import Split
 from pplr_audit.data.ragged import take
 from pplr_audit.data.samples import seen_items, serving_samples
-from pplr_audit.models.task import Served, Task
+from pplr_audit.models.task import NotFinite, Served, Task
 from pplr_audit.scoring.ranking import ndcg_at, recall_at, top_k
 
 DEPTHS = (10, 20)
@@ -55,9 +55,22 @@ def recommended(
     history: int,
     popularity: Float[np.ndarray, "items"],
 ) -> Ranking:
-    """What a trained model recommends to each of ``users``, who all have a test item."""
+    """What a trained model recommends to each of ``users``, who all have a test item.
+
+    Raises:
+        NotFinite: its scores are not finite.
+    """
     asked = serving_samples(split, users, history)
-    return rank(task.recommend(served, asked.history, popularity), users, split)
+    return rank(_finite(task.recommend(served, asked.history, popularity)), users, split)
+
+
+def _finite(
+    scored: Iterable[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]],
+) -> Iterator[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]]:
+    for rows, scores in scored:
+        if not np.isfinite(scores).all():
+            raise NotFinite("scores of items that are not finite")
+        yield rows, scores
 
 
 def popularity_of(split: Split, users: Int[np.ndarray, "users"], items: int) -> Float[np.ndarray, "items"]:

@@ -57,6 +57,12 @@ def utility_sentence(findings: Document) -> str:
     return f"{text}: {listed(compared)}.{_paired(findings, metric)}"
 
 
+def failed_rivals(findings: Document) -> list[str]:
+    """A sentence for each rival whose training broke off, and who is thus missing beside the others."""
+    said = findings["run"].get("failed_rivals", ())
+    return [f"{row['strategy']} was not measured, as its training broke off: {row['reason']}" for row in said]
+
+
 def _paired(findings: Document, metric: str) -> str:
     """Beside its rivals, user by user; nothing where there are none."""
     said = []

@@ -33,6 +33,10 @@ def _redact(findings: dict[str, Any], evidence: dict[str, Any]) -> None:
     for client in findings["run"]["clients"]:
         client["name"] = alias[client["name"]]
     findings["run"]["not_measured"] = [without_titles(line) for line in findings["run"]["not_measured"]]
+    if "never_stop" in findings["run"]:
+        findings["run"]["never_stop"] = [alias.get(name, WITHHELD) for name in findings["run"]["never_stop"]]
+    for rival in findings["run"].get("failed_rivals", ()):
+        rival["reason"] = WITHHELD  # it names a client
     notes = findings["run"]["data"].get("notes", {})
     findings["run"]["data"]["notes"] = {name: n for name, n in notes.items() if isinstance(n, int | float)}
     for row in [*findings["findings"], *findings["utility"], *findings.get("differences", ())]:

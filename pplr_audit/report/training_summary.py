@@ -8,6 +8,7 @@ from pplr_audit.report.charts.utility import strategy_name
 from pplr_audit.report.document import Document
 from pplr_audit.report.price import cost_at_front, headline_utility
 from pplr_audit.report.quantities import MISSING, count, duration, interval, number, percent, size
+from pplr_audit.report.summary import say_failed_rivals
 from pplr_audit.report.untrusted import cleaned
 from pplr_audit.report.vocabulary import REFERENCES, cut_words, metric_words
 
@@ -21,7 +22,9 @@ CLIENTS = 30
 def training_tables(document: Document) -> "tuple[Table, Table]":
     """Utility of each client beside its references, then the costs of each front."""
     document = cleaned(document)
-    return _utility(document), _costs(document)
+    utility = _utility(document)
+    say_failed_rivals(utility, document)
+    return utility, _costs(document)
 
 
 def _utility(document: Document) -> "Table":

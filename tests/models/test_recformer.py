@@ -20,7 +20,7 @@ from pplr_audit.models.recformer import ITEMS, MARKS, RecFormer, embeddings, sof
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.models.task import Tally, tensors
 from pplr_audit.pplr.activations import Live
-from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
+from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Stretch
 
 Made = Callable[..., Recommender]
 
@@ -266,7 +266,7 @@ def test_exactly_what_train_names_is_trained_and_nothing_else_moves(made: Made, 
 
     before = {name: p.detach().clone() for name, p in everything.items()}
     training = scenario.Training(learning_rate=0.01)
-    optimizer = LocalOptimizer(adapter_parameters(network), training, 3, OptimizerState())
+    optimizer = LocalOptimizer(adapter_parameters(network), training, Stretch(0, 3), OptimizerState())
     for _ in range(3):
         recommender.task.loss(network, asked(recommender), recommender.task.base_memory).backward()
         optimizer.step()

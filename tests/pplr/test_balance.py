@@ -131,3 +131,21 @@ def test_similarity_of_updates_is_offered() -> None:
 def test_clients_that_have_not_moved_count_as_alike() -> None:
     zeros = [{"a": torch.zeros(3)}, {"a": torch.zeros(3)}]
     assert (similarity(zeros) == 1).all()
+
+
+def test_what_the_docs_say_of_the_defaults_is_what_the_formulas_give() -> None:
+    """docs/strategies.md: near an average without weights, for all but the client furthest behind."""
+    losses, told = [2.0, 2.1, 2.2, 2.3, 2.5], scenario.Training()
+
+    def speed(tau: float, round_: int, beta: float) -> np.ndarray:
+        return learning_speed(learning_status(losses, tau), round_, alpha=told.alpha, beta=beta)
+
+    assert (told.similarity, told.alpha, told.beta, told.tau) == ("parameters", 0.7, 5, 0.05)
+    assert learning_status(losses, told.tau).round(2).tolist() == [0, 0, 0, 0.02, 0.98]
+    w = speed(told.tau, 1, told.beta)
+    assert w.round(2).tolist() == [1, 1, 0.98, 0.92, 0.61]
+    assert np.diag(mixing_matrix(np.ones((5, 5)), w)).round(2).tolist() == [0.2, 0.2, 0.2, 0.21, 0.29]
+    assert 1 / (1 + 4 * np.tanh(told.alpha)) == pytest.approx(0.29, abs=0.005), "the largest own share, at l = 1"
+    assert learning_status(losses, 0.5).round(2).tolist() == [0.12, 0.15, 0.18, 0.22, 0.33]
+    ends = [speed(0.5, round_, beta)[[0, -1]].round(2).tolist() for round_, beta in ((1, 5), (5, 5), (5, 20))]
+    assert ends == [[0.79, 0.7], [1, 0.97], [0.83, 0.73]]

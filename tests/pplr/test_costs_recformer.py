@@ -19,7 +19,7 @@ from pplr_audit.pplr.activations import Live
 from pplr_audit.pplr.costs import Workload, all_cuts, meta_model, rows_of
 from pplr_audit.pplr.flops import counter
 from pplr_audit.pplr.memory import Held, memory_rows
-from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
+from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Stretch
 from tests.models.architectures import LAYERS, VOCABULARY, config
 from tests.pplr.recformers import finish, start
 
@@ -156,7 +156,9 @@ def test_weights_gradients_and_moments_are_those_of_a_real_client(train: str, op
             continue
         loss_of(parts).backward()
         assert row["gradient_bytes"] == sum(p.grad.nbytes for p in trained if p.grad is not None)
-        local = LocalOptimizer(parts.client_parameters, scenario.Training(optimizer=optimizer), 1, OptimizerState())
+        local = LocalOptimizer(
+            parts.client_parameters, scenario.Training(optimizer=optimizer), Stretch(0, 1), OptimizerState()
+        )
         local.step()
         assert row["optimizer_bytes"] == sum(moment.nbytes for moment in local.state().moments.values())
 

@@ -22,7 +22,7 @@ from pplr_audit.models.lora import add_lora
 from pplr_audit.pplr.activations import Live
 from pplr_audit.pplr.costs import all_cuts, meta_model
 from pplr_audit.pplr.memory import Held, memory_rows
-from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
+from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Stretch
 from pplr_audit.scenario import Lora
 from tests.models.architectures import CAUSAL, CONFIGS, LAYERS, VOCABULARY, WINDOW, config
 
@@ -160,7 +160,7 @@ def test_weights_adapter_gradients_and_moments_are_those_of_a_real_client(optimi
         loss_of(parts).backward()
         assert row["gradient_bytes"] == sum(p.grad.nbytes for p in trained if p.grad is not None)
         training = scenario.Training(optimizer=optimizer)
-        local = LocalOptimizer(parts.client_parameters, training, 1, OptimizerState())
+        local = LocalOptimizer(parts.client_parameters, training, Stretch(0, 1), OptimizerState())
         local.step()
         assert row["optimizer_bytes"] == sum(moment.nbytes for moment in local.state().moments.values())
         parts_of_it = ("weight", "adapter", "gradient", "optimizer", "activation", "working")

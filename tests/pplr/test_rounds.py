@@ -13,7 +13,7 @@ from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.errors import RunError
 from pplr_audit.models.recommender import Recommender, build
-from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
+from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Stretch
 from pplr_audit.pplr.rounds import Federation, RoundLog, RoundState, assemble, train
 from pplr_audit.pplr.strategies.fedavg import FedAvg
 from pplr_audit.pplr.strategies.pplr import Pplr
@@ -203,8 +203,8 @@ def test_one_local_optimizer_in_two_parts_does_what_one_over_all_would() -> None
         for group in groups:
             parameters = {name: torch.nn.Parameter(start[name].clone()) for name in group}
             state = OptimizerState()
-            for gradient in gradients:  # a fresh optimizer every time, from the state put away
-                optimizer = LocalOptimizer(parameters, training, 3, state)
+            for step, gradient in enumerate(gradients):  # a fresh optimizer every time, from the state put away
+                optimizer = LocalOptimizer(parameters, training, Stretch(step, 3), state)
                 for name, parameter in parameters.items():
                     parameter.grad = gradient[name].clone()
                 optimizer.step()

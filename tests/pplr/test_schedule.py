@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pplr_audit import scenario
-from pplr_audit.pplr.optimizer import rate_factor
-from pplr_audit.pplr.schedule import batches, steps_per_round, total_steps
+from pplr_audit.pplr.optimizer import Stretch, rate_factor
+from pplr_audit.pplr.schedule import batches, steps_per_round, stretch
 
 
 def plan(lengths: np.ndarray, seed: int = 0, round_: int = 1, **changes: int) -> list[np.ndarray]:
@@ -130,4 +130,5 @@ def test_without_a_warmup_the_first_step_is_at_the_full_rate() -> None:
 
 
 def test_the_schedule_spans_all_rounds_and_epochs() -> None:
-    assert total_steps(33, scenario.Training(rounds=4, local_epochs=2, batch_size=16)) == 4 * 2 * 3
+    training = scenario.Training(rounds=4, local_epochs=2, batch_size=16)
+    assert [stretch(33, training, round_) for round_ in (1, 2, 4)] == [Stretch(0, 24), Stretch(6, 24), Stretch(18, 24)]

@@ -9,7 +9,7 @@ from pplr_audit import scenario
 from pplr_audit.channels import Channel, Crossing
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.pplr.client import Client
-from pplr_audit.pplr.optimizer import OptimizerState
+from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
 from pplr_audit.pplr.rounds import Federation, RoundState, train
 from pplr_audit.pplr.stopping import Best, judged, participants, stopped
 from tests.pplr.test_rounds import same
@@ -61,6 +61,28 @@ def test_who_does_not_train_keeps_its_model_unless_there_is_one_for_all(start: S
     if strategy == "fedavg":
         one, *others = after.adapters.values()
         assert all(torch.equal(one[n], other[n]) for other in others for n in one)
+
+
+@pytest.mark.parametrize("participation", [0.4, 1.0])
+def test_the_rate_goes_by_rounds_so_that_it_comes_down_for_those_too_who_sit_some_out(
+    start: Start,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    participation: float,
+) -> None:
+    """Of who trains in every round it is the rate of the steps taken."""
+    taken: list[tuple[int, int, int]] = []
+    step = LocalOptimizer.step
+
+    def noted(optimizer: LocalOptimizer) -> None:
+        taken.append((optimizer._at, optimizer._total, optimizer._steps))
+        step(optimizer)
+
+    monkeypatch.setattr(LocalOptimizer, "step", noted)
+    logs, _ = finish(start(strategy="local", participation=participation, rounds=4, schedule="linear")[1], 4)
+    assert {len(log.clients) for log in logs} == {1 if participation < 1 else 3}
+    assert {int(4 * at / total) for at, total, _ in taken} == {0, 1, 2, 3}
+    if participation == 1:
+        assert all(at == steps for at, _, steps in taken)
 
 
 def early(federation: Federation, metrics: dict[str, list[float]], rounds: int):  # type: ignore[no-untyped-def]

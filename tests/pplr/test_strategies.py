@@ -12,9 +12,10 @@ from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models.bigrec import generate_titles
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.pplr.balance import learning_status, mixing_matrix
-from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull
+from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Pull, Stretch
 from pplr_audit.pplr.rounds import Federation, RoundLog, RoundState, assemble, train
 from pplr_audit.pplr.strategies.pplr import Pplr
+from pplr_audit.pplr.strategies.protocol import Mixing
 from tests.pplr.test_balance import contributions
 from tests.pplr.test_rounds import same
 
@@ -77,7 +78,7 @@ def test_the_gradient_of_the_proximal_term_is_mu_times_the_way_from_the_anchor()
     parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
     anchor = {"a": torch.tensor([0.0, 4.0])}
     training = scenario.Training(optimizer="sgd", learning_rate=0.1)
-    optimizer = LocalOptimizer({"a": parameter}, training, 1, OptimizerState(), Pull(0.5, anchor))
+    optimizer = LocalOptimizer({"a": parameter}, training, Stretch(0, 1), OptimizerState(), Pull(0.5, anchor))
     ((parameter * torch.tensor([3.0, -1.0])).sum()).backward()
     optimizer.step()
     # gradient 3 + 0.5 (1 - 0) and -1 + 0.5 (2 - 4)
@@ -165,6 +166,39 @@ def test_a_local_client_is_not_moved_by_what_the_others_hold(start: Start, priva
         assert torch.equal(value, end.adapters["client-0"][name])
 
 
+@pytest.mark.parametrize("strategy", ["local", "centralised"])
+def test_where_nothing_is_mixed_averaging_by_product_changes_no_bit_and_no_moment(start: Start, strategy: str) -> None:
+    ends = [finish(start(strategy=strategy, averaging=how)[1], 2)[1][-1] for how in ("factors", "product")]
+    assert same(*ends)
+    for client, state in ends[0].optimizers.items():
+        other = ends[1].optimizers[client]
+        assert state.moments.keys() == other.moments.keys() != set()
+        assert all(torch.equal(value, other.moments[name]) for name, value in state.moments.items())
+
+
+@pytest.mark.parametrize("strategy", ["local", "pplr"])
+def test_who_sits_a_round_out_keeps_all_its_moments_on_both_sides_of_the_cut_and_who_is_mixed_keeps_none(
+    start: Start, strategy: str
+) -> None:
+    """Wherever the cut lies: else a client's trunk would begin again and its front and back would not."""
+    settings = {"strategy": strategy, "averaging": "product", "participation": 0.7}
+    ends = [finish(start(front, back, **settings)[1], 3) for front, back in ((1, 1), (3, 0), (0, 0))]
+    for logs, states in ends:
+        assert same(states[-1], ends[0][1][-1])
+        assert {len(log.clients) for log in logs} == {2}
+        for log, before, after in zip(logs, states[:-1], states[1:], strict=True):
+            for client, state in after.optimizers.items():
+                if client not in log.clients:
+                    assert state.moments.keys() == before.optimizers[client].moments.keys()
+                else:
+                    assert (state.moments.keys() == set()) == (strategy == "pplr")
+
+
+def test_who_gets_another_client_s_model_does_not_keep_its_own_moments() -> None:
+    assert Mixing(np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])).unmixed.tolist() == [False, False, True]
+    assert Mixing(np.zeros((0, 0))).unmixed.tolist() == []
+
+
 def test_centralised_training_has_every_sample_at_one_client_and_in_each_round_as_many_as_all_together(
     start: Start, private: PrivateData
 ) -> None:
@@ -218,6 +252,17 @@ def test_each_term_of_the_balance_can_be_switched_off() -> None:
     assert np.allclose(mixing("balance").matrix, np.tile(shares, (4, 1)))
     both = mixing("similarity", "speed").matrix
     assert np.allclose(both, 0.25)
+
+
+@pytest.mark.parametrize(("similarity", "low", "high"), [("parameters", 0.97, 1.0), ("update", 0.75, 0.92)])
+def test_adapters_of_one_shared_a_are_nearly_alike_and_what_a_round_changed_is_not(
+    start: Start, similarity: str, low: float, high: float
+) -> None:
+    """What docs/strategies.md says of S at the defaults."""
+    for log in finish(start(similarity=similarity, learning_rate=1e-2)[1], 3)[0]:
+        assert log.mixing.similarity is not None
+        apart = log.mixing.similarity[~np.eye(3, dtype=bool)]
+        assert low <= apart.min() <= apart.max() <= high
 
 
 def test_clients_that_are_all_equal_stay_equal_and_share_alike() -> None:

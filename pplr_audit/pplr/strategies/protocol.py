@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pplr_audit import scenario
@@ -35,6 +35,11 @@ class Mixing:
     speed: Float[np.ndarray, "clients"] | None = None
     absent: Float[np.ndarray, "clients"] | None = None
     """The weights in the new model of every client that did not train in the round; None lets each keep its own."""
+
+    @property
+    def unmixed(self) -> Bool[np.ndarray, "clients"]:
+        """Who gets its own model back as it is: its row is the unit vector."""
+        return np.asarray((self.matrix == np.eye(len(self.matrix))).all(axis=1))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """How training went: the loss of each client, and who learned how much from whom."""
 
+from collections.abc import Sequence
+
 from pplr_audit.report.charts.mixing import mixing_chart, similarity_chart
 from pplr_audit.report.charts.training import rounds_chart
 from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, numbers
@@ -31,7 +33,7 @@ def training(findings: Document, evidence: Document) -> Section:
     run = findings["run"]
     charts = tuple(rounds_chart(name, values) for name, values in drawn.items())
     blocks: list[Block] = [
-        Text(f"Strategy {run['strategy']}, {run['rounds']} rounds."),
+        Text(f"Strategy {run['strategy']}, {run['rounds']} rounds.{_never_stopped(run.get('never_stop', ()))}"),
         Figure("Training, by client and round", charts),
     ]
     small = [entry for entry in evidence["balance"] if len(entry["clients"]) <= MATRIX]
@@ -52,6 +54,14 @@ def training(findings: Document, evidence: Document) -> Section:
         blocks.append(Text(f"{count} clients: the mixing matrix is left to evidence.json."))
     blocks.append(Fold("The curves in numbers", tuple(_by_round(name, values) for name, values in drawn.items())))
     return Section("training", "How training went", tuple(blocks))
+
+
+def _never_stopped(clients: Sequence[str]) -> str:
+    """Whom early stopping had nothing to go by; nothing where there is none."""
+    if not clients:
+        return ""
+    named = ", ".join(clients) if len(clients) <= MATRIX else f"{len(clients)} clients"
+    return f" Trained to the end, as no user there has a validation item to stop by: {named}."
 
 
 def mixed_shares(entry: Document) -> list[list[float]]:

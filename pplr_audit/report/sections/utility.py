@@ -2,8 +2,9 @@
 
 from pplr_audit.report.cells import distinct
 from pplr_audit.report.charts.utility import strategy_name, utility_chart
-from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, labels
+from pplr_audit.report.content import Block, Cell, Figure, Fold, Items, Section, Table, Text, labels
 from pplr_audit.report.document import Document
+from pplr_audit.report.price import failed_rivals
 from pplr_audit.report.quantities import interval, number, signed
 from pplr_audit.report.vocabulary import metric_words
 
@@ -53,6 +54,9 @@ def utility(findings: Document) -> Section:
         blocks += [Text(EVENLY), _balance(findings["balance"], metrics[:PICTURES])]
     if findings.get("differences"):
         blocks += [Text(PAIRED), *_differences(findings["differences"], metrics[:PICTURES])]
+    failed = failed_rivals(findings)
+    if failed:
+        blocks.append(Items(tuple(failed)))
     return Section("utility", "What the recommendations are worth", tuple(blocks))
 
 
