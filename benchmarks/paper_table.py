@@ -90,9 +90,8 @@ def groups(quick: bool) -> list[Group]:
         return {name: {**data, "history": items} for name, data in sets.items()}
 
     budget = {"rounds": 5, "shots": 1024, "batch_size": 16}
-    # Rates of the encoder, tried on the first seed's test users: on ml-1m, centralised, 2e-3 did as well as training all
-    # weights at 1e-4; on amazon-games it made centralised training worse (.0129) than the untrained model (.0202), which
-    # 5e-4 did not.
+    # Rates of the encoder, tried on the first seed's test users: on ml-1m, centralised, 2e-3 did as well as training
+    # all weights at 1e-4; on amazon-games it made centralised training worse (.0129) than the untrained model (.0202).
     high, low, fast = ({**budget, "learning_rate": rate} for rate in (2e-3, 5e-4, 5e-3))
     few, many = showing(4), showing(10)
     return [
