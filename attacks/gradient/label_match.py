@@ -10,6 +10,9 @@ The second term is exact for all labels in one pass, the third is estimated as t
 directions u. Of the labels nearest by this the gradient is worked out exactly; the nearest of those is the next c,
 around which the estimate is sharper, until that brings nothing nearer.
 
+Where no label's loss is what came back, as with negatives that the server does not know, the change of the loss with
+each item's score is solved for instead (`closed_form`), and taken where it leaves less than half as much unexplained.
+
 RecFormer's label is one item. BIGRec's is a title at the end of the sequence, the mean over its tokens; where it starts
 is not known, so titles of every length are tried. With ``training.loss_on: all`` every token of the sequence is a
 label, and no item alone explains the gradient: soft labels are optimized (`soft_labels`), which read the history too.
@@ -31,6 +34,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pplr_audit.attacks.activation.reading import answered, require_readable, require_whole
 from pplr_audit.attacks.activation.titles import LABELS, TitleReader
+from pplr_audit.attacks.gradient.closed_form import solved
 from pplr_audit.attacks.gradient.soft_labels import words_of
 from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompts
@@ -42,6 +46,8 @@ TOGETHER = 1 << 25
 """Elements of z held at once."""
 PROBES = 32
 """Random directions."""
+UNEXPLAINED = 0.5
+"""Of what came back, in units of its norm: where the best label leaves more, a closed form is looked at, too."""
 TURNS = 8
 """Losses to measure from, at the most."""
 
@@ -101,8 +107,16 @@ class LabelMatch:
         hidden = record.beside[Channel.TRUNK_ACTIVATIONS]
         gradient = record.tensor * record.batch  # the loss is the mean over the batch
         model = knowledge.copy(record.client, record.round)
-        found, distance = self._ranked(_back(model, knowledge.depth - back), hidden, gradient, knowledge.prompts)
-        return found, distance / max(float(gradient.norm()), 1e-30)
+        run = _back(model, knowledge.depth - back)
+        found, away = self._ranked(run, hidden, gradient, knowledge.prompts)
+        distance = away / max(float(gradient.norm()), 1e-30)
+        if model.causal or distance < UNEXPLAINED:
+            return found, distance
+        # No label's loss is what came back: perhaps it is another loss of the same scores.
+        other = solved(run, hidden, gradient)
+        if other.distance > distance / 2:
+            return found, distance
+        return np.argsort(other.change, kind="stable")[:LABELS], other.distance
 
     def _ranked(
         self, back: Back, hidden: Float[Tensor, "length hidden"], gradient: Float[Tensor, "length hidden"],

@@ -1,13 +1,18 @@
 """Label matching finds the next item in the gradient that came back, and nothing where it is not."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from pplr_audit import scenario
+from pplr_audit.attacks.gradient import label_match
+from pplr_audit.attacks.gradient.closed_form import solved
 from pplr_audit.attacks.gradient.label_match import LabelMatch, Titles
 from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
@@ -16,7 +21,9 @@ from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.cut import Tapped, tap
 from pplr_audit.models.family import blocks
+from pplr_audit.models.recformer import ITEMS
 from pplr_audit.models.recommender import Recommender, build
+from pplr_audit.models.task import Memory
 from pplr_audit.runs.replay import KnownModel
 from pplr_audit.views import Budget, Record, View
 from tests.conftest import LAYERS
@@ -56,13 +63,20 @@ def prompts(model: Recommender) -> list[Prompt]:
 @pytest.fixture(scope="module")
 def view_of(model: Recommender, adapter: dict[str, Tensor], prompts: Sequence[Prompt]) -> Callable[..., View]:
     """What crosses in one step over all of the prompts, by the trained model's own loss."""
+    return stepped(model, adapter, prompts, model.task.loss)
+
+
+def stepped(
+    model: Recommender, adapter: dict[str, Tensor], prompts: Sequence[Prompt], loss: Callable[..., Tensor]
+) -> Callable[..., View]:
+    """What crosses in one step over all of the prompts, by this loss."""
     activations, gradients = {}, {}
     model.whole.set(adapter)
     memory = model.whole.memory(adapter)
     whole = list(blocks(model.whole.model))
     places = [*(Tapped(i, block) for i, block in enumerate(whole)), Tapped(LAYERS, whole[-1], leaves=True)]
     with tap(places, activations.__setitem__, gradients.__setitem__):
-        model.task.loss(model.whole.model, prompts, memory).backward()
+        loss(model.whole.model, prompts, memory).backward()
     model.whole.model.zero_grad()
 
     def view(back: int, noise: float = 0.0) -> View:
@@ -163,10 +177,63 @@ def test_it_says_when_it_cannot_answer(knowledge: Knowledge, view_of: Callable[.
         LabelMatch().run(view_of(1), knowledge, Budget(-1.0))
 
 
+def among_the_batch(model: Recommender) -> Callable[..., Tensor]:
+    """RecFormer's loss with the batch's own targets as the only negatives, which the server does not know."""
+    task: Any = model.task
+
+    def loss(network: Any, prompts: Sequence[Prompt], memory: Memory) -> Tensor:
+        places = sorted({prompt.target for prompt in prompts})
+        scores = task.points(network, prompts) @ memory[ITEMS][places].T / task._temperature
+        return cross_entropy(scores, torch.tensor([places.index(prompt.target) for prompt in prompts]))
+
+    return loss
+
+
+def test_of_a_loss_that_the_server_does_not_know_the_scores_that_it_moves_are_solved_for(
+    model: Recommender, adapter: dict[str, Tensor], knowledge: Knowledge, prompts: list[Prompt],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if model.whole.causal:
+        pytest.skip("a decoder's loss is over its words")
+    copy = knowledge.copy("client-0", 1)
+    view_of = stepped(model, adapter, prompts, among_the_batch(model))
+    for back in BACKS:
+        for record, prompt in zip(view_of(back).records, prompts, strict=True):
+            run = partial(copy.logits, LAYERS - back)
+            found = solved(run, record.beside[Channel.TRUNK_ACTIVATIONS], record.tensor * record.batch)
+            assert found.distance < 0.01, "all of it is explained"
+            assert found.change.argmin() == prompt.target
+    both = prompts[:2]  # of two items' scores: far from any loss over the catalogue
+    two = stepped(model, adapter, both, among_the_batch(model))(1)
+    guess = LabelMatch(shortlist=8).run(two, knowledge, Budget(120))
+    assert hits(guess.arrays["labels"], both, model) == 1
+    monkeypatch.setattr(label_match, "UNEXPLAINED", float("inf"))
+    labels_alone = LabelMatch(shortlist=8).run(two, knowledge, Budget(120))
+    assert guess.facts["median_distance"] < labels_alone.facts["median_distance"] / 2
+    shuffled = view_of(1).shuffled(np.random.default_rng(0))
+    monkeypatch.setattr(label_match, "UNEXPLAINED", 0.0)
+    of_another = LabelMatch(shortlist=8).run(shuffled, knowledge, Budget(120))
+    assert hits(of_another.arrays["labels"], prompts, model) <= 0.25
+
+
+def test_what_is_solved_for_is_the_change_of_the_loss_with_each_score() -> None:
+    """Against numpy's pseudoinverse, for scores that are linear in what entered."""
+    generator = torch.Generator().manual_seed(3)
+    weights, hidden = torch.randn(5 * 4, 9, generator=generator), torch.randn(5, 4, generator=generator)
+    change = torch.randn(9, generator=generator)
+    gradient = (weights @ change).reshape(5, 4)
+    found = solved(lambda h: h.reshape(1, -1) @ weights, hidden, gradient)
+    assert found.distance < 1e-4
+    assert np.allclose(found.change, change.numpy(), atol=1e-3)
+    few, less = torch.randn(20, 40, generator=generator), torch.randn(5, 4, generator=generator)
+    least = np.linalg.pinv(few.double().numpy()) @ less.double().numpy().ravel()
+    assert np.allclose(solved(lambda h: h.reshape(1, -1) @ few, hidden, less).change, least, atol=1e-3)
+
+
 def test_no_title_fits_a_sequence_shorter_than_the_template(model: Recommender) -> None:
     prompts = model.prompts
-    if not len(prompts.end):
-        return  # a label is an item there, whatever the length
+    if not model.whole.causal:
+        pytest.skip("a label is an item there, whatever the length")
     with pytest.raises(NotApplicable, match="a sequence of 3 positions has no room"):
         Titles(prompts, 3)
 
