@@ -62,6 +62,15 @@ def ratios(own: Sequence[Row], other: Sequence[Row], less: Sequence[Row]) -> lis
     return found
 
 
+def unpaired(own: Sequence[Row], other: Sequence[Row]) -> list[Row]:
+    """``own`` less ``other`` seed by seed as if of other users: wider than in pairs, which no reference is kept in."""
+    found: list[Row] = []
+    for a, b in zip(own, other, strict=True):
+        less, half = a["value"] - b["value"], math.hypot(_half(a), _half(b))
+        found.append({"value": less, "ci": (less - half, less + half)})
+    return found
+
+
 def over_seeds(rows: Sequence[Row], *, signed: bool = False) -> str:
     """Mean over seeds, and how far they are apart; of one seed its interval over users."""
     if not rows:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import paper_mixing
 from measuring import table
-from paper_numbers import Row, over_all, over_seeds, ratios, side, verdict
+from paper_numbers import Row, over_all, over_seeds, ratios, side, unpaired, verdict
 
 if TYPE_CHECKING:
     from paper_table import Group
@@ -20,8 +20,7 @@ GOAL = 0.95
 OLDER = (
     "What an unknown commit ran was run before the batches of clients with few samples were cut anew"
     " (`pplr_audit/pplr/schedule.py`): samples came in another order than with today's code, and more of what was"
-    " computed was padding (30 % on amazon-games, recformer, seed 0). Strategies of one run are alike in that,"
-    " unless another commit went on with it.\n"
+    " computed was padding. Strategies of one run are alike in that, unless another commit went on with it.\n"
 )
 
 
@@ -39,7 +38,9 @@ def page(
         strangers: kept files of no run that there is with these settings.
         failed: what went wrong in the call that writes the page.
     """
-    done = sum(len(found[group.name]) * len(group.strategies) for group in chosen)
+    done = sum(
+        len(group.strategies) - len(broken(doc)) for group in chosen for doc in found[group.name].values()
+    )  # fmt: skip
     cells = sum(len(group.strategies) * len(seeds) for group in chosen)
     parts = [
         "# PPLR beside its rivals\n",
@@ -63,6 +64,20 @@ def page(
     ]
     parts += [text for group in chosen for text in section(group, found[group.name], seeds)]
     return "\n".join(parts)
+
+
+def broken(doc: Mapping[str, Any]) -> list[Any]:
+    """Rivals that did not come to their end."""
+    return list(doc["run"].get("failed_rivals", ()))
+
+
+def both(docs: Docs, *strategies: str) -> Docs:
+    """The seeds in which all of these were measured."""
+    return {
+        seed: doc
+        for seed, doc in docs.items()
+        if {*strategies} <= {row["strategy"] for row in doc["utility"]}
+    }  # fmt: skip
 
 
 def values(docs: Docs, part: str, **wanted: str) -> list[dict[str, Any]]:
@@ -107,7 +122,10 @@ def section(group: "Group", docs: Docs, seeds: Sequence[int]) -> Iterator[str]:
     yield spent(docs) + "\n"
     data = {name: value for name, value in group.data.items() if name != "path"}
     told = json.dumps({"data": data, "model": group.model, "training": group.training})
-    yield f"Settings, where they are not the defaults: `{told}`.\n"
+    yield f"Settings, where they are not the defaults: `{told}`. {group.note}".rstrip() + "\n"
+    lost = [f"{each['strategy']} (seed {seed})" for seed, doc in docs.items() for each in broken(doc)]
+    if lost:
+        yield f"Broke off: {', '.join(lost)}.\n"
     strategies = [*group.strategies, *FLOORS]
     rows = [
         [name, *(over_seeds(values(docs, "utility", strategy=name, client="all", metric=m)) for m in METRICS)]
@@ -241,6 +259,7 @@ def balanced(docs: Docs) -> str:
 
 def beaten(docs: Docs) -> str:
     """Is PPLR better than FedAvg on the whole?"""
+    docs = both(docs, "pplr", "fedavg")
     told, signs = [], []
     for metric in ("recall@10", "ndcg@10"):
         gain = against(docs, "fedavg", metric=metric)
@@ -264,6 +283,7 @@ def percent(row: Row, less: float = 0) -> Row:
 
 def centralised(docs: Docs) -> str:
     """How much of centralised training PPLR keeps, and whether that has anything to keep."""
+    docs = both(docs, "pplr", "centralised", *FLOORS)
     own, pooled, *floors = (
         values(docs, "utility", strategy=name, client="all", metric="recall@10")
         for name in ("pplr", "centralised", *FLOORS)
@@ -272,8 +292,9 @@ def centralised(docs: Docs) -> str:
     asked = "What does it keep of centralised training?"
     if not own or not pooled or not less:
         return f"{asked} That has not run beside it."
-    reached, least = mean(row["value"] for row in pooled), min(row["ci"][0] for row in pooled)
-    untrained, popularity = (max((row["value"] for row in each), default=0.0) for each in floors)
+    reached = mean(row["value"] for row in pooled)
+    untrained, popularity = (mean(row["value"] for row in each) for each in floors)
+    beyond_untrained, beyond_popularity = (side(unpaired(pooled, each)) > 0 for each in floors)
     if reached <= untrained:
         return (
             f"{asked} Cannot be told (goal {100 * GOAL:.0f} %): centralised training itself, Recall@10 {reached:.4f},"
@@ -281,13 +302,13 @@ def centralised(docs: Docs) -> str:
             " differences above are between models that have learned little or nothing."
         )
     text = f"{asked} {kept(own, pooled, less)}"
-    if least <= untrained:
+    if not beyond_untrained:
         text += (
             f" But at this budget that itself reaches {reached:.4f} where the untrained model has {untrained:.4f},"
-            " which its interval holds: neither can it be told whether the goal is met, nor whether FedAvg or PPLR"
-            " learned anything to differ in."
+            " which is not more beyond noise: neither can it be told whether the goal is met, nor whether FedAvg or"
+            " PPLR learned anything to differ in."
         )
-    if least <= popularity:
+    if not beyond_popularity:
         text += (
             f" Mere popularity reaches {popularity:.4f}, and centralised training {reached:.4f}, which is not more"
             " beyond noise: counting would serve users as well as any of these models."

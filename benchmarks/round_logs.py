@@ -11,13 +11,16 @@ from pplr_audit.runs.trainings import TrainingFiles
 
 
 def by_strategy(directory: Path) -> dict[str, list[RoundLog]]:
-    """The run's own strategy first. Raises InputError where the run, or one of its rounds, is not there."""
+    """The run's own strategy first, and no rival that broke off. Raises InputError where the run, or a round of its
+    own, is not there."""
     with Store.load(directory) as store:
         chosen = scenario.from_text(store.read_text(SCENARIO), str(directory / SCENARIO))
         found = {}
         for training in (chosen.training, *trainings(chosen.training)):
             slug = resume.training_slug(chosen.model_copy(update={"training": training}))
-            found[training.label] = TrainingFiles(store, f"trainings/{slug}", ()).logs(training.rounds)
+            files = TrainingFiles(store, f"trainings/{slug}", ())
+            if training is chosen.training or files.done() >= training.rounds:
+                found[training.label] = files.logs(training.rounds)
         return found
 
 

@@ -11,17 +11,24 @@ from pplr_audit.errors import BudgetExhausted, NotApplicable
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.views import Attack, Budget, Guess, View
 
+KINDS = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"})
+"""Of numbers that can be sealed, by kind and bytes."""
+
 
 class Failed(Exception):
     """An attack broke off, or answered what cannot be scored; the reason is the message."""
 
 
-def ask(attack: Attack, view: View, turns: Sequence[Knowledge], seconds: float) -> Guess:
+def ask(attack: Attack, view: View, turns: Sequence[Knowledge], seconds: float, grace: float = 1.0) -> Guess:
     """The attack's answer, of all turns together where it is after an attribute; they share the ``seconds``.
+
+    Args:
+        grace: as of `Budget`.
 
     Raises NotApplicable, BudgetExhausted, or Failed: a third party's attack may fail in any way, and the audit goes on.
     """
-    budget, legible = Budget(seconds), view.legible()
+    legible = view.legible()
+    budget = Budget(seconds, grace)
     lost = len(view.records) - len(legible.records)
     if lost and not legible.records:
         raise NotApplicable("nothing of what crossed is finite")
@@ -32,7 +39,7 @@ def ask(attack: Attack, view: View, turns: Sequence[Knowledge], seconds: float) 
     except (NotApplicable, BudgetExhausted, Failed):
         raise
     except Exception as error:
-        raise Failed(f"{type(error).__name__}: {error}") from error
+        raise Failed(_text(f"{type(error).__name__}: {error}")) from error
 
 
 def _once(attack: Attack, view: View, turns: Sequence[Knowledge], budget: Budget) -> Guess:
@@ -72,10 +79,15 @@ def _numbers(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         if "/" in name:
             raise Failed(f"its answer names an array {name!r} (accepted: names without /)")
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        if not isinstance(array, np.ndarray) or array.dtype.newbyteorder("=").str[1:] not in KINDS:
             what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
             raise Failed(f"{name} of its answer is {what} (accepted: arrays of numbers)")
     return dict(arrays)
+
+
+def _text(said: str) -> str:
+    """Without what UTF-8 does not have."""
+    return said.encode("utf-8", "replace").decode("utf-8")
 
 
 def _plain(value: Any) -> Any:
@@ -88,6 +100,8 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or (isinstance(value, int) and abs(value) < 2**63):
         return value
-    raise Failed(f"a fact of its answer is a {type(value).__name__} (accepted: what JSON has)")
+    raise Failed(f"a fact of its answer is a {type(value).__name__} (accepted: what JSON has, numbers below 2^63)")

@@ -38,6 +38,7 @@ from pplr_audit.utility_rows import utility_rows
 from pplr_audit.validation import never_stopping, require_stopping, validator
 
 UTILITY = "utility.json"
+UNFINISHED = "its training is not finished; pplr-audit run tries it again"
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,12 @@ def attack(directory: Path, more: Extension | None = None, progress: Progress | 
             if extended.size > plan.size:
                 extensions.record(store, (*had, more))
                 plan = extended
-        trained = _train(ready, store, clock)
+        # A rival that broke off is tried again by what trains; here nothing is trained.
+        whole = [rival for rival in ready.rivals if _finished(rival, store)]
+        left = [{"strategy": rival.scenario.training.label, "reason": UNFINISHED} for rival in ready.rivals
+                if not _finished(rival, store)]  # fmt: skip
+        trained = _train(replace(ready, rivals=tuple(whole)), store, clock)
+        trained.failed.extend(left)
         return _attack(ready, trained, plan, store, clock)
 
 
@@ -241,6 +247,10 @@ def _train_rivals(
             failed.append({"strategy": rival.scenario.training.label, "reason": str(error)})
             store.event("rival_failed", strategy=failed[-1]["strategy"], error=str(error))
     return beside, failed
+
+
+def _finished(ready: _Ready, store: Store) -> bool:
+    return _files(store, ready.scenario, ()).done() >= ready.scenario.training.rounds
 
 
 def _train_rival(ready: _Ready, store: Store, clock: Clock) -> tuple[dict[str, Any], UserScores]:

@@ -146,10 +146,11 @@ def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, path: str,
 def _control(attack: Attack, shuffled: View, turns: Sequence[Knowledge], budget: float) -> Guess:
     """What the attack answers where there is nothing to find; without that, its answer has no baseline.
 
-    It has twice the budget, so that an attack that was just in time is not lost to a control that was not.
+    It works by the same budget, but is broken off at twice of it, so that an attack that was just in time is not lost
+    to a control that was not.
     """
     try:
-        return ask(attack, shuffled, turns, 2 * budget)
+        return ask(attack, shuffled, turns, budget, grace=2.0)
     except (NotApplicable, BudgetExhausted, Failed) as reason:
         raise type(reason)(f"its control, on what crossed of other rows: {reason}") from reason
 
@@ -212,6 +213,7 @@ def _score(
         try:
             scores = truth.score(guess, seed=drawn)
             at_control = _controls(truth, controls, scores, seed)
+            curves = _curves(cell, truth, guess, scores)
         except (ValueError, LookupError, TypeError) as error:
             raise Failed(f"its answer cannot be scored: {type(error).__name__}: {error}") from error
         by_step = {
@@ -223,7 +225,7 @@ def _score(
         per_user |= {
             "/".join(_key(s)): {str(user): value for user, value in s.per_user.items()} for s in scores if s.per_user
         }
-        roc += _curves(cell, truth, guess, scores)
+        roc += curves
     return {"findings": findings, "per_user": per_user, "roc": roc}
 
 

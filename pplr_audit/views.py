@@ -110,23 +110,31 @@ def _finite(tensor: Float[Tensor, "length *width"]) -> bool:
 
 
 class Budget:
-    """Seconds that an attack may spend on one cell, from now on."""
+    """Seconds that an attack may spend on one cell, from now on.
 
-    def __init__(self, seconds: float) -> None:
+    Args:
+        grace: how many times as long it may take before it is broken off; how it spends its time goes by ``seconds``.
+    """
+
+    def __init__(self, seconds: float, grace: float = 1.0) -> None:
         self.seconds = seconds
-        self._end = time.monotonic() + seconds
+        self._start = time.monotonic()
+        self._end = self._start + seconds
+        self._last = self._start + grace * seconds
 
     def check(self, done: int = 0, of: int = 0) -> None:
         """Raises BudgetExhausted once the time is up. Attacks call it between rows, of which ``done`` are finished."""
-        if self.left():
+        now = time.monotonic()
+        if now <= self._last:
             return
-        if not done:
-            raise BudgetExhausted(f"more than {self.seconds:g} s")
-        about = math.ceil(self.seconds * of / done)
-        raise BudgetExhausted(
-            f"more than {self.seconds:g} s: {done} of {of} rows were finished; about {about} s would do for all "
-            "(audit.budget.seconds), or fewer audit.victims"
-        )
+        reason = f"more than {self._last - self._start:g} s"
+        if done:
+            about = math.ceil((now - self._start) * of / done)
+            reason += (
+                f": {done} of {of} rows were finished; about {about} s would do for all (audit.budget.seconds), or"
+                " fewer audit.victims"
+            )
+        raise BudgetExhausted(reason)
 
     def left(self, share: float = 1.0) -> bool:
         """Whether less than ``share`` of the time has gone: for an attack that may do more, or less, for a row."""

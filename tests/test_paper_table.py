@@ -132,6 +132,24 @@ def test_what_is_kept_of_earlier_settings_is_named(paper: Any, tmp_path: Path) -
     assert "earlier settings" not in rendered(paper, {})
 
 
+def test_a_rival_that_broke_off_in_one_seed_is_named_and_compared_in_the_others(paper: Any) -> None:
+    whole, less = (document(users, values(), gain=0.05) for users in USERS)
+    for part in ("utility", "balance"):
+        less[part] = [row for row in less[part] if row["strategy"] != "fedavg"]
+    less["differences"] = [row for row in less["differences"] if row["against"] != "fedavg"]
+    less["run"]["failed_rivals"] = [{"strategy": "fedavg", "reason": "its loss is not finite"}]
+    page = rendered(paper, {0: whole, 1: less})
+    assert "Broke off: fedavg (seed 1)." in page
+    assert "9 of 10 cells" in page
+    assert "recall@10 +0.0500 [+0.0400, +0.0600] on 0.5000" in page, "of the seed that has both"
+
+
+def test_what_is_learned_is_judged_by_both_intervals(paper: Any) -> None:
+    near = rendered(paper, {0: document(USERS[0], values(centralised=0.112, untrained=0.1))})
+    assert "nor whether FedAvg or PPLR learned anything" in near, "0.112 and 0.1, each by 0.01 either way"
+    assert "learned anything" not in rendered(paper, {0: document(USERS[0], values(centralised=0.12, untrained=0.1))})
+
+
 def test_every_rival_stands_beside_pplr_in_pairs(paper: Any) -> None:
     page = rendered(paper, {0: document(USERS[0], values(), gain=0.05)})
     for rival in STRATEGIES[1:]:

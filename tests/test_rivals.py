@@ -186,6 +186,9 @@ def test_a_rival_that_broke_off_is_tried_again_when_the_run_is_continued(
     assert document["run"]["failed_rivals"] == [{"strategy": "fedavg", "reason": "fedavg: for now"}]
     assert document["differences"] == []
     assert "fedavg was not measured" in str(training_tables(document)[0].caption)
+    attacked = audit.attack(tmp_path / "run").document
+    assert attacked["run"]["failed_rivals"][0]["strategy"] == "fedavg"
+    assert "run tries it again" in attacked["run"]["failed_rivals"][0]["reason"], "attack trains nothing"
     again = audit.train(told, tmp_path / "run").document
     assert again["run"]["failed_rivals"] == []
     assert {row["against"] for row in again["differences"]} == {"fedavg"}

@@ -127,6 +127,8 @@ class LabelMatch:
             z = back(hidden[None])
         together = max(1, TOGETHER // z.numel())
         labels: Labels = Items(z.shape[1]) if z.dim() == 2 else Titles(prompts, len(hidden))
+        if not len(labels.items):
+            return labels.items, float(gradient.norm())
         probes = torch.randn(PROBES, *hidden.shape, generator=torch.Generator().manual_seed(0))
         along = torch.cat([_slopes(back, hidden, part, labels) for part in probes.split(together)])
         distances: dict[int, float] = {}
@@ -177,23 +179,20 @@ class Items:
 
 
 class Titles:
-    """A label is a title that a sequence of ``length`` tokens can end with, before the end of the template.
-
-    Raises NotApplicable where none can.
-    """
+    """A label is a title that a sequence of ``length`` tokens can end with, before the end of the template; there may
+    be none that can."""
 
     def __init__(self, prompts: Prompts, length: int) -> None:
         sizes = prompts.titles.lengths
         around = len(prompts.prefix) + len(prompts.suffix) + len(prompts.end)
         fitting = np.flatnonzero(sizes + around <= length)
-        if not len(fitting):
-            raise NotApplicable(f"a sequence of {length} positions has no room for the template and a title")
         self.items = fitting[np.argsort(sizes[fitting], kind="stable")]
         _, starts = np.unique(sizes[self.items], return_index=True)
         self._starts = [*starts.tolist(), len(self.items)]
         self._tokens = [
             torch.from_numpy(np.stack([np.concatenate([prompts.titles[item], prompts.end]) for item in same]))
             for same in np.split(self.items, starts[1:])
+            if len(same)
         ]
 
     def losses(self, z: Float[Tensor, "batch length vocab"]) -> Float[Tensor, "batch labels"]:

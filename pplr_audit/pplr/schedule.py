@@ -1,6 +1,7 @@
 """How many local steps a client takes, and which samples each of them holds."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int
@@ -58,7 +59,7 @@ def batches(
         order = generator.permutation(len(lengths))
         for start in range(0, len(order), size * POOL):
             pool = order[start : start + size * POOL]
-            cut = _cut(pool[np.argsort(lengths[pool], kind="stable")], size)
+            cut = _cut(pool[np.argsort(lengths[pool], kind="stable")], size, _short(len(pool), size, generator))
             plan += [cut[place] for place in generator.permutation(len(cut))]
     return plan
 
@@ -68,13 +69,26 @@ def _jittered(
 ) -> list[Int[np.ndarray, "batch"]]:
     """Batches by length times a random factor, with as wide a range of factors as `PADDING` allows."""
     drawn, most = generator.uniform(-1, 1, len(lengths)), int(lengths.sum()) / (1 - PADDING)
+    short = _short(len(lengths), size, generator)
     cut: list[Int[np.ndarray, batch]] = []
     for jitter in JITTERS:
-        cut = _cut(np.argsort(lengths * (1 + jitter * drawn), kind="stable"), size)
+        cut = _cut(np.argsort(lengths * (1 + jitter * drawn), kind="stable"), size, short)
         if sum(len(rows) * int(lengths[rows].max()) for rows in cut) <= most:
             break
     return cut
 
 
-def _cut(order: Int[np.ndarray, "samples"], size: int) -> list[Int[np.ndarray, "batch"]]:
-    return [order[start : start + size] for start in range(0, len(order), size)]
+def _short(samples: int, size: int, generator: np.random.Generator) -> int:
+    """Which batch has what is left over: any, so that it is not always the longest samples that weigh more there."""
+    return int(generator.integers(samples // size + 1))
+
+
+def _cut(order: Int[np.ndarray, "samples"], size: int, short: int) -> list[Int[np.ndarray, "batch"]]:
+    """Batches of ``size``, and at the place ``short`` one of what is left over, if anything is.
+
+    >>> [batch.tolist() for batch in _cut(np.arange(7), 3, 1)]
+    [[0, 1, 2], [3], [4, 5, 6]]
+    """
+    rest, before = len(order) % size, short * size
+    bounds = [*range(0, before + 1, size), *range(before + rest, len(order) + 1, size)]
+    return [order[start:stop] for start, stop in pairwise(bounds) if stop > start]

@@ -1,6 +1,7 @@
 """Label matching finds the next item in the gradient that came back, and nothing where it is not."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from pplr_audit import scenario
 from pplr_audit.attacks.gradient import label_match
 from pplr_audit.attacks.gradient.closed_form import solved
-from pplr_audit.attacks.gradient.label_match import LabelMatch, Titles
+from pplr_audit.attacks.gradient.label_match import LabelMatch
 from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
@@ -230,12 +231,18 @@ def test_what_is_solved_for_is_the_change_of_the_loss_with_each_score() -> None:
     assert np.allclose(solved(lambda h: h.reshape(1, -1) @ few, hidden, less).change, least, atol=1e-3)
 
 
-def test_no_title_fits_a_sequence_shorter_than_the_template(model: Recommender) -> None:
-    prompts = model.prompts
+def test_a_sequence_too_short_for_any_title_is_left_unanswered_and_hides_no_other(
+    model: Recommender, knowledge: Knowledge, prompts: list[Prompt], view_of: Callable[..., View]
+) -> None:
     if not model.whole.causal:
         pytest.skip("a label is an item there, whatever the length")
-    with pytest.raises(NotApplicable, match="a sequence of 3 positions has no room"):
-        Titles(prompts, 3)
+    view = view_of(1)
+    first, *others = view.records
+    beside = {channel: tensor[:3] for channel, tensor in first.beside.items()}
+    short = replace(view, records=(replace(first, tensor=first.tensor[:3], beside=beside), *others))
+    found = LabelMatch(shortlist=8).run(short, knowledge, Budget(120)).arrays["labels"]
+    assert (found[0] == -1).all()
+    assert hits(found[1:], prompts[1:], model) == 1
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
