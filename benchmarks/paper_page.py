@@ -3,14 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import paper_mixing
 from measuring import table
+from paper_groups import Group
 from paper_numbers import Row, over_all, over_seeds, ratios, side, unpaired, verdict
-
-if TYPE_CHECKING:
-    from paper_table import Group
 
 Docs = Mapping[int, Mapping[str, Any]]
 """What has run of a group, by seed."""
@@ -25,7 +23,7 @@ OLDER = (
 
 
 def page(
-    chosen: Sequence["Group"],
+    chosen: Sequence[Group],
     found: Mapping[str, Docs],
     seeds: Sequence[int],
     strangers: Sequence[str] = (),
@@ -109,7 +107,7 @@ def at_place(docs: Docs, place: int, strategy: str, metric: str) -> list[dict[st
     return rows
 
 
-def section(group: "Group", docs: Docs, seeds: Sequence[int]) -> Iterator[str]:
+def section(group: Group, docs: Docs, seeds: Sequence[int]) -> Iterator[str]:
     yield f"## {group.name}\n"
     if not docs:
         yield "No cell has run yet.\n"
@@ -224,7 +222,7 @@ def spent(docs: Docs) -> str:
     )
 
 
-def answer(group: "Group", docs: Docs) -> Iterator[str]:
+def answer(group: Group, docs: Docs) -> Iterator[str]:
     """Does PPLR balance clients, does it beat FedAvg, by how much, is that more than noise, what does it keep?"""
     if not docs:
         yield f"- {group.name}: has not run."

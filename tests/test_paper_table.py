@@ -15,7 +15,7 @@ from pplr_audit.pplr.rounds import RoundLog
 from pplr_audit.pplr.strategies.protocol import Mixing
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-MODULES = ("measuring", "round_logs", "paper_numbers", "paper_mixing", "paper_page", "paper_table")
+MODULES = ("measuring", "round_logs", "paper_numbers", "paper_mixing", "paper_groups", "paper_page", "paper_table")
 
 
 @pytest.fixture
