@@ -1,6 +1,7 @@
 """One line that says which run this is."""
 
 from pplr_audit.report.document import Document
+from pplr_audit.report.quantities import several
 from pplr_audit.report.vocabulary import cut_words
 
 
@@ -9,6 +10,6 @@ def identity(run: Document) -> str:
     clients = len(run["clients"])
     return (
         f"{run['data']['name']}, {run['data']['users']:,} users at {clients} clients; {run['backbone']} with "
-        f"{run['recommender']} ({run['layers']} blocks), {run['strategy']} for {run['rounds']} rounds, cut "
+        f"{run['recommender']} ({run['layers']} blocks), {run['strategy']} for {several(run['rounds'], 'round')}, cut "
         f"{cut_words(run['cut'])}; seed {run['seed']}, {run['created'].replace('T', ' ')}."
     )

@@ -97,6 +97,15 @@ def count(amount: float | None) -> str:
     return " ".join(_scaled(amount, ("", "k", "M", "G", "T", "P"))).strip()
 
 
+def several(amount: int, what: str) -> str:
+    """A number of things, in the singular where there is one.
+
+    >>> several(1, "round"), several(5, "round")
+    ('1 round', '5 rounds')
+    """
+    return f"{amount:,} {what}{'s' * (amount != 1)}"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds, minutes or hours.
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 from pplr_audit.report.content import Block, Cell, Facts, Fold, Items, Section, Table, Text, labels, numbers
 from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import count, duration, percent, size
+from pplr_audit.report.quantities import count, duration, percent, several, size
 from pplr_audit.report.vocabulary import KNOWLEDGE, STATUS, text_words
 
 HOW = (
@@ -89,7 +89,7 @@ def reproduce(findings: Document) -> Section:
         ("model", f"{run['backbone']} with {run['recommender']}: {run['layers']} blocks, hidden size {run['hidden']}"),
         ("computed in", run.get("precision", "float32")),
         *((("model digest", run["backbone_digest"]),) if "backbone_digest" in run else ()),
-        ("training", f"{run['strategy']}, {run['rounds']} rounds"),
+        ("training", f"{run['strategy']}, {several(run['rounds'], 'round')}"),
         (
             "hardware",
             f"{hardware['cpu']}, {hardware['cores']} cores, {size(hardware['memory_bytes'])}, {hardware['platform']}",

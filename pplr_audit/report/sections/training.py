@@ -6,6 +6,7 @@ from pplr_audit.report.charts.mixing import mixing_chart, similarity_chart
 from pplr_audit.report.charts.training import rounds_chart
 from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, numbers
 from pplr_audit.report.document import Document
+from pplr_audit.report.quantities import several
 
 MATRIX = 12
 """Clients up to which the mixing of a round is drawn and written out."""
@@ -33,7 +34,9 @@ def training(findings: Document, evidence: Document) -> Section:
     run = findings["run"]
     charts = tuple(rounds_chart(name, values) for name, values in drawn.items())
     blocks: list[Block] = [
-        Text(f"Strategy {run['strategy']}, {run['rounds']} rounds.{_never_stopped(run.get('never_stop', ()))}"),
+        Text(
+            f"Strategy {run['strategy']}, {several(run['rounds'], 'round')}.{_never_stopped(run.get('never_stop', ()))}"
+        ),
         Figure("Training, by client and round", charts),
     ]
     small = [entry for entry in evidence["balance"] if len(entry["clients"]) <= MATRIX]
