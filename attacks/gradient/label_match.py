@@ -107,9 +107,12 @@ class LabelMatch:
         hidden = record.beside[Channel.TRUNK_ACTIVATIONS]
         gradient = record.tensor * record.batch  # the loss is the mean over the batch
         model = knowledge.copy(record.client, record.round)
+        size = float(gradient.norm())
+        if not size:  # every label has a gradient, so nothing is what came back
+            return np.empty(0, dtype=np.int64), 1.0
         run = _back(model, knowledge.depth - back)
         found, away = self._ranked(run, hidden, gradient, knowledge.prompts)
-        distance = away / max(float(gradient.norm()), 1e-30)
+        distance = away / size
         if model.causal or distance < UNEXPLAINED:
             return found, distance
         # No label's loss is what came back: perhaps it is another loss of the same scores.

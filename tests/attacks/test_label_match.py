@@ -167,6 +167,14 @@ def test_what_the_base_model_alone_tells_is_less(
     assert exact.facts["median_distance"] < rough.facts["median_distance"]
 
 
+def test_a_gradient_of_nothing_names_nothing(knowledge: Knowledge, view_of: Callable[..., View]) -> None:
+    view = view_of(1)
+    nothing = replace(view, records=tuple(replace(r, tensor=torch.zeros_like(r.tensor)) for r in view.records))
+    guess = LabelMatch(shortlist=8).run(nothing, knowledge, Budget(120))
+    assert (guess.arrays["labels"] == -1).all()
+    assert guess.facts["median_distance"] == 1
+
+
 def test_it_says_when_it_cannot_answer(knowledge: Knowledge, view_of: Callable[..., View]) -> None:
     empty = View("server", Channel.BACK_GRADIENTS, None, 1, "none", ())
     with pytest.raises(NotApplicable, match="nothing crossed"):
