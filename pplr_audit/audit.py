@@ -117,11 +117,11 @@ def attack(directory: Path, more: Extension | None = None, progress: Progress | 
                 extensions.record(store, (*had, more))
                 plan = extended
         # A rival that broke off is tried again by what trains; here nothing is trained.
-        whole = [rival for rival in ready.rivals if _finished(rival, store)]
-        left = [{"strategy": rival.scenario.training.label, "reason": UNFINISHED} for rival in ready.rivals
-                if not _finished(rival, store)]  # fmt: skip
+        whole, left = [], []
+        for rival in ready.rivals:
+            (whole if _finished(rival, store) else left).append(rival)
         trained = _train(replace(ready, rivals=tuple(whole)), store, clock)
-        trained.failed.extend(left)
+        trained.failed.extend({"strategy": each.scenario.training.label, "reason": UNFINISHED} for each in left)
         return _attack(ready, trained, plan, store, clock)
 
 

@@ -24,8 +24,8 @@ from scipy.sparse.linalg import LinearOperator, lsqr
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-STEPS = 100
-"""Of LSQR, at the most."""
+FIRST, STEPS = 20, 100
+"""Of LSQR: before it is asked whether going on is of use, and at the most."""
 NEAR = 1e-5
 """Relative residual at which it ends."""
 
@@ -42,7 +42,7 @@ class Solved:
 
 def solved(
     back: Callable[[Float[Tensor, "1 length hidden"]], Float[Tensor, "1 items"]],
-    hidden: Float[Tensor, "length hidden"], gradient: Float[Tensor, "length hidden"],
+    hidden: Float[Tensor, "length hidden"], gradient: Float[Tensor, "length hidden"], wanted: float = 1.0,
 ) -> Solved:  # fmt: skip
     """The least change of scores that has this gradient.
 
@@ -50,6 +50,8 @@ def solved(
         back: z(h), from what entered the last layers to the items' scores.
         hidden: what entered.
         gradient: of one sequence's own loss.
+        wanted: the distance that is of use; what is farther away after the first steps, as noise and the gradients of
+            other sequences are, is not solved to the end.
     """
     entered = hidden[None].detach().clone().requires_grad_()
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be differentiated twice
@@ -70,6 +72,10 @@ def solved(
     operator = LinearOperator((hidden.numel(), len(scores)), matvec=backward, rmatvec=forward, dtype=np.float64)
     size = max(float(gradient.norm()), 1e-30)
     goal = (gradient / size).flatten().double().numpy()
-    change = lsqr(operator, goal, atol=0.0, btol=NEAR, conlim=0.0, iter_lim=STEPS)[0]
-    left = float(np.linalg.norm(operator.matvec(change) - goal))
-    return Solved(change * size, left)
+
+    def after(steps: int) -> Solved:
+        change = lsqr(operator, goal, atol=0.0, btol=NEAR, conlim=0.0, iter_lim=steps)[0]
+        return Solved(change * size, float(np.linalg.norm(operator.matvec(change) - goal)))
+
+    first = after(FIRST)
+    return first if first.distance > wanted else after(STEPS)

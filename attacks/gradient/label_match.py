@@ -116,7 +116,7 @@ class LabelMatch:
         if model.causal or distance < UNEXPLAINED:
             return found, distance
         # No label's loss is what came back: perhaps it is another loss of the same scores.
-        other = solved(run, hidden, gradient)
+        other = solved(run, hidden, gradient, wanted=distance / 2)
         if other.distance > distance / 2:
             return found, distance
         return np.argsort(other.change, kind="stable")[:LABELS], other.distance
