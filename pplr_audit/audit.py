@@ -117,7 +117,8 @@ def attack(directory: Path, more: Extension | None = None, progress: Progress | 
                 extensions.record(store, (*had, more))
                 plan = extended
         # A rival that broke off is tried again by what trains; here nothing is trained.
-        whole, left = [], []
+        whole: list[_Ready] = []
+        left: list[_Ready] = []
         for rival in ready.rivals:
             (whole if _finished(rival, store) else left).append(rival)
         trained = _train(replace(ready, rivals=tuple(whole)), store, clock)
