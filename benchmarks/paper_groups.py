@@ -14,14 +14,15 @@ DATA = Path(os.environ.get("PPLR_AUDIT_DATA", Path(__file__).parents[2] / "share
 RIVALS: tuple[Any, ...] = ("fedavg", "local", "centralised")
 MORE: tuple[Any, ...] = (
     "fedprox", "ditto", {"pplr": {"ablate": ["similarity"]}}, {"pplr": {"ablate": ["speed"]}},
-    {"pplr": {"ablate": ["heating"]}},
+    {"pplr": {"ablate": ["heating"]}}, {"pplr": {"similarity": "update"}},
 )  # fmt: skip
 """On one data set besides."""
 ENCODER = {
-    "backbone": "minilm", "recommender": "recformer", "max_tokens": 256, "dropout": 0.0,
+    "backbone": "minilm", "recommender": "recformer", "max_tokens": 256, "dropout": 0.0, "precision": "float32",
     "recformer": {"pooling": "mean", "refresh_rounds": 0, "attributes": ["title"]},
 }  # fmt: skip
-DECODER = {"backbone": "tiny-llama", "recommender": "bigrec", "beams": 4}
+DECODER = {"backbone": "tiny-llama", "recommender": "bigrec", "beams": 4, "precision": "float32"}
+"""Seeds may run on different machines, of which ``precision: auto`` would let some compute in bfloat16."""
 
 CHOSEN = (
     "The learning rate was chosen among 5e-4 and 2e-3 by centralised training on the first seed's test users, who are"
