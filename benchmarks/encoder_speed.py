@@ -1,10 +1,12 @@
-"""How near an encoder comes to the machine's own peak: encoding items, a training step of RecFormer, and padding.
+"""How near an encoder comes to the machine's own peak, encoding items and in training steps of RecFormer; and padding.
 
-The peak is the best float32 matrix product of the same turn, over shapes that the model uses and a large square. Work
-is what torch counts: matrix products and attention, padded positions included; the share of padding stands beside it.
-The model is MiniLM where its package is installed, else a BERT of that shape with random weights; the texts are the
-titles of amazon-beauty where the folder PPLR_AUDIT_DATA (or shared/data beside the checkout) holds it, else synthetic.
-Padding is told for all users at one client and, as `padding.py` has it, for five clients with few samples.
+In float32 and, where the processor has it, bfloat16: the peak of a format is its best matrix product of the same turn,
+over shapes that the model uses and a large square. Work is what torch counts: matrix products and attention, padded
+positions included; the share of padding stands beside it. How many times as fast bfloat16 is, is told by the time of
+the same work, beside what the products themselves gain. The model is MiniLM where its package is installed, else a BERT
+of that shape with random weights; the texts are the titles of amazon-beauty where the folder PPLR_AUDIT_DATA (or
+shared/data beside the checkout) holds it, else synthetic. Padding is told for all users at one client and, as
+`padding.py` has it, for five clients with few samples.
 """
 
 import copy
@@ -12,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +36,28 @@ from pplr_audit.errors import InputError
 from pplr_audit.models import minilm
 from pplr_audit.models.backbone import Backbone, load_backbone, set_dropout
 from pplr_audit.models.named import NAMED
-from pplr_audit.models.recformer import POSITIONS, RecFormer, add_marks
+from pplr_audit.models.precision import Precision, choose_attention, compute_in, in_hardware
+from pplr_audit.models.recformer import POSITIONS, RecFormer
 from pplr_audit.models.task import padded
+from pplr_audit.models.trainable import make_trainable
 from pplr_audit.pplr.flops import counter
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Stretch
 from pplr_audit.pplr.schedule import batches
 
-ENCODING, STEP, PADDING = 0.7, 0.5, 0.1
+ENCODING, STEP, FASTER, PADDING = 0.7, 0.5, 2.5, 0.1
+PLAIN, DROPPING, LORA = "a training step, no dropout", "a training step, its own dropout", "a LoRA step, no dropout"
+STEPS = (PLAIN, DROPPING, LORA)
+ENCODED = "encoding items"
+GOALS = {ENCODED: ENCODING, PLAIN: STEP, LORA: STEP}
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 TRAINING = scenario.Training(batch_size=64)
-SETTINGS = scenario.Recformer(train="all", attributes=("title",))
+MODELS: dict[str, scenario.Model] = {
+    what: scenario.Model(
+        backbone="minilm", recommender="recformer",
+        recformer=scenario.Recformer(train="lora" if what == LORA else "all", attributes=("title",)),
+    )
+    for what in STEPS
+}  # fmt: skip
 HISTORY, MAX_TOKENS = 5, 256
 ITEMS = 400
 """That are encoded in one turn."""
@@ -74,15 +89,16 @@ def backbone(catalogue: Catalogue, folder: Path) -> Backbone:
     return load_backbone("minilm", catalogue, seed=0)
 
 
-def product(rows: int, inner: int, columns: int) -> Callable[[], float]:
+def product(rows: int, inner: int, columns: int, precision: Precision) -> Callable[[], float]:
     """Answers the GFLOP/s of a product of that shape over a second: as long as the others run, so that what slows the
     machine down for a while slows all of them."""
-    left, right = torch.randn(rows, inner), torch.randn(inner, columns)
+    kind = getattr(torch, precision)
+    left, right = torch.randn(rows, inner, dtype=kind), torch.randn(columns, inner, dtype=kind)
 
     def once() -> float:
         started, done, spent = time.perf_counter(), 0, 0.0
         while spent < 1:
-            left @ right
+            torch.nn.functional.linear(left, right)
             done, spent = done + 1, time.perf_counter() - started
         return 2e-9 * rows * inner * columns * done / spent
 
@@ -90,29 +106,52 @@ def product(rows: int, inner: int, columns: int) -> Callable[[], float]:
 
 
 def timed(work: Callable[[], object]) -> Callable[[], float]:
-    """Answers the GFLOP/s of ``work``, whose FLOP are counted once."""
-    with counter() as count:
-        work()
-    flop = count.get_total_flops()
+    """Answers the seconds of ``work``."""
 
     def once() -> float:
         started = time.perf_counter()
         work()
-        return 1e-9 * flop / (time.perf_counter() - started)
+        return time.perf_counter() - started
 
     return once
 
 
+def gflop(work: Callable[[], object]) -> float:
+    """Of ``work``, done once."""
+    with counter() as count:
+        work()
+    return 1e-9 * count.get_total_flops()
+
+
 def step(model: Any, task: RecFormer, prompts: list[Prompt]) -> Callable[[], object]:
     """A local training step: forward, loss, backward, optimizer."""
-    model.train().requires_grad_(True)
-    optimizer = LocalOptimizer(dict(model.named_parameters()), TRAINING, Stretch(0, 100), OptimizerState())
+    trained = {name: value for name, value in model.train().named_parameters() if value.requires_grad}
+    optimizer = LocalOptimizer(trained, TRAINING, Stretch(0, 100), OptimizerState())
 
     def once() -> None:
         task.loss(model, prompts, task.base_memory).backward()
         optimizer.step()
 
     return once
+
+
+def works(
+    base: Backbone, items: Prompts, alone: list[Prompt], batch: list[Prompt], precision: Precision
+) -> dict[str, Callable[[], object]]:
+    """What is timed in a number format: encoding ``alone``, and steps over ``batch``."""
+    found: dict[str, Callable[[], object]] = {}
+    for what, chosen in MODELS.items():
+        model: Any = copy.deepcopy(base.model)
+        if what != DROPPING:
+            set_dropout(model, 0.0)
+        choose_attention(model, precision)
+        make_trainable(model, chosen, history=HISTORY, seed=0)
+        compute_in(model, precision)
+        task = RecFormer(model.eval(), items, chosen.recformer, rounds=1)
+        if what == PLAIN:
+            found[ENCODED] = partial(task.encode, model, alone)
+        found[what] = step(model, task, batch)
+    return found
 
 
 def padding(prompts: Prompts, histories: Ragged) -> dict[str, float]:
@@ -146,49 +185,63 @@ def main() -> None:
         item_prompts(base.tokenizer, texts, attributes=("title",), max_tokens=MAX_TOKENS, history=HISTORY)
         for texts in (catalogue, some)
     )
-    model: Any = base.model
-    add_marks(model, HISTORY)
     alone = [prompts.build(np.array([item])) for item in range(items)]
-    task = RecFormer(model.eval(), prompts, SETTINGS, rounds=1)
     generator = np.random.default_rng(0)
     drawn = [prompts.build(generator.integers(items, size=HISTORY), int(generator.integers(items))) for _ in range(512)]
     # The middle of them by length: a batch as the schedule cuts them.
     size = 8 if chosen.quick else TRAINING.batch_size
     batch = sorted(drawn, key=len)[256 : 256 + size]
-    plain, dropping = copy.deepcopy(model), copy.deepcopy(model)
-    set_dropout(plain, 0.0)
-    hidden, inner = model.config.hidden_size, model.config.intermediate_size
     positions = len(batch) * max(map(len, batch))
+    hidden, inner = base.model.config.hidden_size, base.model.config.intermediate_size
     shapes = [(POSITIONS, hidden, inner), (positions, hidden, inner), (positions, inner, hidden)]
     shapes += [] if chosen.quick else [(4096, 4096, 4096)]
-    sides = {"x".join(map(str, shape)): product(*shape) for shape in shapes}
-    products = list(sides)
-    sides["encoding items"] = timed(lambda: task.encode(model, alone))
-    sides["a training step, no dropout"] = timed(step(plain, task, batch))
-    sides["a training step, its own dropout"] = timed(step(dropping, task, batch))
+    formats: list[Precision] = ["float32", *(["bfloat16"] * in_hardware())]  # type: ignore[list-item]
+    sides: dict[tuple[str, str], Callable[[], float]] = {}
+    work: dict[tuple[str, str], float] = {}
+    for precision in formats:
+        for shape in shapes:
+            sides[precision, "product " + "x".join(map(str, shape))] = product(*shape, precision)
+        for what, does in works(base, prompts, alone, batch, precision).items():
+            work[precision, what] = gflop(does)
+            sides[precision, what] = timed(does)
     found = interleaved(sides, chosen.repeats, warm_up=1)
-    peak = [max(turn) for turn in zip(*(found[name] for name in products), strict=True)]
-    least = {"encoding items": ENCODING, "a training step, no dropout": STEP}
-    shares = {name: spread(ratios(found[name], peak)) for name in sides if name not in products}
+    speeds = {side: [work[side] / t for t in took] if side in work else took for side, took in found.items()}
+    products = {precision: [s for s in sides if s[0] == precision and s not in work] for precision in formats}
+    peak = {p: [max(turn) for turn in zip(*(speeds[s] for s in products[p]), strict=True)] for p in formats}
+    shares = {side: spread(ratios(speeds[side], peak[side[0]])) for side in work}
+    faster = {
+        what: spread(ratios(found["float32", what], found["bfloat16", what]))
+        for what in (ENCODED, *STEPS) if len(formats) > 1
+    }  # fmt: skip
+    gain = spread(ratios(peak["bfloat16"], peak["float32"])) if len(formats) > 1 else None
     users = np.arange(len(data.users))
     pad = padding(everything, training_samples(split(data, scenario.Data().split), users, HISTORY, "last").history)
     few: dict[str, list[float]] = {}
     for name, seeds in settings(chosen.quick).items():
         few |= federated(name, seeds, base.tokenizer)
-    lines = [
-        ["the best product of a turn", spread(peak).text(" GFLOP/s", 0), ""],
-        *([f"product {name}", spread(found[name]).text(" GFLOP/s", 0), ""] for name in products),
-    ]
-    for name, each in shares.items():
-        lines.append([name, spread(found[name]).text(" GFLOP/s", 0), ""])
-        wanted = at_least_text(each.median, least[name]) if name in least else ""
-        lines.append([f"{name}, of the peak", each.text(digits=2), wanted])
+    lines: list[list[str]] = []
+    for precision in formats:
+        lines.append([f"{precision}: the best product of a turn", spread(peak[precision]).text(" GFLOP/s", 0), ""])
+        for side in sides:
+            if side[0] == precision:
+                lines.append([f"{precision}: {side[1]}", spread(speeds[side]).text(" GFLOP/s", 0), ""])
+            if side[0] == precision and side in work:
+                wanted = at_least_text(shares[side].median, GOALS[side[1]]) if side[1] in GOALS else ""
+                lines.append([f"{precision}: {side[1]}, of the peak", shares[side].text(digits=2), wanted])
+    if gain is not None:
+        lines.append(["bfloat16 in float32: the best product", gain.text(digits=2), ""])
+    for what, each in faster.items():
+        wanted = at_least_text(each.median, FASTER) if what in STEPS else ""
+        lines.append([f"bfloat16 in float32: {what}", each.text(digits=2), wanted])
     lines += [[f"padding in {name}", f"{value:.3f}", goal_text(value, PADDING)] for name, value in pad.items()]
     lines += rows(few)
     figures = {
-        "gflop_per_second": found, "peak": peak, "share": shares, "padding": pad,
-        "padding_few_samples": few,
-        "goals": {name: at_least(shares[name].median, value) for name, value in least.items()},
+        "gflop_per_second": {" ".join(side): each for side, each in speeds.items()}, "peak": peak,
+        "share": {" ".join(side): each for side, each in shares.items()}, "bfloat16_in_float32": faster,
+        "product_gain": gain, "padding": pad, "padding_few_samples": few,
+        "goals": {
+            " ".join(side): at_least(each.median, GOALS[side[1]]) for side, each in shares.items() if side[1] in GOALS
+        } | {f"bfloat16 {what}": at_least(faster[what].median, FASTER) for what in STEPS if what in faster},
     }  # fmt: skip
     text = (
         f"{base.name}; {items} items of {data.name} are encoded, a step has {len(batch)} histories of {HISTORY} in"

@@ -1,7 +1,8 @@
 """The number format that the model computes in: float32, or bfloat16 under autocast with weights in float32.
 
 Under autocast matrix products are bfloat16; residual stream, norms, softmax, loss, adapter and optimizer stay float32
-(`torch.amp`), and so does what crosses the cut.
+(`torch.amp`), and so does what crosses the cut. Attention is made of plain products there: torch's fused kernel for the
+CPU takes seven to nine times as long to go back through in bfloat16 (`benchmarks/encoder_speed.py`).
 """
 
 from functools import wraps
@@ -25,6 +26,13 @@ def in_hardware() -> bool:
     """Whether the processor has bfloat16 instructions, AVX-512 or AMX."""
     found: Any = torch.cpu
     return bool(found._is_avx512_bf16_supported() or found._is_amx_tile_supported())
+
+
+def choose_attention(model: Any, precision: Precision) -> None:
+    """The attention that is fast in ``precision``, for all that is made of ``model`` afterwards: a cut part's blocks keep
+    the configuration that they had when it was cut."""
+    if precision == "bfloat16":
+        model.set_attn_implementation("eager")
 
 
 def compute_in(model: Any, precision: Precision) -> None:

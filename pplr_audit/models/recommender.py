@@ -14,7 +14,7 @@ from pplr_audit.models.bigrec import BigRec
 from pplr_audit.models.cut import CutModel, check_cut, cut
 from pplr_audit.models.family import FAMILIES, blocks
 from pplr_audit.models.lora import Adapter, adapter_parameters, read_adapter
-from pplr_audit.models.precision import Precision, compute_in, resolved
+from pplr_audit.models.precision import Precision, choose_attention, compute_in, resolved
 from pplr_audit.models.recformer import RecFormer
 from pplr_audit.models.task import Task
 from pplr_audit.models.trainable import make_trainable
@@ -73,6 +73,7 @@ def build(
     make_trainable(backbone.model, model, history=history, seed=derive(seed, "lora") % 2**63)
     initial = read_adapter(adapter_parameters(backbone.model))
     precision = resolved(model.precision)
+    choose_attention(backbone.model, precision)
     whole = WholeModel(backbone.model)
     compute_in(whole.model, precision)
     whole.task = task = _task(model, whole.model, prompts, training or scenario.Training())

@@ -35,6 +35,23 @@ def test_it_is_near_float32_and_really_another_format(small_scenario: scenario.S
     assert losses["bfloat16"] != losses["float32"]
 
 
+@pytest.mark.parametrize(("chosen", "attention"), [("float32", "sdpa"), ("bfloat16", "eager")])
+def test_every_block_of_every_part_attends_as_its_number_format_is_fast_in(
+    small_scenario: scenario.Scenario, small_market: Dataset, chosen: str, attention: str
+) -> None:
+    model = made(small_scenario, small_market, chosen)
+    parts = (model.whole.model, model.parts.client, model.parts.trunk)
+    found = [
+        m.config._attn_implementation
+        for part in parts
+        for m in part.modules()
+        if type(m).__name__.endswith("Attention")
+    ]
+    assert found and set(found) == {attention}
+    masks = {model.whole.model.config._attn_implementation, model.parts.client.config._attn_implementation}
+    assert masks == {attention}
+
+
 def test_a_training_has_the_same_bits_at_every_cut_and_keeps_and_sends_float32(
     small_scenario: scenario.Scenario, small_market: Dataset, private: PrivateData
 ) -> None:
