@@ -63,7 +63,7 @@ def ratios(own: Sequence[Row], other: Sequence[Row], less: Sequence[Row]) -> lis
 
 
 def unpaired(own: Sequence[Row], other: Sequence[Row]) -> list[Row]:
-    """``own`` less ``other`` seed by seed as if of other users: wider than in pairs, which no reference is kept in."""
+    """``own`` less ``other`` seed by seed as if of other users, which is wider than in pairs."""
     found: list[Row] = []
     for a, b in zip(own, other, strict=True):
         less, half = a["value"] - b["value"], math.hypot(_half(a), _half(b))

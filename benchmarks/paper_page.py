@@ -292,7 +292,9 @@ def centralised(docs: Docs) -> str:
         return f"{asked} That has not run beside it."
     reached = mean(row["value"] for row in pooled)
     untrained, popularity = (mean(row["value"] for row in each) for each in floors)
-    beyond_untrained, beyond_popularity = (side(unpaired(pooled, each)) > 0 for each in floors)
+    beyond_untrained, beyond_popularity = (
+        side(above(docs, name, pooled, each)) for name, each in zip(FLOORS, floors, strict=True)
+    )
     if reached <= untrained:
         return (
             f"{asked} Cannot be told (goal {100 * GOAL:.0f} %): centralised training itself, Recall@10 {reached:.4f},"
@@ -300,18 +302,27 @@ def centralised(docs: Docs) -> str:
             " differences above are between models that have learned little or nothing."
         )
     text = f"{asked} {kept(own, pooled, less)}"
-    if not beyond_untrained:
+    if beyond_untrained <= 0:
         text += (
             f" But at this budget that itself reaches {reached:.4f} where the untrained model has {untrained:.4f},"
             " which is not more beyond noise: neither can it be told whether the goal is met, nor whether FedAvg or"
             " PPLR learned anything to differ in."
         )
-    if not beyond_popularity:
+    if beyond_popularity <= 0:
+        how = "less" if beyond_popularity < 0 else "not more beyond noise"
+        serve = "better than" if beyond_popularity < 0 else "as well as"
         text += (
-            f" Mere popularity reaches {popularity:.4f}, and centralised training {reached:.4f}, which is not more"
-            " beyond noise: counting would serve users as well as any of these models."
+            f" Mere popularity reaches {popularity:.4f}, and centralised training {reached:.4f}, which is {how}:"
+            f" counting would serve users {serve} this model."
         )
     return text
+
+
+def above(docs: Docs, reference: str, pooled: Sequence[Row], floor: Sequence[Row]) -> Sequence[Row]:
+    """Centralised training less a reference, Recall@10: in pairs where all seeds keep them, else as if unpaired."""
+    wanted = {"strategy": "centralised", "against": reference, "metric": "recall@10"}
+    paired = values({seed: {"references": (), **doc} for seed, doc in docs.items()}, "references", **wanted)
+    return paired if len(paired) == len(docs) else unpaired(pooled, floor)
 
 
 def kept(own: Sequence[Row], pooled: Sequence[Row], less: Sequence[Row]) -> str:

@@ -22,10 +22,11 @@ import paper_mixing
 import round_logs
 from measuring import RESULTS
 from paper_groups import Group, groups, slug
-from paper_page import page
+from paper_page import FLOORS, page
 
-from pplr_audit import audit
+from pplr_audit import audit, per_user
 from pplr_audit.errors import InputError, RunError
+from pplr_audit.scoring.intervals import paired_difference
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 RUNS = Path("runs") / "paper-table"
@@ -62,12 +63,26 @@ def run(root: Path, kept: Path, group: Group, seed: int) -> None:
 
 
 def logged(directory: Path) -> dict[str, Any]:
-    """Of a run's rounds: the seconds that each strategy trained, and the last mixing of PPLR and what is left of it."""
+    """Of a run: the seconds that each strategy trained, the last mixing of PPLR and of what is left of it, and how far
+    each strategy is above the references."""
     logs = round_logs.by_strategy(directory)
     return {
         "training_seconds": {name: round(round_logs.seconds(each), 3) for name, each in logs.items()},
         "mixing": {name: paper_mixing.kept(each[-1]) for name, each in logs.items() if name.split()[0] == "pplr"},
+        "references": over_references(per_user.read(directory)),
     }
+
+
+def over_references(found: per_user.UserScores) -> list[dict[str, Any]]:
+    """Each strategy less what it must beat, the same users in pairs."""
+    rows = []
+    for name, metrics in found.scores.items():
+        for floor in (each for each in FLOORS if name not in FLOORS and each in found.scores):
+            for metric, scores in metrics.items():
+                less = paired_difference(scores, found.scores[floor][metric], found.users, seed=0)
+                ci = [less.low, less.high]
+                rows.append({"strategy": name, "against": floor, "metric": metric, "value": less.value, "ci": ci})
+    return rows
 
 
 def complete(root: Path, kept: Path, chosen: Sequence[Group], seeds: Sequence[int]) -> None:
@@ -75,7 +90,7 @@ def complete(root: Path, kept: Path, chosen: Sequence[Group], seeds: Sequence[in
     for group in chosen:
         for seed, document in documents(kept, group, seeds).items():
             directory = root / slug(group, seed)
-            if "mixing" in document and "training_seconds" in document:
+            if {"mixing", "training_seconds", "references"} <= document.keys():
                 continue
             if not directory.is_dir():
                 print(f"{group.name}, seed {seed}: no {directory}")

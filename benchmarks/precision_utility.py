@@ -1,8 +1,8 @@
 """Whether a model that trains and ranks in bfloat16 recommends as one in float32 does.
 
-RecFormer on MiniLM over ml-1m, all samples of the paper's budget in one place, by settings of ``paper_table.py``: the same
-samples in the same order, once in each number format, measured on the same users. Differences are of those in pairs.
-Each run is kept, and a second call goes on where the first stopped.
+RecFormer on MiniLM over ml-1m, centralised, with the settings and the budget of ``paper_table.py``: the same samples in
+the same order, once in each number format, measured on the same users. Differences are of those in pairs. Each run is
+kept, and a second call goes on where the first stopped.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from pplr_audit.scoring.intervals import paired_difference
 
 METRICS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
 FORMATS = ("float32", "bfloat16")
-SEEDS = (0, 1, 2)
 
 
 def told(group: Group, seed: int, precision: str) -> scenario.Scenario:
@@ -51,6 +50,7 @@ def less(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the synthetic market and one seed; nothing is written")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs") / "precision-utility")
     parser.add_argument("--results", type=Path, help="where to write (default: benchmarks/results; --quick: nowhere)")
     asked = parser.parse_args()
@@ -58,7 +58,7 @@ def main() -> None:
     scores: dict[str, list[Mapping[str, np.ndarray]]] = {precision: [] for precision in FORMATS}
     people: list[np.ndarray] = []
     seconds: dict[str, list[float]] = {precision: [] for precision in FORMATS}
-    for seed in SEEDS[: 1 if asked.quick else None]:
+    for seed in range(1 if asked.quick else asked.seeds):
         for precision in FORMATS:
             found, spent = measured(group, seed, precision, asked.runs)
             scores[precision].append(found.scores[found.strategy])
@@ -67,10 +67,8 @@ def main() -> None:
     lines, differences = [], {}
     for seed, users in enumerate(people):
         one, other = (scores[precision][seed] for precision in FORMATS)
-        lines += [
-            [f"{name}, seed {seed}", *(f"{s[m].mean():.4f}" for m in METRICS)]
-            for name, s in zip(FORMATS, (one, other), strict=True)
-        ]
+        for name, each in zip(FORMATS, (one, other), strict=True):
+            lines.append([f"{name}, seed {seed}", *(f"{each[m].mean():.4f}" for m in METRICS)])
         differences[f"bfloat16 less float32, seed {seed}"] = less(other, one, users)
     plain, half = ({m: np.concatenate([s[m] for s in scores[p]]) for m in METRICS} for p in FORMATS)
     differences["bfloat16 less float32, all seeds"] = less(half, plain, np.concatenate(people))
@@ -78,9 +76,8 @@ def main() -> None:
         [name, *(f"{v:+.4f} [{low:+.4f}, {high:+.4f}]" for v, low, high in each.values())]
         for name, each in differences.items()
     ]
-    text = f"{group.name}, centralised, {len(people[0]):,} test users a seed; 95 % intervals over users.\n\n" + table(
-        ["what", *METRICS], lines
-    )
+    text = f"{group.name}, centralised, {len(people[0]):,} test users a seed; 95 % intervals over users.\n\n"
+    text += table(["what", *METRICS], lines)
     figures = {"differences": differences, "seconds_of_training": seconds}
     into = asked.results or (None if asked.quick else RESULTS)
     write("precision_utility", "The same training in two number formats", text, figures, at, into)
