@@ -84,6 +84,12 @@ def values(docs: Docs, part: str, **wanted: str) -> list[dict[str, Any]]:
     return [found for found in (next(each, None) for each in rows) if found is not None]
 
 
+def references(docs: Docs, strategy: str, reference: str) -> list[dict[str, Any]]:
+    """A strategy less a reference in pairs, Recall@10, of each seed that keeps it."""
+    kept = {seed: doc for seed, doc in docs.items() if "references" in doc}
+    return values(kept, "references", strategy=strategy, against=reference, metric="recall@10")
+
+
 def by_size(doc: Mapping[str, Any]) -> dict[str, int]:
     """The clients that have test users and how many, the most first."""
     sizes = {row["client"]: row["n"] for row in doc["utility"] if row["client"] != "all"}
@@ -146,6 +152,14 @@ def section(group: Group, docs: Docs, seeds: Sequence[int]) -> Iterator[str]:
             rows.append([rival, metric, over_seeds(found, signed=True), each, verdict(found)])
     yield "PPLR less each rival, the same users in pairs:\n"
     yield table(["rival", "metric", "mean over seeds", "interval of each seed", "says"], rows) + "\n"
+    rows = [
+        [name, *(f"{over_seeds(found, signed=True)} ({verdict(found)})" if found else "–" for found in each)]
+        for name in group.strategies
+        if any(each := [references(docs, name, floor) for floor in FLOORS])
+    ]
+    if rows:
+        yield "Each strategy less the references, Recall@10, the same users in pairs, of the seeds that keep them:\n"
+        yield table(["strategy", *(f"less {floor}" for floor in FLOORS)], rows) + "\n"
     order = {seed: list(by_size(doc)) for seed, doc in docs.items()}
     mixed = paper_mixing.section(docs, order, place_names(max(map(len, order.values()))))
     if mixed:
@@ -320,8 +334,7 @@ def centralised(docs: Docs) -> str:
 
 def above(docs: Docs, reference: str, pooled: Sequence[Row], floor: Sequence[Row]) -> Sequence[Row]:
     """Centralised training less a reference, Recall@10: in pairs where all seeds keep them, else as if unpaired."""
-    wanted = {"strategy": "centralised", "against": reference, "metric": "recall@10"}
-    paired = values({seed: {"references": (), **doc} for seed, doc in docs.items()}, "references", **wanted)
+    paired = references(docs, "centralised", reference)
     return paired if len(paired) == len(docs) else unpaired(pooled, floor)
 
 

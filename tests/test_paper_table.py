@@ -236,13 +236,48 @@ def test_what_an_older_version_kept_is_completed_from_the_run(
 ) -> None:
     (group,) = paper.groups(True)
     paper.write(tmp_path, group, 0, document(USERS[0], values()))
-    even = {"training_seconds": {"pplr": 60.0}, "mixing": {"pplr": mixing([[0.5, 0.5], [0.5, 0.5]])}}
+    even = {"training_seconds": {"pplr": 60.0}, "mixing": {"pplr": mixing([[0.5, 0.5], [0.5, 0.5]])}, "references": []}
     monkeypatch.setattr(paper, "logged", lambda directory: even)
     paper.complete(tmp_path / "runs", tmp_path, [group], (0,))
     assert "mixing" not in paper.documents(tmp_path, group, (0,))[0], "there is no run to take it from"
     (tmp_path / "runs" / paper.slug(group, 0)).mkdir(parents=True)
     paper.complete(tmp_path / "runs", tmp_path, [group], (0,))
     assert paper.documents(tmp_path, group, (0,))[0].items() >= even.items()
+
+
+def test_a_strategy_is_above_a_reference_by_its_own_users_in_pairs(paper: Any) -> None:
+    users = np.arange(400)
+    hit = (users % 10 == 0).astype(float)
+    more = (users % 10 < 2).astype(float)
+    scores = {"centralised": {"recall@10": more}, "untrained": {"recall@10": hit}, "popularity": {"recall@10": more}}
+    found = paper.over_references(
+        paper.per_user.UserScores("centralised", "digest", ("a",), users, np.zeros_like(users), scores)
+    )
+    assert [(row["strategy"], row["against"]) for row in found] == [
+        ("centralised", "untrained"), ("centralised", "popularity"),
+    ]  # fmt: skip
+    gain, none = found
+    assert gain["value"] == pytest.approx(0.1)
+    assert gain["ci"][0] > 0.06
+    assert none["value"] == 0
+    assert none["ci"][0] < 0 < none["ci"][1]
+
+
+def test_what_is_learned_is_judged_in_pairs_where_they_are_kept(paper: Any) -> None:
+    (group,) = paper.groups(True)
+    reached = values() | {"centralised": 0.11, "untrained": 0.1, "popularity": 0.13}
+    plain = document(USERS[0], reached, half=0.01)
+    text = paper.page([group], {group.name: {0: plain}}, (0,), ())
+    assert "not more beyond noise: neither can it be told" in text, "unpaired, 0.01 is within its interval"
+    wanted = {"strategy": "centralised", "metric": "recall@10"}
+    kept = [
+        {**wanted, "against": "untrained", "value": 0.01, "ci": [0.006, 0.014]},
+        {**wanted, "against": "popularity", "value": -0.02, "ci": [-0.03, -0.01]},
+    ]
+    text = paper.page([group], {group.name: {0: {**plain, "references": kept}}}, (0,), ())
+    assert "neither can it be told" not in text
+    assert "which is less: counting would serve users better than this model" in text
+    assert "| centralised | +0.0100 [+0.0060, +0.0140] (more) | -0.0200 [-0.0300, -0.0100] (less) |" in text
 
 
 def test_a_run_that_fails_stops_no_other_and_is_told(

@@ -47,7 +47,8 @@ def test_every_block_of_every_part_attends_as_its_number_format_is_fast_in(
         for m in part.modules()
         if type(m).__name__.endswith("Attention")
     ]
-    assert found and set(found) == {attention}
+    assert found
+    assert set(found) == {attention}
     masks = {model.whole.model.config._attn_implementation, model.parts.client.config._attn_implementation}
     assert masks == {attention}
 
