@@ -317,10 +317,18 @@ def centralised(docs: Docs) -> str:
         )
     text = f"{asked} {kept(own, pooled, less)}"
     if beyond_untrained <= 0:
+        own_gain = references(docs, "pplr", "untrained")
+        sure = len(own_gain) == len(docs) and side(own_gain) > 0
         text += (
             f" But at this budget that itself reaches {reached:.4f} where the untrained model has {untrained:.4f},"
-            " which is not more beyond noise: neither can it be told whether the goal is met, nor whether FedAvg or"
-            " PPLR learned anything to differ in."
+            " which is not more beyond noise: "
+            + (
+                f"whether the goal is met cannot be told. PPLR did learn: less the untrained model, in pairs,"
+                f" {over_all(own_gain).text('+.4f')} ({verdict(own_gain)})."
+                if sure
+                else "neither can it be told whether the goal is met, nor whether FedAvg or PPLR learned anything to"
+                " differ in."
+            )
         )
     if beyond_popularity <= 0:
         how = "less" if beyond_popularity < 0 else "not more beyond noise"

@@ -24,8 +24,9 @@ from measuring import RESULTS
 from paper_groups import Group, groups, slug
 from paper_page import FLOORS, page
 
-from pplr_audit import audit, per_user
+from pplr_audit import audit
 from pplr_audit.errors import InputError, RunError
+from pplr_audit.per_user import UserScores
 from pplr_audit.scoring.intervals import paired_difference
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
@@ -69,11 +70,11 @@ def logged(directory: Path) -> dict[str, Any]:
     return {
         "training_seconds": {name: round(round_logs.seconds(each), 3) for name, each in logs.items()},
         "mixing": {name: paper_mixing.kept(each[-1]) for name, each in logs.items() if name.split()[0] == "pplr"},
-        "references": over_references(per_user.read(directory)),
+        "references": over_references(round_logs.user_scores(directory)),
     }
 
 
-def over_references(found: per_user.UserScores) -> list[dict[str, Any]]:
+def over_references(found: UserScores) -> list[dict[str, Any]]:
     """Each strategy less what it must beat, the same users in pairs."""
     rows = []
     for name, metrics in found.scores.items():

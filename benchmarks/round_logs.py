@@ -1,9 +1,14 @@
-"""What a run directory holds of every round: of each strategy that was trained in it, its logs."""
+"""What a run directory holds of each strategy that was trained in it: the logs of its rounds, its users' scores."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from pplr_audit import resume, scenario
+import numpy as np
+
+from pplr_audit import per_user, resume, scenario
+from pplr_audit.errors import InputError
+from pplr_audit.per_user import UserScores
 from pplr_audit.pplr.rounds import RoundLog
 from pplr_audit.rivals import trainings
 from pplr_audit.runs.store import SCENARIO, Store
@@ -14,14 +19,37 @@ def by_strategy(directory: Path) -> dict[str, list[RoundLog]]:
     """The run's own strategy first, and no rival that broke off. Raises InputError where the run, or a round of its
     own, is not there."""
     with Store.load(directory) as store:
-        chosen = scenario.from_text(store.read_text(SCENARIO), str(directory / SCENARIO))
-        found = {}
-        for training in (chosen.training, *trainings(chosen.training)):
-            slug = resume.training_slug(chosen.model_copy(update={"training": training}))
-            files = TrainingFiles(store, f"trainings/{slug}", ())
-            if training is chosen.training or files.done() >= training.rounds:
-                found[training.label] = files.logs(training.rounds)
-        return found
+        return {
+            training.label: files.logs(training.rounds)
+            for place, (training, files) in enumerate(_trained(store, directory))
+            if place == 0 or files.done() >= training.rounds
+        }
+
+
+def user_scores(directory: Path) -> UserScores:
+    """Those of the run's own strategy and of the references, and those of its rivals besides. Raises InputError where
+    the run has not been measured."""
+    own = per_user.read(directory)
+    found = dict(own.scores)
+    with Store.load(directory) as store:
+        for _, files in _trained(store, directory)[1:]:
+            path = f"{files.folder}/{per_user.PER_USER}"
+            if store.exists(path):
+                rival = UserScores.of(store, path)
+                if not np.array_equal(rival.users, own.users):
+                    raise InputError(f"{directory}: {path} is of other users than {per_user.PER_USER}")
+                found |= rival.scores
+    return replace(own, scores=found)
+
+
+def _trained(store: Store, directory: Path) -> list[tuple[scenario.Training, TrainingFiles]]:
+    """Each training of a run and its files, the run's own first."""
+    chosen = scenario.from_text(store.read_text(SCENARIO), str(directory / SCENARIO))
+    slugs = (
+        (training, resume.training_slug(chosen.model_copy(update={"training": training})))
+        for training in (chosen.training, *trainings(chosen.training))
+    )
+    return [(training, TrainingFiles(store, f"trainings/{slug}", ())) for training, slug in slugs]
 
 
 def seconds(logs: Iterable[RoundLog]) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pplr_audit.errors import RunError
+from pplr_audit.per_user import UserScores
 from pplr_audit.pplr.rounds import RoundLog
 from pplr_audit.pplr.strategies.protocol import Mixing
 
@@ -250,9 +251,7 @@ def test_a_strategy_is_above_a_reference_by_its_own_users_in_pairs(paper: Any) -
     hit = (users % 10 == 0).astype(float)
     more = (users % 10 < 2).astype(float)
     scores = {"centralised": {"recall@10": more}, "untrained": {"recall@10": hit}, "popularity": {"recall@10": more}}
-    found = paper.over_references(
-        paper.per_user.UserScores("centralised", "digest", ("a",), users, np.zeros_like(users), scores)
-    )
+    found = paper.over_references(UserScores("centralised", "digest", ("a",), users, np.zeros_like(users), scores))
     assert [(row["strategy"], row["against"]) for row in found] == [
         ("centralised", "untrained"), ("centralised", "popularity"),
     ]  # fmt: skip
@@ -269,6 +268,10 @@ def test_what_is_learned_is_judged_in_pairs_where_they_are_kept(paper: Any) -> N
     plain = document(USERS[0], reached, half=0.01)
     text = paper.page([group], {group.name: {0: plain}}, (0,), ())
     assert "not more beyond noise: neither can it be told" in text, "unpaired, 0.01 is within its interval"
+    gain = {"strategy": "pplr", "metric": "recall@10", "against": "untrained", "value": 0.01, "ci": [0.006, 0.014]}
+    text = paper.page([group], {group.name: {0: {**plain, "references": [gain]}}}, (0,), ())
+    assert "PPLR did learn: less the untrained model, in pairs, +0.0100 [+0.0060, +0.0140] (more)" in text
+    assert "neither can it be told" not in text
     wanted = {"strategy": "centralised", "metric": "recall@10"}
     kept = [
         {**wanted, "against": "untrained", "value": 0.01, "ci": [0.006, 0.014]},
