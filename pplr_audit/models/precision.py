@@ -29,8 +29,10 @@ def in_hardware() -> bool:
 
 
 def choose_attention(model: Any, precision: Precision) -> None:
-    """The attention that is fast in ``precision``, for all that is made of ``model`` afterwards: a cut part's blocks keep
-    the configuration that they had when it was cut."""
+    """Let ``model``, and all that is made of it afterwards, attend as is fast in ``precision``.
+
+    A cut part's blocks keep the configuration that they had when it was cut, so it has to be chosen before.
+    """
     if precision == "bfloat16":
         model.set_attn_implementation("eager")
 
