@@ -5,7 +5,7 @@ Under autocast matrix products are bfloat16; residual stream, norms, softmax, lo
 CPU takes seven to nine times as long to go back through in bfloat16 (`benchmarks/encoder_speed.py`).
 """
 
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, Literal
 
 import torch
@@ -16,10 +16,12 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def resolved(asked: Literal["auto", "float32", "bfloat16"]) -> Precision:
-    """``auto`` is bfloat16 where the processor multiplies it in hardware, which without is slower than float32."""
-    if asked != "auto":
-        return asked
-    return "bfloat16" if in_hardware() else "float32"
+    """What ``auto`` is: float32.
+
+    In bfloat16 `prefix_search` does not meet the run's activations with those of its own copy, so that an audit could
+    find less than leaks: bfloat16 has to be asked for.
+    """
+    return "float32" if asked == "auto" else asked
 
 
 def in_hardware() -> bool:
@@ -42,13 +44,18 @@ def compute_in(model: Any, precision: Precision) -> None:
     if precision == "float32":
         return
     for module in {id(part): part for part in (model, body(model))}.values():
-        module.forward = _under_autocast(module.forward)
+        kind: Any = type(module)
+        module.__class__ = _under_autocast(kind)
 
 
-def _under_autocast(forward: Any) -> Any:
-    @wraps(forward)  # generation looks at its parameters
-    def under(*args: Any, **kwargs: Any) -> Any:
-        with torch.autocast("cpu", torch.bfloat16):
-            return forward(*args, **kwargs)
+@cache
+def _under_autocast(kind: type[Any]) -> type[Any]:
+    """A class, not a method put on one module: a copy of the module has to go forward itself, not through the first."""
 
-    return under
+    @wraps(kind.forward)  # generation looks at its parameters
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # No cache: it would hold the cast of what enters a trunk, a leaf there, and sum its gradients in bfloat16.
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            return kind.forward(self, *args, **kwargs)
+
+    return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__, "__doc__": kind.__doc__})
