@@ -16,18 +16,8 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def resolved(asked: Literal["auto", "float32", "bfloat16"]) -> Precision:
-    """What ``auto`` is: float32.
-
-    In bfloat16 `prefix_search` does not meet the run's activations with those of its own copy, so that an audit could
-    find less than leaks: bfloat16 has to be asked for.
-    """
+    """``auto`` is float32, whose attention is the one that costs are computed for; bfloat16 has to be asked for."""
     return "float32" if asked == "auto" else asked
-
-
-def in_hardware() -> bool:
-    """Whether the processor has bfloat16 instructions, AVX-512 or AMX."""
-    found: Any = torch.cpu
-    return bool(found._is_avx512_bf16_supported() or found._is_amx_tile_supported())
 
 
 def choose_attention(model: Any, precision: Precision) -> None:

@@ -76,6 +76,8 @@ def _masks(
     """The mask in the form that the library takes as it is: one, or one for each kind of layer that the model has."""
     window = getattr(config, "sliding_window", None)
     near = sees if window is None else sees & (apart < window)
+    if config._attn_implementation == "eager":  # adds its mask to the scores
+        sees, near = (torch.zeros(s.shape).masked_fill(~s, torch.finfo(torch.float32).min) for s in (sees, near))
     if getattr(config, "layer_types", None):
         return {"full_attention": sees, "sliding_attention": near}
     return near

@@ -354,3 +354,33 @@ def test_an_encoder_tells_nothing_where_nothing_is(encoder: Recommender) -> None
     assert items_right(shuffled, prompts, same) < 0.2
     with pytest.raises(NotApplicable, match="an encoder has no prefix"):
         PrefixSearch("tokens", **FEW).run(view, knowledge, Budget(60))
+
+
+def test_a_model_that_computes_in_bfloat16_is_read_as_well(
+    small_scenario: scenario.Scenario, small_market: Dataset
+) -> None:
+    chosen = small_scenario.model.model_copy(update={"precision": "bfloat16"})
+    model = build(chosen, small_market.catalogue, history=3, seed=1)
+    adapter, prompts = trained(model), prompts_of(model)
+    for layer in FRONTS[1:]:
+        view = view_of(model, adapter, prompts, layer)
+        guess = PrefixSearch(**FEW).run(view, knowledge_of(model, adapter), Budget(300))
+        assert right(guess, prompts) == 1.0
+    noise = View(
+        view.adversary,
+        view.channel,
+        layer,
+        None,
+        "none",
+        tuple(
+            Record(
+                r.row,
+                r.client,
+                r.round,
+                r.step,
+                torch.randn(r.tensor.shape, generator=torch.Generator().manual_seed(r.row)),
+            )
+            for r in view.records
+        ),
+    )
+    assert right(PrefixSearch(**FEW).run(noise, knowledge_of(model, adapter), Budget(300)), prompts) < 0.5

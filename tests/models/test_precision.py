@@ -11,7 +11,6 @@ from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models import precision
 from pplr_audit.models.bigrec import generate_titles
-from pplr_audit.models.precision import in_hardware
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.pplr.rounds import assemble, train
 from pplr_audit.pplr.strategies.pplr import Pplr
@@ -120,7 +119,3 @@ def test_bfloat16_has_to_be_asked_for() -> None:
     assert precision.resolved("auto") == "float32"
     assert precision.resolved("float32") == "float32"
     assert precision.resolved("bfloat16") == "bfloat16"
-
-
-def test_the_processor_s_answer_is_torch_s_own() -> None:
-    assert isinstance(in_hardware(), bool)
