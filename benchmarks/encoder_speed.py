@@ -36,7 +36,7 @@ from pplr_audit.errors import InputError
 from pplr_audit.models import minilm
 from pplr_audit.models.backbone import Backbone, load_backbone, set_dropout
 from pplr_audit.models.named import NAMED
-from pplr_audit.models.precision import Precision, choose_attention, compute_in
+from pplr_audit.models.precision import Precision, choose_attention, compute_in, in_hardware
 from pplr_audit.models.recformer import POSITIONS, RecFormer
 from pplr_audit.models.task import padded
 from pplr_audit.models.trainable import make_trainable
@@ -87,12 +87,6 @@ def backbone(catalogue: Catalogue, folder: Path) -> Backbone:
         BertModel(BertConfig(**NAMED["minilm"].config)).save_pretrained(folder)
         return load_backbone(str(folder), catalogue, seed=0)
     return load_backbone("minilm", catalogue, seed=0)
-
-
-def in_hardware() -> bool:
-    """Whether the processor has bfloat16 instructions, AVX-512 or AMX."""
-    found: Any = torch.cpu
-    return bool(found._is_avx512_bf16_supported() or found._is_amx_tile_supported())
 
 
 def product(rows: int, inner: int, columns: int, precision: Precision) -> Callable[[], float]:

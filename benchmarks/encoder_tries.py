@@ -27,7 +27,7 @@ DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or Path(__file__).resolve().parent
 KEPT = RESULTS / "encoder_tries"
 METRICS = ("recall@10", "ndcg@10")
 BASE: Mapping[str, Any] = {
-    "backbone": "minilm", "recommender": "recformer", "max_tokens": 256, "dropout": 0.0,
+    "backbone": "minilm", "recommender": "recformer", "max_tokens": 256, "dropout": 0.0, "precision": "bfloat16",
 }  # fmt: skip
 READ: Mapping[str, Any] = {"train": "all", "pooling": "mean", "refresh_rounds": 0, "attributes": ["title"]}
 TRAINED: Mapping[str, Any] = {

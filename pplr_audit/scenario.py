@@ -158,7 +158,7 @@ class Model(Section):
     """Of the backbone's own layers in training; none leaves it as the backbone has it."""
     max_tokens: Annotated[int, Field(ge=16)] = 512
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; auto is float32."""
+    """Of matrix products; auto is bfloat16 where the processor has it and the model is wide enough to gain by it."""
     beams: Annotated[int, Field(ge=1, le=16)] = 4
     popularity_weight: Annotated[float, Field(ge=0)] = 0.0
     cut: Cut = Cut()

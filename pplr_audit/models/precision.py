@@ -13,11 +13,22 @@ import torch
 from pplr_audit.models.family import body
 
 Precision = Literal["float32", "bfloat16"]
+WIDE = 256
+"""The hidden size from which bfloat16 trains about 1.5 times as fast, or more; at 64 little or nothing is gained
+(`benchmarks/precision_widths.py`)."""
 
 
-def resolved(asked: Literal["auto", "float32", "bfloat16"]) -> Precision:
-    """``auto`` is float32, whose attention is the one that costs are computed for; bfloat16 has to be asked for."""
-    return "float32" if asked == "auto" else asked
+def in_hardware() -> bool:
+    """Whether the processor has bfloat16 instructions, AVX-512 or AMX: without them it only costs time."""
+    found: Any = torch.cpu
+    return bool(found._is_avx512_bf16_supported() or found._is_amx_tile_supported())
+
+
+def resolved(asked: Literal["auto", "float32", "bfloat16"], model: Any) -> Precision:
+    """``auto`` is bfloat16 where the processor has its instructions and the model is wide enough to gain by it."""
+    if asked == "auto":
+        return "bfloat16" if in_hardware() and model.config.hidden_size >= WIDE else "float32"
+    return asked
 
 
 def choose_attention(model: Any, precision: Precision) -> None:
@@ -27,6 +38,11 @@ def choose_attention(model: Any, precision: Precision) -> None:
     """
     if precision == "bfloat16":
         model.set_attn_implementation("eager")
+
+
+def fused(model: Any) -> bool:
+    """Whether a model attends by torch's fused kernel, instead of plain products."""
+    return bool(model.config._attn_implementation == "sdpa")
 
 
 def compute_in(model: Any, precision: Precision) -> None:

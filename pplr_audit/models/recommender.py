@@ -72,7 +72,7 @@ def build(
     prompts = prompts_over(model, backbone.tokenizer, catalogue, history)
     make_trainable(backbone.model, model, history=history, seed=derive(seed, "lora") % 2**63)
     initial = read_adapter(adapter_parameters(backbone.model))
-    precision = resolved(model.precision)
+    precision = resolved(model.precision, backbone.model)
     choose_attention(backbone.model, precision)
     whole = WholeModel(backbone.model)
     compute_in(whole.model, precision)

@@ -21,6 +21,7 @@ from pplr_audit.models.cut import check_cut
 from pplr_audit.models.family import Products, blocks, ends, family, family_of, heads
 from pplr_audit.models.library import from_config
 from pplr_audit.models.lora import LINEAR, add_lora
+from pplr_audit.models.precision import Precision, choose_attention, fused
 from pplr_audit.models.trainable import make_trainable
 
 MASK_BYTES = 1
@@ -67,7 +68,8 @@ def cost_rows(
                               products over all T positions, as kernels are counted, though half are masked
     training_flops_per_token  forward and backward: a frozen weight costs one product, for its input's gradient, and
                               nothing below the client's lowest adapter; an adapter costs also its own gradient;
-                              attention 2.5 times its forward, at most twice where it has dropout
+                              attention 2.5 times its forward, at most twice where it has dropout or no fused
+                              kernel
     wire_bytes_per_sample     4 crossings of (T, hidden) and one of the mask; 0 where no trunk is left
     wire_bytes_per_round      of one client, both ways: its samples, its adapter's update up and personal model down,
                               and its loss; the trunk's adapter never crosses
@@ -91,7 +93,7 @@ def rows_of(model: Any, cuts: Iterable[tuple[int, int]], workload: Workload) -> 
     """The same for a model that `meta_model` built."""
     T, value = workload.tokens_per_sample, workload.bytes_per_value
     products = family(model).products
-    layers = [_measure(block, products, T) for block in blocks(model)]
+    layers = [_measure(block, products, T, fused(model)) for block in blocks(model)]
     head = heads(model)
     around = [*ends(model).values(), *head]
     held_always, trained_always = parameters_of(around), parameters_of(around, trainable=True)
@@ -145,30 +147,32 @@ class _Block:
     """By whether what enters needs a gradient: the cost, and whether what leaves does."""
 
 
-def _measure(block: nn.Module, products: Products, tokens: float) -> _Block:
+def _measure(block: nn.Module, products: Products, tokens: float, kernel: bool) -> _Block:
     return _Block(
         parameters_of([block]),
         parameters_of([block], trainable=True),
         _linears(block) + _attention(block, products, tokens),
-        {needed: _block_backward(block, products, tokens, needed) for needed in (False, True)},
+        {needed: _block_backward(block, products, tokens, kernel, needed) for needed in (False, True)},
     )
 
 
 def meta_model(
     config: PreTrainedConfig, lora: scenario.Lora, dtype: torch.dtype = torch.float32,
-    recformer: scenario.Recformer | None = None, history: int = 0,
+    recformer: scenario.Recformer | None = None, history: int = 0, precision: Precision = "float32",
 ) -> Any:  # fmt: skip
     """A model with its adapter on the meta device: all its modules and sizes, and no values. ``config`` is not changed.
 
     Args:
         recformer: for a model of RecFormer; ``history`` is the most items that it reads.
+        precision: of a run's passes, in which attention is made of plain products or a fused kernel.
 
     Raises:
         InputError: the architecture cannot be cut, or a LoRA target is missing.
     """
     family_of(config.model_type, "model.backbone")
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        model: nn.Module = from_config(copy.deepcopy(config))
+        model: Any = from_config(copy.deepcopy(config))
+        choose_attention(model, precision)
         if recformer is None:
             add_lora(model, lora, 0)
         else:
@@ -212,12 +216,14 @@ def _backward(
     return total + sum(_linear_backward(part, needed) for part in head)
 
 
-def _block_backward(block: nn.Module, products: Products, tokens: float, needed: bool) -> tuple[float, bool]:
+def _block_backward(
+    block: nn.Module, products: Products, tokens: float, kernel: bool, needed: bool
+) -> tuple[float, bool]:
     """Backward FLOP a token of one block, and whether what leaves it needs a gradient.
 
     ``needed``: what enters needs one, because something below it is trained. A frozen weight costs one product, for the
     gradient of its input, and only if that is needed; so nothing runs below the lowest adapter. Attention costs 5
-    products for the forward's 2, as the kernel keeps no scores and computes them again (not so with dropout).
+    products for the forward's 2 where a fused ``kernel`` keeps no scores and computes them again.
     """
     total = 0.0
 
@@ -228,7 +234,7 @@ def _block_backward(block: nn.Module, products: Products, tokens: float, needed:
         total += sum(_linear_backward(layer, needed) for layer in layers)
         return needed or any(map(_trained, layers))
 
-    total += _attention_backward(block, products, needed) / 2 * _attention(block, products, tokens)
+    total += _attention_backward(block, products, kernel, needed) / 2 * _attention(block, products, tokens)
     needed = through(products.attention_in, needed)
     needed = through([products.attention_out], needed)
     needed = through(products.mlp_in, needed)
@@ -236,15 +242,15 @@ def _block_backward(block: nn.Module, products: Products, tokens: float, needed:
     return total, needed
 
 
-def _attention_backward(block: nn.Module, products: Products, needed: bool) -> int:
+def _attention_backward(block: nn.Module, products: Products, kernel: bool, needed: bool) -> int:
     """Products of attention's backward pass, of which the forward has two: S = QK' and O = PV, P the softmax of S.
 
-    The fused kernel does all of them, and S again. With dropout the CPU takes single steps, each only where what it
-    finds is needed: dV, dP, dQ and dK.
+    The fused kernel does all of them, and S again. Plain attention takes single steps, as does a CPU with dropout, each
+    only where what it finds is needed: dV, dP, dQ and dK.
     """
     wanted = [needed or _trained(block.get_submodule(path)) for path in products.attention_in]
     q, k, v = wanted * (3 // len(wanted))
-    if not attention_dropout(block, products):
+    if kernel and not attention_dropout(block, products):
         return 5 * any(wanted)
     return v + (q or k) + q + k
 

@@ -1,6 +1,7 @@
 """bfloat16 under autocast: near float32, the same bits at every cut, and float32 in all that is kept or crosses."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,7 +116,22 @@ def test_it_generates_over_the_link_what_the_whole_model_generates(
     assert said[0] == said[1]
 
 
-def test_bfloat16_has_to_be_asked_for() -> None:
-    assert precision.resolved("auto") == "float32"
-    assert precision.resolved("float32") == "float32"
-    assert precision.resolved("bfloat16") == "bfloat16"
+@pytest.mark.parametrize(
+    ("instructions", "width", "auto"),
+    [(True, 384, "bfloat16"), (True, 256, "bfloat16"), (True, 64, "float32"), (False, 384, "float32")],
+)
+def test_auto_is_what_the_processor_is_fast_in(
+    monkeypatch: pytest.MonkeyPatch, instructions: bool, width: int, auto: str
+) -> None:
+    monkeypatch.setattr(precision, "in_hardware", lambda: instructions)
+    model = SimpleNamespace(config=SimpleNamespace(hidden_size=width))
+    assert precision.resolved("auto", model) == auto
+    assert precision.resolved("float32", model) == "float32"
+    assert precision.resolved("bfloat16", model) == "bfloat16"
+
+
+def test_a_processor_with_amx_or_avx512_instructions_has_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    for avx512, amx in ((False, False), (True, False), (False, True)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda told=avx512: told)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda told=amx: told)
+        assert precision.in_hardware() == (avx512 or amx)

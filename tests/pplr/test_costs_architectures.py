@@ -10,7 +10,8 @@ from pplr_audit.models.cut import cut, positions
 from pplr_audit.models.family import family
 from pplr_audit.models.library import from_config
 from pplr_audit.models.lora import add_lora
-from pplr_audit.pplr.costs import Workload, all_cuts, cost_rows
+from pplr_audit.models.precision import Precision, choose_attention, compute_in
+from pplr_audit.pplr.costs import Workload, all_cuts, cost_rows, meta_model, rows_of
 from pplr_audit.pplr.flops import counter
 from pplr_audit.scenario import Lora
 from tests.models.architectures import CONFIGS, ENCODERS, LAYERS, VOCABULARY, config
@@ -41,9 +42,16 @@ def adapted(settings: Any, lora: Lora) -> Any:
     return model
 
 
-def counted(settings: Any, lora: Lora, front: int, back: int, *, backward: bool) -> float:
+def counted(
+    settings: Any, lora: Lora, front: int, back: int, *, backward: bool, precision: Precision = "float32"
+) -> float:
     """FLOP a token of the client of a real model, as torch counts them."""
-    parts = cut(adapted(settings, lora), front, back)
+    model = adapted(settings, lora)
+    choose_attention(model, precision)
+    parts = cut(model, front, back)
+    if parts.trunk is not None:
+        compute_in(parts.trunk, precision)
+    compute_in(parts.client, precision)
     if parts.gap is not None:
         parts.gap.far_side = Passing()  # type: ignore[assignment]
     mask = torch.ones(BATCH, T, dtype=torch.long)
@@ -64,6 +72,20 @@ def test_flops_are_those_that_torch_counts(name: str, targets: tuple[str, ...] |
     for place, computed in zip(CUTS, rows, strict=True):
         assert computed["client_flops_per_token"] == counted(settings, lora, *place, backward=False), place
         assert computed["training_flops_per_token"] == counted(settings, lora, *place, backward=True), place
+
+
+@pytest.mark.parametrize(("name", "targets"), CASES)
+def test_flops_in_bfloat16_are_those_of_plain_attention(name: str, targets: tuple[str, ...] | None) -> None:
+    settings, lora = config(name, dropout=False), Lora(rank=2, targets=targets)
+    work = Workload(samples=10, tokens_per_sample=T)
+    rows = rows_of(meta_model(settings, lora, precision="bfloat16"), CUTS, work)
+    for place, computed, former in zip(CUTS, rows, cost_rows(settings, lora, CUTS, work), strict=True):
+        for backward, field in ((False, "client_flops_per_token"), (True, "training_flops_per_token")):
+            assert computed[field] == counted(settings, lora, *place, backward=backward, precision="bfloat16"), place
+        assert computed["client_flops_per_token"] == former["client_flops_per_token"]
+        # The kernel computes the scores again; where the client has no block behind the trunk it may not come to that.
+        assert computed["training_flops_per_token"] <= former["training_flops_per_token"], place
+    assert computed["training_flops_per_token"] < former["training_flops_per_token"]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
