@@ -145,7 +145,7 @@ def works(
         if what != DROPPING:
             set_dropout(model, 0.0)
         choose_attention(model, precision)
-        make_trainable(model, chosen, history=HISTORY, seed=0)
+        make_trainable(model, chosen, history=HISTORY, items=ITEMS, seed=0)
         compute_in(model, precision)
         task = RecFormer(model.eval(), items, chosen.recformer, rounds=1)
         if what == PLAIN:

@@ -28,7 +28,7 @@ from pplr_audit.data.prompts import Pieces, Prompt, Prompts, ragged
 from pplr_audit.data.samples import training_samples
 from pplr_audit.data.split import split
 from pplr_audit.models.recformer import ITEMS, RecFormer
-from pplr_audit.models.task import Tally
+from pplr_audit.models.task import Memory, Tally
 from pplr_audit.pplr.client import Client, ClientPart
 from pplr_audit.pplr.utility import recommended
 
@@ -57,6 +57,9 @@ class RandomPoints(RecFormer):
 
     def encode(self, model: Any, prompts: Sequence[Prompt]) -> Tensor:
         return self._points(len(prompts))
+
+    def table(self, model: Any, memory: Memory) -> Tensor:
+        return memory[ITEMS]
 
 
 class NoModel:

@@ -64,7 +64,7 @@ def cost_rows(
     recformer = chosen.recformer if chosen.recommender == "recformer" else None
     shape = costs.meta_model(
         model.whole.model.config, chosen.lora, recformer=recformer, history=scenario.data.history,
-        precision=model.precision,
+        items=len(model.task.prompts.titles), precision=model.precision,
     )  # fmt: skip
     rows = costs.rows_of(shape, costs.all_cuts(model.layers), workload)
     seconds = float(np.mean([log.seconds for log in logs]))

@@ -138,6 +138,8 @@ class Recformer(Section):
     temperature: Annotated[float, Field(ge=5e-3)] = 0.05
     train: Literal["lora", "embeddings", "all"] = "embeddings"
     """LoRA alone; LoRA and the new embeddings; or all weights, without LoRA."""
+    ids: bool = False
+    """Train a vector for each item, too, which is added to its encoding where items are compared (UniSRec)."""
     refresh_rounds: Annotated[int, Field(ge=0)] | None = None
     """The item table is encoded anew at every local epoch of the first so many rounds and once after them, then it is
     frozen; none: of the first half of the rounds. With 0 it is the base model's."""

@@ -5,6 +5,10 @@ What is added to a token's embedding says whether it is a key or a value of an a
 (section 3.1); both start at zero, so that training begins with the encoder as it was. Score = cosine / temperature
 between the encoded history and each encoded item, softmax over the whole catalogue (sections 3.2 and 3.4). Fine-tuning
 has two stages: the item table is encoded anew at every epoch, then it is frozen and only the histories are trained.
+
+What a text does not say of an item, such as that it is popular, a frozen table cannot learn: a vector of its own may be
+added to each item's encoding, as UniSRec does where users and items are known (Hou et al. 2022, arXiv 2206.05941,
+section 2.3).
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +35,7 @@ SCORES = 1 << 22
 """Held at once in ranking."""
 CHUNK = 32_768
 """Items whose scores are held at once in training, a number a sample each."""
-MARKS = "marks"
+MARKS, IDS = "marks", "ids"
 
 
 class Marks(nn.Module):
@@ -48,6 +52,14 @@ class Marks(nn.Module):
         return self.kind[kinds] + self.order[order]
 
 
+class Ids(nn.Module):
+    """A vector a catalogue item, added to its encoding where items are compared; zero at first."""
+
+    def __init__(self, items: int, hidden: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.zeros(items, hidden))
+
+
 def embeddings(model: Any) -> Any:
     """The module that turns word embeddings into what enters the first block; the client's at every cut."""
     (path,) = (path for path, use in family(model).ends.items() if use == "called")
@@ -57,6 +69,11 @@ def embeddings(model: Any) -> Any:
 def add_marks(model: Any, items: int) -> None:
     """Put `Marks` for up to ``items`` items beside the word embeddings, in place; the forward pass passes them by."""
     embeddings(model).add_module(MARKS, Marks(items, model.config.hidden_size))
+
+
+def add_ids(model: Any, items: int) -> None:
+    """Put `Ids` of so many items beside the word embeddings, in place: so that they are the client's at every cut."""
+    embeddings(model).add_module(IDS, Ids(items, model.config.hidden_size))
 
 
 def marks(model: Any) -> Any:
@@ -113,17 +130,22 @@ class RecFormer:
     ) -> Float[Tensor, "batch items"]:
         mask = torch.ones(like.shape[:2], dtype=torch.long)
         hidden = body(model)(inputs_embeds=torch.zeros_like(like), attention_mask=mask).last_hidden_state.float()
-        return self._pooled(hidden, mask) / self._temperature @ memory[ITEMS].T
+        return self._pooled(hidden, mask) / self._temperature @ self.table(model, memory).T
+
+    def table(self, model: Any, memory: Memory) -> Float[Tensor, "items hidden"]:
+        """What histories are compared with: the encoded items, and the vectors of their own where ``model`` has any."""
+        own = getattr(embeddings(model), IDS, None)
+        return memory[ITEMS] if own is None else normalize(memory[ITEMS] + own.vectors, dim=1)
 
     def loss(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> Float[Tensor, ""]:
         targets = torch.tensor([prompt.target for prompt in prompts])
-        return softmax_loss(self.points(model, prompts) / self._temperature, memory[ITEMS], targets)
+        return softmax_loss(self.points(model, prompts) / self._temperature, self.table(model, memory), targets)
 
     @torch.no_grad()
     def log_probs(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> list[Float[np.ndarray, "answer"]]:
-        found = np.empty((len(prompts), 1))
+        found, items = np.empty((len(prompts), 1)), self.table(model, memory)
         for rows in by_length([len(prompt) for prompt in prompts], POSITIONS):
-            scores = self.points(model, [prompts[row] for row in rows]) @ memory[ITEMS].T / self._temperature
+            scores = self.points(model, [prompts[row] for row in rows]) @ items.T / self._temperature
             targets = torch.tensor([prompts[row].target for row in rows])
             found[rows] = scores.double().log_softmax(1).gather(1, targets[:, None]).numpy()
         return list(found)
@@ -158,7 +180,9 @@ class RecFormer:
         if memory is None:
             with served.model(catalogue=True) as model:
                 memory = self.remember(model)
-        together = max(1, SCORES // len(memory[ITEMS]))
+        with served.model() as model, torch.no_grad():
+            items = self.table(model, memory)
+        together = max(1, SCORES // len(items))
         lengths = self.prompts.lengths(history)
         order = np.argsort(lengths, kind="stable")
         for rows in np.split(order, range(together, len(order), together)):
@@ -166,7 +190,7 @@ class RecFormer:
                 points = self.encode(model, [self.prompts.build(history[row]) for row in rows])
             served.tally.requests += len(rows)
             served.tally.prompt_positions += padded(lengths[rows], POSITIONS)
-            yield rows, (points / self._temperature @ memory[ITEMS].T).numpy()
+            yield rows, (points / self._temperature @ items.T).numpy()
 
 
 def softmax_loss(

@@ -70,7 +70,9 @@ def build(
             f"model.max_tokens: {model.max_tokens} exceeds the positions of {backbone.name} (accepted: up to {longest})"
         )
     prompts = prompts_over(model, backbone.tokenizer, catalogue, history)
-    make_trainable(backbone.model, model, history=history, seed=derive(seed, "lora") % 2**63)
+    make_trainable(
+        backbone.model, model, history=history, items=len(catalogue), seed=derive(seed, "lora") % 2**63
+    )  # fmt: skip
     initial = read_adapter(adapter_parameters(backbone.model))
     precision = resolved(model.precision, backbone.model)
     choose_attention(backbone.model, precision)

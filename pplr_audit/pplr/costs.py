@@ -158,12 +158,14 @@ def _measure(block: nn.Module, products: Products, tokens: float, kernel: bool) 
 
 def meta_model(
     config: PreTrainedConfig, lora: scenario.Lora, dtype: torch.dtype = torch.float32,
-    recformer: scenario.Recformer | None = None, history: int = 0, precision: Precision = "float32",
+    recformer: scenario.Recformer | None = None, history: int = 0, items: int = 0,
+    precision: Precision = "float32",
 ) -> Any:  # fmt: skip
     """A model with its adapter on the meta device: all its modules and sizes, and no values. ``config`` is not changed.
 
     Args:
-        recformer: for a model of RecFormer; ``history`` is the most items that it reads.
+        recformer: for a model of RecFormer; ``history`` is the most items that it reads, ``items`` all of the
+            catalogue.
         precision: of a run's passes, in which attention is made of plain products or a fused kernel.
 
     Raises:
@@ -177,7 +179,7 @@ def meta_model(
             add_lora(model, lora, 0)
         else:
             settings = scenario.Model(recommender="recformer", lora=lora, recformer=recformer)
-            make_trainable(model, settings, history=history, seed=0)
+            make_trainable(model, settings, history=history, items=items, seed=0)
     # All at once at the end: the library builds a model in the type that its config states, and an adapter in float32.
     return model.to(dtype)
 

@@ -16,7 +16,7 @@ from pplr_audit.data.prompts import Prompt, collate, ragged
 from pplr_audit.errors import InputError
 from pplr_audit.models import recformer
 from pplr_audit.models.lora import adapter_parameters
-from pplr_audit.models.recformer import ITEMS, MARKS, RecFormer, embeddings, softmax_loss
+from pplr_audit.models.recformer import IDS, ITEMS, MARKS, RecFormer, embeddings, softmax_loss
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.models.task import Tally, tensors
 from pplr_audit.pplr.activations import Live
@@ -196,6 +196,38 @@ def test_items_are_ranked_by_cosine(fresh: Recommender) -> None:
     assert served.tally.generated == 0
 
 
+def test_vectors_of_their_own_move_items_in_loss_and_ranking_and_learn(made: Made) -> None:
+    """At zero they change nothing; then an item is its encoding and its vector, as a unit vector."""
+    plain, own = made(pooling="mean"), made(pooling="mean", ids=True)
+    network, memory, built = own.whole.model, own.task.base_memory, asked(own)
+    with torch.no_grad():
+        before = own.task.loss(network, built, memory)
+        assert torch.allclose(before, plain.task.loss(plain.whole.model, built, memory), atol=1e-6)
+    own.task.loss(network, built, memory).backward()
+    vectors = embeddings(network).get_submodule(IDS).vectors
+    assert vectors.shape == (48, 32)
+    assert bool(vectors.grad.any())
+    assert all(bool(row.any()) for row in vectors.grad), "a softmax over the catalogue moves every item"
+    with torch.no_grad():
+        vectors.add_(torch.randn(vectors.shape, generator=torch.Generator().manual_seed(5)))
+        moved = memory[ITEMS].double() + vectors.double()
+        items = moved / moved.norm(dim=1, keepdim=True)
+        assert torch.allclose(own.task.table(network, memory).double(), items, atol=1e-6)
+        points = torch.stack([points_of(own, prompt, "mean") for prompt in built])
+        expected = cross_entropy(points @ items.T / 0.05, torch.tensor([prompt.target for prompt in built]))
+        assert float(own.task.loss(network, built, memory)) == pytest.approx(float(expected), rel=1e-5)
+    assert [-float(answer[0]) for answer in own.task.log_probs(network, built, memory)] == pytest.approx(
+        [-float(row.log_softmax(0)[p.target]) for row, p in zip(points @ items.T / 0.05, built, strict=True)], rel=1e-5
+    )
+    asking = [own.prompts.build(prompt.items[::-1]) for prompt in built]
+    served = own.whole.served(dict(adapter_parameters(network)), memory)
+    found = list(own.task.recommend(served, histories(asking), np.zeros(48)))
+    assert sum(len(rows) for rows, _ in found) == len(asking)
+    for rows, scores in found:
+        for row, each in zip(rows, scores, strict=True):
+            assert each * 0.05 == pytest.approx((points_of(own, asking[row], "mean") @ items.T).numpy(), abs=1e-5)
+
+
 def test_a_history_of_one_item_is_the_item_and_ranks_it_first(fresh: Recommender) -> None:
     built = [fresh.prompts.build(np.array([item])) for item in range(48)]
     served = Whole(fresh, fresh.task.base_memory, Tally())
@@ -253,12 +285,14 @@ TRAINED: dict[str, Callable[[str], bool]] = {
 }
 
 
+@pytest.mark.parametrize("with_ids", [False, True])
 @pytest.mark.parametrize("train", TRAINED)
-def test_exactly_what_train_names_is_trained_and_nothing_else_moves(made: Made, train: str) -> None:
-    recommender = made(train=train)
+def test_exactly_what_train_names_is_trained_and_nothing_else_moves(made: Made, train: str, with_ids: bool) -> None:
+    recommender = made(train=train, ids=with_ids)
     network, parts = recommender.whole.model, recommender.parts
     everything = dict(network.named_parameters())
-    expected = {name for name in everything if TRAINED[train](name)}
+    expected = {name for name in everything if TRAINED[train](name) or f".{IDS}." in name}
+    assert any(f".{IDS}." in name for name in everything) == with_ids
     assert set(recommender.initial) == expected == {n for n, p in everything.items() if p.requires_grad}
     assert any(".lora_" in name for name in everything) == (train != "all")
     assert set(parts.client_parameters) | set(parts.trunk_parameters) == expected

@@ -11,7 +11,7 @@ from pplr_audit.cost_rows import SERVING, cost_rows
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models.cut import CutModel, cut
 from pplr_audit.models.library import from_config
-from pplr_audit.models.recformer import marks
+from pplr_audit.models.recformer import IDS, embeddings, marks
 from pplr_audit.models.task import Tally
 from pplr_audit.models.trainable import make_trainable
 from pplr_audit.pplr import utility
@@ -24,7 +24,12 @@ from tests.models.architectures import LAYERS, VOCABULARY, config
 from tests.pplr.recformers import finish, start
 
 BATCH, T, HISTORY = 3, 24, 4
-TRAIN = ("lora", "embeddings", "all")
+TRAIN: dict[str, dict[str, Any]] = {
+    "lora": {"train": "lora"}, "embeddings": {"train": "embeddings"}, "all": {"train": "all"},
+    "ids": {"train": "embeddings", "ids": True},
+}  # fmt: skip
+"""What is changed of ``model.recformer``."""
+CATALOGUE = 40
 CUTS = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1), (0, 3)]
 
 
@@ -41,9 +46,9 @@ def test_computed_costs_are_those_of_a_training_that_ran(
 ) -> None:
     """With two rounds the last one encodes the catalogue, with one it does not."""
     chosen = recformer_scenario.model
-    changed = chosen.recformer.model_copy(update={"train": train})
+    changed = chosen.recformer.model_copy(update=TRAIN[train])
     setting = recformer_scenario.model_copy(update={"model": chosen.model_copy(update={"recformer": changed})})
-    model, federation = start(setting, private, *place, train=train)
+    model, federation = start(setting, private, *place, **TRAIN[train])
     logs, _ = finish(federation, rounds)
     tally, link = Tally(), federation.link
     before, encoded = link.sent.copy(), link.catalogue_bytes
@@ -74,14 +79,15 @@ def made(train: str, settings: Any, lora: scenario.Lora) -> Any:
         model = from_config(settings)
     model.requires_grad_(False)
     chosen = scenario.Model(
-        recommender="recformer", lora=lora, recformer=scenario.Recformer(train=train)  # type: ignore[arg-type]
+        recommender="recformer", lora=lora, recformer=scenario.Recformer(**TRAIN[train])
     )  # fmt: skip
-    make_trainable(model, chosen, history=HISTORY, seed=0)
+    make_trainable(model, chosen, history=HISTORY, items=CATALOGUE, seed=0)
     return model
 
 
 def shape(train: str, settings: Any, lora: scenario.Lora) -> Any:
-    return meta_model(settings, lora, recformer=scenario.Recformer(train=train), history=HISTORY)  # type: ignore[arg-type]
+    chosen = scenario.Recformer(**TRAIN[train])
+    return meta_model(settings, lora, recformer=chosen, history=HISTORY, items=CATALOGUE)
 
 
 class Passing:
@@ -154,7 +160,8 @@ def test_weights_gradients_and_moments_are_those_of_a_real_client(train: str, op
         assert row["adapter_bytes"] == sum(p.nbytes for p in trained)
         if not trained:
             continue
-        loss_of(parts).backward()
+        own = getattr(embeddings(parts.client), IDS, None)
+        (loss_of(parts) + (0.0 if own is None else own.vectors.sum())).backward()
         assert row["gradient_bytes"] == sum(p.grad.nbytes for p in trained if p.grad is not None)
         local = LocalOptimizer(
             parts.client_parameters, scenario.Training(optimizer=optimizer), Stretch(0, 1), OptimizerState()

@@ -25,7 +25,10 @@ from tests.pplr.recformers import finish, start
 from tests.pplr.test_rounds import same
 
 CUTS = [(k, m) for k in range(LAYERS + 1) for m in range(LAYERS + 1 - k)]
-TRAIN = ("embeddings", "all")
+TRAIN: dict[str, dict[str, Any]] = {
+    "embeddings": {"train": "embeddings"}, "all": {"train": "all"}, "ids": {"train": "lora", "ids": True},
+}  # fmt: skip
+"""What is changed of ``model.recformer``."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def reference(recformer_scenario: scenario.Scenario, private: PrivateData) -> di
     """Uncut, dropout on."""
     found = {}
     for train in TRAIN:
-        model, federation = start(recformer_scenario, private, LAYERS, 0, train=train)
+        model, federation = start(recformer_scenario, private, LAYERS, 0, **TRAIN[train])
         assert model.parts.client.config.hidden_dropout_prob == 0.1
         found[train] = finish(federation, 2)[1]
     return found
@@ -63,7 +66,7 @@ def test_a_whole_training_ends_with_the_same_bits_and_item_tables_wherever_the_c
     recformer_scenario: scenario.Scenario, private: PrivateData, reference: dict[str, list[RoundState]], train: str,
     front: int, back: int,
 ) -> None:  # fmt: skip
-    model, federation = start(recformer_scenario, private, front, back, train=train)
+    model, federation = start(recformer_scenario, private, front, back, **TRAIN[train])
     end, expected = finish(federation, 2)[1][-1], reference[train][-1]
     assert same(end, expected)
     assert same_memories(end, expected)
