@@ -43,7 +43,8 @@ def told(name: str, data: Path) -> scenario.Scenario:
     values = {
         "name": f"{name}-centralised",
         "data": {
-            "path": str(data / name), "clients": 2, "partition": "random", "audit_users": 2, "samples": "all", **SETS[name],
+            "path": str(data / name), "clients": 2, "partition": "random", "audit_users": 2, "samples": "all",
+            **SETS[name],
         },
         "model": ENCODER, "training": TRAINING,
     }  # fmt: skip

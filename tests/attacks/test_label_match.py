@@ -22,7 +22,6 @@ from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.cut import Tapped, tap
 from pplr_audit.models.family import blocks
-from pplr_audit.models.recformer import ITEMS
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.models.task import Memory
 from pplr_audit.runs.replay import KnownModel
@@ -32,13 +31,14 @@ from tests.conftest import LAYERS
 BACKS = list(range(LAYERS))
 
 
-@pytest.fixture(scope="module", params=["bigrec", "recformer"])
+@pytest.fixture(scope="module", params=["bigrec", "recformer", "recformer with ids"])
 def model(
     request: pytest.FixtureRequest, small_scenario: scenario.Scenario, recformer_scenario: scenario.Scenario,
     small_market: Dataset,
 ) -> Recommender:  # fmt: skip
     chosen = (small_scenario if request.param == "bigrec" else recformer_scenario).model
-    return build(chosen, small_market.catalogue, history=3, seed=1)
+    own = chosen.recformer.model_copy(update={"ids": request.param == "recformer with ids"})
+    return build(chosen.model_copy(update={"recformer": own}), small_market.catalogue, history=3, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def among_the_batch(model: Recommender) -> Callable[..., Tensor]:
 
     def loss(network: Any, prompts: Sequence[Prompt], memory: Memory) -> Tensor:
         places = sorted({prompt.target for prompt in prompts})
-        scores = task.points(network, prompts) @ memory[ITEMS][places].T / task._temperature
+        scores = task.points(network, prompts) @ task.table(network, memory)[places].T / task._temperature
         return cross_entropy(scores, torch.tensor([places.index(prompt.target) for prompt in prompts]))
 
     return loss
