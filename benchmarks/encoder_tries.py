@@ -73,6 +73,7 @@ TRIES = (
     Try("title and genres", {"attributes": ["title", "categories"]}),
     Try("a new table every 80 steps", {"refresh_rounds": 1, "refresh_steps": 80}),
     Try("LoRA and new embeddings at 2e-3", {"train": "embeddings"}, {"learning_rate": 2e-3}),
+    Try("the same with a vector for each item", {"train": "embeddings", "ids": True}, {"learning_rate": 2e-3}),
     Try("the newest item alone", data={"history": 1}),
     Try("four times as long", training={"shots": 40_000}),
 )
