@@ -82,7 +82,7 @@ TRIES = (
 def run(each: Try, root: Path) -> dict[str, Any]:
     """Train and measure one, and answer what is kept of it: estimates, and its paired difference to the chain."""
     chosen = each.scenario()
-    result = audit.train(chosen, root / each.slug)
+    result = audit.train(chosen, root / each.kept.stem)
     scores = per_user.read(result.directory)
     private = prepare(chosen.data, chosen.seed)
     chain = markov(private.split, scores.users, len(private.dataset.catalogue)).metrics

@@ -13,6 +13,7 @@ import numpy as np
 import round_logs
 from measuring import RESULTS, machine, table, write
 from paper_groups import Group, groups
+from paper_numbers import over_all
 
 from pplr_audit import audit, per_user, scenario
 from pplr_audit.scoring.intervals import paired_difference
@@ -60,7 +61,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {precision: [] for precision in FORMATS}
     for seed in range(1 if asked.quick else asked.seeds):
         for precision in FORMATS:
-            found, spent = measured(group, seed, precision, asked.runs)
+            found, spent = measured(group, seed, precision, asked.runs / ("quick" if asked.quick else "full"))
             scores[precision].append(found.scores[found.strategy])
             seconds[precision].append(spent)
         people.append(found.users)
@@ -70,13 +71,17 @@ def main() -> None:
         for name, each in zip(FORMATS, (one, other), strict=True):
             lines.append([f"{name}, seed {seed}", *(f"{each[m].mean():.4f}" for m in METRICS)])
         differences[f"bfloat16 less float32, seed {seed}"] = less(other, one, users)
-    plain, half = ({m: np.concatenate([s[m] for s in scores[p]]) for m in METRICS} for p in FORMATS)
-    differences["bfloat16 less float32, all seeds"] = less(half, plain, np.concatenate(people))
+    together = {}
+    for m in METRICS:
+        each = over_all([{"value": d[m][0], "ci": d[m][1:]} for d in differences.values()])
+        together[m] = (each.value, each.low, each.high)
+    differences["bfloat16 less float32, all seeds"] = together
     lines += [
         [name, *(f"{v:+.4f} [{low:+.4f}, {high:+.4f}]" for v, low, high in each.values())]
         for name, each in differences.items()
     ]
-    text = f"{group.name}, centralised, {len(people[0]):,} test users a seed; 95 % intervals over users.\n\n"
+    text = f"{group.name}, centralised, {len(people[0]):,} test users a seed; 95 % intervals over users; those of all"
+    text += " seeds are over users and seeds (Student's, or of the users alone where that is wider).\n\n"
     text += table(["what", *METRICS], lines)
     figures = {"differences": differences, "seconds_of_training": seconds}
     into = asked.results or (None if asked.quick else RESULTS)

@@ -62,9 +62,10 @@ def run(scenario: Scenario, out: Path | None = None, progress: Progress | None =
         RunError: it failed while running; the same call continues it.
     """
     clock = Clock(progress or Silent())
-    ready = _prepare(scenario, clock)
+    directory = _directory(scenario, out)
+    ready = _prepare(scenario, directory, clock)
     require_stopping(scenario, ready.private)
-    with _opened(scenario, out) as store:
+    with Store.open(directory, scenarios.dump(scenario), scenarios.digest(scenario)) as store:
         trained = _train(ready, store, clock)
         plan = make_plan(scenario, ready.model.layers, extensions.recorded(store))
         return _attack(ready, trained, plan, store, clock)
@@ -76,9 +77,10 @@ def train(scenario: Scenario, out: Path | None = None, progress: Progress | None
     No report is written: one without findings would read as if nothing leaked.
     """
     clock = Clock(progress or Silent())
-    ready = _prepare(scenario, clock)
+    directory = _directory(scenario, out)
+    ready = _prepare(scenario, directory, clock)
     require_stopping(scenario, ready.private)
-    with _opened(scenario, out) as store:
+    with Store.open(directory, scenarios.dump(scenario), scenarios.digest(scenario)) as store:
         trained = _train(ready, store, clock)
         seconds = resume.add_seconds(store, clock.seconds)
         document = training_document(
@@ -107,7 +109,7 @@ def attack(directory: Path, more: Extension | None = None, progress: Progress | 
     with Store.load(directory, writable=True) as store:
         scenario = scenarios.from_text(store.read_text(SCENARIO), str(directory / SCENARIO))
         resume.require_trained(store, _files(store, scenario, ()), scenario.training.rounds)
-        ready = _prepare(scenario, clock)
+        ready = _prepare(scenario, directory, clock)
         resume.same_inputs(store, ready.private, ready.model)
         had = extensions.recorded(store)
         plan = make_plan(scenario, ready.model.layers, had)
@@ -160,13 +162,19 @@ class _Trained:
     """Rivals that broke off: ``strategy`` and ``reason``."""
 
 
-def _prepare(scenario: Scenario, clock: Clock) -> _Ready:
-    """Read all that can be wrong with the input, before anything is written."""
+def _prepare(scenario: Scenario, directory: Path, clock: Clock) -> _Ready:
+    """Read all that can be wrong with the input, before anything is written.
+
+    What ``precision: auto`` is depends on the processor; a run that began in ``directory`` goes on in what it began in.
+    """
+    settings = scenario.model
+    if settings.precision == "auto" and (began := resume.precision_of(directory)) is not None:
+        settings = settings.model_copy(update={"precision": began})
     with clock.phase("reading the data"):
         private = prepare(scenario.data, scenario.seed)
     with clock.phase("preparing the model"):
         model = build(
-            scenario.model, private.dataset.catalogue, history=scenario.data.history, seed=scenario.seed,
+            settings, private.dataset.catalogue, history=scenario.data.history, seed=scenario.seed,
             training=scenario.training,
         )  # fmt: skip
         plan = make_plan(scenario, model.layers)
@@ -184,10 +192,8 @@ def _ready(scenario: Scenario, private: PrivateData, model: Recommender, plan: P
     return _Ready(scenario, private, model, federation, plan)
 
 
-def _opened(scenario: Scenario, out: Path | None) -> Store:
-    digest = scenarios.digest(scenario)
-    directory = out or Path("runs") / f"{scenario.name}-{digest[:8]}"
-    return Store.open(directory, scenarios.dump(scenario), digest)
+def _directory(scenario: Scenario, out: Path | None) -> Path:
+    return out or Path("runs") / f"{scenario.name}-{scenarios.digest(scenario)[:8]}"
 
 
 def _files(store: Store, scenario: Scenario, kept: Sequence[int]) -> TrainingFiles:

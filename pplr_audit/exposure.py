@@ -163,7 +163,9 @@ class Exposure:
         attack, trace = as_active(self._plan.attack(cell)), self._plan.trace(cell, cell.channel)
         assert attack is not None
         spool = Spool(self._scratch)
-        model, training = hijackable(self._scenario, self._private, trace.layer, self._model.layers)
+        model, training = hijackable(
+            self._scenario, self._private, trace.layer, self._model.layers, self._model.precision
+        )
         try:
             lure = attack.lure(self._knowing.of(cell), trace.layer, Budget(self._scenario.audit.budget.seconds))
             federation, state = hijacked(self._private, model, training, lure, seed=self._scenario.seed)

@@ -144,6 +144,11 @@ def _wire(
 def _scenario(model: str, asked: Asked, encoder: bool) -> scenarios.Scenario:
     for setting in asked.settings:
         named, shown = setting.strip(), visible(setting[:60])
+        if named.startswith("model.recformer.ids="):
+            raise InputError(
+                f"--set {shown}: needs a catalogue, which is not known here; add items x hidden size parameters to the"
+                " client, and to what it uploads and gets in a round"
+            )
         if not named.startswith((*SETTINGS, *OF_ENCODERS)) or named.startswith("model.lora.rank"):
             raise InputError(
                 f"--set {shown}: changes nothing here, or has an option of its own (accepted:"

@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.documents import hardware, libraries
-from pplr_audit.errors import InputError
+from pplr_audit.errors import InputError, RunError
+from pplr_audit.models.precision import Precision
 from pplr_audit.models.recommender import Recommender
 from pplr_audit.pplr import rounds as federated
 from pplr_audit.pplr.client import Client
@@ -17,6 +19,19 @@ from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
+
+PLAIN: Precision = "float32"
+"""What runs computed in before they noted it."""
+
+
+def precision_of(root: Path) -> Precision | None:
+    """What the run in ``root`` began to compute in; None where no run has begun there, or none that can be read."""
+    try:
+        with Store.load(root) as store:
+            inputs = store.manifest.get("inputs")
+    except (InputError, RunError):
+        return None  # whoever opens it says why
+    return None if inputs is None else inputs.get("precision", PLAIN)
 
 
 def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
@@ -30,9 +45,10 @@ def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
         store.update_manifest(inputs=inputs, libraries=libraries(), hardware=hardware())
         return
     for what, digest in inputs.items():
-        if before.get(what, digest) != digest:  # an older run has noted less
+        began = before.get(what, PLAIN if what == "precision" else digest)  # an older run has noted less
+        if began != digest:
             raise InputError(
-                f"{store.root}: began with another {what} ({before[what][:8]}, now {digest[:8]}); "
+                f"{store.root}: began with another {what} ({began[:8]}, now {digest[:8]}); "
                 "bring it back, or begin again in another directory (--out DIR)"
             )
 

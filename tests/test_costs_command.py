@@ -227,6 +227,7 @@ def test_settings_change_what_they_name() -> None:
         (["tiny-llama", "--back", "7"], "--back: 7 of 6 blocks (accepted: 0 to 6)"),
         (["tiny-llama", "--set", "data.clients=3"], "--set data.clients=3: changes nothing here"),
         (["tiny-llama", "--set", "data.history=3"], "data.history=3: is of encoders, and tiny-llama is a decoder"),
+        (["minilm", "--set", "model.recformer.ids=true"], "ids=true: needs a catalogue, which is not known here"),
         (["tiny-llama", "--set", "model.beams=99"], "--set model.beams=99: model.beams"),
         (["tiny-llama", "--set", "model.lora.targets=[nope]"], "no layer 'nope' in the blocks of this backbone"),
     ],

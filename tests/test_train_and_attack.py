@@ -16,6 +16,7 @@ from pplr_audit.channels import Channel
 from pplr_audit.errors import InputError, NotApplicable, RunError
 from pplr_audit.extension import Extension, asks, from_options
 from pplr_audit.knowledge import Knowledge
+from pplr_audit.models import precision
 from pplr_audit.pplr.server import Server
 from pplr_audit.report.document import validate
 from pplr_audit.runs.store import Store
@@ -285,6 +286,27 @@ def test_other_data_or_weights_are_refused_by_name(trained: audit.AuditResult, t
     done = CliRunner().invoke(cli.app, ["attack", str(directory)])
     assert done.exit_code == 2
     assert f"{directory}: began with another backbone (00000000, now " in done.stderr
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_run_of_auto_goes_on_in_the_number_format_that_it_began_in(
+    narrow: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wide: bool
+) -> None:
+    """Whatever the processor is that it goes on on; one that noted none began before there was another."""
+    monkeypatch.setattr(precision, "WIDE", 1)
+    monkeypatch.setattr(precision, "in_hardware", lambda: wide)
+    began, directory = "bfloat16" if wide else "float32", tmp_path / "run"
+    assert audit.train(narrow, directory).document["run"]["precision"] == began
+    monkeypatch.setattr(precision, "in_hardware", lambda: not wide)
+    if not wide:
+        with Store.load(directory, writable=True) as store:
+            noted = {name: each for name, each in store.manifest["inputs"].items() if name != "precision"}
+            store.update_manifest(inputs=noted)
+    for document in (audit.attack(directory).document, audit.run(narrow, directory).document):
+        assert document["run"]["precision"] == began
+        assert any(row["status"] == "ok" for row in document["findings"])
+    other = audit.train(narrow, tmp_path / "other").document
+    assert other["run"]["precision"] == ("float32" if wide else "bfloat16"), "and one that begins does not"
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -81,6 +81,13 @@ def marks(model: Any) -> Any:
     return None if family(model).causal else getattr(embeddings(model), MARKS, None)
 
 
+def feeds_blocks(model: Any) -> bool:
+    """Whether anything is trained that what enters the first block depends on; items' own vectors are behind them."""
+    if family(model).causal:
+        return False
+    return any(p.requires_grad for name, p in embeddings(model).named_parameters() if not name.startswith(f"{IDS}."))
+
+
 class RecFormer:
     """RecFormer as a `Task`.
 

@@ -22,6 +22,7 @@ from pplr_audit.models.family import Products, blocks, ends, family, family_of, 
 from pplr_audit.models.library import from_config
 from pplr_audit.models.lora import LINEAR, add_lora
 from pplr_audit.models.precision import Precision, choose_attention, fused
+from pplr_audit.models.recformer import feeds_blocks
 from pplr_audit.models.trainable import make_trainable
 
 MASK_BYTES = 1
@@ -119,7 +120,7 @@ def rows_of(model: Any, cuts: Iterable[tuple[int, int]], workload: Workload) -> 
                 "client_bytes": held * value,
                 "client_share": held / whole,
                 "client_flops_per_token": forward,
-                "training_flops_per_token": forward + _backward(near, far, head, has_trunk, trained_always > 0),
+                "training_flops_per_token": forward + _backward(near, far, head, has_trunk, feeds_blocks(model)),
                 "wire_bytes_per_sample": wire_sample,
                 "wire_bytes_per_round": (
                     workload.samples * wire_sample + wire_catalogue + 2 * adapter * value + workload.status_bytes

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pplr_audit.models.cut import check_cut
 from pplr_audit.models.family import blocks, ends, family, heads
+from pplr_audit.models.recformer import feeds_blocks
 from pplr_audit.pplr.activations import Kept, served, traced
 from pplr_audit.pplr.costs import parameters_of
 
@@ -70,7 +71,7 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
         mine = [*range(front), *range(layers - back, layers)]
         adapter = base_adapter + sum(sizes[layer][1] for layer in mine)
         weights = base + sum(sizes[layer][0] for layer in mine) - adapter
-        activations = _activations(kept, mine, base_adapter > 0)
+        activations = _activations(kept, mine, feeds_blocks(model))
         found = {
             "weight_bytes": weights * value,
             "adapter_bytes": adapter * value,

@@ -16,6 +16,8 @@ from pplr_audit.data.prepare import PrivateData
 from pplr_audit.errors import NotApplicable
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.family import blocks
+from pplr_audit.models.precision import Precision
+from pplr_audit.models.recformer import feeds_blocks
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.pplr.rounds import Federation, RoundState, assemble, train
 from pplr_audit.pplr.server import Server
@@ -45,17 +47,17 @@ class HijackingServer(Server):
 
 
 def hijackable(
-    setting: scenario.Scenario, private: PrivateData, front: int, layers: int
+    setting: scenario.Scenario, private: PrivateData, front: int, layers: int, precision: Precision
 ) -> tuple[Recommender, scenario.Training]:
     """The scenario's model cut after ``front`` of its ``layers`` blocks, and its training, in which nobody stops early.
 
-    The back is the scenario's own, or 0 where that would leave no trunk.
+    The back is the scenario's own, or 0 where that would leave no trunk. ``precision`` is what the run computes in.
 
     Raises:
         NotApplicable: nothing before the cut is trained.
     """
     back = setting.model.cut.back if front + setting.model.cut.back < layers else 0
-    chosen = setting.model.model_copy(update={"cut": scenario.Cut(front=front, back=back)})
+    chosen = setting.model.model_copy(update={"cut": scenario.Cut(front=front, back=back), "precision": precision})
     training = setting.training.model_copy(update={"patience": None})
     catalogue = private.dataset.catalogue
     model = build(chosen, catalogue, history=setting.data.history, seed=setting.seed, training=training)
@@ -84,7 +86,5 @@ def hijacked(
 
 def _can_be_pulled(parts: CutModel) -> bool:
     """Whether anything before the cut is trained, so that a gradient sent back can move it."""
-    own: Sequence[Any] = list(blocks(parts.client))
-    near = {id(p) for block in own[: parts.front] for p in block.parameters()}
-    inside = {id(p) for block in own for p in block.parameters()}
-    return any(id(p) in near or id(p) not in inside for p in parts.client_parameters.values())
+    near: Sequence[Any] = list(blocks(parts.client))[: parts.front]
+    return feeds_blocks(parts.client) or any(p.requires_grad for block in near for p in block.parameters())

@@ -50,7 +50,7 @@ def trained(small_scenario: scenario.Scenario, private: PrivateData) -> Callable
     def run(hijacks: bool) -> Trained:
         longer = small_scenario.training.model_copy(update={"rounds": ROUNDS})
         model, training = hijackable(
-            small_scenario.model_copy(update={"training": longer}), private, FRONT, LAYERS
+            small_scenario.model_copy(update={"training": longer}), private, FRONT, LAYERS, "float32"
         )  # fmt: skip
         knowledge, attack = known(model), Fsha(steps=STEPS)
         lure = attack.lure(knowledge, FRONT, Budget(300))
@@ -124,7 +124,9 @@ def test_fronts_that_began_elsewhere_are_pulled_to_the_pilot(
     """As fronts would that were private at the start: the decoder cannot read them, and then it can."""
     rounds = 10
     longer = small_scenario.training.model_copy(update={"rounds": rounds})
-    model, training = hijackable(small_scenario.model_copy(update={"training": longer}), private, FRONT, LAYERS)
+    model, training = hijackable(
+        small_scenario.model_copy(update={"training": longer}), private, FRONT, LAYERS, "float32"
+    )
     knowledge, attack, generator = known(model), Fsha(steps=STEPS), torch.Generator().manual_seed(5)
     model.initial.update({n: v + 0.3 * torch.randn(v.shape, generator=generator) for n, v in model.initial.items()})
     lure = attack.lure(knowledge, FRONT, Budget(300))
@@ -139,7 +141,7 @@ def test_fronts_that_began_elsewhere_are_pulled_to_the_pilot(
 def test_what_it_sends_crosses_and_is_all_that_the_front_goes_along(
     small_scenario: scenario.Scenario, private: PrivateData
 ) -> None:
-    model, training = hijackable(small_scenario, private, FRONT, LAYERS)
+    model, training = hijackable(small_scenario, private, FRONT, LAYERS, "float32")
     one_step = {"optimizer": "sgd", "learning_rate": 1.0, "batch_size": 64}
     sent: list[Tensor] = []
 
@@ -174,9 +176,15 @@ def test_a_front_without_anything_to_train_cannot_be_pulled(
     small_scenario: scenario.Scenario, recformer_scenario: scenario.Scenario, private: PrivateData
 ) -> None:
     with pytest.raises(NotApplicable, match="nothing before this cut is trained"):
-        hijackable(small_scenario, private, 0, LAYERS)
-    marked, _ = hijackable(recformer_scenario, prepare(recformer_scenario.data, 1), 0, LAYERS)
+        hijackable(small_scenario, private, 0, LAYERS, "float32")
+    marked, _ = hijackable(recformer_scenario, prepare(recformer_scenario.data, 1), 0, LAYERS, "float32")
     assert marked.parts.front == 0, "RecFormer's new embeddings are trained, and are the client's"
+    own = recformer_scenario.model.recformer.model_copy(update={"train": "lora", "ids": True})
+    behind = recformer_scenario.model_copy(
+        update={"model": recformer_scenario.model.model_copy(update={"recformer": own})}
+    )  # fmt: skip
+    with pytest.raises(NotApplicable, match="nothing before this cut is trained"):
+        hijackable(behind, prepare(behind.data, 1), 0, LAYERS, "float32")
 
 
 def test_the_audit_runs_a_training_of_its_own_at_each_front_and_says_so(
@@ -223,7 +231,7 @@ def trained_run(
 
 
 def test_it_says_when_it_cannot_answer(private: PrivateData, small_scenario: scenario.Scenario) -> None:
-    model, _ = hijackable(small_scenario, private, FRONT, LAYERS)
+    model, _ = hijackable(small_scenario, private, FRONT, LAYERS, "float32")
     knowledge, attack = known(model), Fsha(steps=2)
     empty = View("malicious_server", Channel.FRONT_ACTIVATIONS, FRONT, None, "none", ())
     with pytest.raises(NotApplicable, match="no training was hijacked"):
@@ -241,7 +249,7 @@ def test_it_says_when_it_cannot_answer(private: PrivateData, small_scenario: sce
 
 
 def test_the_same_seed_sends_the_same(private: PrivateData, small_scenario: scenario.Scenario) -> None:
-    model, _ = hijackable(small_scenario, private, FRONT, LAYERS)
+    model, _ = hijackable(small_scenario, private, FRONT, LAYERS, "float32")
     hidden, mask = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0)), torch.ones(2, 9).long()
 
     def pulls(start: str, seed: int) -> Sequence[Tensor]:

@@ -26,7 +26,7 @@ from tests.pplr.recformers import finish, start
 BATCH, T, HISTORY = 3, 24, 4
 TRAIN: dict[str, dict[str, Any]] = {
     "lora": {"train": "lora"}, "embeddings": {"train": "embeddings"}, "all": {"train": "all"},
-    "ids": {"train": "embeddings", "ids": True},
+    "ids": {"train": "embeddings", "ids": True}, "lora and ids": {"train": "lora", "ids": True},
 }  # fmt: skip
 """What is changed of ``model.recformer``."""
 CATALOGUE = 40
