@@ -212,7 +212,7 @@ def test_the_audit_runs_a_training_of_its_own_at_each_front_and_says_so(
         from pplr_audit import resume
 
         files = TrainingFiles(store, f"trainings/{resume.training_slug(small_scenario)}", made.rounds)
-        ready = audit._prepare(small_scenario, audit.Clock(audit.Silent()))
+        ready = audit._prepare(small_scenario, trained_run.directory, audit.Clock(audit.Silent()))
         exposure = Exposure(setting, ready.private, ready.model, ready.federation, files, made, store.root)
         shut, open_ = (run_cell(c, made.attack(c), exposure, store, budget=120, seed=1) for c in hijacking)
     assert {row["status"] for row in shut["findings"]} == {"not_applicable"}
