@@ -16,11 +16,14 @@ import round_logs
 from measuring import RESULTS, machine, table, write
 from scipy.sparse import csr_matrix
 
-from pplr_audit import audit, per_user, scenario
+from pplr_audit import audit, per_user, resume, scenario
 from pplr_audit.data.dataset import Split
 from pplr_audit.data.prepare import prepare
 from pplr_audit.data.samples import seen_items
-from pplr_audit.pplr.utility import Ranking, popularity_of, rank
+from pplr_audit.models.recommender import build
+from pplr_audit.pplr.utility import Ranking, popularity_of, rank, recommended, tested
+from pplr_audit.runs.store import Store
+from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scoring.intervals import mean_estimate, paired_difference
 
 ENCODER: Mapping[str, Any] = {
@@ -80,16 +83,63 @@ def markov(split: Split, users: np.ndarray, items: int) -> Ranking:
     return rank(((rows, counts[last[rows]].toarray() + popular) for rows in parts), users, split)
 
 
+def so_far(name: str, chosen: scenario.Scenario, directory: Path, at: Mapping[str, Any], into: Path) -> None:
+    """What the finished rounds of a run that has not ended have given, beside the chain, on as many drawn users."""
+    private, data = prepare(chosen.data, chosen.seed), chosen.data
+    items = len(private.dataset.catalogue)
+    model = build(chosen.model, private.dataset.catalogue, history=data.history, seed=chosen.seed)
+    with Store.load(directory) as store:
+        state = TrainingFiles(store, f"trainings/{resume.training_slug(chosen)}", ()).latest()
+    if state is None or state.round == 1:
+        raise SystemExit(f"{directory}: no round of it has ended")
+    users = tested(private.split, private.members)
+    if data.test_users is not None and data.test_users < len(users):
+        users = np.sort(np.random.default_rng(0).choice(users, data.test_users, replace=False))
+    (adapter,) = state.adapters.values()
+    counts = popularity_of(private.split, private.members, items)
+    own = recommended(
+        model.whole.served(adapter), model.task, private.split, users, history=data.history, popularity=counts
+    ).metrics
+    chain = markov(private.split, users, items).metrics
+    lines, figures = [], {}
+    for what, each in (("recformer", own), ("Markov chain", chain)):
+        found = {m: mean_estimate(each[m], users, seed=0) for m in METRICS}
+        figures[what] = {m: [e.value, e.low, e.high] for m, e in found.items()}
+        lines.append([what, *(f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in found.values())])
+    less = {m: paired_difference(own[m], chain[m], users, seed=0) for m in METRICS}
+    figures["less the chain"] = {m: [e.value, e.low, e.high] for m, e in less.items()}
+    lines.append(
+        [
+            "recformer less the chain, in pairs",
+            *(f"{e.value:+.4f} [{e.low:+.4f}, {e.high:+.4f}]" for e in less.values()),
+        ]
+    )
+    settings, tokens = SETS[name]
+    text = (
+        f"{name}, after round {state.round - 1} of {chosen.training.rounds}: {len(users):,} users drawn for this, {items:,}"
+        f" items; 95 % intervals over users. Settings:"
+        f" {json.dumps({'data': settings, 'model': encoder(tokens), 'training': TRAINING})}.\n\n"
+    )
+    title = f"RecFormer on MiniLM, {name}, in the midst of its training"
+    write(f"encoder_utility_{name}_so_far", title, text + table(["what", *METRICS], lines), figures, at, into)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the synthetic market; nothing is written")
     parser.add_argument("--set", choices=tuple(SETS), default="amazon-beauty", dest="name")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--out", type=Path, help="the run directory (default: below runs/)")
+    parser.add_argument("--so-far", action="store_true", help="train nothing: what the run in --out has given so far")
     parser.add_argument("--results", type=Path, help="where to write (default: benchmarks/results; --quick: nowhere)")
     asked = parser.parse_args()
     at = machine()
     chosen = quick() if asked.quick else told(asked.name, asked.data.resolve())
+    if asked.so_far:
+        if asked.out is None or asked.quick:
+            parser.error("--so-far needs --out, the directory of a run, and goes without --quick")
+        so_far(asked.name, chosen, asked.out, at, asked.results or RESULTS)
+        return
     result = audit.train(chosen, asked.out)
     scores = per_user.read(result.directory)
     private = prepare(chosen.data, chosen.seed)
