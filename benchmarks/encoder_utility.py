@@ -110,14 +110,14 @@ def so_far(name: str, chosen: scenario.Scenario, directory: Path, at: Mapping[st
     figures["less the chain"] = {m: [e.value, e.low, e.high] for m, e in less.items()}
     lines.append(
         [
-            "recformer less the chain, in pairs",
+            "less the chain, in pairs",
             *(f"{e.value:+.4f} [{e.low:+.4f}, {e.high:+.4f}]" for e in less.values()),
         ]
     )
     settings, tokens = SETS[name]
     text = (
-        f"{name}, after round {state.round - 1} of {chosen.training.rounds}: {len(users):,} users drawn for this, {items:,}"
-        f" items; 95 % intervals over users. Settings:"
+        f"{name}, after round {state.round - 1} of {chosen.training.rounds}: {len(users):,} users drawn for this,"
+        f" {items:,} items; 95 % intervals over users. Settings:"
         f" {json.dumps({'data': settings, 'model': encoder(tokens), 'training': TRAINING})}.\n\n"
     )
     title = f"RecFormer on MiniLM, {name}, in the midst of its training"
