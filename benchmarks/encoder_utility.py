@@ -38,7 +38,7 @@ SETS: Mapping[str, tuple[Mapping[str, Any], int]] = {
     "amazon-beauty": ({"history": 3, "test_users": 10_000}, 12), "ml-100k": ({"history": 3}, 16),
 }  # fmt: skip
 """Of each its data settings, and how many tokens of an attribute are read. A round is once through all samples: a
-quarter or half of an hour of one core."""
+quarter of an hour of one core, of amazon-beauty 40 minutes."""
 PUBLISHED = {"amazon-beauty": {"SASRec, published": {"recall@10": 0.0605, "ndcg@10": 0.0318}}}
 METRICS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
 
@@ -83,6 +83,22 @@ def markov(split: Split, users: np.ndarray, items: int) -> Ranking:
     return rank(((rows, counts[last[rows]].toarray() + popular) for rows in parts), users, split)
 
 
+def compared(
+    rows: Mapping[str, Mapping[str, np.ndarray]], users: np.ndarray, figures: dict[str, Any]
+) -> list[list[str]]:
+    """A line a row of scores by user, and the first row less the chain in pairs; noted in ``figures``, too."""
+    lines = []
+    for name, metrics in rows.items():
+        found = {m: mean_estimate(metrics[m], users, seed=0) for m in METRICS}
+        figures[name] = {m: [e.value, e.low, e.high] for m, e in found.items()}
+        lines.append([name, *(f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in found.values())])
+    own, chain = next(iter(rows.values())), rows["Markov chain"]
+    less = {m: paired_difference(own[m], chain[m], users, seed=0) for m in METRICS}
+    figures["less the chain"] = {m: [e.value, e.low, e.high] for m, e in less.items()}
+    signed = (f"{e.value:+.4f} [{e.low:+.4f}, {e.high:+.4f}]" for e in less.values())
+    return [*lines, ["trained less the chain, in pairs", *signed]]
+
+
 def so_far(name: str, chosen: scenario.Scenario, directory: Path, at: Mapping[str, Any], into: Path) -> None:
     """What the finished rounds of a run that has not ended have given, beside the chain, on as many drawn users."""
     private, data = prepare(chosen.data, chosen.seed), chosen.data
@@ -101,19 +117,8 @@ def so_far(name: str, chosen: scenario.Scenario, directory: Path, at: Mapping[st
         model.whole.served(adapter), model.task, private.split, users, history=data.history, popularity=counts
     ).metrics
     chain = markov(private.split, users, items).metrics
-    lines, figures = [], {}
-    for what, each in (("recformer", own), ("Markov chain", chain)):
-        found = {m: mean_estimate(each[m], users, seed=0) for m in METRICS}
-        figures[what] = {m: [e.value, e.low, e.high] for m, e in found.items()}
-        lines.append([what, *(f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in found.values())])
-    less = {m: paired_difference(own[m], chain[m], users, seed=0) for m in METRICS}
-    figures["less the chain"] = {m: [e.value, e.low, e.high] for m, e in less.items()}
-    lines.append(
-        [
-            "less the chain, in pairs",
-            *(f"{e.value:+.4f} [{e.low:+.4f}, {e.high:+.4f}]" for e in less.values()),
-        ]
-    )
+    figures: dict[str, Any] = {}
+    lines = compared({"recformer": own, "Markov chain": chain}, users, figures)
     settings, tokens = SETS[name]
     text = (
         f"{name}, after round {state.round - 1} of {chosen.training.rounds}: {len(users):,} users drawn for this,"
@@ -150,26 +155,16 @@ def main() -> None:
         "Markov chain": markov(private.split, users, items).metrics,
         "popularity": scores.scores["popularity"],
     }
-    own = next(iter(rows.values()))
     counts = popularity_of(private.split, private.members, items)
     if not np.isclose(counts.sum(), len(private.split.train.values), rtol=0.05):
         raise SystemExit("the chain would know far more users than the model was trained on")
     logs = round_logs.by_strategy(result.directory)[chosen.training.label]
     spent = {**result.document["run"]["seconds"], "training": round(round_logs.seconds(logs), 3)}
     figures: dict[str, Any] = {"users": len(users), "items": items, "seconds": spent}
-    lines = []
-    for name, metrics in rows.items():
-        estimates = {m: mean_estimate(metrics[m], users, seed=0) for m in METRICS}
-        figures[name] = {m: [e.value, e.low, e.high] for m, e in estimates.items()}
-        lines.append([name, *(f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in estimates.values())])
+    lines = compared(rows, users, figures)
     for name, published in PUBLISHED.get("" if asked.quick else asked.name, {}).items():
         lines.append([name, *(f"{published[m]:.4f}" if m in published else "–" for m in METRICS)])
         figures[name] = published
-    less = {m: paired_difference(own[m], rows["Markov chain"][m], users, seed=0) for m in METRICS}
-    figures["less the chain"] = {m: [e.value, e.low, e.high] for m, e in less.items()}
-    lines.append(
-        ["trained less the chain, in pairs", *(f"{e.value:+.4f} [{e.low:+.4f}, {e.high:+.4f}]" for e in less.values())]
-    )
     own, tokens = SETS[asked.name]
     settings = {} if asked.quick else {"data": own, "model": encoder(tokens), "training": TRAINING}
     text = (

@@ -65,7 +65,7 @@ def run(scenario: Scenario, out: Path | None = None, progress: Progress | None =
     directory = _directory(scenario, out)
     ready = _prepare(scenario, directory, clock)
     require_stopping(scenario, ready.private)
-    with Store.open(directory, scenarios.dump(scenario), scenarios.digest(scenario)) as store:
+    with _opened(scenario, directory) as store:
         trained = _train(ready, store, clock)
         plan = make_plan(scenario, ready.model.layers, extensions.recorded(store))
         return _attack(ready, trained, plan, store, clock)
@@ -80,7 +80,7 @@ def train(scenario: Scenario, out: Path | None = None, progress: Progress | None
     directory = _directory(scenario, out)
     ready = _prepare(scenario, directory, clock)
     require_stopping(scenario, ready.private)
-    with Store.open(directory, scenarios.dump(scenario), scenarios.digest(scenario)) as store:
+    with _opened(scenario, directory) as store:
         trained = _train(ready, store, clock)
         seconds = resume.add_seconds(store, clock.seconds)
         document = training_document(
@@ -194,6 +194,10 @@ def _ready(scenario: Scenario, private: PrivateData, model: Recommender, plan: P
 
 def _directory(scenario: Scenario, out: Path | None) -> Path:
     return out or Path("runs") / f"{scenario.name}-{scenarios.digest(scenario)[:8]}"
+
+
+def _opened(scenario: Scenario, directory: Path) -> Store:
+    return Store.open(directory, scenarios.dump(scenario), scenarios.digest(scenario))
 
 
 def _files(store: Store, scenario: Scenario, kept: Sequence[int]) -> TrainingFiles:
