@@ -17,6 +17,7 @@ from pplr_audit.knowledge import Knowledge
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
 from pplr_audit.scoring.intervals import mean_estimate
+from pplr_audit.sealed import SealedGuess
 from pplr_audit.seeds import derive
 from pplr_audit.truths_users import AttributeTruth, LinkageTruth
 from pplr_audit.views import Attack, Guess, View, beside
@@ -87,12 +88,13 @@ def run_cell(cell: Cell, attack: Attack, exposed: Exposed, store: Store, *, budg
     result = f"cells/{cell.slug}.json"
     if store.exists(result):
         return dict(store.read_json(result))
-    sealed = f"guesses/{cell.slug}.safetensors"
     started = time.perf_counter()
     try:
-        if not store.exists(sealed):
-            _seal(cell, attack, exposed, store, sealed, budget, seed)
-        document = _score(cell, attack, exposed.truths(cell), store, sealed, seed)
+        if SealedGuess.exists(store, cell.slug):
+            sealed = SealedGuess.open(store, cell.slug)
+        else:
+            sealed = _seal(cell, attack, exposed, store, budget, seed)
+        document = _score(cell, attack, exposed.truths(cell), sealed, seed)
     except NotApplicable as reason:
         document = _without_value(cell, attack, "not_applicable", str(reason))
     except BudgetExhausted as reason:
@@ -117,30 +119,25 @@ def _without_value(cell: Cell, attack: Attack, status: str, reason: str, seconds
     return document
 
 
-def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, path: str, budget: float, seed: int) -> None:
-    """Run the attack and its controls and write what they answered, with its hash, before any truth is opened."""
+def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, budget: float, seed: int) -> SealedGuess:
+    """Run the attack and its controls and seal what they answered, before any truth is opened."""
     view, turns = exposed.view(cell), exposed.knowledge(cell)
     started = time.perf_counter()
     guess = ask(attack, view, turns, budget)
     seconds = time.perf_counter() - started
     reach("attack")
-    arrays = dict(guess.arrays)
     # One record cannot be dealt to another row: then there is no control, and the findings have none.
-    for number in range(attack.controls if len(view.records) > 1 else 0):
-        shuffled = exposed.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number)))
-        control = _control(attack, shuffled, turns, budget)
-        arrays |= {f"control{number}/{name}": array for name, array in control.arrays.items()}
-    arrays |= {
-        "view/rows": np.array([r.row for r in view.records]),
-        "view/steps": np.array([r.step for r in view.records]),
-    }
+    controls = [
+        _control(
+            attack, exposed.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number))),
+            turns, budget,
+        )
+        for number in range(attack.controls if len(view.records) > 1 else 0)
+    ]  # fmt: skip
     also = {"beside": sorted(beside(attack))} if beside(attack) else {}
     known = {name: fact for knowledge in turns for name, fact in knowledge.facts.items()}
-    facts = json.dumps({**known, **also, **guess.facts}, allow_nan=False)
-    sealed = store.pack(arrays, {"seconds": f"{seconds:.6f}", "facts": facts})
-    # The event comes first: killed in between, the attack runs again and the later event of the cell counts.
-    store.event("guess_sealed", cell=cell.slug, sha256=hashlib.sha256(sealed).hexdigest())
-    store.write_bytes(path, sealed)
+    told = Guess(guess.arrays, {**known, **also, **guess.facts})
+    return SealedGuess.seal(store, cell.slug, told, controls, view, seconds)
 
 
 def _control(attack: Attack, shuffled: View, turns: Sequence[Knowledge], budget: float) -> Guess:
@@ -153,21 +150,6 @@ def _control(attack: Attack, shuffled: View, turns: Sequence[Knowledge], budget:
         return ask(attack, shuffled, turns, budget, grace=2.0)
     except (NotApplicable, BudgetExhausted, Failed) as reason:
         raise type(reason)(f"its control, on what crossed of other rows: {reason}") from reason
-
-
-def _open(store: Store, path: str, attack: Attack) -> tuple[Guess, list[Guess], Mapping[int, int], float]:
-    """The answer, those of the control runs, the step in which each row crossed, and seconds."""
-    arrays, metadata = store.read_arrays(path), store.read_metadata(path)
-    dealt = [
-        {name.split("/", 1)[1]: a for name, a in arrays.items() if name.startswith(f"control{number}/")}
-        for number in range(attack.controls)
-    ]
-    controls = [Guess(answer) for answer in dealt if answer]
-    own = {name: a for name, a in sorted(arrays.items()) if "/" not in name}
-    # What an earlier version sealed does not say in which steps.
-    known = (arrays[name].tolist() if name in arrays else [] for name in ("view/rows", "view/steps"))
-    steps = dict(zip(*known, strict=True))
-    return Guess(own, json.loads(metadata["facts"])), controls, steps, float(metadata["seconds"])
 
 
 def _by_step(score: Score, users: Mapping[int, int], steps: Mapping[int, int], seed: int) -> dict[str, Any]:
@@ -198,11 +180,9 @@ def _mean(metric: str, values: Sequence[float], users: Sequence[int], seed: int)
     return {"mean": mean, "ci": ci, "n": found.n}
 
 
-def _score(
-    cell: Cell, attack: Attack, truths: Mapping[str, Truth], store: Store, path: str, seed: int
-) -> dict[str, Any]:
+def _score(cell: Cell, attack: Attack, truths: Mapping[str, Truth], sealed: SealedGuess, seed: int) -> dict[str, Any]:
     """Of the secret that the attack is after, and of the others that its answer says something of."""
-    guess, controls, steps, seconds = _open(store, path, attack)
+    guess, controls, steps, seconds = sealed.guess, sealed.controls, sealed.steps, sealed.seconds
     findings: list[dict[str, Any]] = []
     per_user: dict[str, dict[str, float]] = {}
     roc: list[dict[str, Any]] = []
@@ -255,7 +235,9 @@ def _key(score: Score) -> tuple[str, str]:
     return score.metric, str(score.detail.get("mode", ""))
 
 
-def _controls(truth: Truth, controls: list[Guess], scores: list[Score], seed: int) -> Mapping[tuple[str, str], float]:
+def _controls(
+    truth: Truth, controls: Sequence[Guess], scores: list[Score], seed: int
+) -> Mapping[tuple[str, str], float]:
     """What the attack scores where there is nothing to find, averaged over its control runs."""
     if isinstance(truth, MembershipTruth):
         values = [truth.control(control) for control in controls]

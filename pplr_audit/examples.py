@@ -14,6 +14,7 @@ from pplr_audit.data.dataset import Catalogue
 from pplr_audit.exposure import Exposure
 from pplr_audit.findings import HistoryTruth, LabelTruth
 from pplr_audit.runs.store import Store
+from pplr_audit.sealed import SealedGuess
 from pplr_audit.views import Guess
 
 VICTIMS = 2
@@ -27,10 +28,9 @@ def examples(
     """The same victims for every cut of a channel, at the shallowest, the middle and the deepest cut."""
     shown = []
     for cell in _chosen(cells):
-        path = f"guesses/{cell.slug}.safetensors"
-        if not store.exists(path):
+        if not SealedGuess.exists(store, cell.slug):
             continue
-        guess = Guess({n: a for n, a in store.read_arrays(path).items() if "/" not in n})
+        guess = SealedGuess.open(store, cell.slug).guess
         for truth in exposure.truths(cell).values():
             if not truth.answered(guess):
                 continue

@@ -1,6 +1,9 @@
 """Examples for the report: the same victims at three cuts, what is true beside what an attack answered."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +16,8 @@ from pplr_audit.examples import LABELS, examples
 from pplr_audit.exposure import Exposure
 from pplr_audit.findings import HistoryTruth, LabelTruth
 from pplr_audit.runs.store import Store
+from pplr_audit.sealed import SealedGuess
+from pplr_audit.views import Guess, View
 
 TITLES = ("Solar Rocket", "Hidden Unicorn", "Solar Rocket", "Golden Spell")
 ROWS = 8
@@ -35,17 +40,13 @@ class Exposed:
         return f"client of {user}"
 
 
+@dataclass(frozen=True)
 class Answers:
     """The guesses of a run, the same for every cell that was attacked."""
 
-    def __init__(self, arrays: dict[str, np.ndarray], missing: str = "-never-") -> None:
-        self.arrays, self.missing = arrays, missing
-
-    def exists(self, path: str) -> bool:
-        return self.missing not in path
-
-    def read_arrays(self, path: str) -> dict[str, np.ndarray]:
-        return self.arrays
+    arrays: dict[str, np.ndarray]
+    controls: tuple[Guess, ...] = ()
+    missing: str = "-never-"
 
 
 def cells(*cuts: tuple[int | None, int | None], **more: Any) -> list[Cell]:
@@ -56,15 +57,20 @@ def cells(*cuts: tuple[int | None, int | None], **more: Any) -> list[Cell]:
 
 def shown(planned: list[Cell], answers: Answers) -> list[dict[str, Any]]:
     catalogue = cast(Catalogue, type("Titles", (), {"titles": TITLES}))
-    return examples(planned, cast(Exposure, Exposed()), catalogue, None, cast(Store, answers))
+    with TemporaryDirectory() as folder, Store.open(Path(folder) / "run", "name: x\n", "0" * 64) as store:
+        for cell in planned:
+            if answers.missing not in cell.slug:
+                view = View("server", cell.channel, cell.front, cell.back, "none", ())
+                SealedGuess.seal(store, cell.slug, Guess(answers.arrays), answers.controls, view, 1.0)
+        return examples(planned, cast(Exposure, Exposed()), catalogue, None, store)
 
 
 @pytest.fixture
 def answers() -> Answers:
     """Row by row the right item, its twin, a wrong one, and nothing."""
     labels = np.array([[0], [1], [0], [1], [0], [-1], [2], [3]])
-    dealt = {"control0/rows": np.arange(ROWS), "control0/labels": labels[::-1]}
-    return Answers({"rows": np.arange(ROWS), "labels": labels, **dealt})
+    dealt = Guess({"rows": np.arange(ROWS), "labels": labels[::-1]})
+    return Answers({"rows": np.arange(ROWS), "labels": labels}, (dealt,))
 
 
 def test_the_next_item_stands_beside_the_first_guess_of_the_same_users(answers: Answers) -> None:
