@@ -12,6 +12,9 @@ from pplr_audit.data.readers.times import AMBIGUOUS, form_of, in_seconds, second
 from pplr_audit.errors import InputError
 
 
+ABC = "item,title\na,A\nb,B\nc,C\n"
+
+
 def moments(values):
     form = form_of(pl.Series(values))
     return [datetime.fromtimestamp(each, UTC).isoformat() for each in seconds(pl.Series(values), form)]
@@ -42,6 +45,48 @@ def test_dates_whose_month_and_day_could_change_places_are_not_guessed(write):
     assert form_of(pl.Series(["01/02/2018", "03/04/2018"])) == AMBIGUOUS
     with pytest.raises(InputError, match=r"line 2: date is '01/02/2018', in which month and day could change places"):
         read(str(toy(write, "date", ["01/02/2018", "03/04/2018"])), "auto")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["11/23/97", "02/28/03"], ["1997-11-23", "2003-02-28"]),
+        (["11/23/99", "1/15/00"], ["1999-11-23", "2000-01-15"]),
+        (["23/11/97", "28/02/00"], ["1997-11-23", "2000-02-28"]),
+        (["97-11-23", "00-02-28"], ["1997-11-23", "2000-02-28"]),
+        (["23.11.97", "28.02.00"], ["1997-11-23", "2000-02-28"]),
+        (["11/23/97 10:20", "2/28/03 9:05"], ["1997-11-23", "2003-02-28"]),
+        (["12/31/70"], ["1970-12-31"]),
+        (["28/02/15", "14/03/15", "15/04/14"], ["2015-02-28", "2015-03-14", "2014-04-15"]),
+    ],
+)  # fmt: skip
+def test_a_year_of_two_digits_is_of_1970_to_2069(values, expected):
+    assert [moment[:10] for moment in moments(values)] == expected
+
+
+def test_years_of_two_digits_stand_in_order_in_a_history(write):
+    folder = write(
+        {"interactions.csv": "user,item,date\n1,b,3/14/00\n1,c,2/28/03\n1,a,11/23/97\n", "items.csv": ABC}
+    )
+    found = read(str(folder), "auto")
+    assert [found.catalogue.ids[item] for item in found.items[0]] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["11/23/1997", "2/28/00"], r"line 3: date is '2/28/00' \(accepted: a number of seconds"),
+        (["11/23/97", "2/28/2003"], r"line 3: date is '2/28/2003' \(accepted: a number of seconds"),
+        (["0000-01-01", "1999-01-01"], r"line 2: date is '0000-01-01' \(accepted: a number of seconds"),
+        (["11/23/998", "11/23/997"], r"line 2: date is '11/23/998' \(accepted: a number of seconds"),
+        (["03/04/05", "05/06/07"], r"line 2: date is '03/04/05', in which month and day could change places"),
+        (["15/04/20"], r"line 2: date is '15/04/20', in which month and day could change places, or the year"),
+        (["12/31/68"], r"line 2: date is 2068-12-31.*, in the future"),
+    ],
+)
+def test_a_year_that_could_be_another_is_refused_by_line(write, values, said):
+    with pytest.raises(InputError, match=said):
+        read(str(toy(write, "date", values)), "auto")
 
 
 def toy(write, column, values):

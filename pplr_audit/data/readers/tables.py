@@ -149,7 +149,7 @@ class Gathering:
         if form == times.AMBIGUOUS:
             raise InputError(
                 f"{self.path}, {self.unit} {_line(span, 0)}: {values.name} is {quote(str(values[0]))}, in which month "
-                "and day could change places (accepted: dates such as 2018-07-07)"
+                "and day could change places, or the year (accepted: dates such as 2018-07-07)"
             )
         found = times.seconds(values, form)
         self._refuse(np.flatnonzero(np.isnan(found)), values, span, _accepted(kind))

@@ -24,8 +24,18 @@ FORMATS = (
     "%d/%m/%Y %H:%M:%S",
     "%d.%m.%Y",
     "%d.%m.%Y %H:%M:%S",
+    *(
+        f"{day}{hour}"
+        for day in ("%m/%d/%y", "%d/%m/%y", "%y/%m/%d", "%m-%d-%y", "%d-%m-%y", "%y-%m-%d", "%d.%m.%y")
+        for hour in ("", " %H:%M", " %H:%M:%S")
+    ),
 )
-"""Of dates, after `_plain`. The month or the day first: told by the values, or refused."""
+"""Of dates, after `_plain`. The month, the day or the year first: told by the values, or refused.
+
+``%y`` is a year of two digits: 70 to 99 are 1970 to 1999, and 00 to 69 are 2000 to 2069.
+"""
+FIRST_YEAR = 1000
+"""The first of four digits: of ``98`` polars makes the year 98 where ``%Y`` is asked for."""
 NUMBER, AMBIGUOUS = "number", "ambiguous"
 ACCEPTED = "a number of seconds, milliseconds, microseconds or nanoseconds since 1970, or a date such as 2018-07-07"
 # A number of seconds from here on is past the year 5000, so it counts smaller units.
@@ -43,17 +53,21 @@ def numbers(values: pl.Series) -> Float[np.ndarray, "rows"]:
 
 
 def form_of(values: pl.Series) -> str:
-    """How this column writes times: NUMBER, one of FORMATS, or AMBIGUOUS where day and month could change places.
+    """How this column writes times: NUMBER, one of FORMATS, or AMBIGUOUS where parts of the date could change places.
 
     The form is one that all values fit, or else one that the first fits, so that an error is about the first that does
     not.
     """
     if values.dtype != pl.String or not len(values) or not np.isnan(numbers(values[:1])).all():
         return NUMBER
-    fitting = [form for form in FORMATS if _dates(values, form).null_count() == 0]
-    if len({tuple(_dates(values[:1000], form)) for form in fitting}) > 1:
+    able = [form for form in FORMATS if _dates(values[:1], form).null_count() == 0]
+    fitting = [form for form in able if _dates(values, form).null_count() == 0]
+    if len(fitting) > 1:
+        # A year taken for a day, or the other way round, often ends up in the future.
+        fitting = [form for form in fitting if not in_future(_epoch(_dates(values, form))).any()] or fitting
+    if len({tuple(_epoch(_dates(values[:1000], form))) for form in fitting}) > 1:
         return AMBIGUOUS
-    return next(iter(fitting or [form for form in FORMATS if _dates(values[:1], form).null_count() == 0]), NUMBER)
+    return next(iter(fitting or able), NUMBER)
 
 
 def seconds(values: pl.Series, form: str) -> Float[np.ndarray, "rows"]:
@@ -101,9 +115,12 @@ def _plain(values: pl.Series) -> pl.Series:
 def _dates(values: pl.Series, form: str) -> pl.Series:
     plain = _plain(values)
     if "%H" not in form:
-        return plain.str.to_date(form, strict=False).cast(pl.Datetime("us"))
-    found = plain.str.to_datetime(form, strict=False, time_unit="us")
-    return found.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if "%z" in form else found
+        found = plain.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+    else:
+        found = plain.str.to_datetime(form, strict=False, time_unit="us")
+    if "%z" in form:
+        found = found.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return found.set(found.dt.year() < FIRST_YEAR, None)
 
 
 def _epoch(dates: pl.Series) -> Float[np.ndarray, "rows"]:
