@@ -100,6 +100,23 @@ def test_text_in_no_encoding_is_refused_by_line_and_byte(file):
         read_delimited(file(b"a\n1\n\x81\n"), ANY)
 
 
+@pytest.mark.parametrize("encodings", [streams.ENCODINGS, ("utf-8", "iso-8859-1")])
+@pytest.mark.parametrize("piece", [40, 1 << 24])
+def test_a_stray_byte_does_not_change_the_encoding_of_the_whole_file(monkeypatch, file, piece, encodings):
+    monkeypatch.setattr(streams, "PIECE", piece)
+    rows = "".join(f"{n},Crème brûlée {n}\n" for n in range(9)).encode()
+    path = file(b"a,b\n" + rows + b"9,Cr\xe8me\n" + rows)
+    with pytest.raises(InputError, match=r"line 11: byte 0xe8 is not UTF-8, though most of the file is"):
+        read_delimited(path, Dialect(encodings=encodings))
+
+
+@pytest.mark.parametrize("title", ["Crème", "Ångström — “x”", "naïve Ã©"])
+def test_text_of_one_byte_a_letter_is_still_told_from_utf8(file, title):
+    rows = "".join(f"{n},{title}\n" for n in range(9)).encode("cp1252")
+    table = read_delimited(file(b"a,b\n" + rows), ANY)
+    assert (table.source.encoding, table.texts("b")[0]) == ("cp1252", title)
+
+
 def test_the_fingerprint_is_of_name_length_and_content_and_not_of_the_packing(file):
     stream = Stream(file("a,b\n1,2\n"), "utf-8")
     assert b"".join(block.data for block in stream) == b"a,b\n1,2\n"

@@ -11,7 +11,6 @@ from pplr_audit.data.readers import streams
 from pplr_audit.data.readers.times import AMBIGUOUS, form_of, in_seconds, seconds
 from pplr_audit.errors import InputError
 
-
 ABC = "item,title\na,A\nb,B\nc,C\n"
 
 
@@ -65,9 +64,7 @@ def test_a_year_of_two_digits_is_of_1970_to_2069(values, expected):
 
 
 def test_years_of_two_digits_stand_in_order_in_a_history(write):
-    folder = write(
-        {"interactions.csv": "user,item,date\n1,b,3/14/00\n1,c,2/28/03\n1,a,11/23/97\n", "items.csv": ABC}
-    )
+    folder = write({"interactions.csv": "user,item,date\n1,b,3/14/00\n1,c,2/28/03\n1,a,11/23/97\n", "items.csv": ABC})
     found = read(str(folder), "auto")
     assert [found.catalogue.ids[item] for item in found.items[0]] == ["a", "b", "c"]
 

@@ -64,13 +64,18 @@ def first_lines(path: Path, encodings: Sequence[str], most: int = 1000) -> list[
 
 
 def first_fitting(path: Path, encodings: Sequence[str], read: Callable[[str], T]) -> T:
-    """What ``read`` makes of the file in the first encoding that fits. Raises InputError where none does."""
+    """What ``read`` makes of the file in the first encoding that fits.
+
+    Raises InputError where none does, and where one fits but for a few bytes: read in the next, all of it would change.
+    """
     worst: NotText | None = None
     for encoding in encodings:
         try:
             return read(encoding)
         except NotText as wrong:
             worst = worst or wrong
+            if wrong.damaged:
+                break
     assert worst is not None, "there is at least one encoding"
     raise not_text(path, encodings, worst)
 

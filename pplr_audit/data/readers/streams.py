@@ -45,10 +45,14 @@ class Block:
 
 
 class NotText(Exception):
-    """A file is not in the encoding tried."""
+    """A file is not in the encoding tried.
 
-    def __init__(self, line: int, byte: int) -> None:
-        self.line, self.byte = line, byte
+    Args:
+        damaged: all the same it holds more letters beyond ASCII that are in it than bytes that are not.
+    """
+
+    def __init__(self, line: int, byte: int, *, damaged: bool = False) -> None:
+        self.line, self.byte, self.damaged = line, byte, damaged
 
 
 class Stream:
@@ -67,13 +71,13 @@ class Stream:
         text = self._counted()
         if self.encoding != "utf-8":
             text = _transcoded(text, self.encoding)
-        line, blank = 1, True
+        line, blank, letters = 1, True, 0
         for block in _without_blank_end(_records(text, self.quoted, self.path)):
             if blank := blank and not block.strip():
                 line += occurrences(block, b"\n")
                 continue
             if self.encoding == "utf-8" and not block.isascii():
-                _check_utf8(block, line)
+                letters = _check_utf8(block, line, letters)
             ended = block.endswith(b"\n")
             found = Block(line, block if ended else block + b"\n", ended)
             yield found
@@ -130,9 +134,11 @@ def unpacked(path: Path) -> Iterator[bytes]:
 
 
 def not_text(path: Path, encodings: Sequence[str], worst: NotText) -> InputError:
-    """What to say of a file that is in none of ``encodings``; ``worst`` is how the first of them failed."""
-    accepted = " or ".join(name.upper() for name in encodings)
-    return InputError(f"{path}, line {worst.line}: byte 0x{worst.byte:02x} is not text (accepted: {accepted})")
+    """What to say of a file that is in none of ``encodings``, or damaged; ``worst`` is how the first of them failed."""
+    where = f"{path}, line {worst.line}: byte 0x{worst.byte:02x} is not"
+    if worst.damaged:
+        return InputError(f"{where} UTF-8, though most of the file is (accepted: one encoding throughout)")
+    return InputError(f"{where} text (accepted: {' or '.join(name.upper() for name in encodings)})")
 
 
 def fingerprint(sources: Iterable[Source]) -> str:
@@ -211,8 +217,19 @@ def _last_end(data: bytes, quoted: bool) -> int:
     return end
 
 
-def _check_utf8(block: bytes, line: int) -> None:
+def _check_utf8(block: bytes, line: int, before: int) -> int:
+    """How many letters beyond ASCII there are so far, ``before`` of them before this block. Raises NotText."""
     try:
         block.decode()
     except UnicodeDecodeError as error:
-        raise NotText(line + block.count(b"\n", 0, error.start), block[error.start]) from None
+        wrong = block.decode("utf-8", "replace").count("\ufffd") - block.count("\ufffd".encode())
+        # In text of one byte a letter, hardly any two of them happen to make one of UTF-8.
+        damaged = before + _letters(block.decode("utf-8", "ignore").encode()) > wrong
+        place = line + block.count(b"\n", 0, error.start)
+        raise NotText(place, block[error.start], damaged=damaged) from None
+    return before + _letters(block)
+
+
+def _letters(block: bytes) -> int:
+    """How many characters of more than one byte there are: each has one byte from 0xc0 on."""
+    return int(np.count_nonzero(np.frombuffer(block, np.uint8) >= 0xC0))
