@@ -39,9 +39,6 @@ def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
     inputs = {"data": private.dataset.digest, "backbone": model.digest, "precision": model.precision}
     before = store.manifest.get("inputs")
     if before is None:
-        population = private.population
-        coins = {private.dataset.users[user]: bool(population.member[user]) for user in population.audited.nonzero()[0]}
-        store.write_json("coins.json", coins)
         store.update_manifest(inputs=inputs, libraries=libraries(), hardware=hardware())
         return
     for what, digest in inputs.items():

@@ -36,9 +36,10 @@ def test_a_run_ends_with_findings_that_its_schemas_accept(finished: audit.AuditR
     assert document == json.loads(json.dumps(finished.document))
     validate(document)
     validate_evidence(json.loads((finished.directory / "evidence.json").read_text()))
-    for name in ("report.html", "report.md", "manifest.json", "scenario.yaml", "events.jsonl", "coins.json"):
+    for name in ("report.html", "report.md", "manifest.json", "scenario.yaml", "events.jsonl"):
         assert (finished.directory / name).stat().st_size > 0
     assert not list(finished.directory.rglob("*.pkl"))
+    assert not (finished.directory / "coins.json").exists(), "who trained, by name, is read by nothing"
 
 
 def test_ridge_is_measured_at_every_cut_on_both_channels_and_reads_the_first_cut(finished: audit.AuditResult) -> None:

@@ -142,7 +142,7 @@ def test_an_extension_adds_cells_and_loses_nothing_and_the_scenario_still_contin
 
     after = contents(directory)
     for name, data in before.items():
-        if name.startswith(("cells/", "guesses/", "trainings/", "scenario", "utility", "coins")):
+        if name.startswith(("cells/", "guesses/", "trainings/", "scenario", "utility")):
             assert after[name] == data, name
     reports = (directory / "report.html").read_text()
     assert "k=2" in reports

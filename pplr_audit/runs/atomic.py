@@ -1,58 +1,76 @@
 """Files that are whole at every moment: written beside, brought to the disk, then renamed over."""
 
+import contextlib
+import errno
 import os
 from pathlib import Path
 
-from pplr_audit.errors import RunError
+from pplr_audit.errors import InputError, RunError
+from pplr_audit.runs.files import PRIVATE_FILE, PRIVATE_FOLDER, folder_of
 
 TEMPORARY = ".pplr-audit-tmp"
 """How the names of unfinished files end; what a kill left of them is swept when the run is opened."""
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace the file at ``path`` at once: whoever looks finds the old bytes or the new, also after a power cut.
+def write_whole(root: Path, name: str, data: bytes) -> None:
+    """Replace the file ``name`` below ``root`` at once: whoever looks finds the old bytes or the new, also after a
+    power cut.
 
-    Raises RunError (a full disk, no permission); then what was there stays whole and no rest is left.
+    Raises RunError (a full disk, no permission); then what was there stays whole and no rest is left. Raises InputError
+    where a folder on the way is a link.
     """
-    with Pending(path, data) as pending:
+    with Pending(root, name, data) as pending:
         pending.rename()
 
 
 class Pending:
-    """New bytes for a file, on the disk under another name in the same folder until ``rename``."""
+    """New bytes for a file, on the disk under another name in the same folder until ``rename``.
 
-    def __init__(self, path: Path, data: bytes) -> None:
-        self._path = path
-        self._data = data
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    Folders that are missing are made. A link in the file's place is replaced and never followed.
+    """
+
+    def __init__(self, root: Path, name: str, data: bytes) -> None:
+        self._root, self._name, self._data = root, name, data
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "Pending":
-        try:
-            make_folder(self._path.parent)
-            fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        with contextlib.ExitStack() as stack:
             try:
-                write_all(fd, self._data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            self._temporary.unlink(missing_ok=True)
-            raise unwritable(self._path, error) from error
+                self._folder, self._last = stack.enter_context(folder_of(self._root, self._name, make=True))
+                self._temporary = f".{self._last}.{os.getpid()}{TEMPORARY}"
+                self._remove_temporary()
+                stack.callback(self._remove_temporary)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                fd = os.open(self._temporary, flags, PRIVATE_FILE, dir_fd=self._folder)
+                try:
+                    write_all(fd, self._data)
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                raise unwritable(self._root / self._name, error) from error
+            self._open = stack.pop_all()
         return self
 
     def rename(self) -> None:
         try:
-            os.replace(self._temporary, self._path)
-            sync_folder(self._path.parent)
+            os.replace(self._temporary, self._last, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            os.fsync(self._folder)
         except OSError as error:
-            raise unwritable(self._path, error) from error
+            raise unwritable(self._root / self._name, error) from error
 
     def __exit__(self, *_: object) -> None:
-        self._temporary.unlink(missing_ok=True)
+        self._open.close()
+
+    def _remove_temporary(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._temporary, dir_fd=self._folder)
 
 
-def unwritable(path: Path, error: OSError) -> RunError:
+def unwritable(path: Path, error: OSError) -> RunError | InputError:
     """What to tell of a file of the run that the disk refuses."""
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
+        return InputError(f"{path}: cannot be written: {error.strerror}; a run has a regular file there")
     return RunError(f"{path}: cannot be written: {error.strerror}; what was there is whole, the same command continues")
 
 
@@ -63,10 +81,17 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def make_folder(folder: Path) -> None:
-    """Make ``folder`` and those above it, each one lasting through a power cut."""
+def make_private_folder(folder: Path) -> None:
+    """Make ``folder``, for its owner alone, and those above it, each one lasting through a power cut."""
     if not folder.is_dir():
-        make_folder(folder.parent)
+        _make_folder(folder.parent)
+        folder.mkdir(PRIVATE_FOLDER, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from pplr_audit.errors import InputError, RunError
 from pplr_audit.runs.atomic import unwritable, write_all, write_whole
+from pplr_audit.runs.files import inside, open_file, read_file
+from pplr_audit.runs.parsing import parsed
 
 NAME = "checksums.jsonl"
 SCHEMA = "pplr-audit/checksums/1"
@@ -35,6 +37,11 @@ class Entry:
     def after(self) -> "Entry":
         return Entry(self.sha256, self.size)
 
+    @property
+    def most(self) -> int:
+        """Bytes that the file has at most."""
+        return self.size if self.before is None else max(self.size, self.before.size)
+
     def matches(self, data: bytes) -> bool:
         digest = sha256(data).hexdigest()
         return digest == self.sha256 or (self.before is not None and digest == self.before.sha256)
@@ -43,21 +50,25 @@ class Entry:
 class Ledger:
     """The list in memory and on the disk, kept the same."""
 
-    def __init__(self, path: Path, entries: dict[str, Entry]) -> None:
-        self.path = path
+    def __init__(self, root: Path, entries: dict[str, Entry]) -> None:
+        self._root = root
         self.entries = entries
         self._fd: int | None = None
 
     @staticmethod
-    def new(root: Path) -> "Ledger":
-        """The empty list of a run that begins."""
-        return Ledger(root / NAME, {})
+    def exists(root: Path) -> bool:
+        """Whether a run has such a list, whatever it is."""
+        return os.path.lexists(root / NAME)
 
     @staticmethod
-    def read(path: Path) -> "Ledger":
-        """The list as it stands. Raises InputError that names the file and the line that cannot be read."""
+    def read(root: Path) -> "Ledger":
+        """The list of a run as it stands; of one that begins, the empty list is ``Ledger(root, {})``.
+
+        Raises InputError that names the file and the line that cannot be read.
+        """
+        path = root / NAME
         try:
-            data = path.read_bytes()
+            data = read_file(root, NAME)
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
         # What follows the last line end was being written when the process was killed.
@@ -65,25 +76,27 @@ class Ledger:
         entries: dict[str, Entry] = {}
         for number, line in enumerate(lines, start=1):
             try:
-                record = json.loads(line)
+                record = parsed(line, path)
                 if number == 1:
-                    _check_schema(path, record["schema"])
+                    schema = record["schema"]
                 elif "sha256" in record:
-                    entries[record["path"]] = _entry(record)
+                    entries[inside(record["path"])] = _entry(record)
                 else:
                     entries.pop(record["path"], None)
-            except (ValueError, KeyError, TypeError):
+            except (InputError, KeyError, TypeError):
                 raise InputError(f"{path}, line {number}: unreadable; restore the file from a copy") from None
+            if number == 1:
+                _check_schema(path, schema)
         if not lines:
             raise InputError(f"{path}: empty; restore the file from a copy")
-        return Ledger(path, entries)
+        return Ledger(root, entries)
 
     def open(self) -> None:
         """Rewrite the list without what is out of date and stand ready to append. Raises RunError (a full disk)."""
         self.entries = {name: self.settled(name) for name in self.entries}
         lines = [{"schema": SCHEMA}, *(_record(name, entry) for name, entry in self.entries.items())]
-        write_whole(self.path, b"".join(_line(line) for line in lines))
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        write_whole(self._root, NAME, b"".join(_line(line) for line in lines))
+        self._fd = open_file(self._root, NAME, os.O_WRONLY | os.O_APPEND)
 
     def record(self, name: str, entry: Entry | None) -> None:
         """Put ``entry`` under ``name``, or take the name out (None). On the disk when this returns.
@@ -91,14 +104,14 @@ class Ledger:
         Raises RunError (a full disk), and then the list is as before.
         """
         if self._fd is None:
-            raise RunError(f"{self.path.parent}: opened for reading only")
+            raise RunError(f"{self._root}: opened for reading only")
         size = os.fstat(self._fd).st_size
         try:
             write_all(self._fd, _line(_record(name, entry)))
             os.fsync(self._fd)
         except OSError as error:
             os.ftruncate(self._fd, size)
-            raise unwritable(self.path, error) from error
+            raise unwritable(self._root / NAME, error) from error
         if entry is None:
             self.entries.pop(name, None)
         else:
@@ -114,9 +127,9 @@ class Ledger:
         if entry.before is None:
             return entry
         try:
-            found = sha256((self.path.parent / name).read_bytes()).hexdigest()
-        except OSError:
-            found = ""
+            found = sha256(read_file(self._root, name, entry.most)).hexdigest()
+        except (OSError, InputError):
+            found = ""  # whoever reads the file says what is wrong with it
         return entry.before if found == entry.before.sha256 else entry.after
 
     def close(self) -> None:
@@ -125,14 +138,16 @@ class Ledger:
             self._fd = None
 
 
-def _check_schema(path: Path, schema: str) -> None:
+def _check_schema(path: Path, schema: object) -> None:
     if schema != SCHEMA:
         raise InputError(f"{path}: schema {schema!r}, this version reads {SCHEMA!r}; use a newer pplr-audit")
 
 
 def _entry(record: dict[str, Any]) -> Entry:
-    before = record.get("before")
-    return Entry(str(record["sha256"]), int(record["size"]), None if before is None else _entry(before))
+    before, digest, size = record.get("before"), record["sha256"], record["size"]
+    if not isinstance(digest, str) or not isinstance(size, int) or size < 0:
+        raise TypeError
+    return Entry(digest, size, None if before is None else _entry(before))
 
 
 def _record(name: str, entry: Entry | None) -> dict[str, Any]:

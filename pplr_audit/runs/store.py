@@ -7,17 +7,20 @@ import contextlib
 import fcntl
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pplr_audit.errors import NO_SPACE, InputError, RunError
 from pplr_audit.runs import ledger as ledgers
 from pplr_audit.runs import tensors as codec
-from pplr_audit.runs.atomic import TEMPORARY, Pending, make_folder, sync_folder, unwritable, write_all
+from pplr_audit.runs.atomic import TEMPORARY, Pending, make_private_folder, unwritable, write_all
 from pplr_audit.runs.failpoints import reach
+from pplr_audit.runs.files import LARGEST_TEXT, TooLarge, folder_of, inside, keep_private, open_file, read_file
 from pplr_audit.runs.ledger import Entry, Ledger
+from pplr_audit.runs.parsing import MEND, parsed, understood
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,12 +55,12 @@ class Store:
         """
         _check_free_or_run(root)
         try:
-            make_folder(root.absolute())
+            make_private_folder(root.absolute())
         except OSError as error:
             raise _refused(root, "cannot be made", error) from None
         lock = _lock(root)
         try:
-            ledger = Ledger.read(root / ledgers.NAME) if (root / ledgers.NAME).exists() else Ledger.new(root)
+            ledger = Ledger.read(root) if Ledger.exists(root) else Ledger(root, {})
             store = cls(root, ledger, lock)
             if store.exists(MANIFEST):
                 store._check_scenario(digest)
@@ -81,11 +84,11 @@ class Store:
         if not root.is_dir():
             raise InputError(f"{root}: no such directory; give the directory of a run")
         for name in (ledgers.NAME, MANIFEST):
-            if not (root / name).is_file():
+            if not os.path.lexists(root / name):
                 raise InputError(f"{root}: not a run of pplr-audit (it has no {name})")
         lock = _lock(root) if writable else None
         try:
-            store = cls(root, Ledger.read(root / ledgers.NAME), lock)
+            store = cls(root, Ledger.read(root), lock)
             store._check_version()
             if writable:
                 store._begin()
@@ -121,10 +124,9 @@ class Store:
             InputError: the path leaves the run directory or is one of the store's own.
             RunError: the disk is full or refuses; what was there before stays whole.
         """
-        name, file = self._locate(path)
-        entry = Entry.of(data)
+        name, entry = _clean(path), Entry.of(data)
         self._require_lock()
-        with Pending(file, data) as pending:
+        with Pending(self.root, name, data) as pending:
             reach("store.data_written")
             replaces = name in self._ledger.entries
             if replaces:
@@ -139,40 +141,59 @@ class Store:
                 self._ledger.record(name, entry)
         reach("store.recorded")
 
-    def read_bytes(self, path: str) -> bytes:
-        """The bytes that were written. Raises InputError that names a missing, truncated or altered file."""
-        name, file = self._locate(path)
+    def read_bytes(self, path: str, most: int | None = None) -> bytes:
+        """The bytes that were written. Raises InputError that names a missing, truncated or altered file.
+
+        Args:
+            most: refuse a file of more bytes, whatever the run recorded; None: of more than this machine's memory.
+        """
+        most = most or _memory()
+        name = _clean(path)
+        file = self.root / name
         if name not in self._ledger.entries:
             raise InputError(f"{file}: not in this run")
+        data = self._recorded(name, most)
+        if data is None and self._lock is None:
+            # Whoever holds the lock may have written since; what is on the disk now is announced in the list.
+            self._ledger = Ledger.read(self.root)
+            data = self._recorded(name, most)
+        if data is None:
+            raise InputError(f"{file} is truncated or altered; {MEND}")
+        return data
+
+    def _recorded(self, name: str, most: int) -> bytes | None:
+        """What the file holds, where that is what the list says of it."""
+        entry, file = self._ledger.entries.get(name), self.root / name
+        if entry is None:
+            return None
+        if entry.most > most:
+            raise TooLarge(f"{file}: {entry.most:,} bytes, where a run has at most {most:,}")
         try:
-            data = file.read_bytes()
+            data = read_file(self.root, name, entry.most)
+        except TooLarge:
+            return None
         except FileNotFoundError:
-            raise InputError(f"{file} is missing; {_MEND}") from None
+            raise InputError(f"{file} is missing; {MEND}") from None
         except OSError as error:
             raise InputError(f"{file} cannot be read: {error.strerror}") from None
-        if self._lock is None and not self._ledger.entries[name].matches(data):
-            # Whoever holds the lock may have written since; what is on the disk now is announced in the list.
-            self._ledger = Ledger.read(self._ledger.path)
-        entry = self._ledger.entries.get(name)
-        if entry is None or not entry.matches(data):
-            raise InputError(f"{file} is truncated or altered; {_MEND}")
-        return data
+        return data if entry.matches(data) else None
 
     def write_text(self, path: str, text: str) -> None:
         """``write_bytes`` of ``text`` in UTF-8."""
         self.write_bytes(path, text.encode())
 
     def read_text(self, path: str) -> str:
-        """What ``write_text`` wrote."""
-        return self.read_bytes(path).decode()
+        """What ``write_text`` wrote. Raises InputError."""
+        with understood(self.root / _clean(path)):
+            return self.read_bytes(path, LARGEST_TEXT).decode()
 
     def write_json(self, path: str, value: Any) -> None:
         """Write ``value`` as indented JSON, keys in their own order. Raises ValueError on NaN and infinity."""
         self.write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def read_json(self, path: str) -> Any:
-        """What ``write_json`` wrote."""
-        return json.loads(self.read_bytes(path))
+    def read_json(self, path: str) -> dict[str, Any]:
+        """The object that ``write_json`` wrote. Raises InputError, as `parsing.parsed` does."""
+        return parsed(self.read_bytes(path, LARGEST_TEXT), self.root / _clean(path))
 
     def write_tensors(
         self, path: str, tensors: "Mapping[str, Array | Tensor]", metadata: Mapping[str, str] | None = None
@@ -187,27 +208,30 @@ class Store:
 
     def read_tensors(self, path: str) -> "dict[str, Tensor]":
         """What ``write_tensors`` wrote, as torch tensors on the CPU."""
-        return codec.unpack(self.read_bytes(path))
+        return codec.unpack(self.read_bytes(path), self.root / _clean(path))
 
     def read_arrays(self, path: str) -> "dict[str, Array]":
         """What ``write_tensors`` wrote, as NumPy arrays; torch is not imported."""
-        return codec.unpack_arrays(self.read_bytes(path))
+        return codec.unpack_arrays(self.read_bytes(path), self.root / _clean(path))
 
     def read_metadata(self, path: str) -> dict[str, str]:
         """The strings that ``write_tensors`` wrote beside the tensors."""
-        return codec.unpack_metadata(self.read_bytes(path))
+        return codec.unpack_metadata(self.read_bytes(path), self.root / _clean(path))
 
     def remove(self, path: str) -> None:
         """Take the file away, if there is one. Raises RunError where the disk refuses."""
-        name, file = self._locate(path)
+        name = _clean(path)
         self._require_lock()
         if name in self._ledger.entries:
             self._ledger.record(name, None)
         reach("store.unlisted")
         try:
-            file.unlink(missing_ok=True)
+            with folder_of(self.root, name) as (folder, last):
+                os.unlink(last, dir_fd=folder)
+        except FileNotFoundError:
+            pass
         except OSError as error:
-            raise RunError(f"{file}: cannot be removed: {error.strerror}") from error
+            raise RunError(f"{self.root / name}: cannot be removed: {error.strerror}") from error
 
     def event(self, kind: str, /, **fields: Any) -> None:
         """Append one line to ``events.jsonl``: the time (UTC), the kind, the fields. Raises RunError (a full disk)."""
@@ -215,7 +239,7 @@ class Store:
         file = self.root / EVENTS
         if self._events is None:
             try:
-                self._events = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+                self._events = open_file(self.root, EVENTS, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             except OSError as error:
                 raise unwritable(file, error) from error
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
@@ -234,14 +258,16 @@ class Store:
         Raises InputError that names a line that cannot be read.
         """
         try:
-            data = (self.root / EVENTS).read_bytes()
+            data = read_file(self.root, EVENTS)
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise InputError(f"{self.root / EVENTS}: cannot be read: {error.strerror}") from None
         events = []
         for number, line in enumerate(data.split(b"\n")[:-1], start=1):
             try:
-                events.append(json.loads(line))
-            except ValueError:
+                events.append(parsed(line, self.root))
+            except InputError:
                 raise InputError(f"{self.root / EVENTS}, line {number}: unreadable; remove the line") from None
         return events
 
@@ -262,9 +288,14 @@ class Store:
 
     def _begin(self) -> None:
         """Sweep what a kill left behind and stand ready to write."""
-        for file in self.root.rglob(f".*{TEMPORARY}"):
-            file.unlink(missing_ok=True)
-        _cut_half_line(self.root / EVENTS)
+        try:
+            exposed = keep_private(self.root)
+            _sweep(self.root)
+        except OSError as error:
+            raise _refused(self.root, "cannot be put in order", error) from None
+        if exposed is not None:
+            warnings.warn(exposed, RuntimeWarning, stacklevel=3)
+        _cut_half_line(self.root)
         self._ledger.open()
 
     def _check_version(self) -> None:
@@ -286,27 +317,14 @@ class Store:
                 "choose another directory with --out DIR, or remove this one"
             )
 
-    def _locate(self, path: str) -> tuple[str, Path]:
-        name = _clean(path)
-        file = self.root / name
-        if not file.parent.resolve().is_relative_to(self.root.resolve()):
-            raise InputError(f"{path!r}: leads out of the run directory {self.root} by a link")
-        return name, file
-
     def _require_lock(self) -> None:
         if self._lock is None:
             raise RunError(f"{self.root}: opened for reading only")
 
 
-_MEND = "restore it from a copy, or start again in another directory with --out DIR"
-
-
 def _clean(path: str) -> str:
     """The one spelling of ``path``. Raises InputError if it could leave the directory or is the store's own."""
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
-        raise InputError(f"{path!r}: not a path inside the run directory")
-    name = "/".join(parts)
+    name = inside(path)
     if name in _OWN or name.endswith(TEMPORARY):
         raise InputError(f"{path!r}: kept by the run directory itself")
     return name
@@ -333,7 +351,7 @@ def _check_free_or_run(root: Path) -> None:
 def _lock(root: Path) -> int:
     """Take the run for this process until the descriptor is closed. Raises InputError if another one has it."""
     try:
-        fd = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = open_file(root, LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise _refused(root, "cannot be written", error) from None
     try:
@@ -358,13 +376,32 @@ def _refused(root: Path, what: str, error: OSError) -> InputError | RunError:
     return InputError(f"{root}: {what}: {error.strerror}; choose another with --out DIR")
 
 
-def _cut_half_line(file: Path) -> None:
+def _sweep(root: Path) -> None:
+    """Remove what a kill left unfinished."""
+    for _, _, files, folder in os.fwalk(root, follow_symlinks=False):
+        for name in files:
+            if name.startswith(".") and name.endswith(TEMPORARY):
+                os.unlink(name, dir_fd=folder)
+
+
+def _cut_half_line(root: Path) -> None:
     """Cut off what stands after the last line end: it was being written when the process was killed."""
     try:
-        data = file.read_bytes()
+        data = read_file(root, EVENTS)
     except FileNotFoundError:
         return
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
-        os.truncate(file, whole)
-        sync_folder(file.parent)
+        fd = open_file(root, EVENTS, os.O_RDWR)
+        try:
+            os.ftruncate(fd, whole)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _memory() -> int:
+    """Bytes of this machine."""
+    import psutil
+
+    return psutil.virtual_memory().total

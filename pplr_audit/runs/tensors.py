@@ -1,14 +1,21 @@
 """Tensors to bytes and back, by safetensors: the same tensors give the same bytes, and nothing is ever unpickled."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pplr_audit.runs.parsing import parsed, shaped, understood
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     Array = np.ndarray[Any, Any]
+
+_LARGEST_HEADER = 100_000_000
+"""Bytes; safetensors reads no longer one."""
 
 
 def pack(tensors: "Mapping[str, Array | Tensor]", metadata: Mapping[str, str]) -> bytes:
@@ -28,27 +35,49 @@ def pack(tensors: "Mapping[str, Array | Tensor]", metadata: Mapping[str, str]) -
     return _sorted_metadata(save_torch(copies, dict(metadata) or None))
 
 
-def unpack(data: bytes) -> "dict[str, Tensor]":
-    """The torch tensors in ``data``, on the CPU."""
+def unpack(data: bytes, file: Path | str) -> "dict[str, Tensor]":
+    """The torch tensors in ``data``, on the CPU. Raises InputError that names ``file`` where there are none to read."""
     from safetensors.torch import load
 
-    tensors: dict[str, Tensor] = load(data)
+    with _readable(data, file):
+        tensors: dict[str, Tensor] = load(data)
     return tensors
 
 
-def unpack_arrays(data: bytes) -> "dict[str, Array]":
-    """The NumPy arrays in ``data``; a type that NumPy lacks (bfloat16) is not readable this way."""
+def unpack_arrays(data: bytes, file: Path | str) -> "dict[str, Array]":
+    """The NumPy arrays in ``data``. Raises InputError, also for a type that NumPy lacks (bfloat16)."""
     from safetensors.numpy import load
 
-    arrays: dict[str, Array] = load(data)
+    with _readable(data, file):
+        arrays: dict[str, Array] = load(data)
     return arrays
 
 
-def unpack_metadata(data: bytes) -> dict[str, str]:
-    """The strings that were written beside the tensors."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    metadata: dict[str, str] = header.get("__metadata__", {})
-    return metadata
+def unpack_metadata(data: bytes, file: Path | str) -> dict[str, str]:
+    """The strings that were written beside the tensors. Raises InputError that names ``file``."""
+    return shaped(_header(data, file).get("__metadata__", {}), dict[str, str], file)
+
+
+def _header(data: bytes, file: Path | str) -> dict[str, Any]:
+    """The names, types and places of the tensors, and the metadata."""
+    size = int.from_bytes(data[:8], "little")
+    with understood(file):
+        if len(data) < 8 or size > min(len(data) - 8, _LARGEST_HEADER):
+            raise ValueError("its header is cut off")
+    return parsed(data[8 : 8 + size], file)
+
+
+@contextmanager
+def _readable(data: bytes, file: Path | str) -> Iterator[None]:
+    """safetensors checks types, sizes and places before it takes memory; what it refuses is said of the file."""
+    from safetensors import SafetensorError
+
+    _header(data, file)
+    with understood(file):
+        try:
+            yield
+        except SafetensorError as error:
+            raise ValueError(error) from error
 
 
 def _sorted_metadata(data: bytes) -> bytes:

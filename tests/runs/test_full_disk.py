@@ -74,7 +74,7 @@ def command(setting: scenario.Scenario, folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("part", "time", "begin"),
     [
-        ("round", 3, ""),
+        ("state.safetensors", 2, ""),
         ("checksums.jsonl", 9, ""),
         ("events.jsonl", 2, "trained"),
         ("report.html", 1, "trained"),
