@@ -7,16 +7,18 @@ seconds that the attack took. Nothing in the file depends on time, so the same a
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from pplr_audit.errors import InputError
 from pplr_audit.runs import tensors
+from pplr_audit.runs.parsing import MEND, parsed, understood
 from pplr_audit.runs.store import Store
 from pplr_audit.views import Guess, View
 
@@ -56,7 +58,7 @@ class SealedGuess:
         # The event comes first: killed in between, the attack runs again and the later event of the cell counts.
         store.event(EVENT, cell=slug, sha256=hashlib.sha256(data).hexdigest(), seconds=round(seconds, 6))
         store.write_bytes(_path(slug), data)
-        return _unpacked(data, seconds)
+        return _unpacked(data, seconds, store.root / _path(slug))
 
     @staticmethod
     def open(store: Store, slug: str) -> "SealedGuess":
@@ -69,31 +71,32 @@ class SealedGuess:
         file = store.root / path
         seals = [event for event in store.events() if event.get("kind") == EVENT and event.get("cell") == slug]
         if not seals:
-            raise InputError(f"{file} was never sealed: events.jsonl has no event {EVENT!r} of it; {_MEND}")
+            raise InputError(f"{file} was never sealed: events.jsonl has no event {EVENT!r} of it; {MEND}")
         if seals[-1].get("sha256") != hashlib.sha256(data).hexdigest():
-            raise InputError(f"{file} is damaged: it does not have the hash by which it was sealed; {_MEND}")
-        try:
-            return _unpacked(data, seals[-1].get("seconds"))
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file} is damaged: {error}; {_MEND}") from None
-
-
-_MEND = "restore it from a copy, or start again in another directory with --out DIR"
+            raise InputError(f"{file} is damaged: it does not have the hash by which it was sealed; {MEND}")
+        return _unpacked(data, seals[-1].get("seconds"), file)
 
 
 def _path(slug: str) -> str:
     return f"guesses/{slug}.safetensors"
 
 
-def _unpacked(data: bytes, seconds: float | None) -> SealedGuess:
-    """The parts of a sealed file. An earlier version wrote ``seconds`` into the file."""
-    arrays, metadata = tensors.unpack_arrays(data), tensors.unpack_metadata(data)
+def _unpacked(data: bytes, seconds: Any, file: Path) -> SealedGuess:
+    """The parts of a sealed file. An earlier version wrote ``seconds`` into the file.
+
+    Raises InputError that names the file where it does not hold them.
+    """
+    arrays, metadata = tensors.unpack_arrays(data, file), tensors.unpack_metadata(data, file)
     own = {name: array for name, array in sorted(arrays.items()) if "/" not in name}
     dealt: dict[int, dict[str, Any]] = {}
-    for name, array in arrays.items():
-        if match := _CONTROL.fullmatch(name):
-            dealt.setdefault(int(match[1]), {})[match[2]] = array
-    controls = tuple(Guess(dealt[number]) for number in sorted(dealt))
-    steps = dict(zip(arrays[_ROWS].tolist(), arrays[_STEPS].tolist(), strict=True)) if _STEPS in arrays else {}
-    spent = float(metadata["seconds"] if seconds is None else seconds)
-    return SealedGuess(Guess(own, json.loads(metadata["facts"])), controls, steps, spent)
+    with understood(file):
+        for name, array in arrays.items():
+            if match := _CONTROL.fullmatch(name):
+                dealt.setdefault(int(match[1]), {})[match[2]] = array
+        controls = tuple(Guess(dealt[number]) for number in sorted(dealt))
+        steps = dict(zip(arrays[_ROWS].tolist(), arrays[_STEPS].tolist(), strict=True)) if _STEPS in arrays else {}
+        spent = float(metadata["seconds"] if seconds is None else seconds)
+        if not 0 <= spent < math.inf:
+            raise ValueError(f"seconds are {spent}")
+        facts = parsed(metadata["facts"].encode(), file)
+    return SealedGuess(Guess(own, facts), controls, steps, spent)

@@ -85,7 +85,7 @@ class Untouched:
 def test_a_cell_is_not_scored_by_an_answer_that_was_exchanged(store: Store) -> None:
     SealedGuess.seal(store, CELL.slug, GUESS, CONTROLS, VIEW, 1.0)
     other_answer(store)
-    with pytest.raises(InputError, match=f"{CELL.slug}.safetensors is damaged"):
+    with pytest.raises(InputError, match=f"{CELL.slug}.safetensors: does not hold what a run writes there"):
         run_cell(CELL, Untouched(), Untouched(), store, budget=9, seed=0)
     assert not store.exists(f"cells/{CELL.slug}.json")
 
@@ -120,5 +120,5 @@ def test_an_answer_sealed_by_an_earlier_version_still_opens(store: Store) -> Non
 def test_a_sealed_file_that_cannot_be_read_is_refused_by_name(store: Store, data: bytes) -> None:
     store.event("guess_sealed", cell=CELL.slug, sha256=hashlib.sha256(data).hexdigest(), seconds=1.0)
     store.write_bytes(PATH, data)
-    with pytest.raises(InputError, match=f"{CELL.slug}.safetensors is damaged"):
+    with pytest.raises(InputError, match=f"{CELL.slug}.safetensors: does not hold what a run writes there"):
         SealedGuess.open(store, CELL.slug)
