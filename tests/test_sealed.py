@@ -85,7 +85,7 @@ class Untouched:
 def test_a_cell_is_not_scored_by_an_answer_that_was_exchanged(store: Store) -> None:
     SealedGuess.seal(store, CELL.slug, GUESS, CONTROLS, VIEW, 1.0)
     other_answer(store)
-    with pytest.raises(InputError, match=f"{CELL.slug}.safetensors: does not hold what a run writes there"):
+    with pytest.raises(InputError, match=f"{CELL.slug}.safetensors is damaged"):
         run_cell(CELL, Untouched(), Untouched(), store, budget=9, seed=0)
     assert not store.exists(f"cells/{CELL.slug}.json")
 
