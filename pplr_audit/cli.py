@@ -1,9 +1,11 @@
 """The command line: parse, call, print. What it calls is imported where it is called, so that help is instant."""
 
 import contextlib
+import errno
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +17,7 @@ from pplr_audit import __version__
 from pplr_audit.errors import NO_SPACE, InputError, RunError
 from pplr_audit.listing import Kind
 from pplr_audit.paths import expanded
-from pplr_audit.terminal import visible, visible_lines
+from pplr_audit.terminal import discard, flushed, not_printed, open_streams, visible, visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,26 +31,36 @@ _FORMATS = "Any of html, md and json, with commas (default: html,md)."
 class ExitCodes(TyperGroup):
     """Turns what went wrong into one message and an exit code: 1 while running, 2 wrong input, 130 stopped."""
 
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _exit_codes():  # --help and --version are printed here
+            return super().make_context(*args, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _exit_codes():
             return super().invoke(ctx)
-        except InputError as error:
-            raise _failed(str(error), 2) from None
-        except RunError as error:
-            raise _failed(str(error), 1) from None
-        except MemoryError as error:
-            said = f" ({error})" if str(error) else ""
-            raise _failed(
-                f"there is not enough memory{said}; fewer users, tokens or a smaller model need less", 1
-            ) from None
-        except KeyboardInterrupt:
-            raise _failed("stopped; the same command continues", 130) from None
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+
+
+@contextlib.contextmanager
+def _exit_codes() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise _failed(str(error), 2) from None
+    except RunError as error:
+        raise _failed(str(error), 1) from None
+    except MemoryError as error:
+        said = f" ({error})" if str(error) else ""
+        raise _failed(
+            f"there is not enough memory{said}; fewer users, tokens or a smaller model need less", 1
+        ) from None
+    except KeyboardInterrupt:
+        raise _failed("stopped; the same command continues", 130) from None
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise
+    except Exception as error:
+        if os.environ.get(DEBUG):
             raise
-        except Exception as error:
-            if os.environ.get(DEBUG):
-                raise
-            raise _failed(_unforeseen(error), 1) from None
+        raise _failed(_unforeseen(error), 1) from None
 
 
 # Arguments are described in the commands' own words (hidden=True leaves them out of a second list): of what typer 0.20
@@ -64,8 +76,20 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The command ``pplr-audit``."""
-    app()
+    """Run the command ``pplr-audit``. Its output is written before its exit code is decided."""
+    open_streams()
+    code: int | str | None = None
+    try:
+        app()
+    except SystemExit as ended:
+        code = ended.code
+    refused = flushed(sys.stdout)
+    if refused is not None:
+        code = code or 1
+        if refused.errno != errno.EPIPE:  # a reader that has seen enough needs no message
+            typer.echo(not_printed(refused), err=True)
+    flushed(sys.__stderr__)
+    sys.exit(code)
 
 
 def _show_version(wanted: bool) -> None:
@@ -343,7 +367,10 @@ def _print_findings(result: "AuditResult", as_json: bool) -> None:
 def _unforeseen(error: Exception) -> str:
     """A full disk where anything but the run's own files is written, or else a mistake of ours."""
     if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return f"{error.filename or 'what was to be printed'}: cannot be written: {error.strerror}"
+        if error.filename is None:
+            discard(sys.stdout)  # else the part that Python still holds would be refused once more at the end
+            return not_printed(error)
+        return f"{error.filename}: cannot be written: {error.strerror}"
     return f"internal error: {type(error).__name__}: {error} (set {DEBUG}=1 to see where)"
 
 

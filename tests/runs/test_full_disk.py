@@ -145,10 +145,79 @@ def test_a_full_disk_does_not_keep_a_run_from_being_locked(tmp_path: Path, monke
         Store.open(tmp_path, "name: x\n", "a" * 64)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_output_that_goes_to_a_full_disk_is_exit_code_1_and_one_message() -> None:
+HELD_BACK_OR_NOT = pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+
+
+def ended(call: list[str], unbuffered: str, **streams: Any) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own; Python ignores an empty PYTHONUNBUFFERED, as if it was not set."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "pplr_audit", *call]
+    return subprocess.run(command, text=True, env=environment, check=False, **streams)
+
+
+SAID = "what was to be printed: cannot be written: No space left on device\n"
+
+
+@HELD_BACK_OR_NOT
+@pytest.mark.parametrize(
+    "call",
+    [["list", "scenarios"], ["data", "synthetic", "--json"], ["data", "synthetic"], ["--help"], ["--version"],
+     ["costs", "--help"]],
+    ids=" ".join,
+)  # fmt: skip
+@needs_full
+def test_output_that_goes_to_a_full_disk_is_exit_code_1_and_one_message(call: list[str], unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
-        call = [sys.executable, "-m", "pplr_audit", "list", "scenarios"]
-        done = subprocess.run(call, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr == "what was to be printed: cannot be written: No space left on device\n"
+        done = ended(call, unbuffered, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, SAID)
+
+
+@pytest.mark.parametrize("call", [["costs", "tiny-llama", "--json"], ["doctor"]], ids=" ".join)
+@needs_full
+def test_so_it_is_for_the_commands_that_import_much(call: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = ended(call, "", stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, SAID)
+
+
+@needs_full
+def test_a_finished_run_whose_document_goes_to_a_full_disk_is_whole_and_says_so(
+    small_scenario: scenario.Scenario, finished: audit.AuditResult, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.directory, tmp_path / "run")
+    with Path("/dev/full").open("w") as full:
+        done = ended(command(small_scenario, tmp_path), "", stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, SAID)
+    assert_whole(tmp_path / "run")
+
+
+@HELD_BACK_OR_NOT
+@pytest.mark.parametrize(
+    ("call", "code"), [(["list", "readers"], 0), (["run", "no-such"], 2), (["no-such"], 2), (["run"], 2)], ids=str
+)
+@needs_full
+def test_an_error_stream_on_a_full_disk_changes_no_exit_code(call: list[str], code: int, unbuffered: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = ended(call, unbuffered, stdout=subprocess.PIPE, stderr=full)
+        both = ended(call, unbuffered, stdout=full, stderr=full)
+    assert done.returncode == code
+    assert bool(done.stdout) == (code == 0)
+    assert both.returncode == (code or 1)
+
+
+@HELD_BACK_OR_NOT
+@pytest.mark.parametrize("call", [["list", "readers"], ["data", "synthetic"]], ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_exit_code_1_without_a_word(call: list[str], unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as broken:
+        done = ended(call, unbuffered, stdout=broken, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(("call", "code"), [(["data", "synthetic"], 0), (["run", "no-such"], 2)], ids=str)
+def test_streams_that_are_closed_take_nothing_and_change_no_exit_code(call: list[str], code: int) -> None:
+    script = 'exec "$@" >&- 2>&-'
+    done = subprocess.run(["sh", "-c", script, "sh", sys.executable, "-m", "pplr_audit", *call], check=False)
+    assert done.returncode == code
