@@ -99,13 +99,14 @@ class HistoryTruth:
         return [*scores, *self._texts(guess, rows, users, seed), *self._sets(firsts, rows, users, seed)]
 
     def _texts(self, guess: Guess, rows: list[int], users: Int[np.ndarray, "rows"], seed: int) -> list[Score]:
-        """ROUGE of the title tokens, beside that of as many of the most popular items' titles."""
+        """ROUGE of the tokens that the answer claims as words of titles, beside that of as many of the most popular
+        items' titles. Which tokens are claimed is the answer's to say: the truth is no filter on it."""
         own: dict[str, list[float]] = {}
         floor: dict[str, list[float]] = {}
+        claimed = np.where(_claims(guess), guess.arrays["tokens"], -1)
         for place, row in enumerate(rows):
             prompt = self.prompts[row]
-            answer = _piece(guess.arrays["tokens"], guess.arrays["token_offsets"], place)[: len(prompt)]
-            read = answer[prompt.slots[: len(answer)] >= 0]
+            read = _piece(claimed, guess.arrays["token_offsets"], place)
             popular = self._popular[: len(prompt.items)]
             usual = np.concatenate([np.empty(0, dtype=np.int64), *(self._titles[item] for item in popular)])
             true = prompt.tokens[prompt.slots >= 0].tolist()
@@ -304,6 +305,16 @@ class MembershipTruth:
                 lowest = float(values.min(initial=0.0)) - 1.0
                 found[mode] = np.array([values[at[row]] if row in at else lowest for row in rows], dtype=np.float64)
         return found
+
+
+def _claims(guess: Guess) -> Bool[np.ndarray, "tokens"]:
+    """Which tokens an answer claims as words of titles in the history. Raises ValueError where it does not say so of
+    each."""
+    tokens = guess.arrays["tokens"]
+    claimed = guess.arrays.get("claimed", np.ones(len(tokens), dtype=bool))
+    if claimed.shape != tokens.shape:
+        raise ValueError(f"claimed says True or False of each of {len(tokens)} tokens; got {claimed.shape}")
+    return np.asarray(claimed.astype(bool))
 
 
 def _piece(values: np.ndarray, offsets: Int[np.ndarray, "bounds"], place: int) -> np.ndarray:

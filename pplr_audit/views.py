@@ -145,8 +145,11 @@ class Budget:
 class Guess:
     """An attack's answer, sealed before the truth is opened.
 
-    For ``history``: ``rows``, ``token_offsets`` and ``tokens`` (one guess a position), ``slot_offsets`` and ``items``
-    (slots, depth): the best items of the whole catalogue for each slot, oldest slot first.
+    For ``history``: ``rows``, ``token_offsets`` and ``tokens`` (one guess a position, -1 for none), ``slot_offsets``
+    and ``items`` (slots, depth): the best items of the whole catalogue for each slot, oldest slot first; and
+    ``claimed``, one a token: True where the attack takes the token for a word of a title in the history, False where
+    it takes it for the template or for the answer. ROUGE is scored on the claimed tokens, so that wrong words count
+    wherever they stand. An answer without ``claimed`` claims every token that is not -1.
     For ``label``: ``rows`` and ``labels`` (rows, depth): the best items of the whole catalogue for each row, the best
     first, -1 where there are fewer. An answer may hold several of these; each is scored where the truth is known.
     For ``membership``: ``rows`` and one score a row under the name of each mode; higher means member.

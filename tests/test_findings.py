@@ -46,6 +46,7 @@ def guess_of(prompts: dict[int, Prompt], items: dict[int, list[int]]) -> Guess:
             "rows": np.array(list(prompts)),
             "token_offsets": np.concatenate([[0], np.cumsum([len(t) for t in tokens])]),
             "tokens": np.concatenate(tokens),
+            "claimed": np.concatenate([prompts[row].slots >= 0 for row in prompts]),
             "slot_offsets": np.concatenate([[0], np.cumsum([len(r) for r in ranked])]),
             "items": np.concatenate(ranked),
         }
@@ -114,6 +115,36 @@ def test_words_and_items_in_common_are_counted_by_history(truth: HistoryTruth) -
     assert found["rouge1"].estimate.value == 1
     assert found["rougeL"].estimate.value < 1
     assert 0 <= found["rouge2"].baseline <= found["rouge1"].baseline < 1
+
+
+def test_words_that_an_answer_claims_count_wherever_they_stand(truth: HistoryTruth) -> None:
+    """It has every word of the history at its place, and wrong ones where the template is, and behind the end."""
+    guess = guess_of(dict(truth.prompts), {0: [3, 1, 7], 1: [2, 5], 2: [9, 9, 4]})
+    tokens, f1 = [], []
+    for prompt in truth.prompts.values():
+        title, wrong = prompt.slots >= 0, 10_000 + np.arange(len(prompt) + 50)
+        tokens.append(np.concatenate([np.where(title, prompt.tokens, wrong[: len(prompt)]), wrong[len(prompt) :]]))
+        f1.append(2 * title.sum() / (title.sum() + len(wrong)))
+        assert len(wrong) > 10 * title.sum(), "ten wrong words and more for each right one"
+    offsets = np.concatenate([[0], np.cumsum([len(each) for each in tokens])])
+    wordy = {
+        "tokens": np.concatenate(tokens), "claimed": np.ones(offsets[-1], dtype=bool), "token_offsets": offsets
+    }  # fmt: skip
+    found = values(truth, Guess({**guess.arrays, **wordy}))
+    assert found["token_accuracy"] == 1, "every place is right"
+    assert found["rouge1"] == pytest.approx(np.mean(f1))
+    assert found["rougeL"] == pytest.approx(np.mean(f1))
+    assert found["rouge1"] < 0.2
+    unsaid = {name: array for name, array in {**guess.arrays, **wordy}.items() if name != "claimed"}
+    assert values(truth, Guess(unsaid))["rouge1"] == found["rouge1"], "without a word of it all are claimed"
+
+
+def test_words_that_an_answer_does_not_claim_are_not_scored_for_it(truth: HistoryTruth) -> None:
+    guess = guess_of(dict(truth.prompts), {0: [3, 1, 7], 1: [2, 5], 2: [9, 9, 4]})
+    found = values(truth, Guess({**guess.arrays, "claimed": np.zeros(len(guess.arrays["tokens"]), dtype=bool)}))
+    assert (found["rouge1"], found["rougeL"], found["token_accuracy"]) == (0, 0, 1)
+    with pytest.raises(ValueError, match=r"claimed says True or False of each of \d+ tokens; got \(3,\)"):
+        truth.score(Guess({**guess.arrays, "claimed": np.zeros(3, dtype=bool)}), seed=0)
 
 
 def test_only_title_tokens_of_the_history_count(truth: HistoryTruth) -> None:

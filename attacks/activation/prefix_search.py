@@ -83,7 +83,8 @@ class PrefixSearch:
         slots = [np.array(answer.items, dtype=np.int64) for answer in answers]
         labels = [answer.labels for answer in answers] if labelled else None
         rows, tokens = [record.row for record in view.records], [answer.tokens for answer in answers]
-        return Guess(packed(rows, tokens, slots, labels), facts)
+        claimed = [answer.claimed for answer in answers]
+        return Guess(packed(rows, tokens, claimed, slots, labels), facts)
 
 
 class _Search:
@@ -148,8 +149,11 @@ class _Search:
                 by_tokens(walk, (inverted @ normalize(knowledge.embeddings.float(), dim=1).T).numpy())
             if not whole:
                 # Items are read off the tokens that were found, with the ridge inverter where those are no words.
-                found, answer.labels = self.reader.read(fit + 2.0 * (answer.tokens[:, None] == words), start)
-                answer.items += list(found)
+                found = self.reader.read(fit + 2.0 * (answer.tokens[:, None] == words), start)
+                answer.labels = found.labels
+                answer.items += list(found.items)
+                answer.claim(start, found.claimed[start:])
         # What was not reached is left to the ridge inverter.
         answer.tokens = np.concatenate([answer.tokens, words[fit.argmax(1)][len(answer.tokens) :]])[: len(tensor)]
+        answer.claim(len(tensor), np.empty(0, dtype=bool))
         return answer

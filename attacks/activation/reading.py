@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pplr_audit.attacks.activation.titles import DEPTH, LABELS, TitleReader
@@ -123,26 +123,30 @@ def answered(
     view: View, reader: TitleReader, fits: Iterable[Float[np.ndarray, "length words"]], facts: Mapping[str, Any]
 ) -> Guess:
     """Tokens, items and labels of each record, from how well each word stands at each of its positions."""
-    tokens, slots, labels = [], [], []
+    tokens, claimed, slots, labels = [], [], [], []
     for fit in fits:
         tokens.append(reader.vocabulary[fit.argmax(1)])
-        items, label = reader.read(fit)
-        slots.append(items)
-        labels.append(label)
+        found = reader.read(fit)
+        claimed.append(found.claimed)
+        slots.append(found.items)
+        labels.append(found.labels)
     rows = [record.row for record in view.records]
     labelled = view.channel in ANSWERED and reader.answers
-    return Guess(packed(rows, tokens, slots, labels if labelled else None), facts)
+    return Guess(packed(rows, tokens, claimed, slots, labels if labelled else None), facts)
 
 
 def packed(
     rows: Sequence[int],
     tokens: Sequence[Int[np.ndarray, "length"]],
+    claimed: Sequence[Bool[np.ndarray, "length"]],
     slots: Sequence[Int[np.ndarray, "slots depth"]],
     labels: Sequence[Int[np.ndarray, "labels"]] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The arrays of a `Guess`: of each row its tokens, its ranked items, and its ranked labels where there are any."""
+    """The arrays of a `Guess`: of each row its tokens, which of them it claims as words of titles, its ranked items,
+    and its ranked labels where there are any."""
     arrays = {
         "rows": np.array(rows), "token_offsets": _offsets(tokens), "tokens": np.concatenate(tokens),
+        "claimed": np.concatenate(claimed),
         "slot_offsets": _offsets(slots),
         "items": np.concatenate([np.empty((0, DEPTH), dtype=np.int64), *(each.reshape(-1, DEPTH) for each in slots)]),
     }  # fmt: skip

@@ -112,6 +112,7 @@ class Refiner:
         answer.verified = sum(bool(part.max() <= ROUNDING) for part in inside)
         for item, at in zip(reading.items, self._starts(reading.items), strict=True):
             answer.items.append(ranked(np.array([item, *self._fitting(fit, int(at))]), np.array([0]), DEPTH))
+            answer.claim(int(at), self._prompts.content[item])
         return answer
 
     def _inside(self, reading: Reading) -> list[Float[np.ndarray, "piece"]]:

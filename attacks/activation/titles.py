@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pplr_audit.attacks.activation.segmentation import Segmentation
 from pplr_audit.data.prompts import Prompts
@@ -15,7 +16,18 @@ LABELS = 100
 """Items named as the answer, best first."""
 
 
-Readings = Callable[[int | None], tuple[Int[np.ndarray, "slots depth"], Int[np.ndarray, "labels"]]]
+class Read(NamedTuple):
+    """One prompt as it was read."""
+
+    items: Int[np.ndarray, "slots depth"]
+    """The best items for each slot, in the prompt's order."""
+    labels: Int[np.ndarray, "labels"]
+    """Those for the answer behind them; none where the template has none, or the prompt ends before it."""
+    claimed: Bool[np.ndarray, "length"]
+    """Which positions are taken for words of a title in the history."""
+
+
+Readings = Callable[[int | None], Read]
 """From where a title starts (None: the first one) to what `TitleReader.read` answers."""
 
 
@@ -46,12 +58,8 @@ class TitleReader:
         self._separator = self._column(prompts.separator)
         self._suffix = self._column(prompts.suffix)
 
-    def read(
-        self, fit: Float[np.ndarray, "length words"], start: int | None = None
-    ) -> tuple[Int[np.ndarray, "slots depth"], Int[np.ndarray, "labels"]]:
-        """The best items for each slot, in the prompt's order, and those for the answer that stands behind them.
-
-        There is no answer where the template has none, or the prompt ends before it.
+    def read(self, fit: Float[np.ndarray, "length words"], start: int | None = None) -> Read:
+        """Read a prompt.
 
         Args:
             fit: how well each word stands at each position.
@@ -69,8 +77,8 @@ class TitleReader:
             partial(self._answered, fit),
         )  # fmt: skip
 
-        def from_(start: int | None = None) -> tuple[Int[np.ndarray, "slots depth"], Int[np.ndarray, "labels"]]:
-            found, label = [], np.empty(0, dtype=np.int64)
+        def from_(start: int | None = None) -> Read:
+            found, label, claimed = [], np.empty(0, dtype=np.int64), np.zeros(len(fit), dtype=bool)
             at: int | None = len(self._prompts.prefix) if start is None else start
             while at is not None and at < len(fit):
                 step = parted.step(at)
@@ -79,10 +87,11 @@ class TitleReader:
                 ranked = np.argsort(-self._scores(fit, at, behind), kind="stable")[: DEPTH + 1]
                 best = np.array([step.item, *ranked[ranked != step.item]])[:DEPTH]
                 found.append(np.pad(best, (0, DEPTH - len(best)), constant_values=-1))
+                claimed[at : step.end] = self._prompts.content[step.item]
                 if step.closed:
                     label = self.answer(fit, step.end + closing)[:LABELS]
                 at = step.then
-            return np.array(found, dtype=np.int64).reshape(-1, DEPTH), label
+            return Read(np.array(found, dtype=np.int64).reshape(-1, DEPTH), label, claimed)
 
         return from_
 

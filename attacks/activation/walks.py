@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pplr_audit.attacks.activation.paths import Front, Trial, relative
@@ -58,6 +58,13 @@ class Answer:
     """Of each piece that was taken: the mean over its positions."""
     verified: int = 0
     """Pieces of which an exact front makes, at every position, what crossed."""
+    claimed: Bool[np.ndarray, "claimed"] = field(default_factory=lambda: np.empty(0, dtype=bool))
+    """Which positions are taken for words of a title in the history, as far as that was told."""
+
+    def claim(self, at: int, words: Bool[np.ndarray, "words"] | Int[np.ndarray, "words"]) -> None:
+        """Tell it of the positions from ``at`` on; those before that were not told of are no words of a title."""
+        before = self.claimed[:at]
+        self.claimed = np.concatenate([before, np.zeros(at - len(before), dtype=bool), words.astype(bool)])
 
 
 class Candidates:
@@ -88,6 +95,10 @@ class Candidates:
     def with_ending(self, item: int, ending: int) -> Piece:
         return np.concatenate([self._prompts.titles[item], self._endings[ending]])
 
+    def words(self, item: int) -> Int[np.ndarray, "text"]:
+        """1 for each token of an item's text that is its own, 0 for those of the template between."""
+        return self._prompts.content[item]
+
     def with_end(self, item: int) -> Piece:
         return np.concatenate([self._prompts.titles[item], self._prompts.end])
 
@@ -101,11 +112,13 @@ def by_titles(walk: "Walk", fit: Float[np.ndarray, "length words"], candidates: 
         fit: how well each word that a prompt can hold stands at each position, by the ridge inverter.
     """
     while len(walk.path) < len(fit):
-        items, endings = candidates.slot(fit, len(walk.path))
+        at = len(walk.path)
+        items, endings = candidates.slot(fit, at)
         tried = walk.choose(len(items), lambda i: candidates.with_ending(items[i], endings[i]))  # noqa: B023
         if not len(tried):
             return False
         walk.answer.items.append(ranked(items, tried, DEPTH))
+        walk.answer.claim(at, candidates.words(items[tried[0]]))
         if endings[tried[0]] == 1:
             break
     if len(walk.path) < len(fit):

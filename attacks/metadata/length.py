@@ -18,7 +18,7 @@ The signal is that of message lengths in traffic analysis: a sum of sizes from a
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pplr_audit.attacks.activation.reading import packed, require_whole
 from pplr_audit.attacks.activation.titles import DEPTH, LABELS
@@ -51,20 +51,22 @@ class Length:
             raise NotApplicable("nothing crossed that belongs to a victim")
         lengths = TitleLengths(knowledge.prompts, knowledge.history)
         generator = np.random.default_rng(self.seed)
-        rows, tokens, slots, labels, told = [], [], [], [], []
+        rows, tokens, claimed, slots, labels, told = [], [], [], [], [], []
         for record in view.records:
             budget.check()
             found = lengths.told(len(record.tensor))
             if found is None:
                 continue  # no sequence over this catalogue is so long
             rows.append(record.row)
-            tokens.append(lengths.sequence(len(record.tensor), found, generator))
+            sequence, words = lengths.sequence(len(record.tensor), found, generator)
+            tokens.append(sequence)
+            claimed.append(words)
             slots.append(np.stack([lengths.best(each, DEPTH, generator) for each in found.slots]))
             labels.append(lengths.best(found.answer, LABELS, generator))
             told.append(lengths.bits(found.slots[0]))
         if not rows:
             raise NotApplicable("no row is as long as a sequence over this catalogue can be")
-        answer = packed(rows, tokens, slots, labels if lengths.answers else None)
+        answer = packed(rows, tokens, claimed, slots, labels if lengths.answers else None)
         facts = {"bits_told_of_an_item": float(np.mean(told)), "bits_of_an_item": float(np.log2(lengths.items))}
         return Guess(answer, facts)
 
@@ -128,21 +130,27 @@ class TitleLengths:
         posterior, there = chance / chance.sum(), chance > 0
         return float((posterior[there] * np.log2(posterior[there] / prior[there])).sum())
 
-    def sequence(self, length: int, told: Told, generator: np.random.Generator) -> Int[np.ndarray, "length"]:
+    def sequence(
+        self, length: int, told: Told, generator: np.random.Generator
+    ) -> tuple[Int[np.ndarray, "length"], Bool[np.ndarray, "length"]]:
         """The template with titles that fill it to ``length`` tokens: the likeliest number of them, the likeliest
-        length for each in turn."""
+        length for each in turn; and which tokens are words of a title in the history."""
         prompts = self._prompts
         count = int(told.count.argmax()) + 1
         left, pieces = self._titles(length, count), [prompts.prefix]
+        claimed = np.zeros(length, dtype=bool)
         for slot in range(count + self.answers):
             if slot:
                 pieces.append(prompts.separator if slot < count else prompts.suffix)
             chance = self._of_one(count + self.answers - slot, left)
-            title = prompts.titles[self.best(chance, 1, generator)[0]]
+            item = self.best(chance, 1, generator)[0]
+            title, at = prompts.titles[item], sum(map(len, pieces))
+            if slot < count:  # what follows is the answer
+                claimed[at : at + len(title)] = prompts.content[item]
             pieces.append(title)
             left -= len(title)
         pieces.append(prompts.end if self.answers else prompts.suffix)
-        return np.concatenate(pieces)
+        return np.concatenate(pieces), claimed
 
     def _titles(self, length: int, count: int) -> int:
         """Tokens of all titles together in a sequence of ``length`` tokens with ``count`` items."""

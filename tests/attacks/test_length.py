@@ -152,7 +152,10 @@ def test_the_tokens_it_answers_with_are_a_sequence_of_that_length(end: list[int]
         assert len(read) == len(each)
         items = [token // 100 - 1 for token in read if token >= 100 and token % 100 == 0]
         titles = items[:-1] if end else items
-        assert (prompts.build(np.array(titles[:: 1 if end else -1]), items[-1]).tokens == read).all()
+        built = prompts.build(np.array(titles[:: 1 if end else -1]), items[-1])
+        assert (built.tokens == read).all()
+        claimed = guess.arrays["claimed"][offsets[place] : offsets[place + 1]]
+        assert np.array_equal(claimed, built.slots >= 0)
 
 
 def test_it_says_when_it_cannot_answer() -> None:

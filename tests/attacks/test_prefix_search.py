@@ -135,6 +135,7 @@ def test_it_reads_every_token_item_and_label_at_every_front(
     assert right(guess, prompts) == 1.0
     assert items_right(guess, prompts, same) == 1.0
     assert [same[row[0]] for row in guess.arrays["labels"]] == [same[prompt.target] for prompt in prompts]
+    assert np.array_equal(guess.arrays["claimed"], np.concatenate([prompt.slots >= 0 for prompt in prompts]))
     assert guess.facts["median_distance"] < 1e-5, "the front makes of it the very activations"
     assert guess.facts["verified"] == 1.0
     for ranked in [*guess.arrays["items"], *guess.arrays["labels"]]:
@@ -301,6 +302,7 @@ def test_an_encoders_sequences_are_read_at_least_as_well_as_by_ridge(encoder: Re
     assert right(guess, prompts) == 1.0 >= right(floor, prompts)
     assert items_right(guess, prompts, same) >= max(0.99, items_right(floor, prompts, same))
     assert guess.facts["verified"] == 1.0
+    assert np.array_equal(guess.arrays["claimed"], np.concatenate([prompt.slots >= 0 for prompt in prompts]))
     assert "labels" not in guess.arrays
 
 

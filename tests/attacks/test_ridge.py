@@ -108,9 +108,10 @@ def test_titles_are_read_off_a_perfect_fit(model: Recommender, prompts: list[Pro
     reader = TitleReader(model.prompts)
     for prompt in prompts:
         fit = (prompt.tokens[:, None] == reader.vocabulary[None, :]).astype(np.float32)
-        found, label = reader.read(fit)
+        found, label, claimed = reader.read(fit)
         assert found[:, 0].tolist() == prompt.items.tolist()
         assert label[0] == prompt.target
+        assert np.array_equal(claimed, prompt.slots >= 0)
         before = model.prompts.build(prompt.items)  # as in serving: nothing stands behind the template
         fit = (before.tokens[:, None] == reader.vocabulary[None, :]).astype(np.float32)
         assert reader.read(fit)[1].tolist() == []

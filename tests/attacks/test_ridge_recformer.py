@@ -71,7 +71,9 @@ def test_items_are_read_off_a_perfect_fit_the_newest_first(model: Recommender, p
     reader = TitleReader(model.prompts)
     for prompt in prompts:
         fit = (prompt.tokens[:, None] == reader.vocabulary[None, :]).astype(np.float32)
-        assert reader.read(fit)[0][:, 0].tolist() == prompt.items.tolist()
+        found = reader.read(fit)
+        assert found.items[:, 0].tolist() == prompt.items.tolist()
+        assert np.array_equal(found.claimed, prompt.slots >= 0), "names of attributes are the template's"
 
 
 @pytest.mark.parametrize("layer", [0, 1])

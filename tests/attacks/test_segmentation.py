@@ -21,6 +21,10 @@ def prompts(request: pytest.FixtureRequest) -> Prompts:
         prefix, separator, suffix = np.array([1, 2]), np.array([3]), np.array([4, 5])
         end = np.array([6] if request.param else [], dtype=np.int64)
         titles = Ragged(np.cumsum([0, *map(len, TITLES)]), np.concatenate(TITLES))
+        content = Ragged(titles.offsets, np.ones(len(titles.values), dtype=np.int64))
+
+        def title_classes(self) -> np.ndarray:
+            return np.arange(len(TITLES))
 
     found: Any = Template()
     return found
@@ -54,8 +58,11 @@ def test_it_is_the_best_of_all_ways(prompts: Prompts, seed: int) -> None:
     every = list(ways(2, length, len(prompts.end)))
     spelled = [np.searchsorted(reader.vocabulary, words(*way)) for way in every]
     best = every[int(np.argmax([fit[np.arange(2, length), way[2:]].sum() for way in spelled]))]
-    items, label = reader.read(fit)
+    items, label, claimed = reader.read(fit)
     assert (items[:, 0].tolist(), int(label[0]) if len(label) else None) == best
+    answer = [False] * (length - 2 - len(words(best[0], None)[2:]))
+    titles = [word for item in best[0] for word in (*[True] * len(TITLES[item]), False)][:-1]
+    assert claimed.tolist() == [False, False, *titles, False, False, *answer]
 
 
 def test_what_no_way_explains_is_left(prompts: Prompts) -> None:
@@ -64,9 +71,10 @@ def test_what_no_way_explains_is_left(prompts: Prompts) -> None:
     fit = np.zeros((12, len(reader.vocabulary)))
     fit[[2, 3, 4], np.searchsorted(reader.vocabulary, [8, 9, 7])] = 1.0
     fit[5:, 1:] = -5.0
-    items, label = reader.read(fit)
+    items, label, claimed = reader.read(fit)
     assert items[:, 0].tolist() == [3]
     assert len(label) == 0
+    assert np.flatnonzero(claimed).tolist() == [2, 3, 4], "it claims no word where it read no title"
 
 
 def test_a_long_history_is_read_to_its_end_from_wherever_it_is_asked_for(prompts: Prompts) -> None:
@@ -75,7 +83,7 @@ def test_a_long_history_is_read_to_its_end_from_wherever_it_is_asked_for(prompts
     spelled = np.searchsorted(reader.vocabulary, words(truth, 2 if len(prompts.end) else None))
     fit = generator.normal(0, 0.2, size=(len(spelled), len(reader.vocabulary)))
     fit[np.arange(len(spelled)), spelled] += 1.0
-    items, label = reader.read(fit)
+    items, label, _ = reader.read(fit)
     assert items[:, 0].tolist() == truth
     assert label[:1].tolist() == ([2] if len(prompts.end) else [])
     readings = reader.readings(fit)
