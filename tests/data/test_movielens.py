@@ -49,10 +49,10 @@ def test_many_shuffled_ratings_come_out_in_time_order(write, movielens):
         ),
         ("ratings.dat", "1::10::five::300\n", "ratings.dat, line 1: rating is 'five'"),
         ("ratings.dat", "1::10::5::\n", "ratings.dat, line 1: timestamp is empty"),
-        ("ratings.dat", "1::11::5::1\n", "ratings.dat, line 1: unknown item id '11'"),
+        ("ratings.dat", "1::11::5::1\n", "ratings.dat, line 1: item '11' has no title, nor have the items of 1 of 1"),
         ("ratings.dat", " \n", "ratings.dat: the file is empty"),
         ("movies.dat", "10::A::x\n10::B::x\n", "movies.dat, line 2: item_id '10' is there already, in line 1"),
-        ("movies.dat", "10::::x\n", "movies.dat, line 1: the title of item '10' is empty"),
+        ("movies.dat", "10::::x\n", "movies.dat: no item has an id and a title"),
         ("users.dat", "1::F::1\n", "users.dat, line 1: 3 columns"),
     ],
 )
@@ -66,3 +66,24 @@ def test_a_bad_file_is_refused_by_name_and_line(write, movielens, name, content,
 def test_a_missing_file_is_named(write, movielens):
     with pytest.raises(InputError, match=r"movies\.dat: no such file"):
         MovieLens().read(write({"ratings.dat": movielens["ratings.dat"]}))
+
+
+def test_ratings_of_movies_without_a_title_or_without_a_row_are_left_out_and_counted(write, movielens):
+    files = {
+        **movielens,
+        "ratings.dat": movielens["ratings.dat"] + "3::30::1::5\n3::20::1::6\n2::40::1::7\n",
+        "movies.dat": movielens["movies.dat"] + b"30:: ::Drama\n",
+    }
+    dataset = MovieLens().read(write(files))
+    assert dataset.users == ("1", "2", "3")
+    assert dataset.catalogue.ids == ("10", "20")
+    assert dataset.items.lengths.tolist() == [2, 1, 1]
+    assert dataset.notes == {"items_without_title": 1, "interactions_without_title": 2}
+
+
+def test_no_genres_listed_is_no_genre(write):
+    files = {
+        "ratings.csv": "userId,movieId,rating,timestamp\n1,1,4.0,9\n1,2,4.0,9\n",
+        "movies.csv": "movieId,title,genres\n1,A,(no genres listed)\n2,B,Drama|War\n",
+    }
+    assert MovieLens().read(write(files)).catalogue.categories == ("", "Drama|War")

@@ -127,3 +127,21 @@ def test_a_missing_file_is_named(write, request, form, name):
     del files[name]
     with pytest.raises(InputError, match=f"{name}: no such file"):
         Sequences().read(write(files))
+
+
+@pytest.mark.parametrize("form", ["plain", "parts", "whole"])
+def test_items_without_a_title_are_left_out_and_counted(write, request, form):
+    files = dict(request.getfixturevalue(form))
+    whole = Sequences().read(write(files))
+    files["items.tsv"] = files["items.tsv"].replace("\tAnno\t", "\t \t")
+    dataset = Sequences().read(write(files))
+    assert dataset.catalogue.titles == ("X: Beyond", "Zelda")
+    places = np.flatnonzero(np.array(whole.catalogue.ids)[whole.items.values] != "2")
+    assert dataset.notes == {
+        "items_without_title": 1,
+        "interactions_without_title": len(whole.items.values) - len(places),
+    }
+    ids = np.array(whole.catalogue.ids)[whole.items.values][places]
+    assert np.array(dataset.catalogue.ids)[dataset.items.values].tolist() == ids.tolist()
+    if whole.given is not None:
+        assert dataset.given.tolist() == whole.given[places].tolist()

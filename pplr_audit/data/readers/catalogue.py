@@ -3,7 +3,7 @@
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import polars as pl
 
@@ -16,22 +16,24 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def catalogue(
-    table: Table, item: str, title: str, categories: Sequence[str] | None
-) -> tuple[Catalogue, dict[str, int]]:
-    """The catalogue, in the order of the file, and each id's index in it.
+    table: Table, item: str, title: str, categories: Sequence[str] | None, missing: Collection[str] = ()
+) -> tuple[Catalogue, dict[str, int], dict[str, int]]:
+    """The catalogue, in the order of the file, each id's index in it, and counts of what was left out.
 
     Titles are brought to Unicode NFC and stripped; markup, quotes, ampersands and repeated titles are legitimate.
+    Items without a title, an empty one or one of ``missing``, are left out.
     ``categories`` is one string a row, levels separated by ``|``; None where the source has none.
-    Raises InputError for a doubled id, a title that is empty or holds a control character (Cc).
+    Raises InputError for an id that is empty or doubled, a title that holds a control character (Cc), and if no item
+    is left.
     """
-    ids, index = table.texts(item), unique(table, item)
-    titles = tuple(unicodedata.normalize("NFC", text).strip() for text in table.texts(title))
-    for row, text in enumerate(titles):
-        if not text:
-            raise InputError(f"{table.at(row)}: the title of item {quote(ids[row])} is empty (accepted: some text)")
-        _refuse_control(text, ids[row], table, row)
-    levels = tuple(categories) if categories is not None else ("",) * len(titles)
-    return Catalogue(tuple(ids), titles, levels), index
+    ids = table.texts(item)
+    unique(table, item)
+    titles = [unicodedata.normalize("NFC", text).strip() for text in table.texts(title)]
+    rows = [row for row, text in enumerate(titles) if text and text not in missing]
+    for row in rows:
+        _refuse_control(titles[row], ids[row], table, row)
+    found, index = _catalogue(table, rows, [ids[row] for row in rows], [titles[row] for row in rows], categories)
+    return found, index, {"items_without_title": len(ids) - len(rows)}
 
 
 def titled(
@@ -65,12 +67,19 @@ def titled(
         index[name] = len(index)
         rows.append(row)
         titles.append(text)
+    found, _ = _catalogue(table, rows, list(index), titles, categories)
+    repeated = len(table) - table.frame[item].n_unique()
+    counts = {"items_without_title": len(untitled - index.keys()), "item_rows_repeated": repeated}
+    return found, index, counts
+
+
+def _catalogue(
+    table: Table, rows: Sequence[int], ids: Sequence[str], titles: Sequence[str], categories: Sequence[str] | None
+) -> tuple[Catalogue, dict[str, int]]:
     if not rows:
         raise InputError(f"{table.source.path}: no item has an id and a title (accepted: at least one)")
     levels = tuple(categories[row] for row in rows) if categories is not None else ("",) * len(rows)
-    repeated = len(table) - table.frame[item].n_unique()
-    counts = {"items_without_title": len(untitled - index.keys()), "item_rows_repeated": repeated}
-    return Catalogue(tuple(index), tuple(titles), levels), index, counts
+    return Catalogue(tuple(ids), tuple(titles), levels), {name: at for at, name in enumerate(ids)}
 
 
 def from_page(text: str) -> str:

@@ -9,13 +9,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pplr_audit.data.dataset import Catalogue, Dataset, Ragged, Source
-from pplr_audit.data.ragged import group
+from pplr_audit.data.ragged import group, keep
 from pplr_audit.data.readers.ids import in_order
 from pplr_audit.data.readers.streams import fingerprint
 from pplr_audit.data.readers.tables import Table, unique
 from pplr_audit.data.readers.wording import quote
 from pplr_audit.errors import InputError
 
+Unknown = Literal["refuse", "leave out", "keep"]
+"""What becomes of an item that the catalogue does not have; one that is kept has the index -1."""
 MOST_UNTITLED = 0.5
 """Share of interactions that may fall away for want of a title: with more, the item table is of another data set."""
 
@@ -39,12 +41,13 @@ def histories(
     *,
     time: str | None = None,
     rating: str | None = None,
-    unknown: Literal["refuse", "leave out"] = "refuse",
+    unknown: Unknown = "refuse",
 ) -> tuple[Histories, dict[str, int]]:
     """Rows of (user, item) as sequences: by ``time`` where there is one, equal times in file order.
 
     Users come in the order of their ids (numbers by value), so that the order of the rows says nothing.
     ``unknown`` says what becomes of rows whose item ``index`` does not have; the second value counts those left out.
+    What is kept goes later (`with_titles`).
     Raises InputError for an unknown item id that is not to be left out, and where more than half would be.
     """
     values = known_items(table, item, index, unknown)
@@ -113,6 +116,25 @@ def one_after_the_other(
     return Histories(users, items, times, ratings), purpose[order]
 
 
+def with_titles(
+    taken: Histories, given: Int[np.ndarray, "total"] | None, known: int, where: str
+) -> tuple[Histories, Int[np.ndarray, "total"] | None, dict[str, int]]:
+    """Without the items whose index is not one of the ``known``, and without the users who are left with nothing.
+
+    ``given`` is narrowed alike; the third value counts the interactions left out. Raises InputError, ``where`` first,
+    if they were more than half of all.
+    """
+    there = (taken.items.values >= 0) & (taken.items.values < known)
+    gone = int((~there).sum())
+    if not gone:
+        return taken, given, {}
+    if gone > MOST_UNTITLED * len(there):
+        raise InputError(f"{where}: without a title are {_of_another_set(gone, len(there), known)}")
+    times, ratings, given = (None if each is None else each[there] for each in (taken.times, taken.ratings, given))
+    left = Histories(taken.users, keep(taken.items, there), times, ratings)
+    return _with_items(left), given, {"interactions_without_title": gone}
+
+
 def _joined(
     columns: Sequence[Float[np.ndarray, "rows"] | None], order: Int[np.ndarray, "total"]
 ) -> Float[np.ndarray, "total"] | None:
@@ -122,9 +144,9 @@ def _joined(
 
 
 def known_items(
-    table: Table, item: str, index: Mapping[str, int], unknown: Literal["refuse", "leave out"] = "refuse"
+    table: Table, item: str, index: Mapping[str, int], unknown: Unknown = "refuse"
 ) -> Int[np.ndarray, "rows"]:
-    """The item index of each row, -1 for an id that is to be left out. Raises InputError for one that is not."""
+    """The item index of each row, -1 for an id that is not refused. Raises InputError for one that is."""
     names = table.ids[item].names
     places = codes(names, index).astype(np.int32)
     if unknown == "refuse" and len(places) and places.min() < 0:
@@ -136,15 +158,18 @@ def known_items(
 
 
 def known_lists(
-    lists: Sequence[Sequence[str]], index: Mapping[str, int], at: Callable[[int], str]
+    lists: Sequence[Sequence[str]],
+    index: Mapping[str, int],
+    at: Callable[[int], str],
+    unknown: Unknown = "refuse",
 ) -> tuple[Int[np.ndarray, "lists"], Int[np.ndarray, "total"]]:
     """The length of each list of item ids, and the item indices of all of them, one after the other.
 
-    Raises InputError for an id that the item table does not have; ``at`` says where list i stands.
+    An id that ``index`` does not have is -1, or refused: InputError, where ``at`` says where list i stands.
     """
     lengths = np.fromiter(map(len, lists), np.int64, len(lists))
     values = codes(list(chain.from_iterable(lists)), index)
-    if len(values) and values.min() < 0:
+    if unknown == "refuse" and len(values) and values.min() < 0:
         where = int(np.argmin(values))
         row = int(np.searchsorted(np.cumsum(lengths), where, side="right"))
         raise _unknown(at(row), lists[row][where - int(lengths[:row].sum())], index)
@@ -188,10 +213,16 @@ def _left_out(table: Table, item: str, values: Int[np.ndarray, "rows"], known: i
     name = table.ids[item].names[int(table.codes(item)[first])]
     if gone > MOST_UNTITLED * len(values):
         raise InputError(
-            f"{table.at(first)}: item {quote(name)} has no title, nor have the items of {gone} of {len(values)} "
-            f"interactions (accepted: an item table of this data set; the one found has {known} items with a title)"
+            f"{table.at(first)}: item {quote(name)} has no title, nor have {_of_another_set(gone, len(values), known)}"
         )
     return {"interactions_without_title": gone}
+
+
+def _of_another_set(gone: int, total: int, known: int) -> str:
+    return (
+        f"the items of {gone} of {total} interactions (accepted: an item table of this data set; the one found has "
+        f"{known} items with a title)"
+    )
 
 
 def _unknown(place: str, name: str, index: Mapping[str, int]) -> InputError:

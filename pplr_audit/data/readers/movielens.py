@@ -23,6 +23,8 @@ GENRES = (
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
 """Of u.item, one column of 0 and 1 each; in the order of u.genre."""
+NO_GENRES = "(no genres listed)"
+"""How movies.csv writes that there is none."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ FORMS = (
 
 
 class MovieLens:
-    """Every rating is an interaction, whatever its value. Source: the README files of the data sets."""
+    """Every rating is an interaction, whatever its value. Source: the README files of the data sets.
+
+    Ratings of movies that have no title, or that the table of movies does not have, are left out and counted.
+    """
 
     def detect(self, path: Path) -> bool:
         """Whether there is a file of ratings under one of its three names, and beside ratings.csv a movies.csv."""
@@ -92,19 +97,19 @@ class MovieLens:
         movies = read_delimited(folder / form.movies, form.dialect[form.movies])
         for name in (item, "title", *(("genres",) if form.ratings != "u.data" else ())):
             named(movies.frame.columns, f"{folder / form.movies}, line 1", name)
-        wares, index = catalogue(movies, item, "title", _genres(movies))
-        taken, _ = histories(ratings, user, item, index, time=time, rating=rating)
+        wares, index, notes = catalogue(movies, item, "title", _genres(movies))
+        taken, left = histories(ratings, user, item, index, time=time, rating=rating, unknown="leave out")
         sources, known = [ratings.source, movies.source], {}
         if form.users is not None and (folder / form.users).exists():
             people = read_delimited(folder / form.users, form.dialect[form.users])
             sources.append(people.source)
             known = attributes(people, "user_id", taken.users)
-        return dataset(folder.resolve().name, wares, taken, sources, attributes=known)
+        return dataset(folder.resolve().name, wares, taken, sources, attributes=known, notes=notes | left)
 
 
 def _genres(movies: Table) -> list[str]:
     if "genres" in movies:
-        return movies.texts("genres")
+        return ["" if genres == NO_GENRES else genres for genres in movies.texts("genres")]
     flags = [pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES]
     return movies.frame.select(pl.concat_str(flags, separator="|", ignore_nulls=True)).to_series().to_list()
 

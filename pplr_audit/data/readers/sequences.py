@@ -18,6 +18,7 @@ from pplr_audit.data.readers.interactions import (
     dataset,
     known_lists,
     one_after_the_other,
+    with_titles,
 )
 from pplr_audit.data.readers.tables import Table, named, unique
 from pplr_audit.data.readers.wording import quote
@@ -58,7 +59,10 @@ class Sequences:
         wares = read_delimited(folder / "items.tsv", TABS)
         item, title = (named(wares.frame.columns, f"{folder / 'items.tsv'}, line 1", name) for name in ITEM)
         kinds = next((wares.texts(name) for name in ("categories", "genres") if name in wares), None)
-        items, index = catalogue(wares, item, title, kinds)
+        items, index, notes = catalogue(wares, item, title, kinds)
+        # Those without a title are known all the same: they are left out, where an unknown id is refused. Here ids
+        # are the numbers of lines as a rule, and where one is too high all may be shifted.
+        index |= {name: len(wares) for name in wares.texts(item) if name not in index}
         form = _form(folder, path)
         if form == WHOLE:
             tables = [read_delimited(folder / WHOLE, TABS)]
@@ -69,15 +73,18 @@ class Sequences:
         else:
             tables = [read_delimited(folder / name, LINES) for name in PARTS]
             rows = _parts(tables, index)
+        taken, given, left = with_titles(
+            Histories(rows.users, rows.items), rows.given, len(items), str(wares.source.path)
+        )
         known: dict[str, tuple[str, ...]] = {}
         if (folder / "users.tsv").exists():
             people = read_delimited(folder / "users.tsv", TABS)
             tables.append(people)
             named(people.frame.columns, f"{folder / 'users.tsv'}, line 1", "user_id")
-            known = attributes(people, "user_id", rows.users)
+            known = attributes(people, "user_id", taken.users)
         sources = [wares.source, *(table.source for table in tables)]
-        taken = Histories(rows.users, rows.items)
-        return dataset(folder.resolve().name, items, taken, sources, given=rows.given, attributes=known)
+        name = folder.resolve().name
+        return dataset(name, items, taken, sources, given=given, attributes=known, notes=notes | left)
 
 
 def _folder(path: Path) -> Path:
