@@ -12,7 +12,7 @@ from typing import Any
 from pplr_audit import extension as extensions
 from pplr_audit import plugins, resume
 from pplr_audit import scenario as scenarios
-from pplr_audit.cells import not_applicable, run_cell
+from pplr_audit.cells import is_done, not_applicable, run_cell
 from pplr_audit.cost_rows import SERVING, cost_rows
 from pplr_audit.data.allot import allotted
 from pplr_audit.data.prepare import PrivateData, prepare
@@ -82,14 +82,14 @@ def train(scenario: Scenario, out: Path | None = None, progress: Progress | None
     require_stopping(scenario, ready.private)
     with _opened(scenario, directory) as store:
         trained = _train(ready, store, clock)
-        seconds = resume.add_seconds(store, clock.seconds)
+        resume.add_seconds(store, clock.seconds)
         document = training_document(
             scenario,
             ready.private,
             ready.model,
             trained.measured["utility"],
             trained.measured["costs"],
-            seconds,
+            store.manifest,
             trained.measured.get("balance", ()),
             trained.measured.get("differences", ()),
             trained.failed,
@@ -285,6 +285,8 @@ def _train_rival(ready: _Ready, store: Store, clock: Clock) -> tuple[dict[str, A
 def _train_rounds(ready: _Ready, files: TrainingFiles, store: Store, clock: Clock, phase: str) -> None:
     """Train what is left of one training."""
     scenario, private, federation = ready.scenario, ready.private, ready.federation
+    if not _finished(ready, store):
+        resume.note_plugins(store, [("strategies", scenario.training.strategy)])
     with clock.phase(phase, scenario.training.rounds * len(federation.clients)) as advance:
         never = never_stopping(scenario, private)
         if never and files.latest() is None:
@@ -297,6 +299,7 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
     """Run the cells that are left, then write findings and report of all of them."""
     scenario, private, model, measured = ready.scenario, ready.private, ready.model, trained.measured
     exposure = Exposure(scenario, private, model, ready.federation, trained.files, plan, store.root)
+    resume.note_plugins(store, (("attacks", cell.attack) for cell in plan.cells if not is_done(cell, store)))
     more = f" (cells with a training of their own: {plan.hijacked})" if plan.hijacked else ""
     with clock.phase(f"attacking{more}", len(plan.cells)) as advance:
         results = []
@@ -308,10 +311,10 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
         results += [not_applicable(cell, plan.attack(cell).secret, why) for cell, why in plan.impossible]
 
     with clock.phase("writing the report"):
-        seconds = resume.add_seconds(store, clock.seconds)
+        resume.add_seconds(store, clock.seconds)
         document = findings_document(
             scenario, private, model, plan, len(exposure.rows.victims), results, measured["utility"], measured["costs"],
-            seconds, extensions.recorded(store), measured.get("balance", ()), measured.get("differences", ()),
+            store.manifest, extensions.recorded(store), measured.get("balance", ()), measured.get("differences", ()),
             trained.failed,
         )  # fmt: skip
         shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)

@@ -85,8 +85,8 @@ def run_cell(cell: Cell, attack: Attack, exposed: Exposed, store: Store, *, budg
 
     A cell that failed is tried again when the run is continued. Raises InputError for a damaged file of the run.
     """
-    result = f"cells/{cell.slug}.json"
-    if store.exists(result):
+    result = _result(cell)
+    if is_done(cell, store):
         return dict(store.read_json(result))
     started = time.perf_counter()
     try:
@@ -104,6 +104,15 @@ def run_cell(cell: Cell, attack: Attack, exposed: Exposed, store: Store, *, budg
         return _without_value(cell, attack, "failed", str(reason), time.perf_counter() - started)
     store.write_json(result, document)
     return document
+
+
+def is_done(cell: Cell, store: Store) -> bool:
+    """Whether the cell's findings are in the run directory."""
+    return store.exists(_result(cell))
+
+
+def _result(cell: Cell) -> str:
+    return f"cells/{cell.slug}.json"
 
 
 def not_applicable(cell: Cell, secret: str, reason: str) -> dict[str, Any]:

@@ -284,12 +284,15 @@ def list_(kind: Annotated[Kind, typer.Argument(metavar="KIND", hidden=True)]) ->
 
     KIND is attacks, defenses, scenarios, models, readers or strategies.
     """
+    from pplr_audit import plugins
     from pplr_audit.listing import listing
 
     found = listing(kind)
     width = max(map(len, found), default=0)
     for name, description in found.items():
         typer.echo(visible(f"{name:{width}}  {description}".rstrip()))
+    for package, wrong in plugins.broken_packages().items():
+        typer.echo(visible(f"{package}: {wrong}"), err=True)
 
 
 @app.command()

@@ -33,13 +33,13 @@ def findings_document(
     cells: Iterable[Mapping[str, Any]],
     utility: Sequence[Mapping[str, Any]],
     costs: Sequence[Mapping[str, Any]],
-    seconds: Mapping[str, float],
+    manifest: Mapping[str, Any],
     extensions: Sequence[Extension] = (),
     balance: Sequence[Mapping[str, Any]] = (),
     differences: Sequence[Mapping[str, Any]] = (),
     failed: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
-    """``findings.json``."""
+    """``findings.json``; ``manifest`` is the run's own, with the seconds of this call."""
     audit = {
         "victims": victims, "candidates": len(private.candidates()), "audited": int(private.population.audited.sum()),
         "rounds": list(plan.rounds), "knowledge": scenario.audit.knowledge,
@@ -47,7 +47,7 @@ def findings_document(
         "extensions": [extension.model_dump(mode="json") for extension in extensions],
     }  # fmt: skip
     run = {
-        **_run(scenario, private, model, seconds, failed),
+        **_run(scenario, private, model, manifest, failed),
         "audit": audit,
         "not_measured": not_measured(scenario, plan),
     }
@@ -63,13 +63,13 @@ def training_document(
     model: Recommender,
     utility: Sequence[Mapping[str, Any]],
     costs: Sequence[Mapping[str, Any]],
-    seconds: Mapping[str, float],
+    manifest: Mapping[str, Any],
     balance: Sequence[Mapping[str, Any]] = (),
     differences: Sequence[Mapping[str, Any]] = (),
     failed: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """A findings document's run, utility and costs; its schema is its own, so that nobody takes it for an audit."""
-    run = _run(scenario, private, model, seconds, failed)
+    run = _run(scenario, private, model, manifest, failed)
     return {
         "schema": "pplr-audit/training/1",
         "run": run,
@@ -84,7 +84,7 @@ def _run(
     scenario: Scenario,
     private: PrivateData,
     model: Recommender,
-    seconds: Mapping[str, float],
+    manifest: Mapping[str, Any],
     failed: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
     """What was trained, on what, by whom."""
@@ -128,7 +128,8 @@ def _run(
         },
         "libraries": libraries(),
         "hardware": hardware(),
-        "seconds": dict(seconds),
+        "plugins": list(manifest.get("plugins", ())),
+        "seconds": dict(manifest.get("seconds", {})),
     }  # fmt: skip
 
 

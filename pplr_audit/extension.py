@@ -72,9 +72,10 @@ def asks(audit: Audit, extensions: Sequence[Extension]) -> list[Ask]:
 def _named(text: str) -> Named:
     shown = f"--attack {visible(text)}"
     name, equals, settings = text.partition("=")
-    name, known = name.strip(), plugins.names("attacks")
-    if name not in known:
-        raise InputError(plugins.unknown(f"{shown}: unknown name {name!r}", name, known))
+    name = name.strip()
+    refused = plugins.refusal("attacks", name, shown)
+    if refused is not None:
+        raise InputError(refused)
     if not equals:
         return name
     values = parse(settings, shown).values

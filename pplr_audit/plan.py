@@ -198,4 +198,7 @@ def _rounds(rounds: Any, last: int) -> tuple[int, ...]:
 def _attack(entry: str | Mapping[str, Mapping[str, Any]], field: str) -> tuple[tuple[str, str], Attack]:
     attack: Attack = plugins.make("attacks", entry, field)
     name, settings = plugins.name_and_settings(entry)
+    missing = [part for part in ("name", "secret", "channels", "controls", "run") if not hasattr(attack, part)]
+    if missing:
+        raise InputError(f"{field}: what stands behind {name} is no attack: it has no {missing[0]}")
     return (name, json.dumps(settings, sort_keys=True)), attack

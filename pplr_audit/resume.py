@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pplr_audit import plugins
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.documents import hardware, libraries
 from pplr_audit.errors import InputError, RunError
@@ -40,6 +41,7 @@ def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
     before = store.manifest.get("inputs")
     if before is None:
         store.update_manifest(inputs=inputs, libraries=libraries(), hardware=hardware())
+        note_plugins(store, [("readers", private.dataset.reader)])
         return
     for what, digest in inputs.items():
         began = before.get(what, PLAIN if what == "precision" else digest)  # an older run has noted less
@@ -48,6 +50,17 @@ def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
                 f"{store.root}: began with another {what} ({began[:8]}, now {digest[:8]}); "
                 "bring it back, or begin again in another directory (--out DIR)"
             )
+
+
+def note_plugins(store: Store, used: Iterable[tuple[plugins.Kind, str]]) -> None:
+    """Write into the manifest which packages, in which versions, the plugins about to run come from.
+
+    What ran in an earlier call stays there, also if its package has another version now.
+    """
+    noted = store.manifest.get("plugins", [])
+    new = [each for each in plugins.provenance(used) if each not in noted]
+    if new:
+        store.update_manifest(plugins=[*noted, *new])
 
 
 def training_slug(scenario: Scenario) -> str:
@@ -97,9 +110,8 @@ def once(store: Store, path: str, make: Callable[[], dict[str, Any]]) -> dict[st
     return dict(store.read_json(path))
 
 
-def add_seconds(store: Store, spent: Mapping[str, float]) -> dict[str, float]:
-    """Wall time by phase over all the calls that a run took so far; kept in the manifest."""
+def add_seconds(store: Store, spent: Mapping[str, float]) -> None:
+    """Add to the manifest's wall time by phase, which is over all the calls that a run took so far."""
     before = store.manifest.get("seconds", {})
     total = {**before, **{name: round(before.get(name, 0.0) + seconds, 3) for name, seconds in spent.items()}}
     store.update_manifest(seconds=total)
-    return total

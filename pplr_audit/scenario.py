@@ -424,7 +424,10 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
 
 
 def _unknown_names(scenario: Scenario) -> Iterator[tuple[Loc, str]]:
-    """Plugins that are not installed. Asked when a scenario is loaded, not when an old run's is read again."""
+    """Plugins that are not installed, or that several packages have.
+
+    Asked when a scenario is loaded, not when an old run's is read again.
+    """
     asked: list[tuple[plugins.Kind, Loc, str]] = [("strategies", ("training", "strategy"), scenario.training.strategy)]
     if scenario.data.reader != "auto":
         asked += [("readers", ("data", "reader"), name) for _, name in _names_in([scenario.data.reader])]
@@ -434,9 +437,9 @@ def _unknown_names(scenario: Scenario) -> Iterator[tuple[Loc, str]]:
     asked += [("attacks", ("audit", "attacks", *at), name) for at, name in _names_in(scenario.audit.attacks)]
     asked += [("defenses", ("defenses", *at), name) for at, name in _names_in(scenario.defenses)]
     for kind, loc, name in asked:
-        known = plugins.names(kind)
-        if name not in known:
-            yield loc, plugins.unknown(f"{dotted(loc)}: unknown name {name!r}", name, known)
+        refused = plugins.refusal(kind, name, dotted(loc))
+        if refused is not None:
+            yield loc, refused
 
 
 def _names_in(entries: Sequence[Any], *at: int) -> Iterator[tuple[Loc, str]]:

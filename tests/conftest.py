@@ -1,7 +1,7 @@
 """Small things that are real: a Llama built from a config with its own tokenizer, and a small market."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers import (
     RobertaModel,
 )  # fmt: skip
 
-from pplr_audit import audit, scenario
+from pplr_audit import audit, plugins, scenario
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.synthetic import market
 from pplr_audit.data.title_prompts import prompt_text
@@ -44,6 +44,27 @@ def gradients_stay_on() -> Iterator[None]:
     """What leaves them off fails here, and not in whichever test comes next."""
     yield
     assert torch.is_grad_enabled()
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Put a package with these entry points, and these files beside them, onto the path; answers its folder."""
+
+    def installed(package: str, version: str, entry_points: str, **modules: str) -> Path:
+        folder = tmp_path / f"site-{package}"
+        described = folder / f"{package.replace('-', '_')}-{version}.dist-info"
+        described.mkdir(parents=True)
+        (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        (described / "entry_points.txt").write_text(entry_points)
+        for name, code in modules.items():
+            (folder / f"{name}.py").write_text(code)
+        monkeypatch.syspath_prepend(folder)
+        plugins._read.cache_clear()
+        return folder
+
+    yield installed
+    monkeypatch.undo()
+    plugins._read.cache_clear()
 
 
 @pytest.fixture(scope="session")

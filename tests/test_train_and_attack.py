@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pplr_audit import audit, cli, plugins, scenario
+from pplr_audit import __version__, audit, cli, plugins, resume, scenario
 from pplr_audit.channels import Channel
 from pplr_audit.errors import InputError, NotApplicable, RunError
 from pplr_audit.extension import Extension, asks, from_options
@@ -212,6 +212,46 @@ def test_attack_tries_what_failed_again(
     assert reasons(audit.attack(directory, from_options(["moody"], [])).document) == {"failed"}
     monkeypatch.setattr(Moody, "works", True)
     assert reasons(audit.attack(directory).document) == {"not_applicable"}
+
+
+SHARP = """
+from pplr_audit.channels import Channel
+from pplr_audit.errors import NotApplicable
+
+
+class Sharp:
+    name, secret, controls, channels = "sharp", "history", 1, frozenset({Channel.FRONT_ACTIVATIONS})
+
+    def run(self, view, knowledge, budget):
+        raise NotApplicable("it only stands here")
+"""
+
+
+def test_which_package_and_version_each_plugin_came_from_stands_in_manifest_and_findings(
+    attacked: audit.AuditResult, tmp_path: Path, install: Callable[..., Path]
+) -> None:
+    install("sharp-plugin", "2.5", "[pplr_audit.attacks]\nsharp = sharp_attack:Sharp\n", sharp_attack=SHARP)
+    directory = copied(attacked, tmp_path)
+    document = audit.attack(directory, from_options(["sharp"], [])).document
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert document["run"]["plugins"] == manifest["plugins"]
+    found = {(p["kind"], p["name"]): (p["package"], p["version"]) for p in manifest["plugins"]}
+    ours = "pplr-audit", __version__
+    assert found == {
+        ("strategies", "pplr"): ours, ("attacks", "ridge"): ours,
+        ("attacks", "sharp"): ("sharp-plugin", "2.5"),
+    }  # fmt: skip
+    assert "sharp-plugin 2.5: sharp" in (directory / "report.md").read_text()
+
+
+def test_a_plugin_that_ran_in_two_versions_is_noted_in_both(tmp_path: Path, install: Callable[..., Path]) -> None:
+    with Store.open(tmp_path / "run", "name: x\n", "0" * 64) as store:
+        install("first-plugin", "1.0", "[pplr_audit.attacks]\nsharp = sharp_attack:Sharp\n")
+        resume.note_plugins(store, [("attacks", "sharp")])
+        install("First.Plugin", "1.1", "[pplr_audit.attacks]\nsharp = sharp_attack:Sharp\n")  # before it on the path
+        for _ in range(2):
+            resume.note_plugins(store, [("attacks", "sharp"), ("attacks", "never heard of")])
+        assert [each["version"] for each in store.manifest["plugins"]] == ["1.0", "1.1"]
 
 
 def test_what_an_extension_leaves_open_is_all_that_the_run_has_whatever_came_first() -> None:

@@ -1,5 +1,6 @@
 """The scenario's data section made into a dataset."""
 
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +51,19 @@ def read(source: str, reader: scenario.Named) -> Dataset:
 
 
 def detected(path: Path) -> str:
-    """The name of the reader that knows what is at ``path``. Raises InputError where none does, or several do."""
-    fitting = {name: each for name in plugins.names("readers") if (each := _reader(name)).detect(path)}
+    """The name of the reader that knows what is at ``path``. Raises InputError where none does, or several do.
+
+    A reader that is broken is named in a warning, and the others are asked.
+    """
+    fitting: dict[str, Reader] = {}
+    for name in plugins.names("readers"):
+        try:
+            reader = _reader(name)
+        except InputError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        if reader.detect(path):
+            fitting[name] = reader
     special = [name for name, each in fitting.items() if not getattr(each, "general", False)]
     found = special or list(fitting)
     if len(found) == 1:

@@ -1,11 +1,13 @@
 """The package, what it needs, what it can use, and the plugins that are installed, as their metadata tell it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 from pplr_audit import __version__
+from pplr_audit import plugins as installed
 from pplr_audit.doctor.check import Check, State, Trial
 
 if TYPE_CHECKING:
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
 NAME = "pplr-audit"
 MAIN_JOB = "pplr_audit.audit"
-KINDS = ("attacks", "defenses", "strategies", "readers")
 NOT_SHOWN = ("all", "dev", "test")
 """Extras that are for developers, or only sum up others."""
 _MODULES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
@@ -56,10 +57,11 @@ def needed(trial: Trial) -> Iterator[Check]:
 
 
 def plugins(trial: Trial) -> Iterator[Check]:
-    """Each kind of plugin, and each one that does not import."""
-    for kind in KINDS:
-        points = sorted(metadata.entry_points(group=f"pplr_audit.{kind}"), key=lambda point: point.name)
-        working = [point.name for point in points if not trial.errors.get(point.value)]
+    """Each kind of plugin, each one that does not import, and each name that several packages have."""
+    for kind in installed.KINDS:
+        points = installed.points(kind)
+        claims = Counter(point.name for point in points)
+        working = [p.name for p in points if not trial.errors.get(p.value) and claims[p.name] == 1]
         none = not points and kind != "defenses"
         advice = f"install the package again: pip install {NAME}" if none else ""
         yield Check("plugins", kind, "failed" if none else "ok", ", ".join(working) or "none", advice)
@@ -71,6 +73,17 @@ def plugins(trial: Trial) -> Iterator[Check]:
                 found = f"{point.value} of {owner} does not import: {error}"
                 advice = f"pip install --force-reinstall {owner}" + ("" if ours else f", or pip uninstall {owner}")
                 yield Check("plugins", f"{kind}: {point.name}", "failed" if ours else "warning", found, advice)
+        yield from (_claimed_twice(kind, name) for name, times in claims.items() if times > 1)
+    for owner, wrong in installed.broken_packages().items():
+        yield Check("plugins", owner, "warning", wrong, f"pip install --force-reinstall {owner}")
+
+
+def _claimed_twice(kind: installed.Kind, name: str) -> Check:
+    """Nobody's plugin of that name can be used; where one of them is ours, what ships needs it."""
+    owners = [point.dist.name for point in installed.points(kind) if point.name == name and point.dist is not None]
+    advice = " or ".join(f"pip uninstall {owner}" for owner in owners if owner != NAME)
+    found = installed.refusal(kind, name, kind) or ""
+    return Check("plugins", f"{kind}: {name}", "failed" if NAME in owners else "warning", found, advice)
 
 
 def extras() -> Iterator[Check]:

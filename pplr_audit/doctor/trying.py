@@ -6,12 +6,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from pplr_audit import plugins
 from pplr_audit.doctor.check import Trial
-from pplr_audit.doctor.libraries import KINDS, MAIN_JOB, modules_needed
+from pplr_audit.doctor.libraries import MAIN_JOB, modules_needed
 from pplr_audit.progress import Advance
 
 SECONDS = 120.0
@@ -20,8 +20,8 @@ SECONDS = 120.0
 
 def targets() -> list[str]:
     """Every needed library that is installed, the main job itself, and every plugin."""
-    plugins = [point.value for kind in KINDS for point in entry_points(group=f"pplr_audit.{kind}")]
-    return [*modules_needed(), MAIN_JOB, *plugins]
+    found = [point.value for kind in plugins.KINDS for point in plugins.points(kind)]
+    return [*modules_needed(), MAIN_JOB, *dict.fromkeys(found)]
 
 
 def try_imports(targets: Sequence[str], advance: Advance, seconds: float = SECONDS) -> Trial:

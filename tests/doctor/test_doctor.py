@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from io import StringIO
 from pathlib import Path
@@ -121,14 +122,8 @@ def test_an_extra_that_is_not_there_is_optional_and_says_how_to_get_it() -> None
     assert Examination(tuple(checks.values())).able
 
 
-def test_a_third_partys_plugin_that_does_not_import_is_a_warning_with_its_owner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "bad_plugin-1.0.dist-info"
-    folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: bad-plugin\nVersion: 1.0\n")
-    (folder / "entry_points.txt").write_text("[pplr_audit.attacks]\nsharp = no_such_module:Sharp\n")
-    monkeypatch.syspath_prepend(tmp_path)
+def test_a_third_partys_plugin_that_does_not_import_is_a_warning_with_its_owner(install: Callable[..., Path]) -> None:
+    install("bad-plugin", "1.0", "[pplr_audit.attacks]\nsharp = no_such_module:Sharp\n")
     assert "no_such_module:Sharp" in targets()
     trial = try_imports(["no_such_module:Sharp"], no_bar)
     checks = {check.name: check for check in plugins(trial)}
@@ -139,6 +134,25 @@ def test_a_third_partys_plugin_that_does_not_import_is_a_warning_with_its_owner(
     assert "sharp" not in checks["attacks"].found
     assert "ridge" in checks["attacks"].found
     assert Examination(tuple(checks.values())).able
+
+
+def test_a_name_that_two_packages_have_is_refused_with_both(install: Callable[..., Path]) -> None:
+    install("rival-plugin", "2.0", "[pplr_audit.attacks]\nridge = no_such_module:Sharp\nblunt = no_such_module:Blunt\n")
+    install("other-plugin", "3.0", "[pplr_audit.attacks]\nblunt = other:Blunt\n")
+    checks = {check.name: check for check in plugins(Trial({}))}
+    assert checks["attacks: ridge"].state == "failed"
+    assert "rival-plugin 2.0" in checks["attacks: ridge"].found
+    assert "pplr-audit" in checks["attacks: ridge"].found
+    assert checks["attacks: ridge"].advice == "pip uninstall rival-plugin"
+    assert checks["attacks: blunt"].state == "warning"
+    assert not {"ridge", "blunt"} & set(checks["attacks"].found.split(", "))
+
+
+def test_a_package_whose_entry_points_cannot_be_read_is_a_warning(install: Callable[..., Path]) -> None:
+    install("garbled-plugin", "1.0", "[pplr_audit.attacks]\nno equals sign\n")
+    checks = {check.name: check for check in plugins(Trial({}))}
+    assert checks["garbled-plugin"].state == "warning"
+    assert "ridge" in checks["attacks"].found
 
 
 def test_a_plugin_of_ours_that_does_not_import_failed() -> None:

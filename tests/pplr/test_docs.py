@@ -28,8 +28,8 @@ def ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     named = re.search(r"^(\w+) = \"(my_package\S+)\"$", PAGE, re.MULTILINE)
     assert named is not None
     point = EntryPoint(named[1], named[2], "pplr_audit.strategies")
-    installed = plugins._points
-    monkeypatch.setattr(plugins, "_points", lambda kind: (*installed(kind), *([point] if kind == "strategies" else [])))
+    installed = plugins.points
+    monkeypatch.setattr(plugins, "points", lambda kind: (*installed(kind), *([point] if kind == "strategies" else [])))
     return code
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 from pplr_audit.report.content import Block, Cell, Facts, Fold, Items, Section, Table, Text, labels, numbers
 from pplr_audit.report.document import Document
@@ -94,6 +95,7 @@ def reproduce(findings: Document) -> Section:
             "hardware",
             f"{hardware['cpu']}, {hardware['cores']} cores, {size(hardware['memory_bytes'])}, {hardware['platform']}",
         ),
+        *((("plugins", _plugins(run["plugins"])),) if run.get("plugins") else ()),
         ("findings", f"{count(len(findings['findings']))} rows, schema {findings['schema']}"),
     )
     times = tuple((Cell(phase), *numbers(duration(seconds))) for phase, seconds in run["seconds"].items())
@@ -104,6 +106,14 @@ def reproduce(findings: Document) -> Section:
     if libraries:
         blocks.append(Table("Libraries", ("library", "version"), libraries))
     return Section("reproduce", "To do it again", tuple(blocks))
+
+
+def _plugins(used: Sequence[Document]) -> str:
+    """The names of what ran, by the package that it comes from."""
+    names: dict[str, list[str]] = {}
+    for each in used:
+        names.setdefault(f"{each['package']} {each['version']}", []).append(each["name"])
+    return "; ".join(f"{package}: {', '.join(sorted(set(own)))}" for package, own in names.items())
 
 
 def _notes(notes: Document) -> str:
