@@ -18,7 +18,7 @@ from pplr_audit.plan import Plan
 from pplr_audit.pplr.rounds import RoundLog
 from pplr_audit.pplr.strategies.protocol import Mixing
 from pplr_audit.scenario import Scenario
-from pplr_audit.validation import never_stopping
+from pplr_audit.validation import left_out, never_stopping
 from pplr_audit.views import beside, channels_of
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "scikit-learn", "numpy", "scipy", "safetensors")
@@ -120,6 +120,7 @@ def _run(
         "data": {
             "name": data.name, "users": len(data.users), "items": len(data.catalogue),
             "interactions": len(data.items.values), "digest": data.digest, "notes": dict(data.notes),
+            "left_out": left_out(private),
         },
         "prompt": {
             "max_tokens": scenario.model.max_tokens,

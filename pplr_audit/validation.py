@@ -17,7 +17,7 @@ from pplr_audit.models.task import NotFinite
 from pplr_audit.pplr.client import Client
 from pplr_audit.pplr.divergence import unrankable
 from pplr_audit.pplr.rounds import Federation
-from pplr_audit.pplr.utility import popularity_of, recommended, tested
+from pplr_audit.pplr.utility import popularity_of, recommended, repeating, tested
 from pplr_audit.scenario import Scenario
 from pplr_audit.seeds import derive
 
@@ -29,7 +29,8 @@ def as_test(split: Split) -> Split:
 
 
 def validation_users(scenario: Scenario, private: PrivateData, client: str) -> Int[np.ndarray, "users"]:
-    """Members who have validation items, of all groups that ``client`` serves; at most ``valid_users`` of each."""
+    """Members who have validation items that they do not train on, of all groups that ``client`` serves; at most
+    ``valid_users`` of each."""
     able = tested(as_test(private.split), private.members)
     of = private.population.client_of[able]
     chosen = [able[:0]]
@@ -40,6 +41,13 @@ def validation_users(scenario: Scenario, private: PrivateData, client: str) -> I
         draw = np.random.default_rng(derive(scenario.seed, "validation users", group))
         chosen.append(np.sort(draw.permutation(own)[: scenario.training.valid_users]))
     return np.concatenate(chosen)
+
+
+def left_out(private: PrivateData) -> dict[str, int]:
+    """Members whom no recommendation could be right for, as they had all their test items before, and likewise for
+    validation items; neither the trained models nor what stands beside them is measured on them."""
+    parts = {"test": private.split, "validation": as_test(private.split)}
+    return {name: len(repeating(split, private.members)) for name, split in parts.items()}
 
 
 def never_stopping(scenario: Scenario, private: PrivateData) -> list[str]:
@@ -57,7 +65,8 @@ def require_stopping(scenario: Scenario, private: PrivateData) -> None:
     if scenario.training.patience is not None and len(never_stopping(scenario, private)) == len(private.samples):
         raise InputError(
             f"training.patience: no client has a user with a validation item to measure {scenario.training.stop_on} on "
-            f"(data.split: {scenario.data.split}); leave it out, or choose a split that keeps some items for validation"
+            f"(data.split: {scenario.data.split}; an item that the user trains on is none); leave it out, or choose a "
+            "split that keeps some items for validation"
         )
 
 

@@ -10,7 +10,7 @@ from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset, Population, Split
 from pplr_audit.data.load import load
 from pplr_audit.data.population import populate
-from pplr_audit.data.samples import Samples, training_samples
+from pplr_audit.data.samples import Samples, new_items, training_samples
 from pplr_audit.data.split import split as split_dataset
 from pplr_audit.errors import InputError
 from pplr_audit.seeds import derive
@@ -86,6 +86,12 @@ def prepare(data: scenario.Data, seed: int) -> PrivateData:
         raise InputError(
             f"{data.path}: no user who trains has a test item (accepted: at least one; data.split: leave_one_out makes "
             "one of each user's last item)"
+        )
+    if not (new_items(parts, members).lengths > 0).any():
+        raise InputError(
+            f"{data.path}: every user who trains had the test item before, and a user's own items are never "
+            "recommended: what is recommended cannot be measured (accepted: data.duplicates: first, or last, which keeps "
+            "one of a user's interactions with an item)"
         )
     trained = (population.member == 1) & (population.client_of >= 0) & (parts.train.lengths >= 2)
     return PrivateData(dataset, parts, population, samples, {client: client for client in samples}, trained)

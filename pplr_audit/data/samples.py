@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pplr_audit.data.dataset import Ragged, Split
-from pplr_audit.data.ragged import slices, take
+from pplr_audit.data.ragged import keep, row_of, slices, take
 
 
 @dataclass(frozen=True)
@@ -63,3 +63,10 @@ def seen_items(split: Split, users: Int[np.ndarray, "chosen"]) -> Ragged:
     values[np.arange(len(train.values)) + np.repeat(valid.offsets[:-1], train.lengths)] = train.values
     values[np.arange(len(valid.values)) + np.repeat(train.offsets[1:], valid.lengths)] = valid.values
     return Ragged(offsets, values)
+
+
+def new_items(split: Split, users: Int[np.ndarray, "chosen"]) -> Ragged:
+    """The test items of each of ``users`` that they did not have before."""
+    own, tests = seen_items(split, users), take(split.test, users)
+    span = 1 + int(max(own.values.max(initial=0), tests.values.max(initial=0)))
+    return keep(tests, ~np.isin(row_of(tests) * span + tests.values, row_of(own) * span + own.values))

@@ -1,4 +1,9 @@
-"""What the trained models recommend, and how good that is: full ranking, the user's own items masked."""
+"""What the trained models recommend, and how good that is: full ranking, the user's own items masked.
+
+A test item that the user had before is masked with the others, so nothing that ranks can hit it. Such items are left
+out, and so are users who have no other (`repeating`). Taking the mask off that item alone would tell the answer: it
+would be the one item of the history that can be recommended.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,7 +13,7 @@ from jaxtyping import Float, Int
 
 from pplr_audit.data.dataset import Split
 from pplr_audit.data.ragged import take
-from pplr_audit.data.samples import seen_items, serving_samples
+from pplr_audit.data.samples import new_items, seen_items, serving_samples
 from pplr_audit.models.task import NotFinite, Served, Task
 from pplr_audit.scoring.ranking import ndcg_at, recall_at, top_k
 
@@ -29,14 +34,14 @@ def rank(
     users: Int[np.ndarray, "users"],
     split: Split,
 ) -> Ranking:
-    """Rank the whole catalogue for each of ``users``, who all have a test item.
+    """Rank the whole catalogue for each of ``users``, who are all `tested`.
 
     ``scored`` gives every one of their places once, with the scores of all items, in any order and a few at a time, so
     that neither the scores nor the lists of all users are ever held at once.
     """
     metrics = {f"{name}@{k}": np.zeros(len(users)) for k in DEPTHS for name in ("recall", "ndcg")}
     for rows, scores in scored:
-        own, tests = seen_items(split, users[rows]), take(split.test, users[rows])
+        own, tests = seen_items(split, users[rows]), new_items(split, users[rows])
         best = np.full((len(rows), max(DEPTHS)), -1, dtype=np.int64)
         depth = min(max(DEPTHS), scores.shape[1])
         best[:, :depth] = top_k(scores, own.offsets, own.values, depth)
@@ -55,7 +60,7 @@ def recommended(
     history: int,
     popularity: Float[np.ndarray, "items"],
 ) -> Ranking:
-    """What a trained model recommends to each of ``users``, who all have a test item.
+    """What a trained model recommends to each of ``users``, who are all `tested`.
 
     Raises:
         NotFinite: its scores are not finite.
@@ -79,5 +84,10 @@ def popularity_of(split: Split, users: Int[np.ndarray, "users"], items: int) -> 
 
 
 def tested(split: Split, users: Int[np.ndarray, "users"]) -> Int[np.ndarray, "tested"]:
-    """Those of ``users`` who have a test item and something to recommend from."""
-    return np.asarray(users[(split.test.lengths[users] > 0) & (split.train.lengths[users] > 0)])
+    """Those of ``users`` who have a test item that they did not have before, and something to recommend from."""
+    return np.asarray(users[(new_items(split, users).lengths > 0) & (split.train.lengths[users] > 0)])
+
+
+def repeating(split: Split, users: Int[np.ndarray, "users"]) -> Int[np.ndarray, "repeating"]:
+    """Those of ``users`` who have test items, all of which they had before."""
+    return np.asarray(users[(split.test.lengths[users] > 0) & (new_items(split, users).lengths == 0)])

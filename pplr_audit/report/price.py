@@ -63,6 +63,18 @@ def failed_rivals(findings: Document) -> list[str]:
     return [f"{row['strategy']} was not measured, as its training broke off: {row['reason']}" for row in said]
 
 
+def left_out(findings: Document) -> list[str]:
+    """A sentence on the users on whom nothing that is recommended is measured; nothing where there are none."""
+    users = findings["run"]["data"].get("left_out", {})
+    said = [f"{count:,} by their {of} items" for of, count in users.items() if count]
+    if not said:
+        return []
+    return [
+        f"Users left out: {listed(said)}. They had all of these before; a user's own items are never recommended, so "
+        "neither the trained models nor the references could be right for them."
+    ]
+
+
 def _paired(findings: Document, metric: str) -> str:
     """Beside its rivals, user by user; nothing where there are none."""
     said = []

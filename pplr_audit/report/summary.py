@@ -14,7 +14,7 @@ from pplr_audit.report.cells import (
 from pplr_audit.report.charts.utility import strategy_name
 from pplr_audit.report.cuts import Pair, said, sides_of, speakers_along
 from pplr_audit.report.document import Document
-from pplr_audit.report.price import cost_at, failed_rivals, headline_utility
+from pplr_audit.report.price import cost_at, failed_rivals, headline_utility, left_out
 from pplr_audit.report.quantities import MISSING, interval, number, percent, size
 from pplr_audit.report.untrusted import cleaned
 from pplr_audit.report.vocabulary import REFERENCES, STATUS
@@ -40,17 +40,17 @@ def summary_table(findings: Document) -> "Table":
     for row in rows:
         # Text, not str: a title or a client's name must not be read as rich markup
         table.add_row(*(Text(cell) for cell in row))
-    say_failed_rivals(table, findings)
+    say_missing(table, findings)
     return table
 
 
-def say_failed_rivals(table: "Table", document: Document) -> None:
-    """Below the table, which rivals are missing in it and why."""
+def say_missing(table: "Table", document: Document) -> None:
+    """Below the table, which users and which rivals are missing in it and why."""
     from rich.text import Text
 
-    failed = failed_rivals(document)
-    if failed:
-        table.caption, table.caption_justify = Text("\n".join(failed)), "left"
+    missing = [*left_out(document), *failed_rivals(document)]
+    if missing:
+        table.caption, table.caption_justify = Text("\n".join(missing)), "left"
 
 
 def _leaks(findings: Document) -> list[Row]:

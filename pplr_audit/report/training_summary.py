@@ -8,7 +8,7 @@ from pplr_audit.report.charts.utility import strategy_name
 from pplr_audit.report.document import Document
 from pplr_audit.report.price import cost_at_front, headline_utility
 from pplr_audit.report.quantities import MISSING, count, duration, interval, number, percent, size
-from pplr_audit.report.summary import say_failed_rivals
+from pplr_audit.report.summary import say_missing
 from pplr_audit.report.untrusted import cleaned
 from pplr_audit.report.vocabulary import REFERENCES, cut_words, metric_words
 
@@ -23,7 +23,7 @@ def training_tables(document: Document) -> "tuple[Table, Table]":
     """Utility of each client beside its references, then the costs of each front."""
     document = cleaned(document)
     utility = _utility(document)
-    say_failed_rivals(utility, document)
+    say_missing(utility, document)
     return utility, _costs(document)
 
 

@@ -4,7 +4,7 @@ from pplr_audit.report.cells import distinct
 from pplr_audit.report.charts.utility import strategy_name, utility_chart
 from pplr_audit.report.content import Block, Cell, Figure, Fold, Items, Section, Table, Text, labels
 from pplr_audit.report.document import Document
-from pplr_audit.report.price import failed_rivals
+from pplr_audit.report.price import failed_rivals, left_out
 from pplr_audit.report.quantities import interval, number, signed
 from pplr_audit.report.vocabulary import metric_words
 
@@ -54,9 +54,9 @@ def utility(findings: Document) -> Section:
         blocks += [Text(EVENLY), _balance(findings["balance"], metrics[:PICTURES])]
     if findings.get("differences"):
         blocks += [Text(PAIRED), *_differences(findings["differences"], metrics[:PICTURES])]
-    failed = failed_rivals(findings)
-    if failed:
-        blocks.append(Items(tuple(failed)))
+    missing = [*left_out(findings), *failed_rivals(findings)]
+    if missing:
+        blocks.append(Items(tuple(missing)))
     return Section("utility", "What the recommendations are worth", tuple(blocks))
 
 
