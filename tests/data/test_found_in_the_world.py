@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from pplr_audit.data.load import read
+from pplr_audit.data.readers import streams
 from pplr_audit.data.readers.json_lines import levels
 from pplr_audit.errors import InputError
 from tests.data.forms import FORMS, TOY
@@ -58,6 +59,55 @@ def test_a_quotation_mark_inside_a_plain_field_is_a_letter(write):
     found = read(str(write(files)), "auto")
     assert len(found.catalogue) == 1000
     assert titles(found)["700"] == 'disk 700"'
+
+
+ESCAPED = {
+    "start": (r'"\"Emma\" again"', '"Emma" again'),
+    "middle": (r'"The \"Real\" One"', 'The "Real" One'),
+    "end": (r'"Called \"Emma\""', 'Called "Emma"'),
+    "one": (r'"A 12\" record"', 'A 12" record'),
+    "all": (r'"\"Emma\""', '"Emma"'),
+    "backslash": (r'"Back \"\\\" slash"', 'Back "\\" slash'),
+    "other": (r'"\"a\nb\" C:\dir"', r'"a\nb" C:\dir'),
+    "doubled": (r'"\"A\" and ""B"""', '"A" and "B"'),
+    "separator": (r'"\"A, B; C\", D"', '"A, B; C", D'),
+}
+
+
+@pytest.mark.parametrize("piece", [7, 1 << 24])
+@pytest.mark.parametrize("case", ESCAPED)
+@pytest.mark.parametrize(("name", "separator"), [("csv", ","), ("csv", ";"), ("tsv", "\t")])
+def test_a_backslash_before_a_quotation_mark_in_a_quoted_field(write, monkeypatch, name, separator, case, piece):
+    monkeypatch.setattr(streams, "PIECE", piece)
+    written, expected = ESCAPED[case]
+    rows = [('"item"', '"title"', '"maker"'), ('"a"', written, '"x"'), ('"b"', '"B"', written), ('"c"', '"C"', '"x"')]
+    items = "".join(separator.join(row) + "\n" for row in rows)
+    folder = write({"interactions.csv": "user,item\n1,a\n1,b\n1,c\n", f"items.{name}": items})
+    found = read(str(folder), {"table": {"categories": "maker"}})
+    assert titles(found) == {"a": expected, "b": "B", "c": "C"}
+    assert found.catalogue.categories == ("x", expected, "x")
+
+
+def test_ids_and_ratings_of_a_file_that_escapes_its_quotation_marks(write):
+    files = {
+        "interactions.csv": '"user";"item";"rating"\n"Ann \\"A\\"";"a";"5"\n"Bo";"b\\"";"4"\n',
+        "items.csv": '"item";"title"\n"a";"A"\n"b\\"";"B"\n',
+    }
+    found = read(str(write(files)), "auto")
+    assert (found.users, found.ratings.tolist()) == (('Ann "A"', "Bo"), [5, 4])
+    assert titles(found) == {"a": "A", 'b"': "B"}
+
+
+def test_a_backslash_that_ends_a_quoted_field_is_a_letter(write):
+    items = 'item,title\na,"C:\\dir\\"\nb,"say ""\\"""\nc,"x"\n'
+    found = read(str(write({"interactions.csv": "user,item\n1,a\n", "items.csv": items})), "auto")
+    assert titles(found) == {"a": "C:\\dir\\", "b": 'say "\\"', "c": "x"}
+
+
+def test_a_quotation_mark_alone_inside_a_quoted_field_is_refused_by_line(write):
+    items = 'item,title\na,A\nb,"The "Real" One"\nc,C\n'
+    with pytest.raises(InputError, match=r"items\.csv, line 3: .* \(accepted: fields in quotation marks, those inside"):
+        read(str(write({"interactions.csv": "user,item\n1,a\n", "items.csv": items})), "auto")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
-from pplr_audit.data.readers.streams import LONGEST_RECORD, Block, NotText, Stream, not_text, occurrences
+from pplr_audit.data.readers.streams import LONGEST_RECORD, Block, Escaped, NotText, Stream, not_text, occurrences
 from pplr_audit.data.readers.tables import Gathering, Kind, Table, each_once, named
 from pplr_audit.data.readers.wording import listed
 from pplr_audit.errors import InputError
@@ -32,6 +34,10 @@ class Dialect:
     titled: bool = False
     """With ``header``: the first line is no row all the same."""
     encodings: Sequence[str] = ("utf-8",)
+    escaped: bool = False
+    """A quotation mark that belongs to a quoted field has a backslash before it; a file that shows it is read so."""
+    blanks: bool = False
+    """Fields begin behind the blanks that follow a separator; a file whose header shows it is read so."""
 
 
 def read_delimited(path: Path, dialect: Dialect, kinds: Mapping[str, Kind] | None = None) -> Table:
@@ -40,7 +46,7 @@ def read_delimited(path: Path, dialect: Dialect, kinds: Mapping[str, Kind] | Non
     Raises InputError for a file that is missing, empty or not text, for a doubled or missing column, a row of another
     width, a value that is not of its kind, a file without rows.
     """
-    return first_fitting(path, dialect.encodings, lambda encoding: _read(path, dialect, kinds, encoding))
+    return first_fitting(path, dialect.encodings, _either_way(dialect, lambda *way: _read(path, kinds, *way)))
 
 
 def columns_of(path: Path, dialect: Dialect) -> list[str]:
@@ -48,10 +54,10 @@ def columns_of(path: Path, dialect: Dialect) -> list[str]:
     if dialect.header is not None:
         return list(dialect.header)
 
-    def first(encoding: str) -> list[str]:
-        return _header(next(iter(Stream(path, encoding, quoted=dialect.quoted))), dialect, path)
+    def first(dialect: Dialect, encoding: str) -> list[str]:
+        return _header(next(_blocks(_stream(path, dialect, encoding), dialect)), dialect, path)[0]
 
-    return first_fitting(path, dialect.encodings, first)
+    return first_fitting(path, dialect.encodings, _either_way(dialect, first))
 
 
 def first_lines(path: Path, encodings: Sequence[str], most: int = 1000) -> list[str]:
@@ -80,13 +86,35 @@ def first_fitting(path: Path, encodings: Sequence[str], read: Callable[[str], T]
     raise not_text(path, encodings, worst)
 
 
-def _read(path: Path, dialect: Dialect, kinds: Mapping[str, Kind] | None, encoding: str) -> Table:
-    stream = Stream(path, encoding, quoted=dialect.quoted)
-    columns, gathering = list(dialect.header or ()), None
+def _either_way(dialect: Dialect, read: Callable[[Dialect, str], T]) -> Callable[[str], T]:
+    """``read`` with the dialect as it is, and once more where the file turns out to escape quotation marks."""
+
+    def tried(encoding: str) -> T:
+        try:
+            return read(dialect, encoding)
+        except Escaped:
+            return read(replace(dialect, escaped=True), encoding)
+
+    return tried
+
+
+def _stream(path: Path, dialect: Dialect, encoding: str) -> Stream:
+    return Stream(path, encoding, quoted=dialect.quoted, escaped=dialect.escaped)
+
+
+def _blocks(stream: Stream, dialect: Dialect) -> Iterator[Block]:
+    """The blocks with quotation marks inside quoted fields doubled."""
     for block in stream:
+        yield replace(block, data=_doubled(block.data, dialect.separator)) if dialect.escaped else block
+
+
+def _read(path: Path, kinds: Mapping[str, Kind] | None, dialect: Dialect, encoding: str) -> Table:
+    stream = _stream(path, dialect, encoding)
+    columns, gathering = list(dialect.header or ()), None
+    for block in _blocks(stream, dialect):
         if gathering is None:
             if dialect.header is None:
-                columns = _header(block, dialect, path)
+                columns, dialect = _header(block, dialect, path)
             if dialect.header is None or dialect.titled:
                 block = _without_first_record(block, dialect)
             for name in kinds or ():
@@ -99,16 +127,20 @@ def _read(path: Path, dialect: Dialect, kinds: Mapping[str, Kind] | None, encodi
     return gathering.table(stream.source)
 
 
-def _header(block: Block, dialect: Dialect, path: Path) -> list[str]:
+def _header(block: Block, dialect: Dialect, path: Path) -> tuple[list[str], Dialect]:
+    """The columns, and the dialect as the header shows it to be."""
     try:
         columns = next(_rows(block, dialect), [])
+        if any(name.startswith(" ") for name in columns[1:]):
+            dialect = replace(dialect, blanks=dialect.separator != " ")
+            columns = next(_rows(block, dialect), [])
     except csv.Error as error:
         raise InputError(f"{path}, line {block.line}: {error} (accepted: a header, quotation marks in pairs)") from None
     columns = [name.strip() for name in columns]
     if not any(columns):
         raise InputError(f"{path}, line {block.line}: an empty line (accepted: a header)")
     each_once(columns, f"{path}, line {block.line}")
-    return columns
+    return columns, dialect
 
 
 def _without_first_record(block: Block, dialect: Dialect) -> Block:
@@ -126,6 +158,8 @@ def _parse(block: Block, columns: Sequence[str], dialect: Dialect, path: Path) -
             raise InputError(f"{path}: holds the control character 0x1f (accepted: text)")
         data, separator = data.replace(separator.encode(), UNIT_SEPARATOR.encode()), UNIT_SEPARATOR
     quotes = dialect.quoted and b'"' in data and len(dialect.separator.encode()) == 1
+    if quotes and (dialect.blanks or _inside(separator).search(data)):
+        return _exactly(block, columns, dialect, path)
     try:
         frame = pl.read_csv(
             data, has_header=False, schema=dict.fromkeys(columns, pl.String), separator=separator,
@@ -133,8 +167,7 @@ def _parse(block: Block, columns: Sequence[str], dialect: Dialect, path: Path) -
         )  # fmt: skip
     except pl.exceptions.PolarsError:
         # A quotation mark inside a field that does not begin with one is refused by polars alone.
-        _refuse_wrong_row(block, columns, dialect, path)
-        return pl.DataFrame(list(_rows(block, dialect)), dict.fromkeys(columns, pl.String), orient="row")
+        return _exactly(block, columns, dialect, path)
     # A short row and an empty last field look alike to polars: the separators tell them apart.
     exact = not quotes and occurrences(data, separator.encode()) == block.lines * (len(columns) - 1)
     if not exact or len(frame) != block.lines:
@@ -142,6 +175,41 @@ def _parse(block: Block, columns: Sequence[str], dialect: Dialect, path: Path) -
         if empty:
             _refuse_wrong_row(block, columns, dialect, path)
     return frame.fill_null("")
+
+
+def _exactly(block: Block, columns: Sequence[str], dialect: Dialect, path: Path) -> pl.DataFrame:
+    """Row by row: polars passes over a quotation mark that stands where none may."""
+    _refuse_wrong_row(block, columns, dialect, path)
+    return pl.DataFrame(list(_rows(block, dialect)), dict.fromkeys(columns, pl.String), orient="row")
+
+
+@cache
+def _inside(separator: str) -> re.Pattern[bytes]:
+    """A quotation mark alone that neither begins nor ends a field."""
+    other = b'[^"\n' + re.escape(separator.encode()) + b"]"
+    return re.compile(other + b'"' + other)
+
+
+@cache
+def _quoted(separator: str) -> re.Pattern[bytes]:
+    """A quoted field with backslashes in it; their meaning is that of the sign behind them."""
+    apart = b"[\n" + re.escape(separator.encode()) + b"]"
+    inner = rb'[^"\\]*(?:(?:\\.|"")[^"\\]*)*'
+    return re.compile(b"(?:(?<=" + apart + rb')|\A)"(' + inner + b')"(?=' + apart + rb"|\Z)", re.DOTALL)
+
+
+def _doubled(data: bytes, separator: str) -> bytes:
+    r"""Quoted fields as RFC 4180 has them.
+
+    >>> print(_doubled(rb'1,"a \"b\" \\ c"', ",").decode())
+    1,"a ""b"" \ c"
+    """
+
+    def field(found: re.Match[bytes]) -> bytes:
+        inner = re.sub(rb'\\(["\\])', lambda sign: b'""' if sign[1] == b'"' else sign[1], found[1])
+        return b'"' + inner + b'"'
+
+    return _quoted(separator).sub(field, data)
 
 
 def _line_of_rows(frame: pl.DataFrame, block: Block) -> Int[np.ndarray, "rows"] | None:
@@ -161,6 +229,8 @@ def _refuse_wrong_row(block: Block, columns: Sequence[str], dialect: Dialect, pa
         try:
             row = next(rows, None)
         except csv.Error as error:
+            if b'\\"' in block.data and not dialect.escaped:
+                raise Escaped from None
             raise InputError(
                 f"{path}, line {line}: {error} (accepted: fields in quotation marks, those inside doubled)"
             ) from None
@@ -190,6 +260,7 @@ def _rows(block: Block, dialect: Dialect) -> Iterator[list[str]]:
         return
     limit = csv.field_size_limit(LONGEST_RECORD)
     try:
-        yield from csv.reader(io.StringIO(text, newline=""), delimiter=dialect.separator, strict=True)
+        yield from csv.reader(io.StringIO(text, newline=""), delimiter=dialect.separator, strict=True,
+                              skipinitialspace=dialect.blanks)  # fmt: skip
     finally:
         csv.field_size_limit(limit)

@@ -11,7 +11,7 @@ from pplr_audit.errors import InputError
 
 SEPARATORS = (",", "\t", ";", "|")
 ACCEPTED = ".csv, .tsv, .txt, .jsonl, .ndjson or .json, each also as .gz, .parquet or .pq"
-_WHOLE = re.compile(r'"(?:[^"]|"")*"')
+_WHOLE = re.compile(r'"(?:[^"]|"")*"|"(?:[^"\\]|""|\\.)*"')
 _ENDING = re.compile(r"\.(?:(?:csv|tsv|txt|jsonl|ndjson|json)(?:\.gz)?|parquet|pq)$", re.IGNORECASE)
 
 
@@ -62,7 +62,7 @@ def _quotes(lines: Sequence[str], separator: str) -> bool:
     fields = [[field for field in line.split(separator) if field.startswith('"')] for line in lines]
     opened = [field for line in fields for field in line]
     whole = all(_WHOLE.fullmatch(field) for field in opened)
-    return whole and (bool(fields[0]) or any('""' in field[1:-1] for field in opened))
+    return whole and (bool(fields[0]) or any('""' in field[1:-1] or '\\"' in field[1:-1] for field in opened))
 
 
 def _form(path: Path) -> str:

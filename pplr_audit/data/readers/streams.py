@@ -6,6 +6,7 @@ Nothing larger than a block is held, so that a reader's memory depends on what i
 import codecs
 import gzip
 import hashlib
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ EXPANSION, FREE = 250, 1 << 26
 shrink some 3 to 20 times, a zip bomb a thousand times."""
 ENCODINGS = ("utf-8", "utf-16", "cp1252")
 """Tried in this order where a format does not say its encoding; UTF-16 needs its byte order mark."""
+_ESCAPE = re.compile(rb'\\[\\"]')
+_ESCAPED = re.compile(rb'\\"[^",;|\t\r\n]')
+"""No field ends here, nor is the mark doubled: the backslash before it says that it belongs to the field."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +59,32 @@ class NotText(Exception):
         self.line, self.byte, self.damaged = line, byte, damaged
 
 
+class Escaped(Exception):
+    """Quotation marks that belong to a quoted field have a backslash before them, which was not expected."""
+
+
 class Stream:
     """The blocks of one file; after the last of them ``source`` says what was read.
 
     Args:
         quoted: whether line ends between quotation marks belong to the record.
+        escaped: whether a quotation mark behind a backslash opens and closes nothing.
     """
 
-    def __init__(self, path: Path, encoding: str, *, quoted: bool = False) -> None:
-        self.path, self.encoding, self.quoted = path, encoding, quoted
+    def __init__(self, path: Path, encoding: str, *, quoted: bool = False, escaped: bool = False) -> None:
+        self.path, self.encoding, self.quoted, self.escaped = path, encoding, quoted, escaped
         self._hash, self._size = hashlib.sha256(), 0
 
     def __iter__(self) -> Iterator[Block]:
-        """Every record in order. Raises NotText; InputError as `unpacked`, for an empty file, an endless record."""
+        """Every record in order.
+
+        Raises NotText; Escaped; InputError as `unpacked`, for an empty file, an endless record.
+        """
         text = self._counted()
         if self.encoding != "utf-8":
             text = _transcoded(text, self.encoding)
         line, blank, letters = 1, True, 0
-        for block in _without_blank_end(_records(text, self.quoted, self.path)):
+        for block in _without_blank_end(_records(text, self.quoted, self.escaped, self.path)):
             if blank := blank and not block.strip():
                 line += occurrences(block, b"\n")
                 continue
@@ -165,7 +177,7 @@ def _transcoded(pieces: Iterable[bytes], encoding: str) -> Iterator[bytes]:
         raise NotText(line, error.object[error.start]) from None
 
 
-def _records(pieces: Iterable[bytes], quoted: bool, path: Path) -> Iterator[bytes]:
+def _records(pieces: Iterable[bytes], quoted: bool, escaped: bool, path: Path) -> Iterator[bytes]:
     """The same bytes, cut behind the ends of records; line ends become ``\\n``, a byte order mark goes."""
     rest, line, first, old = b"", 1, True, False
     for piece in pieces:
@@ -175,7 +187,9 @@ def _records(pieces: Iterable[bytes], quoted: bool, path: Path) -> Iterator[byte
         if old:  # lines end as they did on a Mac before 2001
             piece = piece.replace(b"\r", b"\n")
         data = rest + piece
-        end = _last_end(data, quoted)
+        if quoted and not escaped and _ESCAPED.search(data):
+            raise Escaped
+        end = _last_end(_ESCAPE.sub(b"..", data) if escaped else data, quoted)
         line += occurrences(data, b"\n", 0, end)
         if len(data) - end > LONGEST_RECORD:
             raise InputError(
