@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from jaxtyping import Bool, Float, Int
 
 from pplr_audit.data.dataset import Source
@@ -16,8 +17,8 @@ from pplr_audit.data.readers.wording import listed, nearest, quote
 from pplr_audit.errors import InputError
 
 Kind = Literal["text", "id", "number", "time"]
-"""``id``: numbers, beside the different ids. ``number``: float32. ``time``: float64, in seconds since 1970 or without a
-unit."""
+"""``text`` and ``id``: without the blanks around it; ids are numbers beside the different ids. ``number``: float32.
+``time``: float64, in seconds since 1970 or without a unit."""
 NESTED = (pl.List, pl.Array, pl.Struct, pl.Binary, pl.Object)
 NO_NUMBER = (*NESTED, pl.Boolean, pl.Duration, pl.Time)
 
@@ -88,6 +89,8 @@ class Gathering:
 
     def add(self, block: pl.DataFrame, line: int, within: Int[np.ndarray, "rows"] | None = None) -> None:
         """Rows whose first one stands in ``line``. Raises InputError for a value that is not of its column's kind."""
+        written = [name for name, kind in self.kinds.items() if kind != "number"]
+        block = block.with_columns((cs.string() & cs.by_name(written)).str.strip_chars())
         if self.lenient:
             needed = [name for name, kind in self.kinds.items() if kind in ("id", "time")]
             there = block.select(pl.all_horizontal(_there(pl.col(name)) for name in needed)).to_series()
