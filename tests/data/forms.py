@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import html
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -62,7 +63,7 @@ def ml_32m(market: Market) -> Files:
 
 def amazon_2014(market: Market) -> Files:
     reviews = [{"reviewerID": u, "asin": i, "overall": float(r), "unixReviewTime": t} for u, i, r, t in market.rows]
-    wares = [{"asin": i, "categories": [["Comedy", "Drama"]], "title": t} for i, t in market.titles.items()]
+    wares = [{"asin": i, "categories": [["Comedy", "Drama"]], "title": _html(t)} for i, t in market.titles.items()]
     return {
         "reviews_Toys_5.json.gz": gzip.compress(_lines(reviews)),
         "meta_Toys.json.gz": gzip.compress("".join(f"{each!r}\n" for each in wares).encode()),
@@ -71,9 +72,7 @@ def amazon_2014(market: Market) -> Files:
 
 def amazon_2018(market: Market) -> Files:
     reviews = [{"overall": float(r), "reviewerID": u, "asin": i, "unixReviewTime": t} for u, i, r, t in market.rows]
-    wares = [
-        {"category": ["Comedy", "Drama"], "title": t.replace("&", "&amp;"), "asin": i} for i, t in market.titles.items()
-    ]
+    wares = [{"category": ["Comedy", "Drama"], "title": _html(t), "asin": i} for i, t in market.titles.items()]
     return {"Toys_5.json.gz": gzip.compress(_lines(reviews)), "meta_Toys.json.gz": gzip.compress(_lines(wares))}
 
 
@@ -83,7 +82,7 @@ def amazon_2023(market: Market) -> Files:
         for u, i, r, t in market.rows
     ]
     wares = [
-        {"main_category": "Toys", "title": t, "categories": ["Comedy", "Drama"], "parent_asin": i}
+        {"main_category": "Toys", "title": _html(t), "categories": ["Comedy", "Drama"], "parent_asin": i}
         for i, t in market.titles.items()
     ]
     return {"Toys.jsonl": _lines(reviews), "meta_Toys.jsonl": _lines(wares)}
@@ -115,7 +114,8 @@ def steam(market: Market) -> Files:
         for (u, i, _, _), date in zip(market.rows, texts, strict=True)
     ]
     games = [
-        f"{{u'genres': [u'Comedy', u'Drama'], u'app_name': {t!r}, u'id': u'{i}'}}\n" for i, t in market.titles.items()
+        f"{{u'genres': [u'Comedy', u'Drama'], u'app_name': {_html(t)!r}, u'id': u'{i}'}}\n"
+        for i, t in market.titles.items()
     ]
     return {
         "steam_reviews.json.gz": gzip.compress("".join(reviews).encode()),
@@ -204,6 +204,11 @@ FORMS: dict[str, Callable[[Market], Files]] = {
         goodreads, recbole, sequences, table_csv, table_parquet, table_jsonl,
     )
 }  # fmt: skip
+
+
+def _html(title: str) -> str:
+    """As a title stands in a page's source."""
+    return html.escape(title, quote=False)
 
 
 def _csv(header: Sequence[str], rows: object) -> bytes:

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import zipfile
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -118,6 +119,9 @@ def test_a_quotation_mark_alone_inside_a_quoted_field_is_refused_by_line(write):
         ("[Promo] x", "[Promo] x"),
         ('[["A", "B"], ["C"]]', "A|B"),
         ("[1", "[1"),
+        (r"['A\D', 'B']", r"A\D|B"),
+        ("[NaN, 'A']", "[NaN, 'A']"),
+        ('["A", NaN]', "A"),
     ],
 )
 def test_categories_are_lists_in_any_writing_or_text(text, expected):
@@ -214,6 +218,90 @@ def test_titles_from_pages_are_what_the_page_shows(write):
     found = read(str(write(files)), "auto")
     assert titles(found) == {"11": "A B & C s", "33": "café"}
     assert found.notes["items_without_title"] == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "title"),
+    [
+        ('<span class="a-size-medium">Alpha</span> <b>Be</b>ta', "Alpha Beta"),
+        ("Gamma<br/>Two<BR>Three<p>Four</p>", "Gamma Two Three Four"),
+        ("A &lt;b&gt; B &amp;amp; C &#39;n&#39; &quot;D&quot;", "A <b> B &amp; C 'n' \"D\""),
+        ("1 < 2 > 0, I <3 <you> & <Insert title here>", "1 < 2 > 0, I <3 <you> & <Insert title here>"),
+        ('<a title="1 > 0" href=x>Link</a><!-- <b> --><script>var a = "<b>";</script>', "Link"),
+        ("Toy<style>b {color: red}", "Toy"),
+        ("<table><tr><td>One</td><td>Two</td></tr></table>", "One Two"),
+    ],
+)
+@pytest.mark.parametrize("form", ["amazon_2014", "amazon_2018", "amazon_2023", "steam"])
+def test_titles_from_pages_lose_their_markup_and_entities_are_decoded_once(write, form, source, title):
+    files = FORMS[form](replace(TOY, titles={**TOY.titles, "11": "PLACE"}))
+    name = next(name for name in files if name.startswith(("meta_", "steam_games")))
+    wares = gzip.decompress(files[name]) if name.endswith(".gz") else files[name]
+    written = json.dumps(source)[1:-1]
+    if form in ("amazon_2014", "steam"):  # Python literals in single quotes
+        written = written.replace("'", "'")
+    wares = wares.replace(b"PLACE", written.encode())
+    assert titles(read(str(write({**files, name: wares})), "auto"))["11"] == title
+
+
+@pytest.mark.parametrize("form", ["ml_32m", "microlens_csv", "yelp", "goodreads", "recbole", "sequences", "table_csv"])
+def test_titles_of_other_sources_are_as_they_are(write, form):
+    title = "<b>Salt</b> &amp; Pepper<br/>var x = (new Date()).getTime()"
+    found = read(str(write(FORMS[form](replace(TOY, titles={**TOY.titles, "11": title})))), "auto")
+    assert titles(found)["11"] == title
+    assert found.notes == {}
+
+
+def test_what_a_script_left_is_no_title_and_counted(write):
+    files = FORMS["amazon_2018"](TOY)
+    script = "var aPageStart = (new Date()).getTime();\nvar ue_t0=ue_t0||+new Date();"
+    wares = [{"asin": "11", "title": script}, {"asin": "22", "title": "var, a play"}, {"asin": "33", "title": script}]
+    wares += [{"asin": "33", "title": "Zelda"}, {"asin": "44", "title": ".box-inner{background-color:#fff}#more{x:y}"}]
+    files["meta_Toys.json.gz"] = "".join(json.dumps(each) + "\n" for each in wares).encode()
+    found = read(str(write(files)), "auto")
+    assert titles(found) == {"22": "var, a play", "33": "Zelda"}
+    assert found.notes == {
+        "items_without_title": 2,
+        "titles_of_script": 2,
+        "item_rows_repeated": 1,
+        "interactions_without_title": 3,
+    }
+
+
+def test_categories_from_pages_lose_their_markup_and_empty_ones_go(write):
+    files = FORMS["amazon_2018"](TOY)
+    wares = [
+        {"asin": each, "title": "A", "category": ["Toys &amp; Games", "</span></span>", "<b>A</b>"]} for each in "123"
+    ]
+    wares += [{"asin": each, "title": each, "category": []} for each in TOY.titles]
+    files["meta_Toys.json.gz"] = "".join(json.dumps(each) + "\n" for each in wares).encode()
+    assert read(str(write(files)), "auto").catalogue.categories == (*["Toys & Games|A"] * 3, "", "", "")
+
+
+BACKSLASHES = [r"AC\DC", 'say "x"', r"new\table", "a\nb", "café", "\\"]
+
+
+@pytest.mark.parametrize("nested", [BACKSLASHES, [BACKSLASHES, ["other"]]])
+@pytest.mark.parametrize("blank", ["", "\n"])
+def test_backslashes_in_a_list_of_categories_are_read_as_json_means_them(write, nested, blank):
+    rows = [
+        {"user_id": "1", "item_id": "a", "title": r"[x] c:\new", "categories": nested},
+        {"user_id": "1", "item_id": "b", "title": "B", "categories": ["plain"]},
+        {"user_id": "1", "item_id": "c", "title": "C", "categories": None},
+    ]
+    text = "".join(blank + json.dumps(row) + "\n" for row in rows)
+    found = read(str(write({"interactions.jsonl": text})), "auto")
+    assert found.catalogue.categories == ("|".join(BACKSLASHES), "plain", "")
+    assert found.catalogue.titles == (r"[x] c:\new", "B", "C")
+
+
+@pytest.mark.parametrize("form", ["amazon_2018", "amazon_2023"])
+def test_backslashes_in_the_categories_of_a_publisher_are_letters(write, form):
+    files = FORMS[form](TOY)
+    name = next(name for name in files if name.startswith("meta_"))
+    wares = gzip.decompress(files[name]) if name.endswith(".gz") else files[name]
+    found = read(str(write({**files, name: wares.replace(b'"Drama"', rb'"T\\n \"V\""')})), "auto")
+    assert set(found.catalogue.categories) == {'Comedy|T\\n "V"'}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ NAMES = Names(
     title=("title",),
     categories=("categories", "category", "main_category"),
     from_web=True,
+    html=True,
 )
 ACCEPTED = "NAME.jsonl with meta_NAME.jsonl, NAME_5.json or reviews_NAME_5.json with meta_NAME.json, each also as .gz"
 

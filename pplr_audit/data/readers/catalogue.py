@@ -1,18 +1,15 @@
 """The item table of a source, checked: what comes out of here may be shown, prompted and compared."""
 
-import html
-import re
 import unicodedata
 from collections.abc import Collection, Sequence
 
 import polars as pl
 
 from pplr_audit.data.dataset import Catalogue
+from pplr_audit.data.readers.pages import is_script, shown, without_control
 from pplr_audit.data.readers.tables import Table, unique
 from pplr_audit.data.readers.wording import quote
 from pplr_audit.errors import InputError
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def catalogue(
@@ -42,26 +39,30 @@ def titled(
     title: str,
     categories: Sequence[str] | None,
     from_web: bool = False,
+    html: bool = False,
 ) -> tuple[Catalogue, dict[str, int], dict[str, int]]:
     """As `catalogue`, of an item table that is as its publisher found it in the world.
 
     Of several rows with one id the first that has a title counts; rows without an id or a title are left out; white
-    space of any kind within a title is one blank. ``from_web`` says that titles are as they stood in a page: ``&amp;``
-    is an ampersand, and control characters, remnants of other encodings, are blanks. The third value counts what was
-    left out.
+    space of any kind within a title is one blank. ``from_web`` says that control characters are remnants of other
+    encodings, and blanks; ``html`` that titles are as they stood in a page's source: what the page shows counts, and
+    a remnant of a script is no title. The third value counts what was left out.
     Raises InputError for a control character in a title that is not from the web, and if no item is left.
     """
     # One interaction a row may be the item table: each title is looked at once.
     pairs = table.frame.select(pl.col(item), pl.col(title)).with_row_index("row")
     pairs = pairs.unique(subset=[item, title], keep="first", maintain_order=True)
     index: dict[str, int] = {}
-    rows, titles, untitled = [], [], set()
+    rows, titles, untitled, scripts = [], [], set(), set()
+    clean = shown if html else without_control if from_web else str
     for row, name, text in pairs.iter_rows():
         if not name or name in index:
             continue
-        text = " ".join(unicodedata.normalize("NFC", from_page(text) if from_web else text).split())
+        script = html and is_script(text)
+        text = "" if script else " ".join(unicodedata.normalize("NFC", clean(text)).split())
         if not text:
             untitled.add(name)
+            scripts |= {name} if script else set()
             continue
         _refuse_control(text, name, table, row)
         index[name] = len(index)
@@ -70,7 +71,7 @@ def titled(
     found, _ = _catalogue(table, rows, list(index), titles, categories)
     repeated = len(table) - table.frame[item].n_unique()
     counts = {"items_without_title": len(untitled - index.keys()), "item_rows_repeated": repeated}
-    return found, index, counts
+    return found, index, counts | {"titles_of_script": len(scripts - index.keys())}
 
 
 def _catalogue(
@@ -80,15 +81,6 @@ def _catalogue(
         raise InputError(f"{table.source.path}: no item has an id and a title (accepted: at least one)")
     levels = tuple(categories[row] for row in rows) if categories is not None else ("",) * len(rows)
     return Catalogue(tuple(ids), tuple(titles), levels), {name: at for at, name in enumerate(ids)}
-
-
-def from_page(text: str) -> str:
-    r"""The text that a page shows.
-
-    >>> from_page("Salt &amp; Pepper\x92s")
-    'Salt & Pepper s'
-    """
-    return _CONTROL.sub(" ", html.unescape(text))
 
 
 def _refuse_control(text: str, name: str, table: Table, row: int) -> None:

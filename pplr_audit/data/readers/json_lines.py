@@ -2,6 +2,8 @@
 
 import ast
 import json
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,25 +60,45 @@ def levels(text: str) -> str:
     >>> levels('[["Games", "PC"]]'), levels("Games"), levels("")
     ('Games|PC', 'Games', '')
     """
-    if not text.startswith("["):
-        return text
-    found = _literal(text)
+    return "|".join(each_level(text))
+
+
+def each_level(text: str) -> list[str]:
+    """The categories of one item, as `levels` reads them."""
+    found = _literal(text) if text.startswith("[") else None
     while isinstance(found, list) and found and isinstance(found[0], list):
         found = found[0]
     # What only looks like a list is text that begins with a bracket.
-    return "|".join(str(level) for level in found if level) if isinstance(found, list) else text
+    return [str(level) for level in found if level and level == level] if isinstance(found, list) else [text]
 
 
 def _parse(block: Block, names: Sequence[str], path: Path) -> pl.DataFrame:
     schema = pl.Schema(dict.fromkeys(names, pl.String))
     try:
-        return pl.read_ndjson(block.data, schema=schema)
+        return _with_escapes(pl.read_ndjson(block.data, schema=schema), block, path)
     except pl.exceptions.PolarsError:
         # Line by line: what polars refuses may be a Python literal, a long number, or wrong.
         lines = enumerate(block.data.removesuffix(b"\n").split(b"\n"), block.line)
         objects = [_object(line, f"{path}, line {at}", block.whole) for at, line in lines if line.strip()]
         columns = {name: [_text(each.get(name)) for each in objects] for name in names}
         return pl.DataFrame(columns, schema=schema)
+
+
+def _with_escapes(frame: pl.DataFrame, block: Block, path: Path) -> pl.DataFrame:
+    """With lists and objects read again where they may hold a backslash: polars writes it into their text unescaped."""
+    if b"\\" not in block.data:
+        return frame
+    begins = pl.any_horizontal(pl.all().str.starts_with("["), pl.all().str.starts_with("{"))
+    rows = np.flatnonzero(frame.select(begins.fill_null(False)).to_series().to_numpy())
+    lines, within = block.data.removesuffix(b"\n").split(b"\n"), _lines_of_rows(frame, block)
+    columns = {name: frame[name].to_list() for name in frame.columns}
+    for row in rows.tolist():
+        at = row if within is None else int(within[row])
+        if b"\\" in lines[at]:
+            found = _object(lines[at], f"{path}, line {block.line + at}", block.whole)
+            for name, values in columns.items():
+                values[row] = _text(found.get(name))
+    return pl.DataFrame(columns, schema=frame.schema)
 
 
 def _object(line: bytes, where: str, whole: bool = True) -> dict[str, Any]:
@@ -96,7 +118,10 @@ def _literal(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         try:
-            return ast.literal_eval(text.strip())
+            with warnings.catch_warnings():
+                # A backslash that escapes nothing is a letter; Python warns of it.
+                warnings.simplefilter("ignore")
+                return ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             return None
 
@@ -104,6 +129,8 @@ def _literal(text: str) -> Any:
 def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, float) and math.isnan(value):
+        return None
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.readers import json_lines
-from pplr_audit.data.readers.catalogue import from_page, titled
+from pplr_audit.data.readers.catalogue import titled
 from pplr_audit.data.readers.interactions import dataset, histories
-from pplr_audit.data.readers.json_lines import levels, read_json_lines
+from pplr_audit.data.readers.json_lines import each_level, read_json_lines
+from pplr_audit.data.readers.pages import shown, without_control
 from pplr_audit.data.readers.tables import Kind, named
 
 ENDINGS = tuple(f"{name}{packed}" for name in (".json", ".jsonl", ".ndjson") for packed in ("", ".gz"))
@@ -29,7 +30,9 @@ class Names:
     between: str | None = None
     """What stands between the categories of one text."""
     from_web: bool = False
-    """Titles are as they stood in a page: ``&amp;`` is an ampersand."""
+    """Titles may hold control characters, remnants of other encodings."""
+    html: bool = False
+    """Titles and categories are as they stood in a page's source: with markup, ``&amp;`` for an ampersand."""
 
 
 def read_published(name: str, events: Path, wares: Path, names: Names) -> Dataset:
@@ -42,10 +45,8 @@ def read_published(name: str, events: Path, wares: Path, names: Names) -> Datase
     kinds: dict[str, Kind] = {ware: "text", title: "text"}
     kind = next((each for each in names.categories if each in found), None)
     table = read_json_lines(wares, kinds | ({kind: "text"} if kind else {}))
-    categories = None if kind is None else [_levels(text, names.between) for text in table.texts(kind)]
-    if names.from_web and categories is not None:
-        categories = list(map(from_page, categories))
-    items, index, notes = titled(table, ware, title, categories, from_web=names.from_web)
+    categories = None if kind is None else [_levels(text, names) for text in table.texts(kind)]
+    items, index, notes = titled(table, ware, title, categories, from_web=names.from_web, html=names.html)
 
     found, line = json_lines.columns_of(events), f"{events}, line 1"
     user, item = named(found, line, *names.user), named(found, line, *names.item)
@@ -69,5 +70,8 @@ def files(folder: Path) -> dict[str, Path]:
     return {name: path for name, path in found if name is not None and path.is_file()}
 
 
-def _levels(text: str, between: str | None) -> str:
-    return levels(text) if between is None else "|".join(part.strip() for part in text.split(between) if part.strip())
+def _levels(text: str, names: Names) -> str:
+    """The categories of one item with ``|`` between."""
+    found = each_level(text) if names.between is None else text.split(names.between)
+    clean = shown if names.html else without_control
+    return "|".join(level for each in found if (level := clean(each).strip()))

@@ -14,6 +14,7 @@ NAMES = Names(
     title=("app_name", "title"),
     categories=("genres", "tags"),
     from_web=True,
+    html=True,
 )
 
 
