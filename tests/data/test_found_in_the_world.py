@@ -312,3 +312,40 @@ def test_parquet_columns_that_are_no_times_are_refused(write, values):
     pl.DataFrame({"user": [1], "item": ["a"], "timestamp": values}).write_parquet(file)
     with pytest.raises(InputError, match=r"the column 'timestamp' is of type (Boolean|Duration|Time)"):
         read(str(write({"interactions.parquet": file.getvalue(), "items.csv": ITEMS})), "auto")
+
+
+@pytest.mark.parametrize("name", ["Toys.jsonl", "Toys.parquet"])
+def test_the_headlines_of_reviews_are_no_titles_of_items(write, name):
+    reviews = FORMS["amazon_2023"](TOY)["Toys.jsonl"].replace(b'"title"', b'"verified_purchase": true, "title"')
+    if name.endswith("parquet"):
+        file = io.BytesIO()
+        pl.read_ndjson(reviews).write_parquet(file)
+        reviews = file.getvalue()
+    path = write({name: reviews}) / name
+    for reader in ("auto", "table"):
+        with pytest.raises(
+            InputError, match=rf"{name}: .*headline of a review \(accepted: the meta file .*meta_{name}"
+        ):
+            read(str(path), reader)
+    found = read(str(path), {"table": {"title": "title"}})
+    assert set(found.catalogue.titles) == {"Nice"}
+
+
+def test_an_item_table_beside_headlines_gives_the_titles(write):
+    files = FORMS["amazon_2023"](TOY)
+    folder = write({"Toys.jsonl": files["Toys.jsonl"], "elsewhere.jsonl": files["meta_Toys.jsonl"]})
+    found = read(str(folder / "Toys.jsonl"), {"table": {"items": "elsewhere.jsonl"}})
+    assert set(titles(found)) == set(TOY.titles)
+    assert "Nice" not in found.catalogue.titles
+
+
+def test_a_title_that_differs_from_row_to_row_of_an_item_is_none(write):
+    rows = "1,a,Great\n1,b,Bad\n2,a,Five stars\n2,b,Bad\n3,a,Meh\n3,b,\n3,c,Good\n2,c,So so\n"
+    path = write({"x.csv": f"user_id,item_id,title\n{rows}"}) / "x.csv"
+    with pytest.raises(
+        InputError, match=r"x\.csv: 'title' is no title of items: 2 of the 3 items in several rows have sev"
+    ):
+        read(str(path), "auto")
+    assert titles(read(str(path), {"table": {"title": "title"}})) == {"a": "Great", "b": "Bad", "c": "Good"}
+    path = write({"x.csv": f"user_id,item_id,title\n{rows.replace('So so', 'Good')}"}) / "x.csv"
+    assert titles(read(str(path), "auto"))["c"] == "Good"

@@ -7,6 +7,7 @@ from pathlib import Path
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.readers.catalogue import titled
 from pplr_audit.data.readers.formats import ACCEPTED, Formats, stem
+from pplr_audit.data.readers.headlines import refuse_headlines
 from pplr_audit.data.readers.interactions import attributes, dataset, histories
 from pplr_audit.data.readers.json_lines import levels
 from pplr_audit.data.readers.streams import ENCODINGS
@@ -106,6 +107,8 @@ class TableReader:
         ware, title = (self._needed(role, fields, wares) for role in ("item", "title"))
         categories = self._named("categories", fields, wares)
         table = self._formats.read(wares, _kinds({ware: "text", title: "text", categories: "text"}))
+        if wares == events and self._columns["title"] is None:
+            refuse_headlines(table, ware, title, fields)
         labels = None if categories is None else [levels(text) for text in table.texts(categories)]
         items, index, notes = titled(table, ware, title, labels)
         if wares == events:
