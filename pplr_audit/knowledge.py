@@ -98,7 +98,8 @@ class Knowledge:
     prompts: Prompts
     """The template and the catalogue's titles as tokens."""
     embeddings: Float[Tensor, "vocab hidden"]
-    """The input word embeddings of the base model; of level ``auxiliary`` the adversary's own codes of the words."""
+    """The input word embeddings of the base model, as its module makes them; of level ``auxiliary`` the adversary's own
+    codes of the words."""
     base: Model
     copies: Mapping[tuple[str, int], Model]
     """Each client's model as it stood at the start of a round, by (client, round); empty for level ``base``."""

@@ -92,7 +92,7 @@ def set_dropout(model: PreTrainedModel, rate: float) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = rate
-        elif isinstance(getattr(module, "attention_dropout", None), float):
+        elif isinstance(getattr(module, "attention_dropout", None), int | float):  # a rate, or a module that has one
             module.attention_dropout = rate  # type: ignore[assignment]
 
 

@@ -40,11 +40,10 @@ class WholeModel:
         self._parameters = adapter_parameters(self.model)
         self._initial = read_adapter(self._parameters)
         self.layers = len(blocks(self.model))
-        table: Tensor = self.model.get_input_embeddings().weight
-        self.embeddings: Float[Tensor, "vocab hidden"] = table.detach()
-        """The input word embeddings of the base model."""
-        if table.requires_grad:
-            self.embeddings = self.embeddings.clone()
+        words = self.model.get_input_embeddings()
+        with torch.no_grad():
+            self.embeddings: Float[Tensor, "vocab hidden"] = words(torch.arange(words.num_embeddings))
+            """The input word embeddings of the base model, as its module makes them: a module may scale its weight."""
 
     def states(
         self,

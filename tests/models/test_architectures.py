@@ -199,14 +199,21 @@ class Plain:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_embeddings_that_attacks_know_are_those_of_words(kind: str) -> None:
-    model = made(kind)
-    table = WholeModel(model, Plain()).embeddings
-    assert table.shape == (VOCABULARY, 32)
-    before = body(model).get_input_embeddings()(PADDED)
-    looked_up = table[PADDED]
-    scale = (before / looked_up).flatten()
-    assert torch.allclose(scale, scale[:1].expand_as(scale), rtol=1e-4), "up to the factor that Gemma puts in"
+def test_the_embeddings_that_attacks_know_are_those_that_the_model_reads(kind: str) -> None:
+    """In Gemma the module scales its weight: what enters in place of the words has to be scaled alike."""
+    model = made(kind, dropout=False).eval()
+    whole = WholeModel(model, Plain())
+    row = PADDED[0, : int(MASK[0].sum())]
+    prompt = Prompt(row.numpy(), row.numpy(), row.numpy(), len(row), row.numpy())
+    assert whole.embeddings.shape == (VOCABULARY, 32)
+    assert torch.equal(whole.embeddings[row], body(model).get_input_embeddings()(row))
+    ((_, states),) = whole.states([prompt], [0, 1], None)
+    for layer, read in states.items():
+        with torch.no_grad():
+            made_of_words = whole.enter(
+                layer, whole.embeddings[row][None], torch.ones(1, len(row), dtype=torch.long), None
+            )
+        assert torch.allclose(made_of_words[0], read, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)

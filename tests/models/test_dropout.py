@@ -8,7 +8,9 @@ from transformers import AutoModel
 
 from pplr_audit.models.backbone import set_dropout
 from pplr_audit.models.cut import _draws
-from tests.models.architectures import CONFIGS, VOCABULARY, build, config
+from pplr_audit.models.family import blocks, family
+from pplr_audit.pplr.costs import attention_dropout
+from tests.models.architectures import CONFIGS, VOCABULARY, WITHOUT_DROPOUT, build, config
 
 TOKENS = torch.randint(3, VOCABULARY, (2, 17), generator=torch.Generator().manual_seed(3))
 
@@ -46,3 +48,14 @@ def test_the_config_says_what_the_layers_do(name: str) -> None:
     model = build(AutoModel, config(name))
     set_dropout(model, 0.0)
     assert torch.equal(*twice(build(AutoModel, model.config).train()))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_rate_that_the_config_writes_as_a_whole_number_is_a_rate(name: str) -> None:
+    whole_numbers = {field: 0 for field in WITHOUT_DROPOUT if hasattr(config(name), field)}
+    model = build(AutoModel, config(name, **whole_numbers)).train()
+    assert torch.equal(*twice(model))
+    set_dropout(model, 0.3)
+    for block in blocks(model):
+        assert attention_dropout(block, family(model).products) == 0.3
+    assert not torch.equal(*twice(model))

@@ -1,0 +1,110 @@
+"""Every attack runs on every architecture: one small audit each, with all attacks at one cut."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from pplr_audit import audit, plugins, scenario
+from pplr_audit.attacks.activation.attribute import Attribute
+from pplr_audit.attacks.activation.embedding_match import EmbeddingMatch
+from pplr_audit.channels import Channel
+from pplr_audit.data.dataset import Dataset
+from pplr_audit.data.synthetic import market
+from pplr_audit.data.title_prompts import prompt_text
+from pplr_audit.knowledge import Knowledge
+from pplr_audit.models.family import FAMILIES
+from pplr_audit.models.recommender import build as build_model
+from pplr_audit.runs.replay import KnownModel
+from pplr_audit.views import Budget, Record, View
+from tests.attacks.test_inverter import Setting
+from tests.models.architectures import build, config
+
+MARKET: dict[str, Any] = {"users": 64, "items": 40, "tastes": 3}
+QUICK: dict[str, dict[str, Any]] = {
+    "ridge": {"prompts": 24, "held_out": 4},
+    "embedding_match": {"start": "nothing", "steps": 10},
+    "inverter": {"prompts": 8, "held_out": 2, "epochs": 1, "kind": "linear"},
+    "label_match": {"shortlist": 2},
+    "fsha": {"steps": 3},
+    "sdar": {"steps": 3},
+    "bidirectional": {"prompts": 12, "held_out": 2, "shortlist": 2},
+}
+"""Settings under which an attack is soon done; the others have none that cost time."""
+
+
+def folder(kind: str, catalogue: Dataset, place: Path) -> Path:
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = ["<s>", "</s>", "<pad>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    inner.train_from_iterator([*catalogue.catalogue.titles, *[prompt_text(["x"], "y")] * 30], trainer)
+    names = {"cls_token": "<s>", "sep_token": "</s>"} if not FAMILIES[kind].causal else {"bos_token": "<s>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", pad_token="<pad>", **names)
+    positions = {"n_positions": 260} if kind == "gpt2" else {"max_position_embeddings": 260}
+    made = config(kind, dropout=False, vocab_size=512, **positions)
+    build(AutoModelForCausalLM if FAMILIES[kind].causal else AutoModel, made).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return place
+
+
+def small(kind: str, backbone: Path) -> scenario.Scenario:
+    return scenario.Scenario.model_validate(
+        {
+            "seed": 1,
+            "data": {"market": MARKET, "clients": 2, "history": 2, "audit_users": 48, "test_users": 4},
+            "model": {
+                "backbone": str(backbone), "recommender": "bigrec" if FAMILIES[kind].causal else "recformer",
+                "beams": 1, "max_tokens": 200, "lora": {"rank": 2},
+            },
+            "training": {"rounds": 1, "learning_rate": 0.01, "batch_size": 16},
+            "audit": {
+                "victims": 4, "cuts": [[1, 1]], "adversaries": ["server", "malicious_server", "outsider"],
+                "attacks": [{name: QUICK.get(name, {})} for name in plugins.names("attacks") if name != "attribute"],
+            },
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_every_attack_runs_on_every_architecture(kind: str, tmp_path: Path) -> None:
+    data = market(scenario.Market(**MARKET), 1)
+    chosen = small(kind, folder(kind, data, tmp_path / "model"))
+    findings = audit.run(chosen, tmp_path / "run").document["findings"]
+    assert not [row["detail"] for row in findings if row["status"] not in ("ok", "not_applicable")]
+    ran = {row["attack"] for row in findings if row["status"] == "ok"}
+    assert ran == set(plugins.names("attacks")) - {"attribute"}
+    # Of a causal model's first block every word can be told: who knows it reads all, whatever the architecture.
+    exact = [row["value"] for row in findings if row["attack"] == "prefix_search" and row["metric"] == "token_accuracy"]
+    assert all(value > 0.95 for value in exact if value is not None)
+    assert attribute_told(chosen, data) == 24
+
+
+def attribute_told(chosen: scenario.Scenario, data: Dataset) -> int:
+    """How many rows the attack that needs more victims answers, of what this model's first block makes of prompts."""
+    model = build_model(chosen.model, data.catalogue, history=2, seed=1)
+    drawn = np.random.default_rng(0)
+    prompts = [model.prompts.random(2, drawn) for _ in range(48)]
+    states = dict(model.whole.states(prompts, [1], None))
+    records = [Record(row, f"client-{row % 2}", 1, 0, states[row][1]) for row in range(48)]
+    knowledge = Knowledge(
+        "base", model.prompts, model.whole.embeddings, KnownModel(model.whole, None), {}, (1,), 2, model.layers,
+        known_attributes={row: "FM"[row // 2 % 2] for row in range(24)},
+    )  # fmt: skip
+    view = View("server", Channel.FRONT_ACTIVATIONS, 1, None, "none", tuple(records))
+    return len(Attribute("gender").run(view, knowledge, Budget(60)).arrays["rows"])
+
+
+def test_optimized_embeddings_are_read_on_gemma_too(tmp_path: Path) -> None:
+    """Its embedding module scales the weight: compared with the weight alone, 7 of 100 tokens fit, and here 34."""
+    data = market(scenario.Market(**MARKET), 1)
+    chosen = small("gemma3_text", folder("gemma3_text", data, tmp_path)).model
+    setting = Setting(build_model(chosen, data.catalogue, history=3, seed=1), {})
+    guess = EmbeddingMatch("nothing").run(setting.view(1), setting.knowledge, Budget(120))
+    assert setting.right(guess)[0] > 0.25
