@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pplr_audit.data.dataset import Catalogue
+from pplr_audit.data.letters import encoder
 from pplr_audit.data.prompts import Pieces, Prompts, ragged
 from pplr_audit.errors import InputError
 
@@ -45,9 +46,7 @@ def item_prompts(
         if getattr(tokenizer, f"{name}_id", None) is None:
             raise InputError(f"model.backbone: its tokenizer has no {name}, which recformer's sequences need")
 
-    def encode(texts: Sequence[str]) -> list[list[int]]:
-        return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
-
+    encode = encoder(tokenizer)
     keys = encode(attributes)
     whole: list[list[int]] = [[] for _ in range(len(catalogue))]
     content: list[list[bool]] = [[] for _ in range(len(catalogue))]

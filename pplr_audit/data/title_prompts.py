@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pplr_audit.data.letters import encoder
 from pplr_audit.data.prompts import Pieces, Prompts, ragged
 from pplr_audit.errors import InputError
 
@@ -30,17 +31,16 @@ def title_prompts(tokenizer: Any, titles: Sequence[str], *, max_tokens: int, his
         InputError: ``max_tokens`` has no room for the template and one item, or a title has no token.
     """
 
-    def encode(text: str, before: Sequence[int] = (), behind: Sequence[int] = ()) -> np.ndarray:
-        return np.array([*before, *tokenizer.encode(text, add_special_tokens=False), *behind], dtype=np.int64)
-
-    whole = tokenizer(list(titles), add_special_tokens=False, verbose=False)["input_ids"]
+    encode = encoder(tokenizer)
+    whole = encode(titles)
     empty = next((title for title, ids in zip(titles, whole, strict=True) if not ids), None)
     if empty is not None:
         raise InputError(f"model.backbone: its tokenizer gives no token for the title {empty!r}; use another backbone")
     start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-    pieces = Pieces(
-        encode(PREFIX, before=start), encode(SEPARATOR), encode(SUFFIX), encode(END, behind=[tokenizer.eos_token_id])
-    )
+    parts = encode([PREFIX, SEPARATOR, SUFFIX, END])
+    parts[0], parts[-1] = start + parts[0], [*parts[-1], tokenizer.eos_token_id]
+    prefix, separator, suffix, end = (np.array(part, dtype=np.int64) for part in parts)
+    pieces = Pieces(prefix, separator, suffix, end)
     texts = ragged(whole)
     content = np.ones(len(texts.values), dtype=bool)
     return Prompts(tokenizer, pieces, texts, content, max_tokens=max_tokens, history=history)

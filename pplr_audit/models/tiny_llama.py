@@ -27,6 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pplr_audit.data.dataset import Catalogue
+from pplr_audit.data.letters import encoder
 from pplr_audit.data.title_prompts import END, PREFIX, SEPARATOR, SUFFIX, title_prompts
 from pplr_audit.paths import cache_root
 from pplr_audit.seeds import derive
@@ -201,7 +202,7 @@ def _batches(
     """
     draw = np.random.default_rng(derive(seed, "tiny-llama", "batches"))
     prompts = title_prompts(tokenizer, catalogue.titles, max_tokens=recipe.sequence, history=recipe.history)
-    categories = [tokenizer.encode(_category_text(text), add_special_tokens=False) for text in catalogue.categories]
+    categories = encoder(tokenizer)([_category_text(text) for text in catalogue.categories])
     shelves, kin = _shelves(catalogue), _kin(catalogue)
     weights = np.array([len(shelf) for shelf in shelves]) / sum(map(len, shelves))
 
