@@ -115,9 +115,9 @@ class Lora(Section):
     alpha: Annotated[float, Field(gt=0)] = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: Annotated[
-        tuple[str, ...] | None,
-        Field(description="linear layers of a block; none takes those of the backbone's family: q_proj and v_proj, "
-              "c_attn (GPT-2), query and value (BERT)"),
+        Literal["all"] | tuple[str, ...] | None,
+        Field(description="linear layers of a block, or all of them whatever the backbone's family calls them; none "
+              "takes the family's usual ones: q_proj and v_proj, c_attn (GPT-2), query and value (BERT)"),
     ] = None  # fmt: skip
 
 

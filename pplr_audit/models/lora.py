@@ -27,16 +27,17 @@ Adapter = dict[str, Tensor]
 def add_lora(model: nn.Module, lora: scenario.Lora, seed: int) -> None:
     """Put a LoRA layer beside every linear layer in the blocks that ``lora.targets`` names, in place.
 
-    Where the scenario names none, the family's own are taken. The draw of A depends on ``seed`` alone, so that all
-    clients start from one A.
+    ``all`` is every one of them, whatever they are called; where the scenario names none, the family's own are taken.
+    The draw of A depends on ``seed`` alone, so that all clients start from one A.
 
     Raises:
         InputError: a target is the name of no linear layer in the blocks of ``model``.
     """
-    targets = family(model).targets if lora.targets is None else lora.targets
     # Inside the blocks only: there the cut governs where a layer lies and what its dropout draws.
     inside = (named for block in blocks(model) for named in block.named_modules())
     linear = {name.rsplit(".", 1)[-1]: type(module) for name, module in inside if isinstance(module, LINEAR)}
+    named = family(model).targets if lora.targets is None else lora.targets
+    targets = tuple(linear) if named == "all" else named
     for target in targets:
         if target not in linear:
             raise InputError(

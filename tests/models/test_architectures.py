@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, GenerationConfig
+from transformers.pytorch_utils import Conv1D
 
 from pplr_audit import scenario
 from pplr_audit.data.prompts import Prompt, collate
@@ -227,6 +228,34 @@ def test_lora_goes_where_the_family_has_it_and_says_nothing(kind: str) -> None:
     names = list(adapter_parameters(model))
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in names} == expected
     assert len(names) == 2 * LAYERS * len(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lora_on_all_is_every_linear_layer_of_a_block_and_none_of_the_head(kind: str) -> None:
+    model = build(KINDS[kind][1], config(KINDS[kind][0]))
+    block = blocks(model)[0]
+    linear = [name for name, part in block.named_modules() if isinstance(part, torch.nn.Linear | Conv1D)]
+    products = family(model).products
+    paths = {*products.attention_in, products.attention_out, *products.mlp_in, products.mlp_out}
+    assert set(linear) == paths
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        add_lora(model, scenario.Lora(rank=2, targets="all"), 0)
+    path = next(name for name, module in model.named_modules() if module is blocks(model))
+    expected = {f"{path}.{layer}.{name}" for layer in range(LAYERS) for name in paths}
+    assert {name.split(".lora_")[0] for name in adapter_parameters(model)} == expected
+
+
+def test_lora_on_all_of_a_llama_begins_as_on_its_layers_by_name() -> None:
+    """So that what shipped with the names trains to the same weights."""
+    names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    told = []
+    for targets in ("all", names):
+        model = build(AutoModelForCausalLM, config("llama"))
+        add_lora(model, scenario.Lora.model_validate({"targets": targets}), 5)
+        told.append({name: value.detach() for name, value in adapter_parameters(model).items()})
+    assert told[0].keys() == told[1].keys()
+    assert all(torch.equal(told[0][name], told[1][name]) for name in told[0])
 
 
 def test_lora_on_dense_leaves_the_head_alone() -> None:
