@@ -10,8 +10,9 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from pplr_audit import scenario as scenarios
 from pplr_audit.errors import InputError
 from pplr_audit.models import tiny_llama
-from pplr_audit.models.backbone import read_config
+from pplr_audit.models.architecture import read_config
 from pplr_audit.models.family import blocks, family, family_of
+from pplr_audit.models.folder import ModelFolder
 from pplr_audit.models.named import NAMED
 from pplr_audit.paths import expanded
 from pplr_audit.pplr import costs
@@ -176,7 +177,7 @@ def _config(model: str) -> tuple[PreTrainedConfig, str]:
             f"{shown}: no such model and no such folder (accepted: a folder with config.json, tiny-llama,"
             f" {', '.join(NAMED)})"
         )
-    return read_config(folder)[1], str(folder)
+    return read_config(ModelFolder(folder))[1], str(folder)
 
 
 def _check_length(model: str, config: PreTrainedConfig, asked: Asked) -> None:

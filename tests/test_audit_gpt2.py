@@ -8,10 +8,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from pplr_audit import audit, scenario
 from pplr_audit.data.dataset import Dataset
+from pplr_audit.errors import InputError
 from pplr_audit.models.tiny_llama import Recipe, train_tokenizer
 
 
-def test_gpt2_is_trained_split_and_its_histories_are_read_at_every_cut(tmp_path: Path, small_market: Dataset) -> None:
+def save(folder: Path, small_market: Dataset) -> Path:
     tokenizer = train_tokenizer(small_market.catalogue, Recipe())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -21,8 +22,34 @@ def test_gpt2_is_trained_split_and_its_histories_are_read_at_every_cut(tmp_path:
                 eos_token_id=1, pad_token_id=2,
             )
         )  # fmt: skip
-    model.save_pretrained(tmp_path / "gpt2")
-    tokenizer.save_pretrained(tmp_path / "gpt2")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+QUICK = ("data.market={users: 120, items: 48, tastes: 3}", "data.clients=3", "data.history=3", "data.audit_users=80",
+         "data.test_users=5", "training.rounds=1")  # fmt: skip
+
+
+def test_the_quickstart_takes_another_backbone(tmp_path: Path, small_market: Dataset) -> None:
+    backbone = f"model.backbone={save(tmp_path / 'gpt2', small_market)}"
+    chosen = scenario.load("quickstart", [backbone, *QUICK])
+    document = audit.train(chosen, tmp_path / "run").document
+    assert {row["strategy"] for row in document["utility"]} >= {"pplr"}
+    (costs,) = [row for row in document["costs"] if row["measured"]]
+    assert costs["client_parameters"] == costs["measured"]["client_parameters"]
+
+
+def test_the_quickstart_refuses_an_encoder_and_says_which_backbones_it_takes(tmp_path: Path, bert_folder: Path) -> None:
+    chosen = scenario.load("quickstart", [f"model.backbone={bert_folder}", *QUICK])
+    with pytest.raises(
+        InputError, match=r"an encoder, cannot \(accepted: recformer, or a backbone of model_type llama"
+    ):
+        audit.train(chosen, tmp_path / "run")
+
+
+def test_gpt2_is_trained_split_and_its_histories_are_read_at_every_cut(tmp_path: Path, small_market: Dataset) -> None:
+    save(tmp_path / "gpt2", small_market)
     chosen = scenario.Scenario.model_validate(
         {
             "seed": 1,

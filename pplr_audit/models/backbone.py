@@ -15,19 +15,18 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.errors import InputError
-from pplr_audit.models import library, minilm, tiny_llama
-from pplr_audit.models.family import Family, family, family_of
+from pplr_audit.models import minilm, tiny_llama
+from pplr_audit.models.architecture import ACCEPTED, NOT_CAUSAL, one_line, read_config
+from pplr_audit.models.family import family
+from pplr_audit.models.folder import ModelFolder
+from pplr_audit.models.tokenizer import load_tokenizer
+from pplr_audit.models.weights import load_model
 from pplr_audit.paths import expanded
-
-ACCEPTED = (
-    "accepted: tiny-llama, minilm, a folder with config.json, *.safetensors and a tokenizer, or a Hugging Face hub name"
-)
 
 DROPOUTS = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "attn_pdrop", "embd_pdrop", "resid_pdrop",
@@ -76,11 +75,28 @@ def load_backbone(name: str, catalogue: Catalogue, *, seed: int, cache: Path | N
     if name == "tiny-llama":
         model, tokenizer = tiny_llama.train(catalogue, seed=seed, cache=cache)
     elif name == "minilm":
-        model, tokenizer = _load_folder(minilm.folder())
+        installed = minilm.folder()  # byte for byte the published one, wherever an installer links to
+        model, tokenizer = _load_folder(ModelFolder(installed, Path(installed.anchor)))
     else:
         folder = expanded(name, "model.backbone")
-        model, tokenizer = _load_folder(folder if folder.is_dir() else _fetch(name))
+        model, tokenizer = _load_folder(ModelFolder(folder if folder.is_dir() else _fetch(name)))
     return Backbone(name, model, tokenizer, digest(model, tokenizer))
+
+
+@torch.no_grad()
+def require_causal(backbone: Backbone) -> None:
+    """Raises InputError unless the states at earlier positions are the same whatever the last token is.
+
+    Whatever a config says of it: a model that sees what it should tell would learn nothing else.
+    """
+    last = backbone.model.config.vocab_size - 1
+    tokens = torch.tensor([[0, last, 0, last], [0, last, 0, 0]])
+    try:
+        states = backbone.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
+    except (RuntimeError, ValueError, IndexError) as error:  # sizes that load and do not fit together
+        raise InputError(f"model.backbone: {backbone.name}: the model cannot be run: {one_line(error)}") from None
+    if not torch.allclose(states[0], states[1], rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise InputError(f"model.backbone: {backbone.name}: {NOT_CAUSAL}")
 
 
 def set_dropout(model: PreTrainedModel, rate: float) -> None:
@@ -120,7 +136,7 @@ def _fetch(name: str) -> Path:
             # Weights in pickle files are never fetched; nor is anything in subfolders, where repositories keep copies.
             return Path(
                 snapshot_download(
-                    name, allow_patterns=["*.json", "*.safetensors", "*.model"], ignore_patterns=["*/*"], etag_timeout=5
+                    name, allow_patterns=["*.json", "*.safetensors"], ignore_patterns=["*/*"], etag_timeout=5
                 )
             )
     except HFValidationError:
@@ -128,114 +144,25 @@ def _fetch(name: str) -> Path:
     except LocalEntryNotFoundError:
         tried = "it is no folder here, and the hub cannot be reached, nor is it in the hub's cache"
     except (HfHubHTTPError, OSError) as error:
-        tried = f"it is no folder here, and the hub answered: {_one_line(error)}"
+        tried = f"it is no folder here, and the hub answered: {one_line(error)}"
     raise InputError(f"model.backbone: {name!r}: {tried}; {ACCEPTED}")
 
 
-def _load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    kind, _ = read_config(folder)
-    _check_weight_files(folder)
+def _load_folder(folder: ModelFolder) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    folder.require_no_adapter()
+    kind, config = read_config(folder)
     with _quiet(), torch.random.fork_rng(devices=[]):
-        tokenizer = _load_tokenizer(folder, kind)
-        model = _load_model(folder, kind)
+        tokenizer = load_tokenizer(folder, config.model_type, causal=kind.causal)
+        model = load_model(folder, kind, config)
     embeddings: Any = model.get_input_embeddings()
-    if len(tokenizer) > embeddings.num_embeddings:
+    numbers = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if numbers > embeddings.num_embeddings:
         raise InputError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the embedding in *.safetensors has"
-            f" {embeddings.num_embeddings} rows"
+            f"{folder.path}: the tokenizer numbers its tokens up to {numbers - 1}, but the embedding in *.safetensors"
+            f" has {embeddings.num_embeddings} rows"
         )
     model.requires_grad_(False).train(False)
     return model, tokenizer
-
-
-def read_config(folder: Path) -> tuple[Family, PreTrainedConfig]:
-    """What ``config.json`` in the folder says, checked; nothing else of the folder is looked at.
-
-    Raises:
-        InputError: there is none, it cannot be read, or the architecture cannot be cut.
-    """
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder}: there is no config.json; {ACCEPTED}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from None
-    kind = family_of(config.get("model_type") if isinstance(config, dict) else None, str(path))
-    if not kind.causal and config.get("is_decoder"):
-        raise InputError(f"{path}: is_decoder is true; an encoder turned into a decoder is not supported")
-    try:
-        read: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the library validates with exceptions of its own
-        raise InputError(f"{path}: {_one_line(error)}") from None
-    return kind, read
-
-
-def _check_weight_files(folder: Path) -> None:
-    """Every weight file is there and whole. Opening one checks its header against its length."""
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").exists():
-        paths = [folder / "model.safetensors"]
-    elif index.exists():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            outside = [name for name in names if Path(name).name != name]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{index}: no weight_map can be read: {error!r}") from None
-        if outside:
-            raise InputError(f"{index}: {outside[0]!r} is no file of this folder")
-        paths = [folder / name for name in names]
-    else:
-        pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-        found = f"only pickled weights ({pickled[0]}), which are never read" if pickled else "no weights"
-        raise InputError(f"{folder}: there are {found}; expected model.safetensors")
-    for path in paths:
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path}: cannot be read as safetensors: {error}") from None
-
-
-def _load_tokenizer(folder: Path, kind: Family) -> PreTrainedTokenizerFast:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers and tokenizers raise bare Exceptions for a tokenizer they cannot read
-        raise InputError(f"{folder}: the tokenizer cannot be read (tokenizer.json): {_one_line(error)}") from None
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise InputError(f"{folder}: the tokenizer is a {type(tokenizer).__name__}; expected one with a tokenizer.json")
-    if kind.causal and tokenizer.eos_token_id is None:
-        raise InputError(f"{folder}: the tokenizer has no end token (eos_token in tokenizer_config.json)")
-    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token_id is None:
-        raise InputError(f"{folder}: the tokenizer has no padding token (pad_token in tokenizer_config.json)")
-    return tokenizer
-
-
-def _load_model(folder: Path, kind: Family) -> PreTrainedModel:
-    try:
-        model, info = library.from_folder(folder, kind)
-    except Exception as error:  # a config with impossible sizes ends in whatever the layer built first raises
-        raise InputError(f"{folder}: no model can be built from config.json: {_one_line(error)}") from None
-    prefix = model.base_model_prefix + "."
-    info["unexpected_keys"] = {
-        key for key in info["unexpected_keys"] if key.removeprefix(prefix).split(".")[0] not in kind.heads
-    }
-    # transformers fills what is missing with random values and goes on.
-    words = {"missing_keys": "missing", "mismatched_keys": "misshapen", "unexpected_keys": "unexpected"}
-    for what, word in words.items():
-        keys = sorted(key if isinstance(key, str) else key[0] for key in info[what])
-        if keys:
-            raise InputError(f"{folder}: {len(keys)} tensors are {word} in *.safetensors, the first: {keys[0]}")
-    for name, tensor in model.named_parameters():
-        if not torch.isfinite(tensor).all():
-            raise InputError(f"{folder}: values that are not finite in *.safetensors, tensor {name}")
-    return model
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

@@ -42,9 +42,24 @@ class Family:
     products: Products
     targets: tuple[str, ...]
     """Where LoRA goes when the scenario names nothing."""
+    fields: tuple[str, ...]
+    """What of config.json makes the model: nothing else of it is taken over."""
     heads: tuple[str, ...] = ()
     """Parts that a folder may hold on top of the body, and that an encoder's backbone does without."""
+    constants: tuple[str, ...] = ()
+    """Ends of the names of what older versions of the library stored though it follows from the config."""
 
+
+_SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings",
+)  # fmt: skip
+_ROTARY = ("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor", "original_max_position_embeddings")
+_SLIDING = ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types")
+_LLAMA_FIELDS = (
+    *_SIZES, *_ROTARY, "num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps", "attention_bias",
+    "attention_dropout",
+)  # fmt: skip
 
 _LLAMA = Family(
     says="Llama and what is built like it",
@@ -56,6 +71,8 @@ _LLAMA = Family(
         ("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj", "self_attn.attention_dropout",
     ),
     targets=("q_proj", "v_proj"),
+    fields=(*_LLAMA_FIELDS, "mlp_bias"),
+    constants=(".rotary_emb.inv_freq",),
 )  # fmt: skip
 
 _GPT2 = Family(
@@ -66,7 +83,13 @@ _GPT2 = Family(
     ends={"wte": "applied", "wpe": "added", "drop": "applied", "ln_f": "applied"},
     products=Products(("attn.c_attn",), "attn.c_proj", ("mlp.c_fc",), "mlp.c_proj", "attn.attn_dropout"),
     targets=("c_attn",),
-)
+    fields=(
+        *_SIZES, "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "activation_function", "resid_pdrop",
+        "embd_pdrop", "attn_pdrop", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx",
+        "reorder_and_upcast_attn",
+    ),
+    constants=(".attn.bias", ".attn.masked_bias"),
+)  # fmt: skip
 
 _BERT = Family(
     says="BERT",
@@ -78,16 +101,36 @@ _BERT = Family(
         ("intermediate.dense",), "output.dense", "attention.self.dropout",
     ),
     targets=("query", "value"),
+    fields=(
+        *_SIZES, "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "type_vocab_size",
+        "layer_norm_eps",
+    ),
+    constants=("embeddings.position_ids", "embeddings.token_type_ids"),
     heads=("pooler", "cls", "lm_head", "classifier", "qa_outputs"),
 )  # fmt: skip
 
 FAMILIES: Mapping[str, Family] = {
     "llama": _LLAMA,
-    "mistral": replace(_LLAMA, says="Mistral, with or without a sliding window"),
-    "qwen2": replace(_LLAMA, says="Qwen2 and Qwen2.5"),
-    "qwen3": replace(_LLAMA, says="Qwen3, without experts"),
-    "gemma": replace(_LLAMA, says="Gemma, the first"),
-    "gemma3_text": replace(_LLAMA, says="Gemma 3 for text"),
+    "mistral": replace(
+        _LLAMA, says="Mistral, with or without a sliding window", fields=(*_LLAMA_FIELDS, "sliding_window")
+    ),
+    "qwen2": replace(_LLAMA, says="Qwen2 and Qwen2.5", fields=(*_LLAMA_FIELDS, *_SLIDING)),
+    "qwen3": replace(_LLAMA, says="Qwen3, without experts", fields=(*_LLAMA_FIELDS, *_SLIDING)),
+    "gemma": replace(_LLAMA, says="Gemma, the first", fields=_LLAMA_FIELDS),
+    "gemma3_text": replace(
+        _LLAMA,
+        says="Gemma 3 for text",
+        fields=(
+            *_LLAMA_FIELDS,
+            "hidden_activation",
+            "query_pre_attn_scalar",
+            "sliding_window",
+            "sliding_window_pattern",
+            "layer_types",
+            "rope_local_base_freq",
+            "final_logit_softcapping",
+        ),
+    ),
     "gpt2": _GPT2,
     "bert": _BERT,
     "roberta": replace(_BERT, says="RoBERTa"),

@@ -1,12 +1,13 @@
 """Which of the library's own classes a backbone is, a causal language model with its head or an encoder's body, and how
 it is handed what it remembers."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import transformers
 from packaging.version import Version
+from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 
@@ -28,26 +29,20 @@ def from_config(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
-def from_folder(folder: Path, kind: Family) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model in ``folder`` in float32, and what the library says of tensors that did not fit.
+def of_tensors(config: PreTrainedConfig, tensors: Mapping[str, Tensor]) -> PreTrainedModel:
+    """The model that ``config`` describes with these values, in float32 and in evaluation mode.
 
-    Nothing is downloaded, no code of the folder is run, no pickle is read. Raises whatever the library raises.
+    No file is opened, and nothing that ``config`` names is fetched or run. Raises whatever the library raises.
+
+    Args:
+        tensors: by the model's own names, of each that it has; of tied ones, one is enough.
     """
-    library, settings = _class_of(kind)
-    model: PreTrainedModel
-    info: dict[str, Any]
-    model, info = library.from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        dtype=torch.float32,
-        attn_implementation="sdpa",
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # the caller reports them by name
-        **settings,
+    auto, settings = _class_of(family_of(config.model_type, "model.backbone"))
+    library: Any = auto._model_mapping[type(config)]
+    model: PreTrainedModel = library.from_pretrained(
+        None, config=config, state_dict=dict(tensors), dtype=torch.float32, attn_implementation="sdpa", **settings
     )
-    return model, info
+    return model
 
 
 def _class_of(kind: Family) -> tuple[Any, dict[str, Any]]:

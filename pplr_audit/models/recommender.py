@@ -9,7 +9,7 @@ from pplr_audit.data.item_prompts import item_prompts
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.data.title_prompts import title_prompts
 from pplr_audit.errors import InputError
-from pplr_audit.models.backbone import Backbone, load_backbone, set_dropout
+from pplr_audit.models.backbone import Backbone, load_backbone, require_causal, set_dropout
 from pplr_audit.models.bigrec import BigRec
 from pplr_audit.models.cut import CutModel, check_cut, cut
 from pplr_audit.models.family import FAMILIES, blocks
@@ -89,6 +89,8 @@ def build(
 def _require_kind(recommender: str, backbone: Backbone) -> None:
     needed = recommender == "bigrec"
     if backbone.causal == needed:
+        if needed:
+            require_causal(backbone)
         return
     does = (
         "generates the title of the next item, which {}, an encoder, cannot"
