@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from pplr_audit import plugins
 from pplr_audit.errors import InputError
-from pplr_audit.runs.store import Store
+from pplr_audit.runs.parsing import understood
+from pplr_audit.runs.store import MANIFEST, Store
 from pplr_audit.scenario import Audit, Cuts, Named, Section
 from pplr_audit.scenario_yaml import parse
 from pplr_audit.terminal import visible
@@ -50,8 +51,10 @@ def from_options(attacks: Sequence[str], cuts: Sequence[str]) -> Extension | Non
 
 
 def recorded(store: Store) -> tuple[Extension, ...]:
-    """The extensions of a run, the oldest first."""
-    return tuple(Extension.model_validate(entry) for entry in store.manifest.get(_FIELD, ()))
+    """The extensions of a run, the oldest first. Raises InputError where the manifest's are none."""
+    entries = store.manifest.get(_FIELD, ())
+    with understood(store.root / MANIFEST):
+        return tuple(Extension.model_validate(entry) for entry in entries)
 
 
 def record(store: Store, extensions: Sequence[Extension]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pplr_audit.errors import InputError
+from pplr_audit.runs.parsing import parsed, understood
 from pplr_audit.runs.store import Store
 from pplr_audit.scoring.balance import balance_differences
 from pplr_audit.scoring.intervals import Estimate, paired_difference
@@ -42,14 +43,36 @@ class UserScores:
     @classmethod
     def of(cls, store: Store, path: str = PER_USER) -> "UserScores":
         """What `write` wrote. Raises InputError where the file was altered."""
-        arrays, about = store.read_arrays(path), json.loads(store.read_metadata(path)["about"])
-        scores: dict[str, dict[str, Any]] = {}
-        for key, values in sorted(arrays.items()):  # a file has no order of its own
-            if "/" in key:
-                strategy, metric = key.rsplit("/", 1)
-                scores.setdefault(strategy, {})[metric] = values
-        names = tuple(about["clients"])
-        return cls(about["strategy"], about["data"], names, arrays["users"], arrays["clients"], scores)
+        arrays, file = store.read_arrays(path), store.root / path
+        with understood(file):
+            about = parsed(store.read_metadata(path)["about"].encode(), file)
+            scores: dict[str, dict[str, Any]] = {}
+            for key, values in sorted(arrays.items()):  # a file has no order of its own
+                if "/" in key:
+                    strategy, metric = key.rsplit("/", 1)
+                    scores.setdefault(strategy, {})[metric] = values
+            found = cls(
+                about["strategy"], about["data"], tuple(about["clients"]), arrays["users"], arrays["clients"], scores
+            )
+            found._require_whole()
+        return found
+
+    def _require_whole(self) -> None:
+        """Raises ValueError or TypeError where the parts do not fit together."""
+        if not all(isinstance(text, str) for text in (self.strategy, self.data, *self.names)):
+            raise TypeError("names that are no texts")
+        size = self.users.shape
+        values = [each for by_metric in self.scores.values() for each in by_metric.values()]
+        if len(size) != 1 or any(each.shape != size for each in (self.clients, *values)):
+            raise ValueError("arrays of other lengths")
+        if self.users.dtype.kind not in "iu" or self.clients.dtype.kind not in "iu":
+            raise ValueError("users and clients are no whole numbers")
+        if size[0] and not (self.clients.min() >= 0 and self.clients.max() < len(self.names)):
+            raise ValueError("users of a client without a name")
+        if not all(each.dtype.kind == "f" and np.isfinite(each).all() for each in values):
+            raise ValueError("scores that are no finite numbers")
+        if self.strategy not in self.scores:
+            raise ValueError(f"no scores of {self.strategy}")
 
 
 def read(directory: Path) -> UserScores:
@@ -81,6 +104,8 @@ def compared(one: UserScores, other: UserScores, *, seed: int = 0) -> list[dict[
         raise InputError("the runs have their users at different clients; give both the same seed and data.partition")
     rows: list[dict[str, Any]] = []
     mine, theirs = one.scores[one.strategy], other.scores[other.strategy]
+    if mine.keys() != theirs.keys():
+        raise InputError("the runs measured different things (per_user.safetensors); nothing to pair")
     for metric in mine:
         a, b = mine[metric][a_at], theirs[metric][b_at]
         found: list[tuple[str, str, Estimate]] = []

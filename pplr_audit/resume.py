@@ -17,7 +17,8 @@ from pplr_audit.pplr.client import Client
 from pplr_audit.pplr.rounds import Federation
 from pplr_audit.progress import Advance
 from pplr_audit.runs.failpoints import reach
-from pplr_audit.runs.store import SCENARIO, Store
+from pplr_audit.runs.parsing import shaped
+from pplr_audit.runs.store import MANIFEST, SCENARIO, Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 
@@ -32,7 +33,9 @@ def precision_of(root: Path) -> Precision | None:
             inputs = store.manifest.get("inputs")
     except (InputError, RunError):
         return None  # whoever opens it says why
-    return None if inputs is None else inputs.get("precision", PLAIN)
+    if inputs is None:
+        return None
+    return shaped(inputs.get("precision", PLAIN), Precision, f"{root / MANIFEST}: inputs.precision")
 
 
 def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
@@ -47,7 +50,7 @@ def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
         began = before.get(what, PLAIN if what == "precision" else digest)  # an older run has noted less
         if began != digest:
             raise InputError(
-                f"{store.root}: began with another {what} ({began[:8]}, now {digest[:8]}); "
+                f"{store.root}: began with another {what} ({str(began)[:8]}, now {digest[:8]}); "
                 "bring it back, or begin again in another directory (--out DIR)"
             )
 

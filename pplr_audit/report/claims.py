@@ -70,7 +70,7 @@ def statuses(rows: Sequence[Finding]) -> str:
 
 def hedge(rows: Sequence[Finding], shown: Sequence[Finding]) -> str:
     """What a low or a high figure does not say."""
-    attacks = len({(row["attack"], row["detail"].get("mode")) for row in rows if is_measured(row)})
+    attacks = len({(row["attack"], str(row["detail"].get("mode"))) for row in rows if is_measured(row)})
     if not any(above_baseline(row) for row in shown):
         return "No tested attack exceeded the baseline; one that was not tested may."
     return (

@@ -70,6 +70,12 @@ def spread_of(detail: Document) -> Spread | None:
     return Spread(n, least, quartiles, median, most, whole, {name: m for name, m in clients.items() if m is not None})
 
 
+def beside_of(detail: Document) -> tuple[str, ...]:
+    """The channels that the attack read beside its own."""
+    told = detail.get("beside")
+    return tuple(each for each in told if isinstance(each, str)) if isinstance(told, list | tuple) else ()
+
+
 def explained(detail: Document) -> tuple[str, str]:
     """How well the adversary's copy explains what crossed, in a few words and a note; nothing where no attack said it.
 

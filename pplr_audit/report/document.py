@@ -10,36 +10,60 @@ from typing import Any
 from pplr_audit.errors import InputError
 
 Document = Mapping[str, Any]
+_FINDINGS, _EVIDENCE = "findings.schema.json", "evidence.schema.json"
 
 
-def validate(document: Document) -> None:
+def validate(document: Document, name: str = "findings document") -> None:
     """Check a findings document (DESIGN, section 4).
 
     Raises:
-        InputError: names the first offending JSON path and what is accepted there.
+        InputError: names the document, the first offending JSON path and what is accepted there.
     """
-    _against_schema("findings.schema.json", "findings document", document)
-    for path, interval in _intervals(document):
-        if interval[0] > interval[1]:
-            raise InputError(f"findings document: {path}: the interval's lower end is above its upper end")
+    _against_schema(_schema(_FINDINGS), name, document)
+    _require_ordered(document, name)
 
 
-def validate_evidence(document: Document) -> None:
+def validate_part(part: str, rows: Any) -> None:
+    """Check one list of rows of a findings document (``findings``, ``utility``, ...) or of the evidence (``roc``, ...).
+
+    Raises:
+        InputError: names the part, the first offending JSON path in it, and what is accepted there.
+    """
+    schema = next(found for found in map(_schema, (_FINDINGS, _EVIDENCE)) if part in found["properties"])
+    _against_schema({"$defs": schema["$defs"], **schema["properties"][part]}, part, rows)
+    if part == "roc":
+        _require_pairs(rows, part)
+    else:
+        _require_ordered({part: rows}, part)
+
+
+def validate_evidence(document: Document, name: str = "evidence document") -> None:
     """Check an evidence document; what the schema cannot say is that lists which belong together have one length.
 
     Raises:
-        InputError: names the first offending JSON path and what is accepted there.
+        InputError: names the document, the first offending JSON path and what is accepted there.
     """
-    _against_schema("evidence.schema.json", "evidence document", document)
-    for index, curve in enumerate(document["roc"]):
-        if len(curve["fpr"]) != len(curve["tpr"]):
-            raise InputError(f"evidence document: $.roc[{index}].tpr: as many values as fpr expected")
+    _against_schema(_schema(_EVIDENCE), name, document)
+    _require_pairs(document["roc"], name)
     for index, entry in enumerate(document["balance"]):
         size = len(entry["clients"])
         said = [entry[name] for name in ("weights", "status", "similarity", "matrix") if name in entry]
         rows = [row for values in said for row in values if isinstance(row, list)]
         if any(len(values) != size for values in [*said, *rows]):
-            raise InputError(f"evidence document: $.balance[{index}]: one value per client expected ({size} clients)")
+            raise InputError(f"{name}: $.balance[{index}]: one value per client expected ({size} clients)")
+
+
+def _require_ordered(document: Document, name: str) -> None:
+    """An interval has its lower end first."""
+    for path, interval in _intervals(document):
+        if interval[0] > interval[1]:
+            raise InputError(f"{name}: {path}: the interval's lower end is above its upper end")
+
+
+def _require_pairs(curves: Any, name: str) -> None:
+    for index, curve in enumerate(curves):
+        if len(curve["fpr"]) != len(curve["tpr"]):
+            raise InputError(f"{name}: $.roc[{index}].tpr: as many values as fpr expected")
 
 
 @cache
@@ -48,10 +72,10 @@ def _schema(name: str) -> dict[str, Any]:
     return schema
 
 
-def _against_schema(name: str, kind: str, document: Document) -> None:
+def _against_schema(schema: dict[str, Any], kind: str, document: Any) -> None:
     import jsonschema  # here, because the command line imports this module to print help
 
-    first = next(jsonschema.Draft202012Validator(_schema(name)).iter_errors(document), None)
+    first = next(jsonschema.Draft202012Validator(schema).iter_errors(document), None)
     error = jsonschema.exceptions.best_match([first]) if first else None  # inside a choice, the likeliest branch
     if error is not None:
         raise InputError(f"{kind}: {error.json_path}: {_one_line(error.message)}")

@@ -50,16 +50,19 @@ def parsed(data: bytes, file: Path | str) -> dict[str, Any]:
     return found
 
 
-def shaped(value: Any, kind: type[T], file: Path | str) -> T:
-    """``value`` as ``kind`` (of built-in types and TypedDicts). Raises InputError that names the file and the field."""
-    from pydantic import ConfigDict, TypeAdapter, ValidationError  # here, as opening a run needs none of it
+def shaped(value: T, kind: Any, file: Path | str) -> T:
+    """``value`` itself, once it is known to be of ``kind``, a type as pydantic checks it; nothing is converted.
 
-    config = None if hasattr(kind, "__annotations__") else ConfigDict(strict=True, allow_inf_nan=False)
+    Raises InputError that names the file and the field.
+    """
+    from pydantic import TypeAdapter, ValidationError  # here, as what only lists names needs none of it
+
     try:
-        return TypeAdapter(kind, config=config).validate_python(value, strict=True)
+        TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         raise _wrong(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return value
 
 
 def _check(found: dict[str, Any], file: Path | str) -> None:

@@ -11,7 +11,9 @@ import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field
 
 from pplr_audit.errors import NO_SPACE, InputError, RunError
 from pplr_audit.runs import ledger as ledgers
@@ -20,7 +22,7 @@ from pplr_audit.runs.atomic import TEMPORARY, Pending, make_private_folder, unwr
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.files import LARGEST_TEXT, TooLarge, folder_of, inside, keep_private, open_file, read_file
 from pplr_audit.runs.ledger import Entry, Ledger
-from pplr_audit.runs.parsing import MEND, parsed, understood
+from pplr_audit.runs.parsing import MEND, parsed, shaped, understood
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +34,27 @@ MANIFEST = "manifest.json"
 SCENARIO = "scenario.yaml"
 EVENTS = "events.jsonl"
 LOCK = ".pplr-audit.lock"
+_Name = Annotated[str, Field(min_length=1)]
 _OWN = frozenset({ledgers.NAME, EVENTS, LOCK})
+
+
+class _Plugin(BaseModel, extra="forbid"):
+    kind: Literal["attacks", "defenses", "strategies", "readers"]
+    name: _Name
+    package: _Name
+    version: _Name
+
+
+class _Manifest(BaseModel):
+    """What is relied on; there may be more."""
+
+    schema_: str = Field(alias="schema")
+    scenario: str
+    inputs: dict[str, str | int] | None = None
+    seconds: dict[str, Annotated[float, Field(ge=0, le=1e24)]] = {}
+    extensions: list[dict[str, Any]] = []
+    plugins: list[_Plugin] = []
+    redact: bool = False
 
 
 class Store:
@@ -100,9 +122,8 @@ class Store:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """``schema``, ``scenario`` (its digest), and what ``update_manifest`` added."""
-        manifest: dict[str, Any] = self.read_json(MANIFEST)
-        return manifest
+        """``schema``, ``scenario`` (its digest), and what ``update_manifest`` added. Raises InputError."""
+        return shaped(self.read_json(MANIFEST), _Manifest, self.root / MANIFEST)
 
     def update_manifest(self, **fields: Any) -> None:
         """Set these top-level fields of the manifest and keep the others."""
@@ -189,7 +210,7 @@ class Store:
 
     def write_json(self, path: str, value: Any) -> None:
         """Write ``value`` as indented JSON, keys in their own order. Raises ValueError on NaN and infinity."""
-        self.write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        self.write_text(path, as_json(value))
 
     def read_json(self, path: str) -> dict[str, Any]:
         """The object that ``write_json`` wrote. Raises InputError, as `parsing.parsed` does."""
@@ -320,6 +341,11 @@ class Store:
     def _require_lock(self) -> None:
         if self._lock is None:
             raise RunError(f"{self.root}: opened for reading only")
+
+
+def as_json(value: Any) -> str:
+    """``value`` as the text of a file of a run. Raises ValueError on NaN and infinity."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _clean(path: str) -> str:

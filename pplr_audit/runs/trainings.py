@@ -5,16 +5,21 @@ models); ``log.json`` beside it what happened in round NNN.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from pplr_audit.pplr.optimizer import OptimizerState
-from pplr_audit.pplr.rounds import RoundLog, RoundState
+from pplr_audit.pplr.rounds import Federation, RoundLog, RoundState
 from pplr_audit.pplr.stopping import Best
 from pplr_audit.pplr.strategies.protocol import Mixing
+from pplr_audit.runs.fitting import require_fit
+from pplr_audit.runs.parsing import parsed, shaped, understood
 from pplr_audit.runs.store import Store
 
 _ADAPTER, _MOMENT = "adapter", "moment"
@@ -23,15 +28,55 @@ _MEMORY, _PERSONAL_MEMORY = "memory", "personal_memory"
 _KINDS = (_ADAPTER, _MOMENT, _PERSONAL, _PERSONAL_MOMENT, _BEST, _MEMORY, _PERSONAL_MEMORY)
 
 
+_STATE = re.compile(r"rounds/([0-9]{3,9})/state\.safetensors")
+_Count = Annotated[int, Field(ge=0)]
+_Real = Annotated[float, Field(ge=-1e30, le=1e30)]
+"""As the schema of the evidence has them."""
+
+
+class _Said(BaseModel):
+    """What stands beside a client's tensors; there may be more."""
+
+    steps: _Count
+    personal_steps: _Count | None = None
+    metric: _Real | None = None
+    round: _Count = 0
+    waited: _Count = 0
+    remembered: bool = True
+
+
+class _Mixed(BaseModel):
+    matrix: list[list[Annotated[float, Field(ge=0, le=1)]]]
+    similarity: list[list[_Real]] | None = None
+    status: list[_Real] | None = None
+    speed: list[_Real] | None = None
+    absent: list[_Real] | None = None
+
+
+class _Logged(BaseModel):
+    """A round's log; an earlier version wrote less."""
+
+    round: _Count
+    losses: dict[str, _Real]
+    mixing: _Mixed
+    seconds: Annotated[float, Field(ge=0, le=1e24)]
+    sent: dict[str, _Count]
+    metrics: dict[str, _Real] = {}
+    receivers: list[str] = []
+    catalogue: _Count = 0
+
+
 class TrainingFiles:
     """Reads and writes one training below ``folder`` of a run.
 
     Args:
         kept: rounds whose start is kept for replay; of the others only the newest is.
+        federation: whose rounds they are, to refuse what is read and does not fit it; None where no state is read.
     """
 
-    def __init__(self, store: Store, folder: str, kept: Sequence[int]) -> None:
+    def __init__(self, store: Store, folder: str, kept: Sequence[int], federation: Federation | None = None) -> None:
         self._store = store
+        self._federation = federation
         self.folder = folder
         self._kept = frozenset(kept)
 
@@ -84,46 +129,64 @@ class TrainingFiles:
         return self.state(max(self._saved())) if self._saved() else None
 
     def state(self, round_: int) -> RoundState:
-        """What round ``round_`` starts from. Raises InputError where it was not kept, or was altered."""
+        """What round ``round_`` starts from.
+
+        Raises InputError where it was not kept, was altered, or is no state of the federation.
+        """
         path = self._path(round_, "state.safetensors")
-        said = {client: json.loads(text) for client, text in sorted(self._store.read_metadata(path).items())}
-        parts: dict[str, dict[str, dict[str, Tensor]]] = {client: {kind: {} for kind in _KINDS} for client in said}
-        for key, value in sorted(self._store.read_tensors(path).items()):
-            kind, client, name = key.split("/", 2)
-            parts[client][kind][name] = value
-        owners = [client for client, values in said.items() if "personal_steps" in values]
-        return RoundState(
-            round_,
-            {client: parts[client][_ADAPTER] for client in said},
-            {client: OptimizerState(said[client]["steps"], parts[client][_MOMENT]) for client in said},
-            {client: parts[client][_PERSONAL] for client in owners},
-            {c: OptimizerState(said[c]["personal_steps"], parts[c][_PERSONAL_MOMENT]) for c in owners},
-            {
-                client: Best(
-                    values["metric"],
-                    values["round"],
-                    values["waited"],
-                    parts[client][_BEST],
-                    values.get("remembered", True),
-                )
-                for client, values in said.items()
-                if "metric" in values
-            },
-            {client: parts[client][_MEMORY] for client in said if parts[client][_MEMORY]},
-            {client: parts[client][_PERSONAL_MEMORY] for client in said if parts[client][_PERSONAL_MEMORY]},
-        )
+        file = self._store.root / path
+        said = {
+            client: shaped(parsed(text.encode(), file), _Said, file)
+            for client, text in sorted(self._store.read_metadata(path).items())
+        }
+        tensors = sorted(self._store.read_tensors(path).items())
+        with understood(file):
+            state = _state(round_, said, tensors)
+            if self._federation is not None:
+                require_fit(state, self._federation)
+        return state
 
     def logs(self, rounds: int) -> list[RoundLog]:
         """The logs of rounds 1 to ``rounds``."""
-        return [_log_from_json(self._store.read_json(self._path(r, "log.json"))) for r in range(1, rounds + 1)]
+        paths = [self._path(round_, "log.json") for round_ in range(1, rounds + 1)]
+        return [_log_from_json(self._store.read_json(path), self._store.root / path) for path in paths]
 
     def _saved(self) -> list[int]:
         """The rounds whose start is there."""
-        paths = self._store.paths(self.folder)
-        return [int(path.split("/")[-2]) for path in paths if path.endswith("/state.safetensors")]
+        found = (_STATE.fullmatch(path.removeprefix(f"{self.folder}/")) for path in self._store.paths(self.folder))
+        return [int(match[1]) for match in found if match]
 
     def _path(self, round_: int, file: str) -> str:
         return f"{self.folder}/rounds/{round_:03d}/{file}"
+
+
+def _state(round_: int, said: Mapping[str, dict[str, Any]], tensors: Sequence[tuple[str, Tensor]]) -> RoundState:
+    """What was saved, put together again; ``said`` by client."""
+    parts: dict[str, dict[str, dict[str, Tensor]]] = {client: {kind: {} for kind in _KINDS} for client in said}
+    for key, value in tensors:
+        kind, client, name = key.split("/", 2)
+        parts[client][kind][name] = value
+    owners = [client for client, values in said.items() if "personal_steps" in values]
+    return RoundState(
+        round_,
+        {client: parts[client][_ADAPTER] for client in said},
+        {client: OptimizerState(said[client]["steps"], parts[client][_MOMENT]) for client in said},
+        {client: parts[client][_PERSONAL] for client in owners},
+        {c: OptimizerState(said[c]["personal_steps"], parts[c][_PERSONAL_MOMENT]) for c in owners},
+        {
+            client: Best(
+                values["metric"],
+                values["round"],
+                values["waited"],
+                parts[client][_BEST],
+                values.get("remembered", True),
+            )
+            for client, values in said.items()
+            if "metric" in values
+        },
+        {client: parts[client][_MEMORY] for client in said if parts[client][_MEMORY]},
+        {client: parts[client][_PERSONAL_MEMORY] for client in said if parts[client][_PERSONAL_MEMORY]},
+    )
 
 
 def _log_to_json(log: RoundLog) -> dict[str, Any]:
@@ -138,6 +201,12 @@ def _log_to_json(log: RoundLog) -> dict[str, Any]:
     }
 
 
-def _log_from_json(read: dict[str, Any]) -> RoundLog:
-    mixing: dict[str, Any] = {n: None if v is None else np.array(v) for n, v in read["mixing"].items()}
-    return RoundLog(**{**read, "mixing": Mixing(**mixing)})
+def _log_from_json(read: dict[str, Any], file: Path) -> RoundLog:
+    shaped(read, _Logged, file)
+    with understood(file):
+        mixing: dict[str, Any] = {n: None if v is None else np.array(v) for n, v in read["mixing"].items()}
+        log = RoundLog(**{**read, "mixing": Mixing(**mixing)})
+        count = len(log.losses)
+        if any(size != count for values in mixing.values() if values is not None for size in values.shape[:2] or (0,)):
+            raise ValueError(f"mixing: not of {count} clients")
+    return log

@@ -86,13 +86,13 @@ def test_a_removed_file_is_gone_and_can_be_written_again(tmp_path: Path) -> None
 def test_the_manifest_keeps_what_it_has(tmp_path: Path) -> None:
     with _open(tmp_path) as store:
         store.update_manifest(versions={"torch": "2"})
-        store.update_manifest(seconds=3)
+        store.update_manifest(seconds={"training": 3})
     with Store.load(tmp_path) as store:
         assert store.manifest == {
             "schema": "pplr-audit/run/1",
             "scenario": DIGEST,
             "versions": {"torch": "2"},
-            "seconds": 3,
+            "seconds": {"training": 3},
         }
 
 

@@ -20,6 +20,7 @@ from pplr_audit.report.cuts import (
     speakers_along,
     where,
 )
+from pplr_audit.report.details import beside_of
 from pplr_audit.report.document import Document
 from pplr_audit.report.sections.steps import by_step
 from pplr_audit.report.sections.users import by_client, over_users
@@ -181,7 +182,7 @@ def _needed(secret: str, attacks: Sequence[Series]) -> Table:
     for s in attacks:
         first = next((row for row in s.rows if is_measured(row)), s.rows[0])
         key = (first["attack"], first["adversary"], first["knowledge"], learned_words(first["detail"]))
-        channels = listed([first["channel"], *first["detail"].get("beside", ())])
+        channels = listed([first["channel"], *beside_of(first["detail"])])
         reads.setdefault(key, {})[channels] = None
     rows = tuple(
         labels(attack, adversary, " or ".join(channels), knowledge_words(level), learned)

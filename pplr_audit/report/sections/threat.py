@@ -2,6 +2,7 @@
 
 from pplr_audit.report.cells import distinct, is_measured
 from pplr_audit.report.content import Block, Cell, Items, Section, Table, Text, labels, listed
+from pplr_audit.report.details import beside_of
 from pplr_audit.report.document import Document
 from pplr_audit.report.vocabulary import ADVERSARIES, CHANNELS, knowledge_words, text_words
 
@@ -62,7 +63,7 @@ def _channels(findings: Document) -> Table:
     for name in names:
         words = CHANNELS.get(name)
         mine = [row for row in rows if row["channel"] == name]
-        besides = [row for row in rows if is_measured(row) and name in row["detail"].get("beside", ())]
+        besides = [row for row in rows if is_measured(row) and name in beside_of(row["detail"])]
         if any(is_measured(row) for row in mine):
             tested = Cell(f"attacked by {_attacks(rows, 'channel', name)}")
         elif besides:
