@@ -4,13 +4,13 @@
 same run directory, and each continues what another began.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pplr_audit import extension as extensions
-from pplr_audit import plugins, resume
+from pplr_audit import plugins, resume, stored
 from pplr_audit import scenario as scenarios
 from pplr_audit.cells import is_done, not_applicable, run_cell
 from pplr_audit.cost_rows import SERVING, cost_rows
@@ -28,8 +28,11 @@ from pplr_audit.plan import Plan, make_plan
 from pplr_audit.pplr.rounds import Federation, RoundLog, assemble
 from pplr_audit.pplr.strategies.protocol import Strategy
 from pplr_audit.progress import Clock, Progress, Silent
-from pplr_audit.report.write import EVIDENCE, FINDINGS, write_reports
+from pplr_audit.report.redaction import redacted, redacted_training
+from pplr_audit.report.write import FINDINGS, read_documents, reports, write_documents, write_reports
 from pplr_audit.rivals import trainings
+from pplr_audit.runs.atomic import make_private_folder, write_whole
+from pplr_audit.runs.ledger import Ledger
 from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
@@ -43,7 +46,7 @@ UNFINISHED = "its training is not finished; pplr-audit run tries it again"
 
 @dataclass(frozen=True)
 class AuditResult:
-    """Where a run lies, and its document: of findings, or of its training alone."""
+    """Where a run lies, and its document: of findings, or of its training alone; redacted where the run's report is."""
 
     directory: Path
     document: dict[str, Any]
@@ -94,7 +97,7 @@ def train(scenario: Scenario, out: Path | None = None, progress: Progress | None
             trained.measured.get("differences", ()),
             trained.failed,
         )
-        return AuditResult(store.root, document)
+        return AuditResult(store.root, redacted_training(document) if _redacts(store) else document)
 
 
 def attack(directory: Path, more: Extension | None = None, progress: Progress | None = None) -> AuditResult:
@@ -128,13 +131,49 @@ def attack(directory: Path, more: Extension | None = None, progress: Progress | 
         return _attack(ready, trained, plan, store, clock)
 
 
-def write_report(directory: Path, formats: Sequence[str], redact: bool) -> list[Path]:
-    """Write the report of a finished run again; answers the files. Raises InputError where there is none to write."""
-    with Store.load(directory, writable=True) as store:
+def write_report(
+    directory: Path, formats: Sequence[str], redact: bool | None = None, out: Path | None = None
+) -> list[Path]:
+    """Write the report of a finished run again and return its files.
+
+    Args:
+        redact: leave out what came from data, now and whenever the run's report is written from here on; None: as it
+            was asked for before.
+        out: a folder for the report; the run is then only read, and what ``redact`` says is not remembered.
+
+    Raises:
+        InputError: there is none to write, a file of the run is not what a run writes, or ``out`` is a run.
+    """
+    if out is not None and Ledger.exists(out):
+        raise InputError(f"--out: {out} is a run; leave out --out to write into it, or give another folder")
+    with Store.load(directory, writable=out is None) as store:
         if not store.exists(FINDINGS):
             raise InputError(f"{directory}: it has no findings yet; continue it with pplr-audit run or attack")
-        document, evidence = store.read_json(FINDINGS), store.read_json(EVIDENCE)
-        return write_reports(store, document, evidence, formats, redact=redact)
+        document, evidence = read_documents(store)
+        before = _redacts(store)
+        if out is not None:
+            redact = before if redact is None else redact
+            return _written_to(out, reports(document, evidence, formats, redact=redact))
+        if redact is not None and redact != before:
+            store.update_manifest(redact=redact)
+        return write_reports(store, document, evidence, formats, redact=_redacts(store))
+
+
+def _written_to(folder: Path, files: Iterable[tuple[str, str]]) -> list[Path]:
+    written = []
+    try:
+        make_private_folder(folder.absolute())
+    except OSError as error:
+        raise InputError(f"--out: {folder}: cannot be made: {error.strerror}") from None
+    for name, text in files:
+        write_whole(folder, name, text.encode())
+        written.append(folder / name)
+    return written
+
+
+def _redacts(store: Store) -> bool:
+    """Whether the run's report is written redacted from now on."""
+    return bool(store.manifest.get("redact", False))
 
 
 @dataclass(frozen=True)
@@ -200,8 +239,10 @@ def _opened(scenario: Scenario, directory: Path) -> Store:
     return Store.open(directory, scenarios.dump(scenario), scenarios.digest(scenario))
 
 
-def _files(store: Store, scenario: Scenario, kept: Sequence[int]) -> TrainingFiles:
-    return TrainingFiles(store, f"trainings/{resume.training_slug(scenario)}", kept)
+def _files(
+    store: Store, scenario: Scenario, kept: Sequence[int], federation: Federation | None = None
+) -> TrainingFiles:
+    return TrainingFiles(store, f"trainings/{resume.training_slug(scenario)}", kept, federation)
 
 
 def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
@@ -212,7 +253,7 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
     scenario, private, model, federation = ready.scenario, ready.private, ready.model, ready.federation
     resume.same_inputs(store, private, model)
     beside, failed = _train_rivals(ready.rivals, store, clock)
-    files = _files(store, scenario, ready.plan.rounds)
+    files = _files(store, scenario, ready.plan.rounds, federation)
     _train_rounds(ready, files, store, clock, "training")
     logs = files.logs(scenario.training.rounds)
 
@@ -231,7 +272,7 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
 
         if store.exists(UTILITY):
             advance(steps)
-        measured = resume.once(store, UTILITY, measure)
+        measured = stored.measured(resume.once(store, UTILITY, measure), store.root / UTILITY)
     for rival, scores in reversed(beside):
         for part in ("utility", "balance"):  # behind the run's own rows, before the references
             own = sum(row["strategy"] == scenario.training.label for row in measured[part])
@@ -267,7 +308,7 @@ def _finished(ready: _Ready, store: Store) -> bool:
 def _train_rival(ready: _Ready, store: Store, clock: Clock) -> tuple[dict[str, Any], UserScores]:
     """Train what is left of a rival and measure it, without references: rows of the findings, and its users' scores."""
     scenario, private, model, federation = ready.scenario, ready.private, ready.model, ready.federation
-    files, name = _files(store, scenario, ()), scenario.training.label
+    files, name = _files(store, scenario, (), federation), scenario.training.label
     _train_rounds(ready, files, store, clock, f"training {name}")
     steps, scores = len(private.population.clients), f"{files.folder}/{PER_USER}"
     with clock.phase(f"measuring what {name} recommends", steps) as advance:
@@ -279,7 +320,9 @@ def _train_rival(ready: _Ready, store: Store, clock: Clock) -> tuple[dict[str, A
             utility.scores.write(store, scores)
             return {"utility": utility.rows, "balance": utility.balance}
 
-        return resume.once(store, f"{files.folder}/{UTILITY}", measure), UserScores.of(store, scores)
+        path = f"{files.folder}/{UTILITY}"
+        measured = stored.measured(resume.once(store, path, measure), store.root / path)
+        return measured, UserScores.of(store, scores)
 
 
 def _train_rounds(ready: _Ready, files: TrainingFiles, store: Store, clock: Clock, phase: str) -> None:
@@ -305,7 +348,8 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
         results = []
         for cell in plan.cells:
             budget = scenario.audit.budget.seconds
-            results.append(run_cell(cell, plan.attack(cell), exposure, store, budget=budget, seed=scenario.seed))
+            found = run_cell(cell, plan.attack(cell), exposure, store, budget=budget, seed=scenario.seed)
+            results.append(stored.cell(found, store.root / f"cells/{cell.slug}.json", len(private.dataset.users)))
             advance(1, f"{cell.attack} on {cell.channel}" + ("" if cell.front is None else f", k = {cell.front}"))
         results = with_spread(results, exposure.rows.client_of, seed=scenario.seed)
         results += [not_applicable(cell, plan.attack(cell).secret, why) for cell, why in plan.impossible]
@@ -319,5 +363,7 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
         )  # fmt: skip
         shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)
         evidence = evidence_document(trained.logs, results, shown)
-        written = write_reports(store, document, evidence, scenario.report.formats)
-    return AuditResult(store.root, document, written[0])
+        write_documents(store, document, evidence)
+        redact = _redacts(store)
+        written = write_reports(store, document, evidence, scenario.report.formats, redact=redact)
+    return AuditResult(store.root, redacted(document, evidence)[0] if redact else document, written[0])

@@ -299,16 +299,26 @@ def list_(kind: Annotated[Kind, typer.Argument(metavar="KIND", hidden=True)]) ->
 def report(
     directory: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
     formats: Annotated[str, typer.Option("--format", metavar="NAMES", show_default=False, help=_FORMATS)] = "html,md",
-    redact: Annotated[bool, typer.Option("--redact", help="Leave out all examples of users' data.")] = False,
+    redact: Annotated[
+        bool | None,
+        typer.Option(
+            "--redact/--no-redact",
+            show_default=False,
+            help="Leave out what came from users' data, now and whenever the run's report is written again.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write into this folder, and only read the run (default: into the run).")
+    ] = None,
 ) -> None:
     """Write the report of a run again and print the paths of the files.
 
-    RUN is the directory of a run.
+    RUN is the directory of a run. What --redact leaves out stands in docs/privacy.md.
     """
     wanted = _formats(formats)
     from pplr_audit import audit
 
-    for path in audit.write_report(expanded(directory, "RUN"), wanted, redact):
+    for path in audit.write_report(expanded(directory, "RUN"), wanted, redact, _folder(out)):
         typer.echo(visible(str(path)))
 
 

@@ -148,8 +148,8 @@ def test_attack_hands_over_the_run_and_what_it_is_to_be_extended_by(audit: Modul
 
 
 def test_report_prints_the_files_it_wrote(audit: ModuleType) -> None:
-    def write_report(directory: Path, formats: list[str], redact: bool) -> list[Path]:
-        assert (formats, redact) == (["md", "json"], True)
+    def write_report(directory: Path, formats: list[str], redact: bool | None, out: Path | None) -> list[Path]:
+        assert (formats, redact, out) == (["md", "json"], True, None)
         return [directory / "report.md", directory / "findings.json"]
 
     audit.write_report = write_report  # type: ignore[attr-defined]

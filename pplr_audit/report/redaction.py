@@ -1,91 +1,147 @@
-"""A report that can leave the house: the same documents without any text that came from data."""
+"""A report that can leave the house: the same documents without any text that came from data or from the machine.
 
-import copy
+What is kept is listed here, and all else goes: a field that a later version adds stays only where it is a number.
+``docs/privacy.md`` says the same to users.
+"""
+
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from pplr_audit.report.details import SPREAD, STEPS, spread_of, steps_of
 from pplr_audit.report.document import Document
+from pplr_audit.report.vocabulary import AUXILIARY
 
 WITHHELD = "[withheld]"
 NOTE = (
-    "Redacted: true and recovered texts are withheld, clients are numbered, free text that may quote data is removed."
+    "Redacted: true and recovered texts, reasons, settings of attacks, hardware, and names of folders are withheld; "
+    "clients are numbered."
 )
+PUBLIC = frozenset({"synthetic", "tiny-llama", "minilm"})
+"""Names of data and models that ship; others are names of folders."""
+_OF_RUN = (
+    "name", "seed", "created", "version", "backbone_digest", "recommender", "precision", "strategy", "rounds",
+    "layers", "hidden", "cut", "prompt", "seconds", "not_measured", "plugins",
+)  # fmt: skip
+_WORD = re.compile(r"[a-z][a-z0-9_]{0,40}")
+"""Names that attacks give to modes and facts."""
 
 
 def redacted(findings: Document, evidence: Document) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Copies without titles, guesses, client names and user rows. Numbers and the fact of a hit stay.
+    """Copies without titles, guesses, reasons, client names and user rows. Numbers and the fact of a hit stay.
 
-    Client names go too: a partition by attribute or by user names its clients after the data.
+    Client names go, too: a partition by attribute or by user names its clients after the data.
     """
-    findings_copy, evidence_copy = copy.deepcopy(dict(findings)), copy.deepcopy(dict(evidence))
-    _redact(findings_copy, evidence_copy)
-    return findings_copy, evidence_copy
+    alias = _aliases(findings, evidence)
+    return _findings(findings, alias), _evidence(evidence, alias)
 
 
-def _redact(findings: dict[str, Any], evidence: dict[str, Any]) -> None:
-    """In place; the titles and names are collected before the first of them is removed."""
-    without_titles = _title_remover(evidence)
-    alias = _client_aliases(findings, evidence)
-
-    for client in findings["run"]["clients"]:
-        client["name"] = alias[client["name"]]
-    findings["run"]["not_measured"] = [without_titles(line) for line in findings["run"]["not_measured"]]
-    if "never_stop" in findings["run"]:
-        findings["run"]["never_stop"] = [alias.get(name, WITHHELD) for name in findings["run"]["never_stop"]]
-    for rival in findings["run"].get("failed_rivals", ()):
-        rival["reason"] = WITHHELD  # it names a client
-    notes = findings["run"]["data"].get("notes", {})
-    findings["run"]["data"]["notes"] = {name: n for name, n in notes.items() if isinstance(n, int | float)}
-    for row in [*findings["findings"], *findings["utility"], *findings.get("differences", ())]:
-        row["client"] = alias[row["client"]]
-    for row in findings["findings"]:
-        row["detail"] = _detail(row, without_titles, alias)
-
-    for example in evidence["examples"]:
-        example.update(client=alias[example["client"]], row=None, truth_text=WITHHELD, guess_text=WITHHELD)
-        for slot in example["slots"]:
-            slot.update(truth=WITHHELD, guess=WITHHELD)
-    for row in [*evidence["roc"], *evidence["training"]]:
-        row["client"] = alias[row["client"]]
-    for entry in evidence["balance"]:
-        entry["clients"] = [alias[name] for name in entry["clients"]]
+def redacted_training(document: Document) -> dict[str, Any]:
+    """The same of the document of a training, which has no findings."""
+    return _findings(document, _aliases(document, {}))
 
 
-def _client_aliases(findings: Document, evidence: Document) -> dict[str, str]:
-    names = [client["name"] for client in findings["run"]["clients"]]
-    for part in (findings["findings"], findings["utility"], *(evidence[k] for k in ("examples", "roc", "training"))):
-        names += [row["client"] for row in part]
-    names += [name for entry in evidence["balance"] for name in entry["clients"]]
-    others = [name for name in dict.fromkeys(names) if name != "all"]
-    return {"all": "all"} | {name: f"client {number}" for number, name in enumerate(others, start=1)}
+def _findings(document: Document, alias: "Aliases") -> dict[str, Any]:
+    return {
+        **document,
+        "run": _run(document["run"], alias),
+        **{
+            part: [{**row, "client": alias[row["client"]]} for row in document[part]]
+            for part in ("utility", "differences")
+            if part in document
+        },
+        **({"findings": [_finding(row, alias) for row in document["findings"]]} if "findings" in document else {}),
+    }
 
 
-def _title_remover(evidence: Document) -> Callable[[str], str]:
-    """A second net under ``_detail``: takes every title known from the evidence out of a free text."""
-    slots = [slot for example in evidence["examples"] for slot in example["slots"]]
-    texts = {slot[side] for slot in slots for side in ("truth", "guess")}
-    texts |= {example[side] for example in evidence["examples"] for side in ("truth_text", "guess_text")}
-    titles = sorted((text for text in texts if len(text) > 2), key=len, reverse=True)
-    if not titles:
-        return lambda text: text
-    pattern = re.compile("|".join(map(re.escape, titles)))
-    return lambda text: pattern.sub(WITHHELD, text)
+def _run(run: Document, alias: "Aliases") -> dict[str, Any]:
+    data, hardware = run["data"], run["hardware"]
+    kept = {name: run[name] for name in _OF_RUN if name in run}
+    kept |= _numbers(run)
+    kept |= {
+        "backbone": _public(run["backbone"]),
+        "clients": [{"name": alias[client["name"]], **_numbers(client)} for client in run["clients"]],
+        "data": {
+            **_numbers(data), "name": _public(data["name"]), "digest": data["digest"],
+            **{part: _numbers(data[part]) for part in ("notes", "left_out") if part in data},
+        },
+        "libraries": {name: version.partition("+")[0] for name, version in run["libraries"].items()},
+        "hardware": {name: value if _is_number(value) else WITHHELD for name, value in hardware.items()},
+    }  # fmt: skip
+    if "audit" in run:
+        audit = run["audit"]
+        kept["audit"] = {**_numbers(audit), "rounds": audit["rounds"], "knowledge": audit["knowledge"]}
+        if audit.get("auxiliary") in AUXILIARY:
+            kept["audit"]["auxiliary"] = audit["auxiliary"]
+    if "never_stop" in run:
+        kept["never_stop"] = [alias[name] for name in run["never_stop"]]
+    if "failed_rivals" in run:
+        kept["failed_rivals"] = [{**rival, "reason": WITHHELD} for rival in run["failed_rivals"]]
+    return kept
 
 
-def _detail(row: Document, without_titles: Callable[[str], str], alias: Mapping[str, str]) -> dict[str, Any]:
-    """Numbers, the mode, and the reason, unless that is an exception's message, which may quote anything."""
-    kept: dict[str, Any] = {key: value for key, value in row["detail"].items() if isinstance(value, int | float | bool)}
-    kept |= {name: mean.document for name, mean in zip(STEPS, steps_of(row["detail"]), strict=True) if mean}
+def _finding(row: Document, alias: "Aliases") -> dict[str, Any]:
+    """Of the detail the numbers, the mode, and that there is a reason."""
+    detail = {name: value for name, value in _numbers(row["detail"]).items() if name not in alias}
+    detail |= {name: mean.document for name, mean in zip(STEPS, steps_of(row["detail"]), strict=True) if mean}
     spread = spread_of(row["detail"])
     if spread is not None:
         known = {alias[name]: mean for name, mean in spread.clients.items() if name in alias}
-        kept[SPREAD] = replace(spread, clients=known).document
-    if "mode" in row["detail"]:
-        kept["mode"] = without_titles(str(row["detail"]["mode"]))
+        detail[SPREAD] = replace(spread, clients=known).document
+    mode = row["detail"].get("mode")
+    if mode is not None:
+        detail["mode"] = mode if isinstance(mode, str) and _WORD.fullmatch(mode) else WITHHELD
     if "reason" in row["detail"]:
-        failed = row["status"] == "failed"
-        kept["reason"] = WITHHELD if failed else without_titles(str(row["detail"]["reason"]))
-    return kept
+        detail["reason"] = WITHHELD
+    return {**row, "client": alias[row["client"]], "detail": detail}
+
+
+def _evidence(evidence: Document, alias: "Aliases") -> dict[str, Any]:
+    return {
+        **evidence,
+        "examples": [
+            {
+                **example, "client": alias[example["client"]], "row": None, "truth_text": WITHHELD,
+                "guess_text": WITHHELD, "settings": _numbers(example.get("settings", {})),
+                "slots": [{**slot, "truth": WITHHELD, "guess": WITHHELD} for slot in example["slots"]],
+            }
+            for example in evidence["examples"]
+        ],
+        **{
+            part: [{**row, "client": alias[row["client"]]} for row in evidence[part]] for part in ("roc", "training")
+        },
+        "balance": [{**entry, "clients": [alias[name] for name in entry["clients"]]} for entry in evidence["balance"]],
+    }  # fmt: skip
+
+
+class Aliases(dict[str, str]):
+    """Client names to numbered ones; one that is named nowhere else is withheld."""
+
+    def __missing__(self, name: str) -> str:
+        return WITHHELD
+
+
+def _aliases(findings: Document, evidence: Document) -> Aliases:
+    names = [client["name"] for client in findings["run"]["clients"]]
+    rows = [
+        *(findings.get(part, ()) for part in ("findings", "utility", "differences")),
+        *(evidence.get(part, ()) for part in ("examples", "roc", "training")),
+    ]
+    names += [row["client"] for part in rows for row in part]
+    names += [name for entry in evidence.get("balance", ()) for name in entry["clients"]]
+    others = [name for name in dict.fromkeys(names) if name != "all"]
+    return Aliases({"all": "all"} | {name: f"client {number}" for number, name in enumerate(others, start=1)})
+
+
+def _numbers(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers under names that code gives."""
+    return {name: value for name, value in told.items() if _is_number(value) and _WORD.fullmatch(name)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _public(name: str) -> str:
+    return name if name in PUBLIC else WITHHELD
