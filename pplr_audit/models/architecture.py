@@ -10,7 +10,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from pplr_audit.errors import InputError
-from pplr_audit.models.family import Family, family_of
+from pplr_audit.models.family import RATES, Family, family_of
 from pplr_audit.models.folder import ModelFolder
 from pplr_audit.terminal import visible
 
@@ -72,8 +72,13 @@ def read_config(folder: ModelFolder) -> tuple[Family, PreTrainedConfig]:
     for name, (met, reason) in REFUSED.items():
         if name in said and met(said[name], kind):
             raise InputError(f"{path}: {name} is {_shown(name, said[name])}: {reason}")
-    fields = {name: said[name] for name in kind.fields if name in said}
+    # No rate stands for the library's own; of other fields, nothing can mean something.
+    fields = {
+        name: said[name] for name in kind.fields if name in said and (name not in RATES or said[name] is not None)
+    }
     for name, value in fields.items():
+        if name in RATES and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1):
+            raise InputError(f"{path}: {name} is {visible(str(value)[:40])} (accepted: from 0 up to, not including, 1)")
         _require_bounded(value, MOST_LAYERS if name in ("num_hidden_layers", "n_layer") else MOST, f"{path}: {name}")
     try:
         return kind, CONFIG_MAPPING[said["model_type"]](**fields)
@@ -89,10 +94,13 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _require_bounded(value: Any, most: int, place: str) -> None:
-    """Raises InputError for a number beyond ``most``, a list of more than `MOST_LAYERS` and what holds either."""
+    """Raises InputError for a number beyond ``most``, a list of more than `MOST_LAYERS` and what holds either.
+
+    JSON as Python reads it also has NaN and infinity, which no size and no rate is.
+    """
     if isinstance(value, dict):
         value = list(value.values())
-    elif isinstance(value, int | float) and abs(value) > most:
+    elif isinstance(value, int | float) and not abs(value) <= most:
         raise InputError(f"{place} is {str(value)[:40]} (accepted: up to {most})")
     if isinstance(value, list):
         if len(value) > MOST_LAYERS:

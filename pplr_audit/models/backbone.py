@@ -22,17 +22,11 @@ from pplr_audit.data.dataset import Catalogue
 from pplr_audit.errors import InputError
 from pplr_audit.models import minilm, tiny_llama
 from pplr_audit.models.architecture import ACCEPTED, NOT_CAUSAL, one_line, read_config
-from pplr_audit.models.family import family
+from pplr_audit.models.family import RATES, family
 from pplr_audit.models.folder import ModelFolder
 from pplr_audit.models.tokenizer import load_tokenizer
 from pplr_audit.models.weights import load_model
 from pplr_audit.paths import expanded
-
-DROPOUTS = (
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "attn_pdrop", "embd_pdrop", "resid_pdrop",
-    "attention_dropout",
-)  # fmt: skip
-"""What the rates are called in the configs of the supported families."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ def require_causal(backbone: Backbone) -> None:
 def set_dropout(model: PreTrainedModel, rate: float) -> None:
     """Let the model's own layers drop out at ``rate`` in training, in place. Call it before an adapter is added."""
     config: Any = model.config
-    for name in DROPOUTS:
+    for name in RATES:
         if hasattr(config, name):
             setattr(config, name, rate)
     for module in model.modules():

@@ -50,6 +50,12 @@ class Family:
     """Ends of the names of what older versions of the library stored though it follows from the config."""
 
 
+RATES = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "attn_pdrop", "embd_pdrop", "resid_pdrop",
+    "attention_dropout",
+)  # fmt: skip
+"""What the rates of dropout are called in the configs of the supported families."""
+
 _SIZES = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings",

@@ -23,11 +23,13 @@ from pplr_audit.data.title_prompts import title_prompts
 from pplr_audit.errors import InputError
 from pplr_audit.models import architecture, recommender
 from pplr_audit.models.architecture import read_config
-from pplr_audit.models.backbone import Backbone, load_backbone
+from pplr_audit.models.backbone import Backbone, load_backbone, set_dropout
 from pplr_audit.models.bigrec import generate_titles
-from pplr_audit.models.family import FAMILIES
+from pplr_audit.models.family import FAMILIES, blocks, family
 from pplr_audit.models.folder import ModelFolder
 from pplr_audit.models.named import NAMED
+from pplr_audit.models.tokenizer import BY_CLASS, BY_TYPE
+from pplr_audit.pplr.costs import attention_dropout
 from tests.models.architectures import CONFIGS, LAYERS, VOCABULARY, build, config
 
 CATALOGUE = Catalogue(("1", "2"), ("Amber Road", "Birch Garden"), ("A", "B"))
@@ -84,6 +86,19 @@ def test_every_architecture_loads_as_the_library_loads_it(name: str, tmp_path: P
     ours, theirs = found.config.to_dict(), expected.config.to_dict()
     beside = {"_name_or_path", "architectures", "transformers_version", "dtype", "initializer_range", "use_cache"}
     assert {k: v for k, v in ours.items() if k not in beside} == {k: v for k, v in theirs.items() if k not in beside}
+
+
+def test_a_rate_that_a_config_leaves_open_is_the_librarys_and_can_be_set(tmp_path: Path) -> None:
+    for name, field, usual in (("llama", "attention_dropout", 0.0), ("bert", "attention_probs_dropout_prob", 0.1)):
+        model = load(save(tmp_path / name, name, **{field: None})).model
+        assert attention_dropout(blocks(model)[0], family(model).products) == usual
+        set_dropout(model, 0.25)
+        assert attention_dropout(blocks(model)[0], family(model).products) == 0.25
+
+
+def test_every_family_has_the_tokenizer_class_of_folders_that_name_none() -> None:
+    assert BY_TYPE.keys() == FAMILIES.keys()
+    assert set(BY_TYPE.values()) <= BY_CLASS.keys()
 
 
 HARMLESS = {
@@ -172,6 +187,11 @@ def test_a_file_that_tells_how_to_generate_changes_no_title(tmp_path: Path) -> N
         ("gpt2", {"n_layer": 10**6}, r"n_layer is 1000000 \(accepted: up to 1024\)"),
         ("llama", {"vocab_size": 10**12}, "vocab_size is 1000000000000"),
         ("llama", {"rope_parameters": {"rope_type": "longrope", "long_factor": [1.0] * 5000}}, "holds 5000 values"),
+        ("llama", {"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
+        ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": float("inf")}}, "rope_parameters is inf"),
+        ("llama", {"attention_dropout": 1}, r"attention_dropout is 1 \(accepted: from 0 up to"),
+        ("bert", {"hidden_dropout_prob": True}, "hidden_dropout_prob is True"),
+        ("gpt2", {"attn_pdrop": -0.1}, "attn_pdrop is -0.1"),
         ("llama", {"num_hidden_layers": "3"}, r"config\.json: "),
         ("llama", {"hidden_act": "no_such"}, "no model can be built"),
         ("llama", {"hidden_size": 10**6}, r"(misshapen|no model|config\.json)"),
