@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from pplr_audit import __version__
+from pplr_audit.data.readers.scratch import sweep
 from pplr_audit.errors import NO_SPACE, InputError, RunError
 from pplr_audit.listing import Kind
 from pplr_audit.paths import expanded
@@ -78,6 +79,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command ``pplr-audit``. Its output is written before its exit code is decided."""
     open_streams()
+    sweep()
     code: int | str | None = None
     try:
         app()
