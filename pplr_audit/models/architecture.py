@@ -93,11 +93,15 @@ def _shown(name: str, value: Any) -> str:
     return visible(str(value)[:60]).lower() if isinstance(value, bool) else visible(str(value)[:60])
 
 
-def _require_bounded(value: Any, most: int, place: str) -> None:
+def _require_bounded(value: Any, most: int, place: str, depth: int = 4) -> None:
     """Raises InputError for a number beyond ``most``, a list of more than `MOST_LAYERS` and what holds either.
+
+    No field is nested as deep as ``depth``.
 
     JSON as Python reads it also has NaN and infinity, which no size and no rate is.
     """
+    if not depth:
+        raise InputError(f"{place} is nested too deep")
     if isinstance(value, dict):
         value = list(value.values())
     elif isinstance(value, int | float) and not abs(value) <= most:
@@ -106,7 +110,7 @@ def _require_bounded(value: Any, most: int, place: str) -> None:
         if len(value) > MOST_LAYERS:
             raise InputError(f"{place} holds {len(value)} values (accepted: up to {MOST_LAYERS})")
         for each in value:
-            _require_bounded(each, most, place)
+            _require_bounded(each, most, place, depth - 1)
 
 
 def one_line(error: BaseException) -> str:

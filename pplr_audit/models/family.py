@@ -162,7 +162,7 @@ def family_of(model_type: object, place: str) -> Family:
     if found is None:
         reason = REFUSED.get(model_type) if isinstance(model_type, str) else None
         raise InputError(
-            f"{place}: model_type {model_type!r} is not supported{f': {reason}' if reason else ''}"
+            f"{place}: model_type {repr(model_type)[:60]} is not supported{f': {reason}' if reason else ''}"
             f" (accepted: {', '.join(FAMILIES)})"
         )
     return found
