@@ -57,6 +57,8 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
     for option in ("batch", "tokens", "samples", "rank", "title"):
         if getattr(asked, option) < 1:
             raise InputError(f"--{option}: {getattr(asked, option)} is too few (accepted: a whole number above 0)")
+        if getattr(asked, option) > scenarios.LARGEST:
+            raise InputError(f"--{option}: too many (accepted: a whole number of at most {scenarios.LARGEST})")
     if asked.precision not in PRECISIONS:
         raise InputError(f"--precision: unknown precision {asked.precision[:40]!r} (accepted: {', '.join(PRECISIONS)})")
     config, source = _config(model)

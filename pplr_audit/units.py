@@ -12,6 +12,9 @@ from pplr_audit.errors import InputError
 _PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+_MOST = 1e24
+"""No amount is larger: a larger one is a slip, and what follows from it could not be written as a number."""
+_LEAST = 1e-6
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([^\d\s.][^\s]*)?\s*", re.ASCII)
 
 
@@ -47,7 +50,7 @@ def memory(text: str, option: str) -> int:
     scales = _PREFIXES | _BINARY
     if not unit.endswith("B") or unit[:-1].lower() not in scales:
         raise _refused(text, option, accepted)
-    return int(_positive(float(int(number * scales[unit[:-1].lower()])), text, option, accepted))
+    return int(_positive(float(number * scales[unit[:-1].lower()] // 1), text, option, accepted))
 
 
 def duration(text: str, option: str) -> float:
@@ -60,7 +63,7 @@ def duration(text: str, option: str) -> float:
         InputError: no such amount.
     """
     number, unit = _parted(text)
-    if unit not in _SECONDS or not math.isfinite(number):
+    if unit not in _SECONDS or not number <= _MOST:
         raise _refused(text, option, "accepted: an amount with its unit, such as 20ms, 0ms or 0.5s")
     return round(number * _SECONDS[unit], 12)
 
@@ -72,7 +75,7 @@ def _parted(text: str) -> tuple[float, str]:
 
 
 def _positive(amount: float, text: str, option: str, accepted: str) -> float:
-    if not 0 < amount < math.inf:
+    if not _LEAST <= amount <= _MOST:
         raise _refused(text, option, accepted)
     return amount
 

@@ -74,6 +74,42 @@ def test_settings_are_those_of_a_scenario(movies):
     assert "did you mean 'core'" in done.stderr
 
 
+UNRATED = {
+    "Cups.jsonl": "".join(
+        json.dumps({"user_id": u, "parent_asin": i, "rating": None, "timestamp": 1_600_000_000_000}) + "\n"
+        for u, i in (("ann", "x"), ("ann", "y"), ("bo", "x"))
+    ),
+    "meta_Cups.jsonl": '{"parent_asin": "x", "title": "Mug"}\n{"parent_asin": "y", "title": "Bowl"}\n',
+}
+
+
+def written(folder, files):
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_ratings_that_are_all_missing_are_none(tmp_path):
+    folder = written(tmp_path, UNRATED)
+    assert json.loads(run(folder, "--json").stdout)["ratings"] is None
+    assert re.search(r"ratings\W+none", run(folder).stdout)
+
+
+def test_ratings_that_are_partly_missing_are_counted(tmp_path):
+    files = {**UNRATED, "Cups.jsonl": UNRATED["Cups.jsonl"].replace("null", "3.4e38", 2)}
+    found = json.loads(run(written(tmp_path, files), "--json").stdout)["ratings"]
+    assert found == dict.fromkeys(("least", "median", "mean", "most"), 3.4e38) | {"missing": 1}
+
+
+@pytest.mark.parametrize("wrong", ["1e39", "-1e300", '"Infinity"', '"nan"'])
+def test_a_rating_that_is_too_large_is_refused_by_line(tmp_path, wrong):
+    files = {**UNRATED, "Cups.jsonl": UNRATED["Cups.jsonl"].replace("null", wrong, 1)}
+    done = run(written(tmp_path, files), "--json")
+    assert done.exit_code == 2
+    assert re.search(r"Cups\.jsonl, line 1: rating is .* \(accepted: a finite number\)", done.stderr)
+
+
 def test_letters_that_could_steer_a_terminal_are_shown_as_such(tmp_path):
     (tmp_path / "interactions.csv").write_text("user_id,item_id\n1,a\n", encoding="utf-8")
     (tmp_path / "items.csv").write_text("item_id,title\na,A\n", encoding="utf-8")

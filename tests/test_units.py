@@ -32,6 +32,9 @@ def test_a_duration_is_read_in_seconds(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("read", "texts"),
     [
+        (bandwidth, (f"{'9' * 400}kbit", f"{'9' * 300}kbit", f"0.{'0' * 310}1kbit", f"0.{'0' * 330}1kbit")),
+        (memory, (f"{'9' * 306}GB", f"{'9' * 400}GB")),
+        (duration, (f"{'9' * 306}s", f"{'9' * 400}ms")),
         (bandwidth, ("", "20", "20Mb", "fast", "-1Mbit", "0Mbit", "nanMbit", "infGbit", "1Xbit", "1e3Mbit", "20MBit")),
         (memory, ("", "8", "8G", "8Gb", "0GB", "-8GB", "GB", "8GiBs", "8 gigabytes", "1e9B", "0.4B")),
         (duration, ("", "20", "-5ms", "5min", "soon", "nan s")),

@@ -34,7 +34,7 @@ def overview(dataset: Dataset) -> dict[str, Any]:
         "users_too_short_for_leave_one_out": int((lengths < SHORTEST).sum()),
         "item_popularity": _spread(used),
         "times": None if dataset.times is None else [_moment(dataset.times.min()), _moment(dataset.times.max())],
-        "ratings": None if dataset.ratings is None else _spread(dataset.ratings),
+        "ratings": None if dataset.ratings is None else _ratings(dataset.ratings),
         "given_split": None if dataset.given is None else _purposes(dataset.given),
         "attributes": {name: _values(values) for name, values in dataset.attributes.items()},
         "titles": {
@@ -48,16 +48,24 @@ def overview(dataset: Dataset) -> dict[str, Any]:
 
 
 def _spread(values: Int[np.ndarray, "n"] | Float[np.ndarray, "n"]) -> dict[str, float]:
+    values = values.astype(np.float64)
     return {
         # Ratings are held in float32: digits beyond its own would be made up.
         name: float(f"{value:.7g}")
         for name, value in (
-            ("least", np.nanmin(values)),
-            ("median", np.nanmedian(values)),
-            ("mean", np.nanmean(values, dtype=np.float64)),
-            ("most", np.nanmax(values)),
+            ("least", np.min(values)),
+            ("median", np.median(values)),
+            ("mean", np.mean(values)),
+            ("most", np.max(values)),
         )
     }
+
+
+def _ratings(ratings: Float[np.ndarray, "total"]) -> dict[str, float] | None:
+    """None where no interaction has a rating."""
+    there = ratings[~np.isnan(ratings)]
+    missing = len(ratings) - len(there)
+    return None if not len(there) else _spread(there) | ({"missing": missing} if missing else {})
 
 
 def _moment(seconds: float) -> str:

@@ -349,3 +349,38 @@ def test_a_title_that_differs_from_row_to_row_of_an_item_is_none(write):
     assert titles(read(str(path), {"table": {"title": "title"}})) == {"a": "Great", "b": "Bad", "c": "Good"}
     path = write({"x.csv": f"user_id,item_id,title\n{rows.replace('So so', 'Good')}"}) / "x.csv"
     assert titles(read(str(path), "auto"))["c"] == "Good"
+
+
+OF_NO_USER = {
+    "table": {
+        "interactions.csv": "user_id,item_id\n11.0,a\n12.0,b\n",
+        "items.csv": ITEMS,
+        "users.csv": "user_id,gender\n11,F\n12,M\n",
+    },
+    "movielens": {
+        "ratings.dat": "11::1::5::10\n",
+        "movies.dat": "1::Emma::Drama\n",
+        "users.dat": "u11::F::1::10::48067\n",
+    },
+    "recbole": {
+        "toy.inter": "user_id:token\titem_id:token\n11\ta\n",
+        "toy.item": "item_id:token\ttitle:token_seq\na\tA\n",
+        "toy.user": "user_id:token\tgender:token\nu11\tF\n",
+    },
+    "sequences": {
+        "items.tsv": "item_id\ttitle\na\tA\n",
+        "sequences.txt": "11 a\n",
+        "users.tsv": "user_id\tgender\nu11\tF\n",
+    },
+}
+
+
+@pytest.mark.parametrize("reader", OF_NO_USER)
+def test_a_table_of_users_that_has_none_of_them_is_refused(write, reader):
+    with pytest.raises(InputError, match=r"users?(\.\w+)?, line \d: user_id is 'u?11', and none of the \d users"):
+        read(str(write(OF_NO_USER[reader])), "auto")
+
+
+def test_users_of_whom_the_table_says_nothing_are_counted_as_unknown(write):
+    files = {**OF_NO_USER["table"], "users.csv": "user_id,gender\n11.0,F\n13.0,M\n"}
+    assert read(str(write(files)), "auto").attributes == {"gender": ("F", "")}

@@ -184,9 +184,15 @@ def codes(values: Sequence[str], known: Mapping[str, int]) -> Int[np.ndarray, "v
 def attributes(table: Table, user: str, users: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Every other column of a user table, one value for each of ``users`` (empty: the table does not have the user).
 
-    Raises InputError for a user that is there twice.
+    Raises InputError for a user that is there twice, and where the table has none of ``users``.
     """
-    where = codes(users, unique(table, user)).tolist()
+    rows = unique(table, user)
+    where = codes(users, rows).tolist()
+    if users and max(where) < 0:
+        raise InputError(
+            f"{table.at(0)}: {user} is {quote(next(iter(rows)))}, and none of the {len(rows)} users of the table has "
+            f"an interaction: there they are called {quote(users[0])}, for example (accepted: a table of these users)"
+        )
     found = {}
     for name in table.frame.columns:
         if name != user:

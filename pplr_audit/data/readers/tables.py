@@ -19,6 +19,7 @@ from pplr_audit.errors import InputError
 Kind = Literal["text", "id", "number", "time"]
 """``text`` and ``id``: without the blanks around it; ids are numbers beside the different ids. ``number``: float32.
 ``time``: float64, in seconds since 1970 or without a unit."""
+LARGEST = float(np.finfo(np.float32).max)
 NESTED = (pl.List, pl.Array, pl.Struct, pl.Binary, pl.Object)
 NO_NUMBER = (*NESTED, pl.Boolean, pl.Duration, pl.Time)
 
@@ -146,6 +147,7 @@ class Gathering:
             return self.ids[values.name].code(values).alias(values.name)
         if kind == "number":
             found = times.numbers(values)
+            found[np.abs(found) > LARGEST] = np.nan
             self._refuse(np.flatnonzero(np.isnan(found) & ~self._may_lack(values)), values, span, _accepted(kind))
             return pl.Series(values.name, found, dtype=pl.Float32)
         form = self._forms.setdefault(values.name, times.form_of(values)) if len(values) else times.NUMBER
