@@ -61,6 +61,8 @@ class Source:
     """Bytes, unpacked."""
     digest: bytes
     """SHA-256 over the name, the length and the unpacked bytes."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Each of its columns to what that was read as; empty for one that was not used."""
 
     @classmethod
     def of(cls, path: Path, encoding: str, size: int, content: bytes) -> "Source":

@@ -17,7 +17,7 @@ RECBOLE = {
         "item_id:token\tmovie_title:token_seq\tclass:token_seq\n"
         "a\tToy Story\tAnimation Children's\nb\tGoldenEye\tAction\nc\tHeat\tAction\n"
     ),
-    "toy.user": "user_id:token\tgender:token\tage:token\n9\tF\t24\n10\tM\t53\n11\tF\t30\n",
+    "toy.user": "user_id:token\tgender:token\tage:token\n9\tF\t24\n10\tM\t53\n11\tF\t30\n1\tM\t31\n",
 }
 MOVIELENS = {
     "ratings.dat": "1::10::5::300\n2::20::3::10\n1::20::4.5::100\n",
@@ -37,7 +37,7 @@ PARTS = {
 WHOLE = {
     "items.tsv": ITEMS,
     "sequences.tsv": "user_id\tcomplete\thistory\ttest_item\n1\t0\t1 2\t3\n2\t1\t3 1\t2\n",
-    "users.tsv": "user_id\tgender\n2\tF\n1\tM\n",
+    "users.tsv": "user_id\tgender\n2\tF\n1\tM\n7\tF\n",
 }
 
 

@@ -220,8 +220,8 @@ def test_settings_that_a_reader_does_not_take_are_refused(write):
     folder = str(write(FORMS["table_csv"](TOY)))
     with pytest.raises(InputError, match=r"data\.reader: table: unknown setting 'usr'; did you mean 'user'\?"):
         read(folder, named(usr="x"))
-    with pytest.raises(InputError, match=r"data\.reader: table: user is 3 \(accepted: text\)"):
-        read(folder, named(user=3))
+    with pytest.raises(InputError, match=r"data\.reader: table: user is 0 \(accepted: text, or a position from 1\)"):
+        read(folder, named(user=0))
     with pytest.raises(InputError, match=r"data\.reader: table: encoding is 'klingon'"):
         read(folder, named(encoding="klingon"))
     with pytest.raises(InputError, match=r"data\.reader: yelp: unknown setting 'user' \(accepted: none"):

@@ -35,9 +35,9 @@ def test_a_path_that_is_not_there_is_refused(tmp_path):
 
 def test_a_folder_that_no_reader_knows_is_refused_with_what_it_holds_and_what_is_accepted(write):
     with pytest.raises(InputError) as caught:
-        load(scenario.Data(path=str(write({"notes.md": "x", "a.csv": "y"}))), 0)
+        load(scenario.Data(path=str(write({"notes.md": "x", "a.ods": "y"}))), 0)
     message = str(caught.value)
-    assert "holds a.csv, notes.md" in message
+    assert "holds a.ods, notes.md" in message
     assert all(f"{name}: " in message for name in names("readers"))
     assert "\n" not in message
 

@@ -60,6 +60,34 @@ def columns_of(path: Path, dialect: Dialect) -> list[str]:
     return first_fitting(path, dialect.encodings, _either_way(dialect, first))
 
 
+def width_of(path: Path, dialect: Dialect) -> int:
+    """How many fields the first record has. Raises InputError as reading does."""
+
+    def first(dialect: Dialect, encoding: str) -> int:
+        block = next(_blocks(_stream(path, dialect, encoding), dialect))
+        try:
+            return len(next(_rows(block, dialect), []))
+        except csv.Error as error:
+            raise InputError(f"{path}, line {block.line}: {error} (accepted: quotation marks in pairs)") from None
+
+    return first_fitting(path, dialect.encodings, _either_way(dialect, first))
+
+
+def head(path: Path, dialect: Dialect, rows: int) -> pl.DataFrame:
+    """The first rows, all columns as text. Raises InputError as reading does."""
+
+    def first(dialect: Dialect, encoding: str) -> pl.DataFrame:
+        block, columns = next(_blocks(_stream(path, dialect, encoding), dialect)), list(dialect.header or ())
+        if dialect.header is None:
+            columns, dialect = _header(block, dialect, path)
+            block = _without_first_record(block, dialect)
+        if not block.data:
+            raise InputError(f"{path}: no rows (accepted: at least one)")
+        return _parse(block, columns, dialect, path).head(rows)
+
+    return first_fitting(path, dialect.encodings, _either_way(dialect, first))
+
+
 def first_lines(path: Path, encodings: Sequence[str], most: int = 1000) -> list[str]:
     """The first lines as they stand. Raises InputError as reading does."""
 
@@ -124,7 +152,7 @@ def _read(path: Path, kinds: Mapping[str, Kind] | None, dialect: Dialect, encodi
             frame = _parse(block, columns, dialect, path)
             gathering.add(frame, block.line, _line_of_rows(frame, block))
     assert gathering is not None, "a stream of no block raises"
-    return gathering.table(stream.source)
+    return gathering.table(stream.source, columns)
 
 
 def _header(block: Block, dialect: Dialect, path: Path) -> tuple[list[str], Dialect]:

@@ -38,20 +38,31 @@ def read_json_lines(path: Path, kinds: Mapping[str, Kind], *, lenient: bool = Fa
             frame = _parse(block, list(kinds), path)
             if len(frame):
                 gathering.add(frame, block.line, _lines_of_rows(frame, block))
-        return gathering.table(stream.source)
+        return gathering.table(stream.source, known)
     except NotText as wrong:
         raise not_text(path, ("utf-8",), wrong) from None
 
 
 def columns_of(path: Path) -> list[str]:
     """The fields of the first lines, in the order met. Raises InputError as reading does."""
+    return list(dict.fromkeys(field for each in _first(path) for field in each))
+
+
+def head(path: Path) -> pl.DataFrame:
+    """The first lines, all fields as text. Raises InputError as reading does."""
+    objects = _first(path)
+    fields = dict.fromkeys(field for each in objects for field in each)
+    return pl.DataFrame({name: [_text(each.get(name)) for each in objects] for name in fields},
+                        schema=dict.fromkeys(fields, pl.String))  # fmt: skip
+
+
+def _first(path: Path) -> list[dict[str, Any]]:
     try:
         block = next(iter(Stream(path, "utf-8")))
     except NotText as wrong:
         raise not_text(path, ("utf-8",), wrong) from None
     lines = enumerate(block.data.split(b"\n", LOOK)[:LOOK], block.line)
-    fields = (field for at, line in lines if line.strip() for field in _object(line, f"{path}, line {at}", block.whole))
-    return list(dict.fromkeys(fields))
+    return [_object(line, f"{path}, line {at}", block.whole) for at, line in lines if line.strip()]
 
 
 def levels(text: str) -> str:

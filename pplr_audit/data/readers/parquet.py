@@ -45,7 +45,17 @@ def read_parquet(path: Path, kinds: Mapping[str, Kind]) -> Table:
     for piece in unpacked(path):
         sha.update(piece)
         size += len(piece)
-    return gathering.table(Source.of(path, "parquet", size, sha.digest()))
+    return gathering.table(Source.of(path, "parquet", size, sha.digest()), known)
+
+
+def head(path: Path, rows: int) -> pl.DataFrame:
+    """The first rows, all columns as they are. Raises InputError as reading does."""
+    columns_of(path)
+    try:
+        frame = pl.read_parquet(path, n_rows=rows, use_pyarrow=False, memory_map=False)
+    except BROKEN as error:
+        raise _damaged(path, error) from None
+    return frame.with_columns(cs.categorical().cast(pl.String))
 
 
 def _bounded(path: Path, columns: int) -> tuple[list[RowGroup], int]:

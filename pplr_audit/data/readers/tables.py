@@ -16,8 +16,9 @@ from pplr_audit.data.readers.ids import Ids
 from pplr_audit.data.readers.wording import listed, nearest, quote
 from pplr_audit.errors import InputError
 
-Kind = Literal["text", "id", "number", "time"]
-"""``text`` and ``id``: without the blanks around it; ids are numbers beside the different ids. ``number``: float32.
+Kind = Literal["text", "id", "label", "number", "time"]
+"""``text`` and ``id``: without the blanks around it; ids are numbers beside the different ids, and labels are ids
+that may be empty. ``number``: float32.
 ``time``: float64, in seconds since 1970 or without a unit."""
 LARGEST = float(np.finfo(np.float32).max)
 NESTED = (pl.List, pl.Array, pl.Struct, pl.Binary, pl.Object)
@@ -46,6 +47,8 @@ class Table:
     unit: str = "line"
     left_out: int = 0
     """Rows that were left out for want of an id or a time."""
+    columns: Sequence[str] = ()
+    """All that the file has, those that were not read among them."""
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -57,6 +60,15 @@ class Table:
         """How an error begins that is about this row."""
         span = next(span for span in reversed(self.spans) if span.row <= row)
         return f"{self.source.path}, {self.unit} {_line(span, row - span.row)}"
+
+    def read_as(self, roles: Mapping[str | None, str], others: str = "") -> Source:
+        """The file, with what each of its columns was read as.
+
+        Args:
+            roles: column to role.
+            others: the role of all other columns; none says that they were not used.
+        """
+        return replace(self.source, columns={name: roles.get(name, others) for name in self.columns})
 
     def texts(self, name: str) -> list[str]:
         """A text column."""
@@ -83,7 +95,7 @@ class Gathering:
         self.path, self.kinds, self.unit, self.lenient = path, kinds, unit, lenient
         self._forms: dict[str, str] = {}
         self._left_out = 0
-        self.ids = {name: Ids() for name, kind in kinds.items() if kind == "id"}
+        self.ids = {name: Ids() for name, kind in kinds.items() if kind in ("id", "label")}
         self._frames: list[pl.DataFrame] = []
         self._spans: list[Span] = []
         self._rows = 0
@@ -105,19 +117,24 @@ class Gathering:
         self._rows += len(block)
         self._frames.append(pl.DataFrame({name: self._column(block[name], span) for name in self.kinds}))
 
-    def table(self, source: Source) -> Table:
-        """All that was added. Raises InputError where that is no row."""
+    def table(self, source: Source, columns: Sequence[str] | None = None) -> Table:
+        """All that was added. Raises InputError where that is no row.
+
+        Args:
+            columns: all that the file has; none says that all are read.
+        """
         if not self._rows:
             raise InputError(f"{self.path}: no rows (accepted: at least one)")
         # Left in its blocks: putting millions of rows together here would hold all of them twice.
         frame = pl.concat(self._frames, rechunk=False)
         self._frames.clear()
         times_ = [name for name, kind in self.kinds.items() if kind == "time"]
-        table = Table(source, frame, self.ids, self._spans, self.unit, self._left_out)
+        all_ = tuple(self.kinds if columns is None else columns)
+        table = Table(source, frame, self.ids, self._spans, self.unit, self._left_out, all_)
         for name in times_:
             self._refuse_times(table, name, times.other_unit(table.numbers(name)), "of another unit than others")
-        columns = [pl.Series(name, times.in_seconds(table.numbers(name))) for name in times_]
-        table = replace(table, frame=frame.with_columns(columns))
+        converted = [pl.Series(name, times.in_seconds(table.numbers(name))) for name in times_]
+        table = replace(table, frame=frame.with_columns(converted))
         for name in times_:
             self._refuse_times(table, name, times.in_future(table.numbers(name)), "in the future")
         return table
@@ -135,13 +152,15 @@ class Gathering:
 
     def _column(self, values: pl.Series, span: Span) -> pl.Series:
         kind = self.kinds[values.name]
-        wrong = {"text": NESTED, "id": (*NO_NUMBER, pl.Float32, pl.Float64)}.get(kind, NO_NUMBER)
+        wrong = {"text": NESTED, "label": NESTED, "id": (*NO_NUMBER, pl.Float32, pl.Float64)}.get(kind, NO_NUMBER)
         if isinstance(values.dtype, wrong) or (kind == "number" and values.dtype in times.CLOCK):
             raise InputError(
                 f"{self.path}: the column {values.name!r} is of type {values.dtype} (accepted: {_accepted(kind)})"
             )
         if kind == "text":
             return values.cast(pl.String).fill_null("")
+        if kind == "label":
+            return self.ids[values.name].code(values.cast(pl.String).fill_null("")).alias(values.name)
         if kind == "id":
             self._refuse(np.flatnonzero(~_there_in(values)), values, span, "an id")
             return self.ids[values.name].code(values).alias(values.name)
@@ -227,4 +246,10 @@ def _line(span: Span, row: int) -> int:
 
 def _accepted(kind: Kind) -> str:
     assert kind in get_args(Kind)
-    return {"text": "text", "id": "text or whole numbers", "number": "a finite number", "time": times.ACCEPTED}[kind]
+    return {
+        "text": "text",
+        "label": "text",
+        "id": "text or whole numbers",
+        "number": "a finite number",
+        "time": times.ACCEPTED,
+    }[kind]
