@@ -71,6 +71,9 @@ class Stamps:
                 with self._file.open("a", encoding="utf-8") as lines:
                     print(json.dumps({"name": name, "began": began, "ended": time.time()}), file=lines)
 
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
 
 def in_the_child(folder: Path, settings: list[str]) -> None:
     """The command itself, in this process; at its end the kernel's own figure of the memory it took."""

@@ -37,6 +37,7 @@ from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
 from pplr_audit.spread import with_spread
+from pplr_audit.threads import Choice, Pace
 from pplr_audit.utility_rows import utility_rows
 from pplr_audit.validation import never_stopping, require_stopping, validator
 
@@ -54,11 +55,15 @@ class AuditResult:
     """The first of the formats that the scenario asks for."""
 
 
-def run(scenario: Scenario, out: Path | None = None, progress: Progress | None = None) -> AuditResult:
+def run(
+    scenario: Scenario, out: Path | None = None, progress: Progress | None = None, threads: int | None = None
+) -> AuditResult:
     """Do what the scenario says, or what of it is left to do in the run directory.
 
     Args:
         out: the run directory; by default ``runs/<name>-<hash8>`` in the current folder.
+        threads: how many to compute with; by default as many as the run began with, or as are chosen for one that
+            begins (`threads.choose`).
 
     Raises:
         InputError: the scenario, the data, the model or the directory do not fit; nothing has been written.
@@ -66,42 +71,50 @@ def run(scenario: Scenario, out: Path | None = None, progress: Progress | None =
     """
     clock = Clock(progress or Silent())
     directory = _directory(scenario, out)
-    ready = _prepare(scenario, directory, clock)
-    require_stopping(scenario, ready.private)
-    with _opened(scenario, directory) as store:
-        trained = _train(ready, store, clock)
-        plan = make_plan(scenario, ready.model.layers, extensions.recorded(store))
-        return _attack(ready, trained, plan, store, clock)
+    with resume.computing(scenario, directory, threads, clock.say) as choice:
+        ready = _prepare(scenario, directory, clock, choice)
+        require_stopping(scenario, ready.private)
+        with _opened(scenario, directory) as store:
+            trained = _train(ready, store, clock)
+            plan = make_plan(scenario, ready.model.layers, extensions.recorded(store))
+            return _attack(ready, trained, plan, store, clock)
 
 
-def train(scenario: Scenario, out: Path | None = None, progress: Progress | None = None) -> AuditResult:
+def train(
+    scenario: Scenario, out: Path | None = None, progress: Progress | None = None, threads: int | None = None
+) -> AuditResult:
     """The training and what it is worth, and no attack; arguments and errors as of ``run``, which can follow.
 
     No report is written: one without findings would read as if nothing leaked.
     """
     clock = Clock(progress or Silent())
     directory = _directory(scenario, out)
-    ready = _prepare(scenario, directory, clock)
-    require_stopping(scenario, ready.private)
-    with _opened(scenario, directory) as store:
-        trained = _train(ready, store, clock)
-        resume.add_seconds(store, clock.seconds)
-        document = training_document(
-            scenario,
-            ready.private,
-            ready.model,
-            trained.measured["utility"],
-            trained.measured["costs"],
-            store.manifest,
-            trained.measured.get("balance", ()),
-            trained.measured.get("differences", ()),
-            trained.failed,
-        )
-        return AuditResult(store.root, redacted_training(document) if _redacts(store) else document)
+    with resume.computing(scenario, directory, threads, clock.say) as choice:
+        ready = _prepare(scenario, directory, clock, choice)
+        require_stopping(scenario, ready.private)
+        with _opened(scenario, directory) as store:
+            trained = _train(ready, store, clock)
+            resume.add_seconds(store, clock.seconds)
+            document = training_document(
+                scenario,
+                ready.private,
+                ready.model,
+                trained.measured["utility"],
+                trained.measured["costs"],
+                store.manifest,
+                trained.measured.get("balance", ()),
+                trained.measured.get("differences", ()),
+                trained.failed,
+            )
+            return AuditResult(store.root, redacted_training(document) if _redacts(store) else document)
 
 
-def attack(directory: Path, more: Extension | None = None, progress: Progress | None = None) -> AuditResult:
+def attack(
+    directory: Path, more: Extension | None = None, progress: Progress | None = None, threads: int | None = None
+) -> AuditResult:
     """Attack a trained run: what its scenario and its extensions leave to do, and ``more`` if there is more.
+
+    ``threads`` is as of `run`.
 
     Raises:
         InputError: the directory is no run, its training is not finished, its data or weights are no longer the same,
@@ -112,23 +125,24 @@ def attack(directory: Path, more: Extension | None = None, progress: Progress | 
     with Store.load(directory, writable=True) as store:
         scenario = scenarios.from_text(store.read_text(SCENARIO), str(directory / SCENARIO))
         resume.require_trained(store, _files(store, scenario, ()), scenario.training.rounds)
-        ready = _prepare(scenario, directory, clock)
-        resume.same_inputs(store, ready.private, ready.model)
-        had = extensions.recorded(store)
-        plan = make_plan(scenario, ready.model.layers, had)
-        if more is not None:
-            extended = make_plan(scenario, ready.model.layers, (*had, more))
-            if extended.size > plan.size:
-                extensions.record(store, (*had, more))
-                plan = extended
-        # A rival that broke off is tried again by what trains; here nothing is trained.
-        whole: list[_Ready] = []
-        left: list[_Ready] = []
-        for rival in ready.rivals:
-            (whole if _finished(rival, store) else left).append(rival)
-        trained = _train(replace(ready, rivals=tuple(whole)), store, clock)
-        trained.failed.extend({"strategy": each.scenario.training.label, "reason": UNFINISHED} for each in left)
-        return _attack(ready, trained, plan, store, clock)
+        with resume.computing(scenario, directory, threads, clock.say) as choice:
+            ready = _prepare(scenario, directory, clock, choice)
+            resume.same_inputs(store, ready.private, ready.model)
+            had = extensions.recorded(store)
+            plan = make_plan(scenario, ready.model.layers, had)
+            if more is not None:
+                extended = make_plan(scenario, ready.model.layers, (*had, more))
+                if extended.size > plan.size:
+                    extensions.record(store, (*had, more))
+                    plan = extended
+            # A rival that broke off is tried again by what trains; here nothing is trained.
+            whole: list[_Ready] = []
+            left: list[_Ready] = []
+            for rival in ready.rivals:
+                (whole if _finished(rival, store) else left).append(rival)
+            trained = _train(replace(ready, rivals=tuple(whole)), store, clock)
+            trained.failed.extend({"strategy": each.scenario.training.label, "reason": UNFINISHED} for each in left)
+            return _attack(ready, trained, plan, store, clock)
 
 
 def write_report(
@@ -186,6 +200,7 @@ class _Ready:
     federation: Federation
     plan: Plan
     """Of the scenario alone."""
+    threads: Choice
     rivals: tuple["_Ready", ...] = ()
     """The same with another strategy each."""
 
@@ -201,7 +216,7 @@ class _Trained:
     """Rivals that broke off: ``strategy`` and ``reason``."""
 
 
-def _prepare(scenario: Scenario, directory: Path, clock: Clock) -> _Ready:
+def _prepare(scenario: Scenario, directory: Path, clock: Clock, threads: Choice) -> _Ready:
     """Read all that can be wrong with the input, before anything is written.
 
     What ``precision: auto`` is depends on the processor; a run that began in ``directory`` goes on in what it began in.
@@ -218,17 +233,17 @@ def _prepare(scenario: Scenario, directory: Path, clock: Clock) -> _Ready:
         )  # fmt: skip
         plan = make_plan(scenario, model.layers)
         beside = [scenario.model_copy(update={"training": each}) for each in trainings(scenario.training)]
-        others = tuple(_ready(rival, private, model, plan) for rival in beside)
-        return replace(_ready(scenario, private, model, plan), rivals=others)
+        others = tuple(_ready(rival, private, model, plan, threads) for rival in beside)
+        return replace(_ready(scenario, private, model, plan, threads), rivals=others)
 
 
-def _ready(scenario: Scenario, private: PrivateData, model: Recommender, plan: Plan) -> _Ready:
+def _ready(scenario: Scenario, private: PrivateData, model: Recommender, plan: Plan, threads: Choice) -> _Ready:
     strategy: Strategy = plugins.load("strategies", scenario.training.strategy)(scenario.training)
     private = allotted(private, shots=scenario.training.shots, pooled=strategy.pooled, seed=scenario.seed)
     federation = assemble(
         private.samples, model.task, model.parts, model.initial, scenario.training, strategy, seed=scenario.seed
     )
-    return _Ready(scenario, private, model, federation, plan)
+    return _Ready(scenario, private, model, federation, plan, threads)
 
 
 def _directory(scenario: Scenario, out: Path | None) -> Path:
@@ -251,6 +266,7 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
     Rivals come first: all of them train on the one model there is.
     """
     scenario, private, model, federation = ready.scenario, ready.private, ready.model, ready.federation
+    resume.note_compute(store, ready.threads, clock.say)
     resume.same_inputs(store, private, model)
     beside, failed = _train_rivals(ready.rivals, store, clock)
     files = _files(store, scenario, ready.plan.rounds, federation)
@@ -335,7 +351,8 @@ def _train_rounds(ready: _Ready, files: TrainingFiles, store: Store, clock: Cloc
         if never and files.latest() is None:
             store.event("never_stop", strategy=scenario.training.label, clients=never)
         validate = validator(scenario, private, ready.model, federation)
-        resume.train(federation, files, scenario.training.rounds, advance, validate)
+        pace = Pace(ready.threads.number, clock.say)
+        resume.train(federation, files, scenario.training.rounds, advance, validate, pace)
 
 
 def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: Clock) -> AuditResult:

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from pplr_audit import __version__
+from pplr_audit import threads as threads_
 from pplr_audit.data.readers.scratch import sweep
 from pplr_audit.errors import NO_SPACE, InputError, RunError
 from pplr_audit.listing import Kind
@@ -78,6 +79,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command ``pplr-audit``. Its output is written before its exit code is decided."""
+    threads_.wait_asleep()  # before any command imports torch
     open_streams()
     sweep()
     code: int | str | None = None
@@ -118,6 +120,14 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one field. May be repeated.")
 ]
 Out = Annotated[Path | None, typer.Option(help="The run directory (default: runs/NAME-HASH).")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", show_default=False,
+        help="Compute with so many threads (default: what the run began with, or as many as the model and the free"
+        " cores are good for). Another number changes the last digits.",
+    ),
+]  # fmt: skip
 
 
 @app.command()
@@ -125,6 +135,7 @@ def run(
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", hidden=True)],
     settings: Settings = None,
     out: Out = None,
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings document and nothing else.")] = False,
 ) -> None:
     """Train, attack, score, report. The same command continues a run that was stopped.
@@ -137,7 +148,7 @@ def run(
     with _chatter_aside():
         from pplr_audit import audit, progress
 
-        result = audit.run(chosen, _folder(out), progress.to(sys.stderr))
+        result = audit.run(chosen, _folder(out), progress.to(sys.stderr), _threads(threads))
     _print_findings(result, as_json)
 
 
@@ -146,6 +157,7 @@ def train(
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", hidden=True)],
     settings: Settings = None,
     out: Out = None,
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print run, utility and costs, and nothing else.")] = False,
 ) -> None:
     """Train and measure what is recommended, without any attack. Run and attack go on from there without training.
@@ -159,7 +171,7 @@ def train(
     with _chatter_aside():
         from pplr_audit import audit, progress
 
-        result = audit.train(chosen, _folder(out), progress.to(sys.stderr))
+        result = audit.train(chosen, _folder(out), progress.to(sys.stderr), _threads(threads))
     if as_json:
         _print_json(result.document)
         return
@@ -181,6 +193,7 @@ def attack(
         list[str] | None,
         typer.Option("--cut", metavar="FRONT,BACK", help="Add this cut, or all of them: all. May be repeated."),
     ] = None,
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings document and nothing else.")] = False,
 ) -> None:
     """Attack a trained run, without training. What it has found already stays; findings and report get the rest.
@@ -195,7 +208,7 @@ def attack(
     with _chatter_aside():
         from pplr_audit import audit, progress
 
-        result = audit.attack(expanded(directory, "RUN"), more, progress.to(sys.stderr))
+        result = audit.attack(expanded(directory, "RUN"), more, progress.to(sys.stderr), _threads(threads))
     _print_findings(result, as_json)
 
 
@@ -353,6 +366,11 @@ def _formats(text: str) -> list[str]:
         if name not in ("html", "md", "json"):
             raise InputError(f"--format: unknown format {name!r} (accepted: html, md, json, with commas)")
     return chosen
+
+
+def _threads(number: int | None) -> int | None:
+    """Not typer's own check of a range, which imports what draws tables."""
+    return None if number is None else threads_.checked(number, "--threads")
 
 
 def _folder(out: Path | None) -> Path | None:

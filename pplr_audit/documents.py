@@ -129,6 +129,7 @@ def _run(
         },
         "libraries": libraries(),
         "hardware": hardware(),
+        "compute": list(manifest.get("compute", ())),
         "plugins": list(manifest.get("plugins", ())),
         "seconds": dict(manifest.get("seconds", {})),
     }  # fmt: skip

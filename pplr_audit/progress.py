@@ -1,4 +1,4 @@
-"""How a long run says where it is: bars on a terminal, silence otherwise."""
+"""How a long run says where it is: bars on a terminal, silence otherwise; and what the user should know, anywhere."""
 
 import os
 import time
@@ -29,6 +29,10 @@ class Progress(Protocol):
         """Begin a phase of ``total`` steps (None: unknown), inside of another one or after it."""
         ...
 
+    def say(self, text: str) -> None:
+        """Tell the user something that they did not ask for and should know, in a line."""
+        ...
+
 
 class Silent:
     """Says nothing."""
@@ -36,6 +40,19 @@ class Silent:
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[Advance]:
         yield _nothing
+
+    def say(self, text: str) -> None:
+        pass
+
+
+class Lines(Silent):
+    """Says nothing of phases, and in a line of its own what the user should know."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def say(self, text: str) -> None:
+        print(visible(text), file=self._stream, flush=True)
 
 
 class Bars:
@@ -73,6 +90,12 @@ class Bars:
             else:
                 bars.remove_task(task)
 
+    def say(self, text: str) -> None:
+        if self._bars is None:
+            print(visible(text), file=self._stream, flush=True)
+        else:  # above the bars, which are drawn again below it
+            self._bars.console.print(visible(text), markup=False, highlight=False)
+
 
 class Clock:
     """Announces phases and remembers how long each took."""
@@ -88,10 +111,14 @@ class Clock:
             yield advance
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
+    def say(self, text: str) -> None:
+        """As of `Progress`."""
+        self._progress.say(text)
+
 
 def to(stream: TextIO) -> Progress:
-    """Bars if ``stream`` is a terminal that can draw them, else silence."""
-    return Bars(stream) if stream.isatty() and os.environ.get("TERM") != "dumb" else Silent()
+    """Bars if ``stream`` is a terminal that can draw them, else nothing but what the user should know."""
+    return Bars(stream) if stream.isatty() and os.environ.get("TERM") != "dumb" else Lines(stream)
 
 
 def _nothing(n: int = 1, note: str = "") -> None:

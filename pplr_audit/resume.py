@@ -2,28 +2,36 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from pplr_audit import plugins
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.documents import hardware, libraries
 from pplr_audit.errors import InputError, RunError
+from pplr_audit.models.backbone import hidden_size
 from pplr_audit.models.precision import Precision
 from pplr_audit.models.recommender import Recommender
 from pplr_audit.pplr import rounds as federated
 from pplr_audit.pplr.client import Client
-from pplr_audit.pplr.rounds import Federation
+from pplr_audit.pplr.rounds import Federation, RoundLog, RoundState
+from pplr_audit.processor import processor
 from pplr_audit.progress import Advance
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.parsing import shaped
 from pplr_audit.runs.store import MANIFEST, SCENARIO, Store
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
+from pplr_audit.threads import MOST, Choice, Pace, asked_by_environment, checked, choose, limited
 
 PLAIN: Precision = "float32"
 """What runs computed in before they noted it."""
+TEMPLATE_TOKENS, TITLE_TOKENS = 20, 8
+"""About so many a prompt and a title have, for how large a model's matrix products are; max_tokens is the most."""
 
 
 def precision_of(root: Path) -> Precision | None:
@@ -36,6 +44,77 @@ def precision_of(root: Path) -> Precision | None:
     if inputs is None:
         return None
     return shaped(inputs.get("precision", PLAIN), Precision, f"{root / MANIFEST}: inputs.precision")
+
+
+@contextmanager
+def computing(scenario: Scenario, root: Path, asked: int | None, say: Callable[[str], None]) -> Iterator[Choice]:
+    """Compute with the threads that were asked for, or else those that the run began with, or else chosen ones."""
+    noted = computed(root)
+    if asked is not None:
+        choice = Choice(checked(asked, "--threads"), "--threads")
+    elif noted is not None:
+        choice = noted
+        if (told := asked_by_environment()) not in (None, choice.number):
+            say(f"{root}: goes on with the {choice.number} threads that it began with, not {told} (--threads)")
+    else:
+        tokens = min(scenario.model.max_tokens, TEMPLATE_TOKENS + TITLE_TOKENS * scenario.data.history)
+        choice = choose(hidden_size(scenario.model.backbone), scenario.training.batch_size, tokens)
+    with limited(choice.number):
+        yield choice
+
+
+def computed(root: Path) -> Choice | None:
+    """The threads that the run in ``root`` computed with last; None where none were noted.
+
+    Raises InputError where the manifest does not say what `note_compute` writes.
+    """
+    try:
+        with Store.load(root) as store:
+            noted = store.manifest.get("compute")
+    except (InputError, RunError):
+        return None  # whoever opens it says why
+    if not noted:
+        return None
+    place = f"{root / MANIFEST}: compute"
+    last = shaped(noted, list[dict[str, Any]], place)[-1]
+    number = shaped(last.get("threads"), Annotated[int, Field(ge=1, le=MOST)], f"{place}.threads")
+    return Choice(int(number), str(shaped(last.get("chosen"), str, f"{place}.chosen")))
+
+
+def note_compute(store: Store, threads: Choice, say: Callable[[str], None]) -> None:
+    """Note the threads, processor and libraries of a run that begins; say and note what is another when it goes on.
+
+    "Bit for bit" holds while none of them changes.
+
+    Args:
+        say: called with one line of text.
+    """
+    now = {
+        "threads": threads.number, "chosen": threads.reason, "processor": processor(), "libraries": libraries(),
+    }  # fmt: skip
+    manifest = store.manifest
+    noted = manifest.get("compute", [])
+    if not noted:
+        if "inputs" in manifest:
+            say(f"{store.root}: how many threads it began with was not noted; it goes on with {threads.number}")
+    else:
+        other = [
+            f"{what} {_spelled(noted[-1].get(what))} before, {_spelled(now[what])} now"
+            for what in ("threads", "processor", "libraries")
+            if noted[-1].get(what) != now[what]
+        ]
+        if not other:
+            return
+        say(f"{store.root}: {'; '.join(other)}: what follows differs in its last digits from a run without the change")
+        store.event("compute_changed", before=noted[-1], now=now)
+    store.update_manifest(compute=[*noted, now])
+
+
+def _spelled(value: Any) -> str:
+    """A value of JSON in a message."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_spelled(each)}" for name, each in value.items() if each)
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
@@ -60,7 +139,7 @@ def note_plugins(store: Store, used: Iterable[tuple[plugins.Kind, str]]) -> None
 
     What ran in an earlier call stays there, also if its package has another version now.
     """
-    noted = store.manifest.get("plugins", [])
+    noted = shaped(store.manifest.get("plugins", []), list[dict[str, str]], f"{store.root / MANIFEST}: plugins")
     new = [each for each in plugins.provenance(used) if each not in noted]
     if new:
         store.update_manifest(plugins=[*noted, *new])
@@ -79,8 +158,13 @@ def train(
     rounds: int,
     advance: Advance,
     validate: Callable[[Client], float | None] | None = None,
+    pace: Pace | None = None,
 ) -> None:
-    """Train what is left of the rounds, with ``validate`` as `rounds.train` has it; ends with the trained models."""
+    """Train what is left of the rounds, with ``validate`` as `rounds.train` has it; ends with the trained models.
+
+    Args:
+        pace: told how long each round took.
+    """
     state = files.latest()
     if state is None:
         state = federation.state(1)
@@ -92,7 +176,12 @@ def train(
         reach("round")
         advance(1, note)
 
-    federated.train(federation, rounds, first=state.round, done=files.save, advance=client_done, validate=validate)
+    def round_done(log: RoundLog, following: RoundState) -> None:
+        files.save(log, following)
+        if pace is not None:
+            pace.round_done(log.round, log.seconds)
+
+    federated.train(federation, rounds, first=state.round, done=round_done, advance=client_done, validate=validate)
     federation.deliver()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pplr_audit.doctor.check import Check, Trial
 from pplr_audit.paths import cache_root
 from pplr_audit.report.quantities import size
+from pplr_audit.threads import ASLEEP, CHOSEN, asked_by_environment, watched
 
 MEMORY, FREE = 2e9, 1e9
 """Bytes below which the quickstart may not fit into memory, or its run onto the disk."""
@@ -19,6 +20,7 @@ def processors(trial: Trial) -> Iterator[Check]:
     cores = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     yield Check("hardware", "cores", "ok", f"{usable} of {cores}" if usable != cores else str(cores))
+    yield _threads()
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     advice = "the quickstart takes 2 GB; close other programs, or use a smaller scenario" if total < MEMORY else ""
     yield Check("hardware", "memory", "warning" if total < MEMORY else "ok", size(total), advice)
@@ -31,6 +33,28 @@ def processors(trial: Trial) -> Iterator[Check]:
             "hardware", "GPU", "ok", f"{names} (this version computes on the CPU)" if names else "none, and none needed"
         )
     yield Check("hardware", "bfloat16", "ok", _bfloat16(found.get("bfloat16")))
+
+
+def _threads() -> Check:
+    """How many threads a training that begins now would take at most, and how they wait for each other."""
+    cores, asked = watched(), asked_by_environment()
+    number = asked or cores.free
+    found = f"up to {number} for a training that begins now"
+    if asked is not None:
+        found += f" ({CHOSEN})"
+    elif cores.free < cores.usable:
+        found += f": other programs keep {cores.taken:.1f} cores busy"
+    spins = [name for name, value in ASLEEP.items() if os.environ.get(name, value).upper() != value]
+    spins += [name for name in ("GOMP_SPINCOUNT",) if os.environ.get(name, "0") != "0"]
+    if spins:
+        advice = f"unset {' and '.join(spins)}: threads that spin while they wait are slow beside other programs"
+        return Check("hardware", "threads", "warning", f"{found}; they spin while they wait", advice)
+    if number > 1 and cores.taken + number > cores.usable + 0.5:
+        advice = "--threads 1, or wait until the other programs are done"
+        return Check("hardware", "threads", "warning", f"{found}, more than are free", advice)
+    busy = asked is None and cores.free < cores.usable
+    advice = "a run that begins when they are done takes more, and keeps them" if busy else ""
+    return Check("hardware", "threads", "warning" if busy else "ok", found, advice)
 
 
 def disk() -> Iterator[Check]:

@@ -68,12 +68,9 @@ def load_backbone(name: str, catalogue: Catalogue, *, seed: int, cache: Path | N
     model: PreTrainedModel
     if name == "tiny-llama":
         model, tokenizer = tiny_llama.train(catalogue, seed=seed, cache=cache)
-    elif name == "minilm":
-        installed = minilm.folder()  # byte for byte the published one, wherever an installer links to
-        model, tokenizer = _load_folder(ModelFolder(installed, Path(installed.anchor)))
     else:
-        folder = expanded(name, "model.backbone")
-        model, tokenizer = _load_folder(ModelFolder(folder if folder.is_dir() else _fetch(name)))
+        folder = _named(name)
+        model, tokenizer = _load_folder(folder if folder.path.is_dir() else ModelFolder(_fetch(name)))
     return Backbone(name, model, tokenizer, digest(model, tokenizer))
 
 
@@ -91,6 +88,20 @@ def require_causal(backbone: Backbone) -> None:
         raise InputError(f"model.backbone: {backbone.name}: the model cannot be run: {one_line(error)}") from None
     if not torch.allclose(states[0], states[1], rtol=1e-3, atol=1e-5, equal_nan=True):
         raise InputError(f"model.backbone: {backbone.name}: {NOT_CAUSAL}")
+
+
+def hidden_size(name: str) -> int | None:
+    """The hidden size of the backbone called ``name``, told without loading it.
+
+    None where that is not known yet (a name on the hub), or where `load_backbone` will refuse it.
+    """
+    if name == "tiny-llama":
+        return tiny_llama.Recipe().hidden
+    try:
+        size = getattr(read_config(_named(name))[1], "hidden_size", None)
+    except InputError:
+        return None
+    return size if isinstance(size, int) else None
 
 
 def set_dropout(model: PreTrainedModel, rate: float) -> None:
@@ -140,6 +151,14 @@ def _fetch(name: str) -> Path:
     except (HfHubHTTPError, OSError) as error:
         tried = f"it is no folder here, and the hub answered: {one_line(error)}"
     raise InputError(f"model.backbone: {name!r}: {tried}; {ACCEPTED}")
+
+
+def _named(name: str) -> ModelFolder:
+    """The installed folder of ``minilm``, or the one whose path ``name`` is; there may be none there."""
+    if name == "minilm":
+        installed = minilm.folder()  # byte for byte the published one, wherever an installer links to
+        return ModelFolder(installed, Path(installed.anchor))
+    return ModelFolder(expanded(name, "model.backbone"))
 
 
 def _load_folder(folder: ModelFolder) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:

@@ -95,6 +95,7 @@ def reproduce(findings: Document) -> Section:
             "hardware",
             f"{hardware['cpu']}, {hardware['cores']} cores, {size(hardware['memory_bytes'])}, {hardware['platform']}",
         ),
+        *((("computed with", _computed(run["compute"])),) if run.get("compute") else ()),
         *((("plugins", _plugins(run["plugins"])),) if run.get("plugins") else ()),
         ("findings", f"{count(len(findings['findings']))} rows, schema {findings['schema']}"),
     )
@@ -106,6 +107,15 @@ def reproduce(findings: Document) -> Section:
     if libraries:
         blocks.append(Table("Libraries", ("library", "version"), libraries))
     return Section("reproduce", "To do it again", tuple(blocks))
+
+
+def _computed(entries: Sequence[Document]) -> str:
+    """Threads and processor, from which on figures are the same to the last digit; each change of them in order."""
+    return "; then ".join(
+        f"{several(each['threads'], 'thread')} (chosen by {each['chosen']}), {each['processor']['capability']} on"
+        f" {each['processor']['model']}"
+        for each in entries
+    )
 
 
 def _plugins(used: Sequence[Document]) -> str:
