@@ -10,6 +10,7 @@ from pplr_audit.terminal import visible
 NOTES = {
     "interactions_without_title": "interactions left out for want of a title",
     "items_without_title": "items left out for want of a title",
+    "titles_perhaps_missing": "titles such as nan, None or N/A, which may mean that there is none; taken as they are",
     "titles_of_script": "of the missing titles were what a page's script had left there",
     "item_rows_repeated": "rows of the item table with an id that was there",
     "interactions_rated_lower": "interactions left out by data.min_rating",

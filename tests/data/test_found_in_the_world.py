@@ -384,3 +384,11 @@ def test_a_table_of_users_that_has_none_of_them_is_refused(write, reader):
 def test_users_of_whom_the_table_says_nothing_are_counted_as_unknown(write):
     files = {**OF_NO_USER["table"], "users.csv": "user_id,gender\n11.0,F\n13.0,M\n"}
     assert read(str(write(files)), "auto").attributes == {"gender": ("F", "")}
+
+
+@pytest.mark.parametrize("form", ["ml_32m", "microlens_csv", "amazon_2018", "steam", "yelp", "sequences", "table_csv"])
+@pytest.mark.parametrize("title", ["nan", "None", "N/A", "NULL"])
+def test_words_that_may_be_titles_are_titles_and_counted(write, form, title):
+    found = read(str(write(FORMS[form](replace(TOY, titles={**TOY.titles, "11": title, "22": "Nan"})))), "auto")
+    assert (titles(found)["11"], titles(found)["22"]) == (title, "Nan")
+    assert found.notes == {"titles_perhaps_missing": 1}

@@ -11,6 +11,9 @@ from pplr_audit.data.readers.tables import Table, unique
 from pplr_audit.data.readers.wording import quote
 from pplr_audit.errors import InputError
 
+PERHAPS_MISSING = frozenset({"nan", "NaN", "None", "NULL", "null", "NA", "N/A", "n/a", "<NA>"})
+"""What programs write for a title that is not there, and what an item may be called all the same."""
+
 
 def catalogue(
     table: Table, item: str, title: str, categories: Sequence[str] | None, missing: Collection[str] = ()
@@ -30,7 +33,7 @@ def catalogue(
     for row in rows:
         _refuse_control(titles[row], ids[row], table, row)
     found, index = _catalogue(table, rows, [ids[row] for row in rows], [titles[row] for row in rows], categories)
-    return found, index, {"items_without_title": len(ids) - len(rows)}
+    return found, index, {"items_without_title": len(ids) - len(rows)} | _doubtful(found)
 
 
 def titled(
@@ -71,7 +74,7 @@ def titled(
     found, _ = _catalogue(table, rows, list(index), titles, categories)
     repeated = len(table) - table.frame[item].n_unique()
     counts = {"items_without_title": len(untitled - index.keys()), "item_rows_repeated": repeated}
-    return found, index, counts | {"titles_of_script": len(scripts - index.keys())}
+    return found, index, counts | {"titles_of_script": len(scripts - index.keys())} | _doubtful(found)
 
 
 def _catalogue(
@@ -81,6 +84,10 @@ def _catalogue(
         raise InputError(f"{table.source.path}: no item has an id and a title (accepted: at least one)")
     levels = tuple(categories[row] for row in rows) if categories is not None else ("",) * len(rows)
     return Catalogue(tuple(ids), tuple(titles), levels), {name: at for at, name in enumerate(ids)}
+
+
+def _doubtful(found: Catalogue) -> dict[str, int]:
+    return {"titles_perhaps_missing": sum(title in PERHAPS_MISSING for title in found.titles)}
 
 
 def _refuse_control(text: str, name: str, table: Table, row: int) -> None:
