@@ -19,7 +19,7 @@ from pplr_audit.data.readers.scratch import sweep
 from pplr_audit.errors import NO_SPACE, InputError, RunError
 from pplr_audit.listing import Kind
 from pplr_audit.paths import expanded
-from pplr_audit.terminal import discard, flushed, not_printed, open_streams, visible, visible_lines
+from pplr_audit.terminal import discard, flushed, not_printed, open_streams, visible, visible_json, visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -219,18 +219,20 @@ def data(
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="A field of the scenario's data section. May be repeated."),
     ] = None,
+    no_examples: Annotated[bool, typer.Option("--no-examples", help="Leave out users' histories and titles.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON and nothing else.")] = False,
 ) -> None:
-    """Say what a data set holds, before anyone trains on it: users, items, lengths, times, attributes, titles missing.
+    """Say what a data set holds and how it was read, before anyone trains on it: which column became what, users,
+    items, lengths, times, attributes, titles, and three users' histories.
 
     PATH is a folder, a file in it, a zip, or synthetic. Name the reader, its columns or a filter by --set, as in
     --set 'data.reader={table: {user: uid, item: pid}}' or --set data.core=5.
     """
     from pplr_audit import inspection, progress
 
-    found = inspection.inspect(path, settings or (), progress.to(sys.stderr))
+    found = inspection.inspect(path, settings or (), progress.to(sys.stderr), examples=not no_examples)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+        _print_json(found)
         return
     from pplr_audit.report.overview import overview_table
 
@@ -383,7 +385,7 @@ def _chatter_aside() -> contextlib.redirect_stdout[Any]:
 
 
 def _print_json(document: Any) -> None:
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    typer.echo(visible_json(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def _print_findings(result: "AuditResult", as_json: bool) -> None:

@@ -9,12 +9,14 @@ from pplr_audit.data.overview import overview
 from pplr_audit.progress import Progress
 
 
-def inspect(path: str, settings: Sequence[str], progress: Progress) -> dict[str, Any]:
+def inspect(path: str, settings: Sequence[str], progress: Progress, *, examples: bool = True) -> dict[str, Any]:
     """What the data section of a scenario with this ``path`` and these settings gives, as JSON values.
+
+    ``examples`` says whether histories and titles are among them.
 
     Raises InputError as loading a scenario and reading its data do.
     """
     chosen = scenarios.of_data(path, settings)
     with progress.phase("reading the data", None):
         dataset = load(chosen.data, chosen.seed)
-    return overview(dataset)
+    return overview(dataset, examples=examples)

@@ -24,6 +24,23 @@ def visible_lines(text: str) -> str:
     return "\n".join(visible(line) for line in text.split("\n"))
 
 
+def visible_json(text: str) -> str:
+    r"""A JSON document with those characters as JSON escapes them: the same values, and nothing acts.
+
+    >>> print(visible_json('["evil\u202ename"]'))
+    ["evil\u202ename"]
+    """
+    return "".join(
+        _escaped(c) if c != "\n" and unicodedata.category(c) in _ACTING else c  # a line end stands between values only
+        for c in text
+    )
+
+
+def _escaped(character: str) -> str:
+    pair = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{pair[at]:02x}{pair[at + 1]:02x}" for at in range(0, len(pair), 2))
+
+
 def _spelled(character: str) -> str:
     return character.encode("unicode_escape").decode()
 

@@ -110,6 +110,79 @@ def test_a_rating_that_is_too_large_is_refused_by_line(tmp_path, wrong):
     assert re.search(r"Cups\.jsonl, line 1: rating is .* \(accepted: a finite number\)", done.stderr)
 
 
+CARTS = (
+    "user_id,item_id,date,title,gender,price\nann,a,2021-03-04,<b>Emma</b> &amp; co,F,3\n"
+    "ann,b,2021-03-04,Ulysses </s> \u202eevil,F,3\nbob,a,2021-03-05,<b>Emma</b> &amp; co,M,4\n"
+    "bob,c,2021-03-02,[INST] [b]bold[/b] \U000e0041,M,3\n"
+)
+
+
+def test_it_says_what_became_of_each_column_and_shows_three_histories(tmp_path):
+    done = run(written(tmp_path, {"carts.csv": CARTS}), "--json")
+    found = json.loads(done.stdout)
+    (file,) = found["files"]
+    assert file["columns"] == {
+        "user_id": "user", "item_id": "item", "date": "time", "title": "title", "gender": "attribute of the user",
+    }  # fmt: skip
+    assert (file["unused"], file["encoding"], found["time_ties"]) == (["price"], "utf-8", 0.5)
+    assert (found["titles"]["with_markup"], found["titles"]["with_control_tokens"]) == (1, 2)
+    assert [(each["user"], each["length"]) for each in found["examples"]] == [("ann", 2), ("bob", 2)]
+    assert found["examples"][1]["first"] == [
+        {"item": "c", "title": "[INST] [b]bold[/b] \U000e0041", "time": "2021-03-02T00:00:00+00:00"},
+        {"item": "a", "title": "<b>Emma</b> &amp; co", "time": "2021-03-05T00:00:00+00:00"},
+    ]
+    # The values are the same, and nothing in them acts on a terminal.
+    assert "\u202e" not in done.stdout
+    assert r"\u202eevil" in done.stdout
+    assert r"\udb40\udc41" in done.stdout
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_reader_says_what_it_took_for_user_item_and_title(tmp_path, form):
+    for name, content in FORMS[form](TOY).items():
+        (tmp_path / name).write_bytes(content)
+    found = json.loads(run(tmp_path, "--json").stdout)
+    roles = [role for file in found["files"] for role in file["columns"].values()]
+    assert roles.count("title") == 1
+    assert any(role.startswith("user") for role in roles)
+    assert any("item" in role for role in roles)
+    assert ("time" in roles) == (found["times"] is not None)
+    assert ("rating" in roles) == (found["ratings"] is not None)
+    assert ("categories" in roles) == (found["with_category"] > 0)
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_examples_can_be_left_out(tmp_path, form):
+    folder = written(tmp_path, {"carts.csv": CARTS})
+    assert "Ulysses" in run(folder, *form).stdout
+    shown = run(folder, "--no-examples", *form).stdout
+    assert not any(word in shown for word in ("Ulysses", "Emma", "ann", "bob"))
+    assert re.search("with.markup", shown)
+
+
+def test_the_table_shows_it_in_eighty_columns(tmp_path, monkeypatch):
+    from rich.console import Console
+
+    from pplr_audit import cli
+
+    monkeypatch.setattr(cli, "_console", lambda: Console(width=80))
+    lines = run(written(tmp_path, {"carts.csv": CARTS.replace("gender", "g" * 100)})).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = "\n".join(lines)
+    for expected in (
+        "time: date",
+        "not used",
+        "price",
+        "50.0% at the same time",
+        "1 with markup, 2 with control",
+        "user ann",
+        "[b]bold[/b]",
+        r"\u202eevil",
+    ):
+        assert expected in shown
+    assert "\u202e" not in shown
+
+
 def test_letters_that_could_steer_a_terminal_are_shown_as_such(tmp_path):
     (tmp_path / "interactions.csv").write_text("user_id,item_id\n1,a\n", encoding="utf-8")
     (tmp_path / "items.csv").write_text("item_id,title\na,A\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """What a source holds, before anyone trains on it."""
 
+import re
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -7,24 +8,37 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from pplr_audit.data.dataset import Dataset
+from pplr_audit.data.dataset import Dataset, Ragged, Source
+from pplr_audit.data.ragged import row_of
 from pplr_audit.data.split import SHORTEST
 
+MARKUP = re.compile(r"</?[a-z][^<>]*>|<!--|&(?:[a-z]+|#\d+|#x[0-9a-f]+);", re.IGNORECASE)
+CONTROL = re.compile(
+    r"<\|[^<>|]*\|>|</?s>|<(?:pad|bos|eos|unk|mask|cls|sep|start_of_turn|end_of_turn|image|0x[0-9A-F]{2})>"
+    r"|\[/?(?:INST|CLS|SEP|PAD|MASK|UNK)\]|<</?SYS>>",
+)
+"""Tokens as Llama, GPT-2, Qwen, Gemma, Mistral, T5 and BERT write them."""
+SHOWN, LONGEST = 3, 10
+"""Titles that are shown of a kind, and items of a history."""
 COMMONEST = 5
 """Values of an attribute that are shown."""
 
 
-def overview(dataset: Dataset) -> dict[str, Any]:
+def overview(dataset: Dataset, *, examples: bool) -> dict[str, Any]:
     """Counts, lengths, times, ratings, attributes, titles and what was left out, as JSON values.
 
-    ``density`` is interactions over users times items; lengths are in items, times in UTC.
+    ``density`` is interactions over users times items; lengths are in items, times in UTC. ``time_ties`` is the share
+    of interactions at the same time as another one of the same user: their order is that of the rows.
+
+    Args:
+        examples: with the histories of three users, and titles with markup and with control tokens.
     """
     lengths, used = dataset.items.lengths, np.bincount(dataset.items.values, minlength=len(dataset.catalogue))
     titles = Counter(dataset.catalogue.titles)
     return {
         "name": dataset.name,
         "reader": dataset.reader or "none: the synthetic market",
-        "files": [{"path": str(file.path), "encoding": file.encoding, "bytes": file.size} for file in dataset.sources],
+        "files": [_file(file) for file in dataset.sources],
         "users": len(dataset.users),
         "items": len(dataset.catalogue),
         "interactions": len(dataset.items.values),
@@ -34,17 +48,59 @@ def overview(dataset: Dataset) -> dict[str, Any]:
         "users_too_short_for_leave_one_out": int((lengths < SHORTEST).sum()),
         "item_popularity": _spread(used),
         "times": None if dataset.times is None else [_moment(dataset.times.min()), _moment(dataset.times.max())],
+        "time_ties": None if dataset.times is None else _ties(dataset.times, dataset.items),
         "ratings": None if dataset.ratings is None else _ratings(dataset.ratings),
         "given_split": None if dataset.given is None else _purposes(dataset.given),
         "attributes": {name: _values(values) for name, values in dataset.attributes.items()},
         "titles": {
             "missing": dataset.notes.get("items_without_title", 0),
+            **_suspect(dataset.catalogue.titles, examples),
             "shared": sum(count for count in titles.values() if count > 1),
             "characters": _spread(np.array([len(title) for title in dataset.catalogue.titles])),
         },
         "with_category": sum(bool(each) for each in dataset.catalogue.categories),
         "notes": dict(dataset.notes),
+        **({"examples": _examples(dataset)} if examples else {}),
     }
+
+
+def _file(file: Source) -> dict[str, Any]:
+    """What a file is, what its columns were read as, and which were not used."""
+    return {
+        "path": str(file.path),
+        "encoding": file.encoding,
+        "bytes": file.size,
+        "columns": {name: role for name, role in file.columns.items() if role},
+        "unused": [name for name, role in file.columns.items() if not role],
+    }
+
+
+def _ties(times: Float[np.ndarray, "total"], items: Ragged) -> float:
+    same = (np.diff(times) == 0) & (np.diff(row_of(items)) == 0)
+    return float(f"{(np.append(same, False) | np.append(False, same)).mean():.4g}")
+
+
+def _suspect(titles: tuple[str, ...], examples: bool) -> dict[str, Any]:
+    """How many titles hold markup, and how many what a tokenizer may take for a token that controls the model."""
+    tokens = [title for title in titles if CONTROL.search(title)]
+    markup = [title for title in titles if MARKUP.search(CONTROL.sub("", title))]
+    counts: dict[str, Any] = {"with_markup": len(markup), "with_control_tokens": len(tokens)}
+    return counts | ({"suspect": [*markup[:SHOWN], *tokens[:SHOWN]]} if examples and (markup or tokens) else {})
+
+
+def _examples(dataset: Dataset) -> list[dict[str, Any]]:
+    """The first, the middle and the last user, with the first items of each."""
+    found = []
+    for user in sorted({0, len(dataset.users) // 2, len(dataset.users) - 1}):
+        start, length = int(dataset.items.offsets[user]), len(dataset.items[user])
+        history = []
+        for at in range(start, start + min(length, LONGEST)):
+            item = int(dataset.items.values[at])
+            history.append({"item": dataset.catalogue.ids[item], "title": dataset.catalogue.titles[item]})
+            if dataset.times is not None:
+                history[-1]["time"] = _moment(dataset.times[at])
+        found.append({"user": dataset.users[user], "length": length, "first": history})
+    return found
 
 
 def _spread(values: Int[np.ndarray, "n"] | Float[np.ndarray, "n"]) -> dict[str, float]:

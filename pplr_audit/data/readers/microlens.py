@@ -35,14 +35,19 @@ class MicroLens:
             raise InputError(f"{pairs.with_name(name + TITLES[0])}: no such file (accepted: {ACCEPTED})")
         wares = read_delimited(titles, Dialect())
         columns, line = wares.frame.columns, f"{titles}, line 1"
-        items, index, notes = titled(wares, named(columns, line, "item", "video"), named(columns, line, "title"), None)
+        ware, title = named(columns, line, "item", "video"), named(columns, line, "title")
+        items, index, notes = titled(wares, ware, title, None)
         if pairs.suffix == ".tsv":
             table = _one_item_a_row(read_delimited(pairs, Dialect("\t", quoted=False, header=("user", "item"))))
         else:
             table = read_delimited(pairs, Dialect(), {"user": "id", "item": "id", "timestamp": "time"})
         time = "timestamp" if "timestamp" in table else None
         taken, left = histories(table, "user", "item", index, time=time, unknown="leave out")
-        return dataset(name, items, taken, [table.source, wares.source], notes=notes | left)
+        sources = [
+            table.read_as({"user": "user", "item": "item", "timestamp": "time"}),
+            wares.read_as({ware: "item", title: "title"}),
+        ]
+        return dataset(name, items, taken, sources, notes=notes | left)
 
 
 def _one_item_a_row(table: Table) -> Table:

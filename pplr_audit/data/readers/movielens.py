@@ -10,7 +10,7 @@ from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.readers.catalogue import catalogue
 from pplr_audit.data.readers.delimited import Dialect, read_delimited
 from pplr_audit.data.readers.interactions import attributes, dataset, histories
-from pplr_audit.data.readers.tables import Kind, Table, named
+from pplr_audit.data.readers.tables import ATTRIBUTE, Kind, Table, named
 from pplr_audit.errors import InputError
 
 # The 100K and 1M sets are ISO-8859-1, the others UTF-8; Latin text with an accent is practically never valid UTF-8.
@@ -99,10 +99,14 @@ class MovieLens:
             named(movies.frame.columns, f"{folder / form.movies}, line 1", name)
         wares, index, notes = catalogue(movies, item, "title", _genres(movies))
         taken, left = histories(ratings, user, item, index, time=time, rating=rating, unknown="leave out")
-        sources, known = [ratings.source, movies.source], {}
+        known: dict[str, tuple[str, ...]] = {}
+        roles: dict[str | None, str] = {item: "item", "title": "title"}
+        roles.update(dict.fromkeys(("genres", *GENRES), "categories"))
+        events = ratings.read_as({user: "user", item: "item", rating: "rating", time: "time"})
+        sources = [events, movies.read_as(roles)]
         if form.users is not None and (folder / form.users).exists():
             people = read_delimited(folder / form.users, form.dialect[form.users])
-            sources.append(people.source)
+            sources.append(people.read_as({"user_id": "user"}, ATTRIBUTE))
             known = attributes(people, "user_id", taken.users)
         return dataset(folder.resolve().name, wares, taken, sources, attributes=known, notes=notes | left)
 

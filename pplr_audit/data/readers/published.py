@@ -56,7 +56,11 @@ def read_published(name: str, events: Path, wares: Path, names: Names) -> Datase
     reviews = read_json_lines(events, wanted | ({rating: "number"} if rating else {}), lenient=True)
     notes["reviews_without_user_item_or_time"] = reviews.left_out
     taken, left = histories(reviews, user, item, index, time=time, rating=rating, unknown="leave out")
-    return dataset(name, items, taken, [reviews.source, table.source], notes=notes | left)
+    sources = [
+        reviews.read_as({user: "user", item: "item", time: "time", rating: "rating"}),
+        table.read_as({ware: "item", title: "title", kind: "categories"}),
+    ]
+    return dataset(name, items, taken, sources, notes=notes | left)
 
 
 def stem(path: Path) -> str | None:

@@ -25,7 +25,7 @@ from pplr_audit.data.readers.interactions import (
     with_titles,
 )
 from pplr_audit.data.readers.json_lines import levels
-from pplr_audit.data.readers.tables import Kind, Table, each_once, named
+from pplr_audit.data.readers.tables import ATTRIBUTE, Kind, Table, each_once, named
 from pplr_audit.data.readers.wording import quote
 from pplr_audit.errors import InputError
 
@@ -47,6 +47,10 @@ MISSING = frozenset(
 )  # fmt: skip
 """What RecBole itself reads as missing: the default ``na_values`` of pandas' read_csv (its documentation, 2.2), among
 them the str() of None and of NaN that RecBole's converters write. A film called "Nan" is none of them."""
+ROLES: Mapping[str | None, str] = {
+    "user_id": "user", "session_id": "user", "item_id": "item", "item_id_list": "items before it in order",
+    "rating": "rating", "timestamp": "time",
+}  # fmt: skip
 TYPES = ("token", "token_seq", "float", "float_seq")
 NAMED = ("name", "item_name", "movie_name", "app_name", "product_name")
 """Columns that hold the title where none says so."""
@@ -92,12 +96,16 @@ class RecBole:
         tables = list(events.values())
         taken, given, prefixes = _all_parts(events, index)
         taken, given, left = with_titles(taken, given, len(items), str(tables[0].source.path))
-        sources = [tables[0].source, wares.table.source, *(table.source for table in tables[1:])]
+        sources = [
+            tables[0].read_as(ROLES),
+            wares.table.read_as({_level(wares.table): "categories", "item_id": "item", title: "title"}),
+            *(table.read_as(ROLES) for table in tables[1:]),
+        ]
         known: dict[str, tuple[str, ...]] = {}
         file = _file(stem, "user")
         if file.exists():
             people = _read(file).table
-            sources.append(people.source)
+            sources.append(people.read_as({"user_id": "user"}, ATTRIBUTE))
             named(people.frame.columns, f"{file}, line 1", "user_id")
             known = {
                 name: tuple("" if value in MISSING else value for value in values)
@@ -262,8 +270,12 @@ def _title(table: Table) -> str:
     return next((name for name in ("title", "movie_title", *like, *NAMED) if name in columns), "title")
 
 
+def _level(wares: Table) -> str | None:
+    return next((name for name in CATEGORIES if name in wares), None)
+
+
 def _categories(wares: Atomic) -> list[str] | None:
-    name = next((name for name in CATEGORIES if name in wares.table), None)
+    name = _level(wares.table)
     if name is None:
         return None
     split = wares.types[name] == "token_seq"

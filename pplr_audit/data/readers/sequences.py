@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
-from pplr_audit.data.dataset import TEST, TRAIN, VALID, Dataset, Ragged
+from pplr_audit.data.dataset import TEST, TRAIN, VALID, Dataset, Ragged, Source
 from pplr_audit.data.ragged import group
 from pplr_audit.data.readers.catalogue import catalogue
 from pplr_audit.data.readers.delimited import UNIT_SEPARATOR, Dialect, read_delimited
@@ -20,12 +20,20 @@ from pplr_audit.data.readers.interactions import (
     one_after_the_other,
     with_titles,
 )
-from pplr_audit.data.readers.tables import Table, named, unique
+from pplr_audit.data.readers.tables import ATTRIBUTE, Table, named, unique
 from pplr_audit.data.readers.wording import quote
 from pplr_audit.errors import InputError
 
 PLAIN, WHOLE = "sequences.txt", "sequences.tsv"
 ITEM = ("item_id", "title")
+LEVELS = ("categories", "genres")
+ROLES: Mapping[str | None, str] = {
+    "line": "user, then items in order",
+    "user_id": "user",
+    "complete": "split",
+    "history": "items in order",
+    "test_item": "item of the test",
+}
 TABS = Dialect("\t", quoted=False)
 LINES = Dialect(UNIT_SEPARATOR, quoted=False, header=("line",))
 PARTS = {"sequential_train.txt": TRAIN, "sequential_valid.txt": VALID, "sequential_test.txt": TEST}
@@ -58,7 +66,8 @@ class Sequences:
         folder = _folder(path)
         wares = read_delimited(folder / "items.tsv", TABS)
         item, title = (named(wares.frame.columns, f"{folder / 'items.tsv'}, line 1", name) for name in ITEM)
-        kinds = next((wares.texts(name) for name in ("categories", "genres") if name in wares), None)
+        level = next((name for name in LEVELS if name in wares), None)
+        kinds = None if level is None else wares.texts(level)
         items, index, notes = catalogue(wares, item, title, kinds)
         # Those without a title are known all the same: they are left out, where an unknown id is refused. Here ids
         # are the numbers of lines as a rule, and where one is too high all may be shifted.
@@ -77,14 +86,16 @@ class Sequences:
             Histories(rows.users, rows.items), rows.given, len(items), str(wares.source.path)
         )
         known: dict[str, tuple[str, ...]] = {}
+        about: list[Source] = []
         if (folder / "users.tsv").exists():
             people = read_delimited(folder / "users.tsv", TABS)
-            tables.append(people)
             named(people.frame.columns, f"{folder / 'users.tsv'}, line 1", "user_id")
             known = attributes(people, "user_id", taken.users)
-        sources = [wares.source, *(table.source for table in tables)]
+            about = [people.read_as({"user_id": "user"}, ATTRIBUTE)]
+        sources = [wares.read_as({item: "item", title: "title", level: "categories"})]
+        sources += [table.read_as(ROLES) for table in tables]
         name = folder.resolve().name
-        return dataset(name, items, taken, sources, given=given, attributes=known, notes=notes | left)
+        return dataset(name, items, taken, [*sources, *about], given=given, attributes=known, notes=notes | left)
 
 
 def _folder(path: Path) -> Path:

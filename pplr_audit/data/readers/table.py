@@ -15,7 +15,7 @@ from pplr_audit.data.readers.interactions import attributes, dataset, histories
 from pplr_audit.data.readers.json_lines import levels
 from pplr_audit.data.readers.roles import Roles
 from pplr_audit.data.readers.streams import ENCODINGS
-from pplr_audit.data.readers.tables import Kind, Table
+from pplr_audit.data.readers.tables import ATTRIBUTE, Kind, Table
 from pplr_audit.data.readers.wording import listed, nearest, quote
 from pplr_audit.errors import InputError
 
@@ -123,7 +123,7 @@ class TableReader:
             self._refuse_headless(events, "interactions", name, reviews.ids[name].names)
         taken, left = histories(reviews, user, item, index, time=time, rating=rating, unknown="leave out")
         known = beside(reviews, user, item, maybe, taken.users)
-        sources = [reviews.read_as(dict.fromkeys(known, "attribute of the user") | roles | {time: "time"})]
+        sources = [reviews.read_as(dict.fromkeys(known, ATTRIBUTE) | roles | {time: "time"})]
         sources += [source] if wares != events else []
         if people := self._other(events, self._users, USERS):
             about, more = self._people(people, taken.users)
@@ -168,7 +168,7 @@ class TableReader:
         columns = self._formats.columns(path, header)
         user = self._roles.needed("user", columns, path, other="user_id")
         about = self._formats.read(path, dict.fromkeys(columns, "text"), header)
-        return about.read_as({user: "user"}, "attribute of the user"), attributes(about, user, users)
+        return about.read_as({user: "user"}, ATTRIBUTE), attributes(about, user, users)
 
     def _refuse_headless(self, path: Path, which: str, column: str, ids: Collection[str]) -> None:
         """Raises InputError where the name of a column of ids is one of the ids."""
