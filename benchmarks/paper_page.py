@@ -79,9 +79,9 @@ def both(docs: Docs, *strategies: str) -> Docs:
 
 
 def values(docs: Docs, part: str, **wanted: str) -> list[dict[str, Any]]:
-    """The row of each seed with these fields."""
+    """The row of each seed with these fields, where it has an interval."""
     rows = ((row for row in doc[part] if all(row[k] == v for k, v in wanted.items())) for doc in docs.values())
-    return [found for found in (next(each, None) for each in rows) if found is not None]
+    return [found for found in (next(each, None) for each in rows) if found is not None and found["ci"] is not None]
 
 
 def references(docs: Docs, strategy: str, reference: str) -> list[dict[str, Any]]:

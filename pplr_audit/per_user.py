@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from pplr_audit.errors import InputError
 from pplr_audit.runs.parsing import parsed, understood
 from pplr_audit.runs.store import Store
-from pplr_audit.scoring.balance import balance_differences
+from pplr_audit.scoring.balance import Refusal, balance_differences, row
 from pplr_audit.scoring.intervals import Estimate, paired_difference
 from pplr_audit.seeds import derive
 
@@ -86,8 +86,9 @@ def read(directory: Path) -> UserScores:
 def compared(one: UserScores, other: UserScores, *, seed: int = 0) -> list[dict[str, Any]]:
     """What ``one`` is better by than ``other``, for the same users served by either.
 
-    Rows with ``strategy``, ``against``, ``metric``, ``measure``, ``client``, ``value``, ``ci``, ``n``. The measures are
-    ``mean`` (of all users, and of each client's; paired bootstrap over users) and those of `scoring.balance` (of all).
+    Rows with ``strategy``, ``against``, ``metric``, ``measure``, ``client``, ``value``, ``ci`` and ``n``, and with the
+    ``reason`` where there is no interval. The measures are ``mean`` (of all users, and of each client's; paired
+    bootstrap over users) and those of `scoring.balance` (of all).
     Intervals hold for these two trainings, not for others with other seeds.
 
     Raises:
@@ -108,7 +109,7 @@ def compared(one: UserScores, other: UserScores, *, seed: int = 0) -> list[dict[
         raise InputError("the runs measured different things (per_user.safetensors); nothing to pair")
     for metric in mine:
         a, b = mine[metric][a_at], theirs[metric][b_at]
-        found: list[tuple[str, str, Estimate]] = []
+        found: list[tuple[str, str, Estimate | Refusal]] = []
         # One draw for all metrics, so that they differ by what is measured alone.
         drawn = derive(seed, "compared") % 2**32
         found.append(("mean", "all", paired_difference(a, b, both, seed=drawn)))
@@ -120,7 +121,7 @@ def compared(one: UserScores, other: UserScores, *, seed: int = 0) -> list[dict[
             found += [(m, "all", e) for m, e in balance_differences(a, b, clients, seed=drawn).items()]
         rows += [
             {"strategy": one.strategy, "against": other.strategy, "metric": metric, "measure": measure,
-             "client": client, "value": e.value, "ci": [e.low, e.high], "n": e.n}
+             "client": client, **row(e)}
             for measure, client, e in found
         ]  # fmt: skip
     return rows

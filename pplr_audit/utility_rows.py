@@ -16,7 +16,7 @@ from pplr_audit.pplr.rounds import Federation
 from pplr_audit.pplr.utility import DEPTHS, Ranking, popularity_of, rank, recommended, tested
 from pplr_audit.progress import Advance
 from pplr_audit.scenario import Scenario
-from pplr_audit.scoring.balance import balance_estimates
+from pplr_audit.scoring.balance import balance_estimates, row
 from pplr_audit.scoring.intervals import mean_estimate
 from pplr_audit.seeds import derive
 
@@ -112,8 +112,7 @@ def _balance(
     if len(np.unique(clients)) < 2:
         return []
     return [
-        {"strategy": strategy, "defense": defense, "metric": metric, "measure": measure, "value": e.value,
-         "ci": [e.low, e.high], "n": e.n}
+        {"strategy": strategy, "defense": defense, "metric": metric, "measure": measure, **row(e)}
         for metric, values in scores.items()
         for measure, e in balance_estimates(values, clients, seed=derive(seed, "balance") % 2**32).items()
     ]  # fmt: skip

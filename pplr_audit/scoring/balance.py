@@ -10,19 +10,25 @@ Sources: standard deviation as in Li et al. 2021 (Ditto, arXiv 2012.04221, secti
 2. Clients count alike, however many users they have.
 
 **Intervals** are conditional on the clients there are: users are redrawn inside each of them, and clients that have one
-user each are redrawn themselves. Noise in the m_c biases all three (clients that are served alike never look alike), so
-that percentiles of a bootstrap, which has the noise twice, miss the truth every time when all are served alike.
+user each are redrawn themselves. Noise in the m_c biases all three: clients that are served alike never look alike.
 
 - Standard deviation and Jain's index: a test is inverted (Carpenter & Bithell, Statistics in Medicine 19, 2000, section
-  3.4). The clients' deviations are scaled to every t from 0 up, the redrawn users' noise is added, and the interval
-  holds every t under which the observed value is none of the 5 % most extreme.
+  3.4). The clients' deviations are scaled to every size t from 0 up, noise is added, and the interval holds every t
+  under which the observed value is none of the 5 % most extreme. A mean p of n users has the noise d p (1 - p) / n,
+  where d is one for all clients: a client of few users says too little about its own. Where clients differ in size,
+  what the smallest one hides decides, so that a spread by it alone, up or down, is tried too. With a client below
+  `FEWEST` users no such interval held what it should in simulations, and there is none: the answer is a `Refusal`.
 - Worst client: its m_c is bounded from below by any client's own bound, from above where all bounds hold at once
   (Bonferroni), each by Korn & Graubard's interval.
-- Differences between two strategies: the hull of the basic and the percentile bootstrap; the bias mostly cancels.
+- Differences of the standard deviation and of Jain's index: from both intervals (MOVER), around values without noise,
+  s^2 - mean of the noise's variance. Two strategies' noise is correlated, since their users are the same, which counts
+  as far as both spreads stand out from it. With a small client this is wider than it need be.
+- Differences of worst clients: the hull of the basic and the percentile bootstrap, and MOVER.
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -31,8 +37,20 @@ from pplr_audit.scoring.intervals import Estimate, cluster_weights, proportion_i
 
 Measure = Literal["standard_deviation", "worst_client", "jain"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
-STEPS = 81
-"""Spreads that are tried."""
+STEPS = 25
+"""Spreads that are tried; between them the interval's ends are interpolated."""
+
+FEWEST = 20
+"""Users of a client below which nothing is said about the spread over clients."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A value whose interval cannot be had, and why."""
+
+    value: float
+    n: int
+    reason: str
 
 
 def standard_deviation(means: Float[np.ndarray, "*draws clients"]) -> Float[np.ndarray, "*draws"]:
@@ -72,19 +90,23 @@ def balance_estimates(
     seed: int,
     level: float = 0.95,
     draws: int = 2000,
-) -> dict[Measure, Estimate]:
+) -> dict[Measure, Estimate | Refusal]:
     """Every measure of one strategy, from one score in [0, 1] a user. Raises ValueError with fewer than two clients."""
     names = _checked(values, clients)
-    (means,), (drawn,) = _client_means([values], clients, names, seed, draws)
-    found: dict[Measure, Estimate] = {}
+    if len(names) == len(values):
+        return _of_single_users(values, seed, level, draws)
+    noisy = _Noisy.of(values, clients, names)
+    normal = np.random.default_rng(seed).standard_normal((draws, len(names)))
+    found: dict[Measure, Estimate | Refusal] = {}
     for measure, function in _FUNCTIONS.items():
-        value = float(function(means))
-        if len(names) == len(values):
-            low, high = _percentiles(function(drawn), level)
-        elif measure == "worst_client":
+        value = float(function(noisy.means))
+        if measure == "worst_client":
             low, high = _worst_interval(values, clients, names, level)
+        elif noisy.sizes.min() < FEWEST:
+            found[measure] = Refusal(value, len(values), _too_few(noisy))
+            continue
         else:
-            low, high = _inverted(function, means, drawn - means, level)
+            low, high = _inverted(function, noisy, normal, level)
         found[measure] = Estimate(value, min(low, value), max(high, value), len(values))
     return found
 
@@ -97,7 +119,7 @@ def balance_differences(
     seed: int,
     level: float = 0.95,
     draws: int = 2000,
-) -> dict[Measure, Estimate]:
+) -> dict[Measure, Estimate | Refusal]:
     """Every measure of ``a`` minus that of ``b``, for two strategies' scores of the same users in the same order.
 
     Both are redrawn together, so that what is hard about a user cancels. Raises ValueError as `balance_estimates` does,
@@ -107,22 +129,108 @@ def balance_differences(
         raise ValueError(f"a pair needs two scores of the same users; got {len(a)} and {len(b)}")
     names = _checked(a, clients)
     _checked(b, clients)
+    if np.array_equal(a, b):
+        return {measure: Estimate(0.0, 0.0, 0.0, len(a)) for measure in MEASURES}
     means, (drawn_a, drawn_b) = _client_means([a, b], clients, names, seed, draws)
-    found: dict[Measure, Estimate] = {}
+    found: dict[Measure, Estimate | Refusal] = {}
     for measure, function in _FUNCTIONS.items():
         value = float(function(means[0]) - function(means[1]))
-        first, second = function(drawn_a), function(drawn_b)
-        low, high = _percentiles(first - second, level)
-        ends = [low, high, max(-1.0, 2 * value - high), min(1.0, 2 * value - low)]
-        if measure == "worst_client" and len(names) < len(a) and not np.array_equal(a, b):
-            # A client without a single hit is never redrawn with one, so the draws alone say too little.
-            one, other = (
-                (float(function(mean)), *_worst_interval(of_users, clients, names, level))
-                for mean, of_users in zip(means, (a, b), strict=True)
-            )
-            ends += _of_difference(one, other, _correlation(first, second))
+        if measure == "worst_client" or len(names) == len(a):
+            first, second = function(drawn_a), function(drawn_b)
+            low, high = _percentiles(first - second, level)
+            ends = [low, high, max(-1.0, 2 * value - high), min(1.0, 2 * value - low)]
+            if len(names) < len(a):
+                # A client without a single hit is never redrawn with one, so the draws alone say too little.
+                one, other = (
+                    (float(function(mean)), *_worst_interval(of_users, clients, names, level))
+                    for mean, of_users in zip(means, (a, b), strict=True)
+                )
+                ends += _of_difference(one, other, _correlation(first, second))
+        else:
+            pair = _Noisy.of(a, clients, names), _Noisy.of(b, clients, names)
+            if pair[0].sizes.min() < FEWEST:
+                found[measure] = Refusal(value, len(a), _too_few(pair[0]))
+                continue
+            ends = [*_difference_of_spreads(function, pair, _shared_luck(a, b, clients), level, seed, draws)]
         found[measure] = Estimate(value, min(value, *ends), max(value, *ends), len(a))
     return found
+
+
+def _of_single_users(
+    values: Float[np.ndarray, "users"], seed: int, level: float, draws: int
+) -> dict[Measure, Estimate | Refusal]:
+    """Every measure where each client is one user; the users are redrawn.
+
+    Two pseudo-users, one with all and one with nothing, stand for those that were not drawn (as in Agresti & Coull, The
+    American Statistician 52, 1998): without them 50 users look more alike than they are.
+    """
+    users = len(values)
+    own = np.arange(users)
+    _, (drawn,) = _client_means([values], own, own, seed, draws)
+    picks = np.random.default_rng(seed).integers(0, users + 2, (draws, users))
+    more = np.append(values, [0.0, 1.0])[picks]
+    found: dict[Measure, Estimate | Refusal] = {}
+    for measure, function in _FUNCTIONS.items():
+        value = float(function(values))
+        ends = [*_percentiles(function(drawn), level)]
+        if measure != "worst_client":
+            ends += _percentiles(function(more), level)
+        found[measure] = Estimate(value, min(value, *ends), max(value, *ends), users)
+    return found
+
+
+@dataclass(frozen=True)
+class _Noisy:
+    """What was seen of each client, and how noisy that is."""
+
+    sizes: Int[np.ndarray, "clients"]
+    means: Float[np.ndarray, "clients"]
+    dispersion: float
+    """Of single users, as a share of p (1 - p): 1 for hits and misses."""
+
+    @classmethod
+    def of(
+        cls, values: Float[np.ndarray, "users"], clients: Int[np.ndarray, "users"], names: Int[np.ndarray, "clients"]
+    ) -> "_Noisy":
+        place = np.searchsorted(names, clients)
+        sizes = np.bincount(place)
+        means = np.bincount(place, weights=values) / sizes
+        within = float(((values - means[place]) ** 2).sum()) / (len(values) - len(names))
+        most = float((sizes * means * (1 - means)).sum()) / len(values)
+        return cls(sizes, means, within / most if most > 0 else 1.0)
+
+    def deviations(self, true: Float[np.ndarray, "*ways clients"]) -> Float[np.ndarray, "*ways clients"]:
+        """Of the means by noise alone, where the clients' true means are these."""
+        return np.asarray(np.sqrt(self.dispersion * true * (1 - true) / self.sizes))
+
+    def directions(self) -> list[Float[np.ndarray, "clients"]]:
+        """Ways in which the clients may differ, each with mean 0 and standard deviation 1.
+
+        As they were seen to, where each may be off by its noise; and the smallest client alone, up and down.
+        """
+        off = self.means - self.means.mean()
+        noise = self.deviations(np.full(len(off), self.means.mean()))
+        seen = np.where(off >= 0, 1, -1) * np.sqrt(off**2 + noise**2)
+        alone = (np.arange(len(off)) == np.argmin(self.sizes)).astype(float)
+        return [(way - way.mean()) / way.std() for way in (seen, alone, -alone) if way.std() > 0]
+
+    def without_noise(self) -> tuple[Float[np.ndarray, "clients"], float]:
+        """The means drawn together until their spread is what is left without noise, and that as a share of it."""
+        spread, clients = float(self.means.std()), len(self.means)
+        noise = float((self.deviations(self.means) ** 2).mean()) * (clients - 1) / clients
+        share = max(spread**2 - noise, 0.0) ** 0.5 / spread if spread > 0 else 0.0
+        return self.means.mean() + share * (self.means - self.means.mean()), share
+
+
+def _too_few(noisy: _Noisy) -> str:
+    return f"a client has {noisy.sizes.min()} users; below {FEWEST} nothing can be said about the spread over clients"
+
+
+def row(found: Estimate | Refusal) -> dict[str, Any]:
+    """The fields ``value``, ``ci`` and ``n`` of a row of a document, and ``reason`` where ``ci`` is null."""
+    if isinstance(found, Refusal):
+        return {"value": found.value, "ci": None, "n": found.n, "reason": found.reason}
+    return {"value": found.value, "ci": [found.low, found.high], "n": found.n}
 
 
 def _checked(values: Float[np.ndarray, "users"], clients: Int[np.ndarray, "users"]) -> Int[np.ndarray, "clients"]:
@@ -170,21 +278,72 @@ def _percentiles(drawn: Float[np.ndarray, "draws"], level: float) -> tuple[float
 
 def _inverted(
     function: Callable[[Float[np.ndarray, "*draws clients"]], Float[np.ndarray, "*draws"]],
-    means: Float[np.ndarray, "clients"],
-    noise: Float[np.ndarray, "draws clients"],
+    noisy: _Noisy,
+    normal: Float[np.ndarray, "draws clients"],
     level: float,
 ) -> tuple[float, float]:
     """The range of ``function`` over the spreads under which its observed value is not extreme."""
-    observed, middle, spread = function(means), means.mean(), float(means.std())
-    alternating = np.where(np.arange(len(means)) % 2 == 0, 1.0, -1.0)
-    direction = (means - middle) / spread if spread > 1e-12 else alternating - alternating.mean()
-    accepted = []
-    for t in np.linspace(0, spread + 5 * float(noise.std()), STEPS):
-        true = np.clip(middle + t * direction, 0, 1)
-        low, high = _percentiles(function(true + noise), level)
-        if low <= observed <= high:
-            accepted.append(float(function(true)))
-    return (min(accepted), max(accepted)) if accepted else (float(observed), float(observed))
+    if not 0 < noisy.means.mean() < 1:  # nobody hit, or everybody: one client may be as far off as its size lets it
+        at, smallest = float(noisy.means.mean()), int(noisy.sizes.min())
+        low, high = proportion_interval(at, 0.0, smallest, level)
+        far = np.where(np.arange(len(noisy.means)) == np.argmin(noisy.sizes), low if at > 0.5 else high, at)
+        ends = float(function(noisy.means)), float(function(far))
+        return min(ends), max(ends)
+    found = [_inverted_along(way, function, noisy, normal, level) for way in noisy.directions()]
+    return min(low for low, _ in found), max(high for _, high in found)
+
+
+def _inverted_along(
+    way: Float[np.ndarray, "clients"],
+    function: Callable[[Float[np.ndarray, "*draws clients"]], Float[np.ndarray, "*draws"]],
+    noisy: _Noisy,
+    normal: Float[np.ndarray, "draws clients"],
+    level: float,
+) -> tuple[float, float]:
+    """The same where the clients differ in one way only, more or less of it."""
+    middle, spread = float(noisy.means.mean()), float(noisy.means.std())
+    noise = float((noisy.deviations(np.full(len(way), middle)) ** 2).mean()) ** 0.5
+    true = np.clip(middle + np.linspace(0, spread + 5 * noise, STEPS)[:, None] * way, 0, 1)
+    sizes = function(true)
+    drawn = function(np.clip(true[:, None] + normal * noisy.deviations(true)[:, None], 0, 1))
+    quantiles = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=1).T
+    observed = float(function(noisy.means))
+    if function is jain:  # falls as clients drift apart
+        sizes, quantiles, observed = -sizes, -quantiles[:, ::-1], -observed
+    # A spread is too large where nearly all draws are above what was seen, too small where nearly all are below it.
+    low, high = (np.interp(observed, np.maximum.accumulate(q), sizes) for q in (quantiles[:, 1], quantiles[:, 0]))
+    return (-float(high), -float(low)) if function is jain else (float(low), float(high))
+
+
+def _difference_of_spreads(
+    function: Callable[[Float[np.ndarray, "*draws clients"]], Float[np.ndarray, "*draws"]],
+    pair: tuple[_Noisy, _Noisy],
+    luck: float,
+    level: float,
+    seed: int,
+    draws: int,
+) -> tuple[float, float]:
+    """Bounds of ``function`` of the first less that of the second; ``luck`` is the correlation of their noise."""
+    generator = np.random.default_rng(seed)
+    first = generator.standard_normal((draws, len(pair[0].means)))
+    second = luck * first + max(1 - luck**2, 0.0) ** 0.5 * generator.standard_normal(first.shape)
+    sides, drawn, shares = [], [], []
+    for noisy, normal in zip(pair, (first, second), strict=True):
+        low, high = _inverted(function, noisy, normal, level)
+        still, share = noisy.without_noise()
+        sides.append((min(max(float(function(still)), low), high), low, high))
+        drawn.append(function(still + normal * noisy.deviations(noisy.means)))
+        shares.append(share)
+    return _of_difference(sides[0], sides[1], _correlation(*drawn) * shares[0] * shares[1])
+
+
+def _shared_luck(
+    a: Float[np.ndarray, "users"], b: Float[np.ndarray, "users"], clients: Int[np.ndarray, "users"]
+) -> float:
+    """The correlation of two scores of the same users inside clients; 0 where one does not vary there."""
+    _, place = np.unique(clients, return_inverse=True)
+    off = [each - (np.bincount(place, weights=each) / np.bincount(place))[place] for each in (a, b)]
+    return _correlation(off[0], off[1])
 
 
 def _of_difference(

@@ -2,8 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
-from pplr_audit.scoring.balance import MEASURES, balance_differences, balance_estimates
+from pplr_audit.scoring.balance import MEASURES, Measure, Refusal, balance_differences, balance_estimates, jain, row
+from pplr_audit.scoring.intervals import Estimate
+
+WORLDS = 300
+LEAST, MOST = 271, 296
+"""99.9 % of the binomial distribution of 300 trials at .95; a test of our own (scipy) holds them to it."""
 
 # Client 0: 1, 0 (mean .5); client 1: 1, 1, 0, 0, 0 (mean .4); client 2: .3 (mean .3).
 VALUES = np.array([1, 0, 1, 1, 0, 0, 0, 0.3])
@@ -102,3 +108,120 @@ def test_the_interval_of_a_paired_difference_holds_it_nearly_always() -> None:
         found = balance_differences(a, b, clients, seed=draw, draws=300)["standard_deviation"]
         held += found.low <= expected <= found.high
     assert held >= 180, held
+
+
+def test_the_bounds_of_coverage_are_those_of_the_binomial_distribution() -> None:
+    assert binom.interval(0.999, WORLDS, 0.95) == (LEAST, MOST)
+
+
+def held(found: Estimate | Refusal, truth: float) -> bool:
+    assert isinstance(found, Estimate)
+    return found.low - 1e-9 <= truth <= found.high + 1e-9
+
+
+def spread_and_jain(truth: np.ndarray) -> dict[Measure, float]:
+    return {"standard_deviation": float(truth.std()), "jain": float(jain(truth))}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rates"),
+    [
+        ((100, 100, 100, 100, 20), (0.2, 0.2, 0.2, 0.2, 0.2)),
+        ((100, 100, 100, 100, 20), (0.2, 0.2, 0.2, 0.2, 0.4)),
+        ((100, 100, 100, 100, 20), (0.2, 0.2, 0.2, 0.2, 0.05)),
+        ((100, 100, 100, 100, 100), (0.1, 0.2, 0.3, 0.4, 0.5)),
+    ],
+)
+def test_a_small_client_beside_large_ones_leaves_the_intervals_their_level(
+    sizes: tuple[int, ...], rates: tuple[float, ...]
+) -> None:
+    truth, clients = np.array(rates), np.repeat(np.arange(5), sizes)
+    generator = np.random.default_rng(5)
+    counts = dict.fromkeys(spread_and_jain(truth), 0)
+    for draw in range(WORLDS):
+        values = (generator.random(len(clients)) < truth[clients]).astype(float)
+        found = balance_estimates(values, clients, seed=draw, draws=200)
+        for measure, expected in spread_and_jain(truth).items():
+            counts[measure] += held(found[measure], expected)
+    assert all(count >= LEAST for count in counts.values()), counts
+    if min(sizes) == max(sizes):  # else what the small client may hide makes it wider
+        assert all(count <= MOST for count in counts.values()), counts
+
+
+@pytest.mark.parametrize("smallest", [1, 3, 19])
+def test_with_a_client_of_few_users_nothing_is_said_about_the_spread_and_it_is_said_why(smallest: int) -> None:
+    clients = np.repeat(np.arange(5), [100, 100, 100, 100, smallest])
+    generator = np.random.default_rng(6)
+    a, b = (generator.random((2, len(clients))) < 0.2).astype(float)
+    said = f"a client has {smallest} users; below 20 nothing can be said about the spread over clients"
+    for found in (balance_estimates(a, clients, seed=0), balance_differences(a, b, clients, seed=0)):
+        for measure in ("standard_deviation", "jain"):
+            refused = found[measure]
+            assert isinstance(refused, Refusal)
+            assert row(refused) == {"value": refused.value, "ci": None, "n": len(clients), "reason": said}
+        assert isinstance(found["worst_client"], Estimate)
+
+
+def test_the_worst_client_is_bounded_also_where_it_has_one_user() -> None:
+    clients = np.repeat(np.arange(5), [100, 100, 100, 100, 1])
+    generator = np.random.default_rng(7)
+    count = 0
+    for draw in range(WORLDS):
+        values = (generator.random(len(clients)) < 0.2).astype(float)
+        count += held(balance_estimates(values, clients, seed=draw, draws=20)["worst_client"], 0.2)
+    assert count >= LEAST, count
+
+
+FAIRER = {
+    "level and rising": ((100,) * 5, (0.2,) * 5, (0.1, 0.15, 0.2, 0.25, 0.3)),
+    "level and steep": ((100,) * 5, (0.3,) * 5, (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "both rise": ((150,) * 4, (0.3, 0.35, 0.4, 0.45), (0.15, 0.3, 0.45, 0.6)),
+    "hardly apart": ((150,) * 4, (0.3,) * 4, (0.25, 0.3, 0.3, 0.35)),
+    "a small client": ((100, 100, 100, 100, 20), (0.1, 0.2, 0.3, 0.2, 0.2), (0.2, 0.2, 0.2, 0.2, 0.2)),
+}
+
+
+@pytest.mark.parametrize("name", FAIRER)
+def test_differences_between_strategies_of_which_one_is_fairer_keep_their_level(name: str) -> None:
+    sizes, *rates = FAIRER[name]
+    one, other = map(np.array, rates)
+    clients = np.repeat(np.arange(len(sizes)), sizes)
+    generator = np.random.default_rng(8)
+    truth = {m: v - spread_and_jain(other)[m] for m, v in spread_and_jain(one).items()}
+    counts = dict.fromkeys(truth, 0)
+    for draw in range(WORLDS):
+        luck = generator.random(len(clients))  # what is easy for a user is easy in both strategies
+        a, b = (luck < one[clients]).astype(float), (luck < other[clients]).astype(float)
+        found = balance_differences(a, b, clients, seed=draw, draws=150)
+        for measure, expected in truth.items():
+            counts[measure] += held(found[measure], expected)
+    assert all(count >= LEAST for count in counts.values()), counts
+    if min(sizes) == max(sizes):  # else what the small client hides is counted against both strategies: wider
+        assert counts["standard_deviation"] <= MOST, counts
+
+
+@pytest.mark.parametrize("kind", ["hits of .2", "hits of .1", "hits of .5", "gains", "uniform"])
+def test_the_spread_over_fifty_clients_of_one_user_each_is_held(kind: str) -> None:
+    def draw(generator: np.random.Generator, users: int) -> np.ndarray:
+        if kind == "uniform":
+            return generator.random(users)
+        if kind == "gains":  # of a hit at one of ten places, as NDCG has them
+            return (generator.random(users) < 0.3) / np.log2(1 + generator.integers(1, 11, users))
+        return (generator.random(users) < float(kind.split()[-1])).astype(float)
+
+    truth = spread_and_jain(draw(np.random.default_rng(9), 2_000_000))
+    generator, clients = np.random.default_rng(10), np.arange(50)
+    counts = dict.fromkeys(truth, 0)
+    for world in range(WORLDS):
+        found = balance_estimates(draw(generator, 50), clients, seed=world, draws=400)
+        for measure, expected in truth.items():
+            counts[measure] += held(found[measure], expected)
+    assert all(count >= LEAST for count in counts.values()), counts
+
+
+def test_where_nobody_is_hit_clients_may_still_differ_by_what_the_smallest_hides() -> None:
+    clients = np.repeat(np.arange(3), [100, 100, 20])
+    found = balance_estimates(np.zeros(220), clients, seed=0)
+    hidden = 1 - 0.025 ** (1 / 20)
+    assert found["standard_deviation"] == Estimate(0, 0, pytest.approx(np.std([0, 0, hidden])), 220)
+    assert found["jain"] == Estimate(1, pytest.approx(1 / 3), 1, 220)

@@ -5,7 +5,7 @@ from pplr_audit.report.charts.utility import strategy_name, utility_chart
 from pplr_audit.report.content import Block, Cell, Figure, Fold, Items, Section, Table, Text, labels
 from pplr_audit.report.document import Document
 from pplr_audit.report.price import failed_rivals, left_out
-from pplr_audit.report.quantities import interval, number, signed
+from pplr_audit.report.quantities import MISSING, interval, number, signed
 from pplr_audit.report.vocabulary import metric_words
 
 LEAD = (
@@ -86,6 +86,8 @@ def _differences(rows: list[Document], metrics: list[str]) -> list[Block]:
 def _difference(row: Document | None) -> Cell:
     if row is None:
         return Cell("not measured", mark="status")
+    if row["ci"] is None:
+        return Cell(signed(row["metric"], row["value"]), row.get("reason", MISSING), mark="value")
     low, high = (signed(row["metric"], end) for end in row["ci"])
     return Cell(signed(row["metric"], row["value"]), f"[{low}, {high}]", mark="value")
 
@@ -121,4 +123,6 @@ def _table(rows: list[Document], metrics: list[str], strategies: list[str], clie
 def _cell(row: Document | None) -> Cell:
     if row is None:
         return Cell("not measured", mark="status")
-    return Cell(number(row["metric"], row["value"]), interval(row["metric"], row["ci"]), mark="value")
+    return Cell(
+        number(row["metric"], row["value"]), row.get("reason") or interval(row["metric"], row["ci"]), mark="value"
+    )
