@@ -24,7 +24,7 @@ from pplr_audit.scenario import Scenario
 from pplr_audit.terminal import visible
 
 COMMANDS = ("run", "train", "attack", "costs", "report", "list", "doctor")
-HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "numpy", "pydantic", "rich", "peft", "opacus")
+HEAVY = ("torch", "transformers", "sklearn", "scipy", "numpy", "pydantic", "rich", "peft")
 
 
 @dataclass

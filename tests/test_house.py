@@ -1,10 +1,16 @@
 """The house itself: what it runs in, what it declares, and which pages it keeps."""
 
+import ast
 import os
+import re
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,3 +33,74 @@ def test_all_that_make_runs_is_run_that_way(target: str) -> None:
     assert len(lines) >= 4
     assert [line for line in lines if not line.startswith(".ci/alone ")] == []
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "exec .ci/alone make test"
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+MODULES = {
+    "scikit-learn": "sklearn",
+    "pyyaml": "yaml",
+    "markdown-it-py": "markdown_it",
+    "pytrec-eval-terrier": "pytrec_eval",
+}
+"""Where the module is not called as the package is."""
+TOOLS = {"pytest-xdist": ("Makefile", "-n 2"), "mypy": ("Makefile", "mypy"), "ruff": ("Makefile", "ruff"),
+         "pre-commit": (".pre-commit-config.yaml", "repos:")}  # fmt: skip
+"""What is run and not imported, and where."""
+
+
+def declared(listed: list[str]) -> dict[str, str]:
+    """Module to requirement, of libraries that are none of our own extras."""
+    names = [Requirement(text).name for text in listed]
+    return {MODULES.get(n.lower(), re.sub("[-.]", "_", n)): n for n in names if n != PROJECT["name"]}
+
+
+def named(*folders: str) -> tuple[set[str], set[str]]:
+    """Modules of others that are imported at any depth, and all strings, of which some name a module to be found."""
+    imported, strings = set(), set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {each.name for each in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(node.module or "")
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                strings.add(node.value)
+    ours = {"pplr_audit", "tests", *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}
+    return {name.split(".")[0] for name in imported} - ours - set(sys.stdlib_module_names), strings
+
+
+def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None:
+    needed, test = declared(PROJECT["dependencies"]), declared(EXTRAS["test"])
+    imported, strings = named("pplr_audit")
+    optional = {m for name, listed in EXTRAS.items() if name not in ("test", "dev") for m in declared(listed)}
+    assert set(needed) == imported - optional
+    assert {module for module in optional if module not in imported | strings} == set()
+    told = {module: name for module, name in test.items() if name not in TOOLS and not name.startswith("types-")}
+    by_tests, looked_for = named("tests")
+    by_benchmarks, _ = named("benchmarks")
+    assert by_tests - set(needed) - set(told) == set()
+    assert {module for module in told if module not in by_tests | looked_for} == set()
+    assert by_benchmarks - set(needed) - set(told) == set()
+
+
+def test_tools_of_the_tests_are_run_and_stubs_are_of_what_is_imported() -> None:
+    for module, name in declared(EXTRAS["test"]).items():
+        if name in TOOLS:
+            file, text = TOOLS[name]
+            assert text in (ROOT / file).read_text()
+        elif name.startswith("types-"):
+            assert declared([name.removeprefix("types-")]).keys() <= named("pplr_audit")[0], module
+
+
+FLOWER = {"typer": ("0.13.0", "0.21.0"), "rich": ("14.0.0", "15.0.0"), "click": ("8.0.0", "9.0.0"),
+          "fastapi": ("0.138.0", "0.139.0"), "starlette": ("1.3.1", "1.4.0")}  # fmt: skip
+"""From and below, in the metadata of flwr 1.41.0: the federation will need it beside everything else."""
+
+
+def test_what_is_declared_stays_within_the_bounds_of_flower() -> None:
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        if requirement.name in ("typer", "rich", "click", "starlette", "fastapi"):
+            low, high = FLOWER[requirement.name]
+            assert not requirement.specifier.contains(high), requirement
+            assert all(Version(each.version) >= Version(low) for each in requirement.specifier if each.operator == ">=")

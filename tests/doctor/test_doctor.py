@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from email.message import Message
 from importlib import metadata
 from io import StringIO
 from pathlib import Path
@@ -86,6 +87,10 @@ def told(monkeypatch: pytest.MonkeyPatch) -> None:
     needs = ["no-such-library>=2", "numpy>=999", "PyYAML>=1", "scipy; python_version < '3'", "jinja2"]
     wants = ["no-such-extra==1; extra == 'federation'", "psutil>=1; extra == 'federation'", "numpy; extra == 'docs'"]
     monkeypatch.setattr(metadata, "requires", lambda name: [*needs, *wants, "pytest; extra == 'test'"])
+    about = Message()
+    for extra in ("federation", "docs", "test"):
+        about["Provides-Extra"] = extra
+    monkeypatch.setattr(metadata, "metadata", lambda name: about)
 
 
 @pytest.mark.usefixtures("told")
@@ -113,8 +118,7 @@ def test_a_main_job_that_does_not_import_failed_even_where_every_library_is_ther
 @pytest.mark.usefixtures("told")
 def test_an_extra_that_is_not_there_is_optional_and_says_how_to_get_it() -> None:
     checks = {check.name: check for check in extras()}
-    assert set(checks) >= {"federation", "minilm", "pdf", "docs"}
-    assert "test" not in checks
+    assert set(checks) == {"federation", "docs"}
     assert checks["federation"].state == "optional"
     assert checks["federation"].found.startswith("no-such-extra not installed, psutil ")
     assert checks["federation"].advice == "pip install 'pplr-audit[federation]'"
@@ -242,7 +246,7 @@ def test_this_installation_can_run_the_main_job_and_the_doctor_says_so_in_one_do
     names = {(check["group"], check["name"]) for check in document["checks"]}
     assert names >= {("versions", "torch"), ("versions", "python"), ("hardware", "GPU"), ("hardware", "bfloat16")}
     assert names >= {("hardware", "cores"), ("hardware", "memory"), ("disk", "here"), ("disk", "cache")}
-    assert names >= {("extras", "federation"), ("extras", "minilm"), ("extras", "pdf"), ("extras", "docs")}
+    assert ("extras", "minilm") in names
 
 
 def test_nothing_heavy_is_imported_by_the_doctor_itself() -> None:
