@@ -363,3 +363,12 @@ def test_quotation_marks_written_by_hand_are_letters(write, recbole, title):
 def test_a_column_of_names_is_the_title_where_none_says_so(write, recbole, name):
     item = f"item_id:token\t{name}:token\na\tT\nb\tT\nc\tT\n"
     assert RecBole().read(write({**recbole, "toy.item": item})).catalogue.titles == ("T",) * 3
+
+
+@pytest.mark.parametrize("header", ["time:float", "seen:float", "date:token"])
+def test_times_that_are_not_called_timestamp_are_not_replaced_by_the_order_of_the_rows(write, recbole, header):
+    times = ("2020-05-02", "2020-05-01") if header.startswith("date") else (1600000200, 1600000100)
+    rows = "".join(f"9\t{item}\t{time}\n" for item, time in zip("ab", times, strict=True))
+    name = header.partition(":")[0]
+    with pytest.raises(InputError, match=rf"toy\.inter, line 1: no column 'timestamp', and times in {name} "):
+        RecBole().read(write({**recbole, "toy.inter": f"user_id:token\titem_id:token\t{header}\n{rows}"}))

@@ -80,6 +80,7 @@ def head(path: Path, dialect: Dialect, rows: int) -> pl.DataFrame:
         block, columns = next(_blocks(_stream(path, dialect, encoding), dialect)), list(dialect.header or ())
         if dialect.header is None:
             columns, dialect = _header(block, dialect, path)
+        if dialect.header is None or dialect.titled:
             block = _without_first_record(block, dialect)
         if not block.data:
             raise InputError(f"{path}: no rows (accepted: at least one)")

@@ -1,6 +1,6 @@
 """RecBole atomic files: NAME.inter (or its train, valid and test parts), NAME.item and, where there, NAME.user."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -12,7 +12,9 @@ from jaxtyping import Int
 
 from pplr_audit.data.dataset import TEST, TRAIN, VALID, Dataset, Ragged
 from pplr_audit.data.readers.catalogue import catalogue
-from pplr_audit.data.readers.delimited import Dialect, columns_of, first_lines, read_delimited
+from pplr_audit.data.readers.clocks import resolution
+from pplr_audit.data.readers.delimited import Dialect, columns_of, first_lines, head, read_delimited
+from pplr_audit.data.readers.formats import HEAD
 from pplr_audit.data.readers.ids import in_order
 from pplr_audit.data.readers.interactions import (
     Histories,
@@ -26,7 +28,7 @@ from pplr_audit.data.readers.interactions import (
 )
 from pplr_audit.data.readers.json_lines import levels
 from pplr_audit.data.readers.tables import ATTRIBUTE, Kind, Table, each_once, named
-from pplr_audit.data.readers.wording import quote
+from pplr_audit.data.readers.wording import listed, quote
 from pplr_audit.errors import InputError
 
 TABS = Dialect("\t", quoted=False)
@@ -215,6 +217,17 @@ def _rows(table: Table, index: Mapping[str, int]) -> Histories:
     return histories(table, _user(table), "item_id", index, time=time, rating=rating, unknown="keep")[0]
 
 
+def _refuse_other_times(path: Path, dialect: Dialect, taken: Collection[str]) -> None:
+    """Raises InputError for times that are not called ``timestamp``: else the order of the rows would count."""
+    first = head(path, dialect, HEAD)
+    others = [name for name in first.columns if name not in taken and resolution(first[name]) is not None]
+    if others:
+        raise InputError(
+            f"{path}, line 1: no column 'timestamp', and times in {listed(others)} (accepted: the time of each "
+            "interaction as timestamp:float; or no such column, for the order of the rows)"
+        )
+
+
 def _read(path: Path, kinds: Mapping[str, Kind] | None = None) -> Atomic:
     """The columns that ``kinds`` names and the file has, or all of them as text."""
     dialect = replace(TABS, quoted=first_lines(path, TABS.encodings, 1)[0].startswith('"'))
@@ -234,6 +247,8 @@ def _read(path: Path, kinds: Mapping[str, Kind] | None = None) -> Atomic:
             named(names, f"{path}, line 1", *needed)
         kinds = {name: kinds[name] for name in names if name in kinds}
     dialect = replace(dialect, header=names, titled=True)
+    if kinds is not None and not kinds.keys() & {"timestamp", "item_id_list"}:
+        _refuse_other_times(path, dialect, kinds)
     try:
         table = read_delimited(path, dialect, kinds)
     except InputError as error:
