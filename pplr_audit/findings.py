@@ -18,6 +18,7 @@ from pplr_audit.scoring.membership import (
     tpr_estimate,
     within_groups_auc,
 )
+from pplr_audit.scoring.ranking import best_first
 from pplr_audit.scoring.reconstruction import exact, item_hits, reciprocal_ranks, token_accuracy
 from pplr_audit.scoring.sets import jaccard, order_kept
 from pplr_audit.scoring.text import rouge_l, rouge_n
@@ -59,8 +60,7 @@ class HistoryTruth:
         title_tokens: Sequence[Int[np.ndarray, "length"]],
     ) -> None:
         self.users, self.prompts, self._class, self._titles = users, prompts, title_class, title_tokens
-        order = np.argsort(-popularity, kind="stable")
-        self._popular = order
+        order = self._popular = _most_popular(popularity)
         weights: dict[int, float] = {}
         for item in order[popularity[order] > 0]:
             for token in title_tokens[item]:
@@ -222,7 +222,7 @@ class LabelTruth:
         ranked = np.full((len(rows), depth), -1, dtype=np.int64)
         for row, answer in zip(guess.arrays["rows"], answers, strict=True):
             ranked[rows.index(int(row)), : len(answer)] = answer
-        popular = np.tile(np.argsort(-self.popularity, kind="stable")[:depth], (len(rows), 1))
+        popular = np.tile(_most_popular(self.popularity)[:depth], (len(rows), 1))
         popular = np.pad(popular, ((0, 0), (0, depth - popular.shape[1])), constant_values=-1)
         scores = []
         for k in LABEL_DEPTHS:
@@ -305,6 +305,12 @@ class MembershipTruth:
                 lowest = float(values.min(initial=0.0)) - 1.0
                 found[mode] = np.array([values[at[row]] if row in at else lowest for row in rows], dtype=np.float64)
         return found
+
+
+def _most_popular(popularity: Float[np.ndarray, "items"]) -> Int[np.ndarray, "items"]:
+    """All items, the most popular first. Those that are as popular as each other stand in a random order, of one seed
+    for all runs: the catalogue's own may tell how popular they are elsewhere."""
+    return best_first(popularity, np.random.default_rng(0).permutation(len(popularity)))
 
 
 def _claims(guess: Guess) -> Bool[np.ndarray, "tokens"]:

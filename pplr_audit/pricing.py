@@ -65,7 +65,6 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
     _check_length(model, config, asked)
     encoder = not family_of(config.model_type, "MODEL").causal
     chosen = _scenario(model, asked, encoder)
-    everything = encoder and chosen.model.recformer.train == "all"
     shape = costs.meta_model(
         config, chosen.model.lora, getattr(torch, asked.precision),
         recformer=chosen.model.recformer if encoder else None, history=chosen.data.history,
@@ -106,7 +105,7 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
             "layers": layers,
             "hidden_size": config.hidden_size,
             "attention_dropout": costs.attention_dropout(blocks(shape)[0], family(shape).products),
-            "parameters": rows[-1]["client_parameters"] - (0 if everything else rows[-1]["adapter_parameters"]),
+            "parameters": costs.backbone_parameters(config),
         },
         "assumed": {
             **{

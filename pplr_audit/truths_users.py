@@ -87,7 +87,9 @@ class AttributeTruth:
             "auc_by_value": {v: share_won([pairs]) for v, pairs in zip(self._columns, compared, strict=True)},
         }  # fmt: skip
         area = share_estimate(compared, self._truth, independent=self._independent, seed=seed)
-        right = (scores.argmax(1) == self._truth).astype(float)
+        likeliest = scores == scores.max(1, keepdims=True)
+        # Of several that are as likely as each other any may be named.
+        right = likeliest[np.arange(len(scores)), self._truth] / likeliest.sum(1)
         share = mean_estimate(right, users, seed=seed)
         floor = max(float((answer == self._truth).mean()) for answer in (self._majority, self._by_client.argmax(1)))
         named = {int(user): float(value) for user, value in zip(users, right, strict=True)}

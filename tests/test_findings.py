@@ -13,7 +13,7 @@ from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
-from pplr_audit.findings import HistoryTruth, MembershipTruth, Score
+from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth, Score
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.plan import make_plan
@@ -163,6 +163,18 @@ def test_the_baseline_is_what_popularity_alone_gives(truth: HistoryTruth) -> Non
     assert baseline["item_hit@1"] == pytest.approx(2 / 8)  # item 9 is the most popular
     assert baseline["item_hit@5"] >= 3 / 8
     assert 0 < baseline["token_accuracy"] < 1
+
+
+def test_items_as_popular_as_each_other_are_no_baseline_by_their_place_in_the_catalogue(prompts: Prompts) -> None:
+    """Every user had the first items of the catalogue, and all items are equally popular: to guess is all there is."""
+    first = {row: prompts.build(np.array([row % 10])) for row in range(10)}
+    titles = [prompts.titles[i] for i in range(48)]
+    even = HistoryTruth({row: row for row in first}, first, np.arange(48), np.ones(48), titles)
+    floors = {s.metric: s.baseline for s in even.score(guess_of(first, {row: [40] for row in first}), seed=0)}
+    assert floors["item_hit@10"] < 0.6, "10 of 48 are expected"
+    label = LabelTruth({row: row for row in first}, {row: row for row in first}, np.arange(48), np.ones(48))
+    answer = Guess({"rows": np.arange(10), "labels": np.full((10, 10), 40)})
+    assert {s.metric: s.baseline for s in label.score(answer, seed=0)}["label_hit@10"] < 0.6
 
 
 def test_a_history_without_an_answer_counts_as_all_wrong(truth: HistoryTruth) -> None:

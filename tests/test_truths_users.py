@@ -51,6 +51,15 @@ def test_the_area_is_the_mean_of_one_value_against_the_rest_within_folds(truth: 
     assert right.estimate.value == pytest.approx((np.array(list("abc"))[scores.argmax(1)] == true).mean())
 
 
+def test_values_that_are_equally_likely_are_named_by_chance(truth: AttributeTruth) -> None:
+    rows = np.array(sorted(truth.values))
+    _, right = truth.score(Guess({"rows": rows, "values": np.zeros((len(rows), 3))}), seed=0)
+    assert right.estimate.value == pytest.approx(1 / 3), "not the share of the first value"
+    two = np.tile([1.0, 1.0, 0.0], (len(rows), 1))
+    _, right = truth.score(Guess({"rows": rows, "values": two}), seed=0)
+    assert right.estimate.value == pytest.approx(0.8 / 2)
+
+
 def test_a_user_s_own_score_is_the_share_of_the_others_of_its_fold_it_stands_above(truth: AttributeTruth) -> None:
     area, _ = truth.score(answer(truth, 0.8), seed=0)
     # Folds and values are as evenly dealt here as can be, so that each user has as many others.

@@ -137,11 +137,11 @@ class _Search:
         front = self.front(record.client, record.round, knowledge, budget)
         if front is None:
             model = knowledge.copy(record.client, record.round)
-            answer = self._refiner.refine(model, fit, tensor, layer, left)
+            answer = self._refiner.refine(model, fit, tensor, layer, left, record.row)
         elif len(tensor) <= len(knowledge.prompts.prefix):
             answer = Answer(knowledge.prompts.prefix)
         else:
-            walk = Walk(Crossed(tensor, layer, front, self._shortlist, left))
+            walk = Walk(Crossed(tensor, layer, front, self._shortlist, left, record.row))
             answer = walk.answer
             whole = self._over == "titles" and by_titles(walk, fit, self._candidates)
             start = len(walk.path)
@@ -149,7 +149,8 @@ class _Search:
                 by_tokens(walk, (inverted @ normalize(knowledge.embeddings.float(), dim=1).T).numpy())
             if not whole:
                 # Items are read off the tokens that were found, with the ridge inverter where those are no words.
-                found = self.reader.read(fit + 2.0 * (answer.tokens[:, None] == words), start)
+                told = fit + 2.0 * (answer.tokens[:, None] == words)
+                found = self.reader.read(told, start, record.row)
                 answer.labels = found.labels
                 answer.items += list(found.items)
                 answer.claim(start, found.claimed[start:])

@@ -124,9 +124,9 @@ def answered(
 ) -> Guess:
     """Tokens, items and labels of each record, from how well each word stands at each of its positions."""
     tokens, claimed, slots, labels = [], [], [], []
-    for fit in fits:
+    for record, fit in zip(view.records, fits, strict=True):
         tokens.append(reader.vocabulary[fit.argmax(1)])
-        found = reader.read(fit)
+        found = reader.read(fit, row=record.row)
         claimed.append(found.claimed)
         slots.append(found.items)
         labels.append(found.labels)

@@ -56,7 +56,7 @@ class Refiner:
 
     def refine(
         self, model: Model, fit: Float[np.ndarray, "length words"], crossed: Float[Tensor, "length hidden"], layer: int,
-        left: Callable[[], bool],
+        left: Callable[[], bool], row: int = 0,
     ) -> Answer:  # fmt: skip
         """The reading that is nearest to what crossed, with nothing in it where the template has no place for an item.
 
@@ -64,10 +64,11 @@ class Refiner:
             fit: how well each word that a prompt can hold stands at each position, by the ridge inverter.
             crossed: h of ``layer``.
             left: whether there is time to try more.
+            row: whose sequence it is.
         """
         seen: dict[Items, Reading] = {}
         tried: set[tuple[Items, int]] = set()
-        readings = self._reader.readings(fit)
+        readings = self._reader.readings(fit, row)
 
         def read(start: int | None) -> Items:
             """The ridge inverter's reading from ``start`` on."""
@@ -82,10 +83,10 @@ class Refiner:
                 break
             reading, slot = move
             tried.add((reading.items, slot))
-            self._run(model, self._others(reading.items, slot, fit, read), crossed, layer, seen)
+            self._run(model, self._others(reading.items, slot, fit, read, row), crossed, layer, seen)
         if not seen:
             return Answer(self._prompts.prefix)
-        return self._answer(min(seen.values(), key=Reading.order), fit)
+        return self._answer(min(seen.values(), key=Reading.order), fit, row)
 
     def _run(
         self, model: Model, readings: Sequence[Items], crossed: Float[Tensor, "length hidden"], layer: int,
@@ -106,12 +107,12 @@ class Refiner:
             distances[:both] = np.minimum(relative(states[layer][:both], crossed[:both]), 1.0)
             seen[items] = Reading(items, prompt.tokens, distances)
 
-    def _answer(self, reading: Reading, fit: Float[np.ndarray, "length words"]) -> Answer:
+    def _answer(self, reading: Reading, fit: Float[np.ndarray, "length words"], row: int) -> Answer:
         inside = self._inside(reading)
         answer = Answer(reading.tokens, distances=[float(part.mean()) for part in inside])
         answer.verified = sum(bool(part.max() <= ROUNDING) for part in inside)
         for item, at in zip(reading.items, self._starts(reading.items), strict=True):
-            answer.items.append(ranked(np.array([item, *self._fitting(fit, int(at))]), np.array([0]), DEPTH))
+            answer.items.append(ranked(np.array([item, *self._fitting(fit, int(at), row)]), np.array([0]), DEPTH))
             answer.claim(int(at), self._prompts.content[item])
         return answer
 
@@ -133,20 +134,20 @@ class Refiner:
         sizes = self._lengths[list(items)] + len(self._prompts.separator)
         return np.asarray(len(self._prompts.prefix) + np.cumsum(sizes) - sizes)
 
-    def _fitting(self, fit: Float[np.ndarray, "length words"], at: int) -> list[int]:
+    def _fitting(self, fit: Float[np.ndarray, "length words"], at: int, row: int) -> list[int]:
         """Items that can start at ``at``, best first."""
-        return list(dict.fromkeys(self._candidates.slot(fit, at)[0].tolist())) if at < len(fit) else []
+        return list(dict.fromkeys(self._candidates.slot(fit, at, row)[0].tolist())) if at < len(fit) else []
 
     def _others(
-        self, items: Items, slot: int, fit: Float[np.ndarray, "length words"], read: Callable[[int], Items]
+        self, items: Items, slot: int, fit: Float[np.ndarray, "length words"], read: Callable[[int], Items], row: int
     ) -> list[Items]:
         """The reading with each of the titles that fit best at ``slot`` instead, or besides, behind the last."""
         if slot == len(items):
             at = int(self._starts(items)[-1] + self._lengths[items[-1]]) + len(self._prompts.separator)
-            return [items[:-1], *((*items, item) for item in self._fitting(fit, at)[: self._shortlist])]
+            return [items[:-1], *((*items, item) for item in self._fitting(fit, at, row)[: self._shortlist])]
         at = int(self._starts(items)[slot])
         found = []
-        for item in self._fitting(fit, at)[: self._shortlist]:
+        for item in self._fitting(fit, at, row)[: self._shortlist]:
             behind = at + int(self._lengths[item]) + len(self._prompts.separator)
             same = self._lengths[item] == self._lengths[items[slot]]
             found.append((*items[:slot], item, *(items[slot + 1 :] if same else read(behind))))

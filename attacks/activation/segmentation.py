@@ -31,6 +31,7 @@ class Segmentation:
     Args:
         totals: of each title started at a place the sum of its fits.
         lengths: of the titles.
+        order: all titles; of those that are equally good the first in it is taken.
         separator, suffix: the sum of their fits, by where they start; minus infinity past the end.
         parting, closing: their lengths.
         answer: the best sum of an answer that fills the place from here to the end; minus infinity where none does.
@@ -38,7 +39,7 @@ class Segmentation:
 
     def __init__(
         self, fit: Float[np.ndarray, "length words"], totals: Callable[[int], Float[np.ndarray, "items"]],
-        lengths: Int[np.ndarray, "items"], separator: Float[np.ndarray, "length+1"],
+        lengths: Int[np.ndarray, "items"], order: Int[np.ndarray, "items"], separator: Float[np.ndarray, "length+1"],
         suffix: Float[np.ndarray, "length+1"], parting: int, closing: int, answer: Callable[[int], float],
     ) -> None:  # fmt: skip
         self._totals, self._separator, self._parting = totals, separator, parting
@@ -52,7 +53,7 @@ class Segmentation:
         self._steps: list[Step] = []
         """From the end on: the last stands for the first place that was asked for."""
         self._values = np.full(length + 1 + parting, -np.inf)
-        self._order = np.argsort(lengths, kind="stable")
+        self._order = order[np.argsort(lengths[order], kind="stable")]
         self._sizes, first = np.unique(lengths[self._order], return_index=True)
         self._bounds = np.append(first, len(lengths))
         """Where the titles of each size stand in this order."""

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from pplr_audit.attacks.activation.segmentation import Segmentation
 from pplr_audit.data.prompts import Prompts
+from pplr_audit.scoring.ranking import best_first
 
 DEPTH = 10
 """Items named for each slot, best first."""
@@ -36,7 +37,8 @@ class TitleReader:
 
     The catalogue is the language: of all ways to part a prompt into titles the best one says where each starts
     (`segmentation`), and what else may stand there is ranked by the mean fit of its tokens and of what must stand
-    behind it, the separator or the suffix.
+    behind it, the separator or the suffix. Titles that fit equally well are ranked in a random order, another one for
+    each row: the catalogue's own may tell how popular they are.
     """
 
     def __init__(self, prompts: Prompts) -> None:
@@ -47,6 +49,9 @@ class TitleReader:
         self._lengths = prompts.titles.lengths
         self._columns = self._column(prompts.titles.values)
         self._first = prompts.titles.offsets[:-1]
+        self._class = prompts.title_classes()
+        self._drawn: tuple[int, Int[np.ndarray, items]] = (-1, np.empty(0, dtype=np.int64))
+        """The last row that an order was drawn for, and its order."""
         self._longest = np.argsort(-self._lengths, kind="stable")
         """The titles, the longest first."""
         sizes = self._lengths[self._longest]
@@ -58,23 +63,25 @@ class TitleReader:
         self._separator = self._column(prompts.separator)
         self._suffix = self._column(prompts.suffix)
 
-    def read(self, fit: Float[np.ndarray, "length words"], start: int | None = None) -> Read:
+    def read(self, fit: Float[np.ndarray, "length words"], start: int | None = None, row: int = 0) -> Read:
         """Read a prompt.
 
         Args:
             fit: how well each word stands at each position.
             start: where a title starts (default: the first one does, behind the prefix).
+            row: whose prompt it is.
         """
-        return self.readings(fit)(start)
+        return self.readings(fit, row)(start)
 
-    def readings(self, fit: Float[np.ndarray, "length words"]) -> Readings:
+    def readings(self, fit: Float[np.ndarray, "length words"], row: int = 0) -> Readings:
         """As `read`, from one start after the other; what they share is worked out once."""
         separator, suffix = self._mean_fit(fit, self._separator), self._mean_fit(fit, self._suffix)
         behind = np.maximum(separator, suffix)
         parting, closing = len(self._separator), len(self._suffix)
+        order = self.order(row)
         parted = Segmentation(
-            fit, partial(self._totals, fit), self._lengths, separator * parting, suffix * closing, parting, closing,
-            partial(self._answered, fit),
+            fit, partial(self._totals, fit), self._lengths, order, separator * parting, suffix * closing, parting,
+            closing, partial(self._answered, fit, row),
         )  # fmt: skip
 
         def from_(start: int | None = None) -> Read:
@@ -84,12 +91,12 @@ class TitleReader:
                 step = parted.step(at)
                 if step.item < 0:
                     break
-                ranked = np.argsort(-self._scores(fit, at, behind), kind="stable")[: DEPTH + 1]
+                ranked = best_first(self._scores(fit, at, behind), order)[: DEPTH + 1]
                 best = np.array([step.item, *ranked[ranked != step.item]])[:DEPTH]
                 found.append(np.pad(best, (0, DEPTH - len(best)), constant_values=-1))
                 claimed[at : step.end] = self._prompts.content[step.item]
                 if step.closed:
-                    label = self.answer(fit, step.end + closing)[:LABELS]
+                    label = self.answer(fit, step.end + closing, row)[:LABELS]
                 at = step.then
             return Read(np.array(found, dtype=np.int64).reshape(-1, DEPTH), label, claimed)
 
@@ -106,10 +113,18 @@ class TitleReader:
         """Whether the template has a place for the answer."""
         return len(self._prompts.end) > 0
 
-    def answer(self, fit: Float[np.ndarray, "length words"], at: int) -> Int[np.ndarray, "labels"]:
+    def order(self, row: int) -> Int[np.ndarray, "items"]:
+        """All items in an order drawn for a row, those of one title side by side."""
+        if self._drawn[0] != row:
+            by_title = np.random.default_rng(row).permutation(len(self._class))
+            self._drawn = row, np.argsort(by_title[self._class], kind="stable")
+        return self._drawn[1]
+
+    def answer(self, fit: Float[np.ndarray, "length words"], at: int, row: int = 0) -> Int[np.ndarray, "labels"]:
         """The titles that fill the place from ``at`` on up to the end of the template, the best first."""
         room = len(fit) - len(self._prompts.end) - at
-        fitting = np.flatnonzero(self._lengths == room)
+        order = self.order(row)
+        fitting = order[self._lengths[order] == room]
         if not self.answers or not len(fitting):
             return np.empty(0, dtype=np.int64)
         titles = self._columns[self._first[fitting, None] + np.arange(room)]
@@ -134,9 +149,9 @@ class TitleReader:
         found[self._longest] = total
         return np.where(at + self._lengths <= len(fit), found, -np.inf)
 
-    def _answered(self, fit: Float[np.ndarray, "length words"], at: int) -> float:
+    def _answered(self, fit: Float[np.ndarray, "length words"], row: int, at: int) -> float:
         """The best sum of fits of an answer, and of what ends the template, from ``at`` on to the end."""
-        best, tail = self.answer(fit, at)[:1], len(fit) - len(self._prompts.end)
+        best, tail = self.answer(fit, at, row)[:1], len(fit) - len(self._prompts.end)
         if not len(best):
             return -np.inf
         title = self._columns[self._first[best[0]] :][: tail - at]

@@ -44,6 +44,8 @@ class Crossed:
     """Candidates that are tried together."""
     left: Callable[[], bool]
     """Whether there is time to try more."""
+    row: int = 0
+    """Whose sequence it is."""
 
 
 @dataclass
@@ -72,25 +74,29 @@ class Candidates:
 
     def __init__(self, prompts: Prompts, reader: TitleReader) -> None:
         self._prompts, self._reader = prompts, reader
-        self._different = np.unique(prompts.title_classes(), return_index=True)[1]
+        self._different = np.zeros(len(prompts.titles), dtype=bool)
+        self._different[np.unique(prompts.title_classes(), return_index=True)[1]] = True
+        """One item of each title."""
         self._lengths = prompts.titles.lengths
         self._endings = (prompts.separator, prompts.suffix)
 
     def slot(
-        self, fit: Float[np.ndarray, "length words"], at: int
+        self, fit: Float[np.ndarray, "length words"], at: int, row: int = 0
     ) -> tuple[Int[np.ndarray, "candidates"], Int[np.ndarray, "candidates"]]:
         """The items that can start at ``at``, best first, each with the separator (0) or the suffix (1) behind it."""
-        scores = self._reader.scores(fit, at)[:, self._different]
-        rest = len(fit) - at - self._lengths[self._different] - len(self._prompts.suffix)
+        order = self._reader.order(row)
+        different = order[self._different[order]]
+        scores = self._reader.scores(fit, at)[:, different]
+        rest = len(fit) - at - self._lengths[different] - len(self._prompts.suffix)
         scores[1, ~np.isin(rest, [0, *(self._lengths + len(self._prompts.end))])] = -np.inf
-        order = np.argsort(-scores, axis=None, kind="stable")[: np.isfinite(scores).sum()]
-        ending, place = np.unravel_index(order, scores.shape)
-        return self._different[place], ending
+        best = np.argsort(-scores, axis=None, kind="stable")[: np.isfinite(scores).sum()]
+        ending, place = np.unravel_index(best, scores.shape)
+        return different[place], ending
 
-    def answer(self, fit: Float[np.ndarray, "length words"], at: int) -> Int[np.ndarray, "candidates"]:
+    def answer(self, fit: Float[np.ndarray, "length words"], at: int, row: int = 0) -> Int[np.ndarray, "candidates"]:
         """The items that can be the answer at ``at``, best first."""
-        ranked = self._reader.answer(fit, at)
-        return ranked[np.isin(ranked, self._different)]
+        ranked = self._reader.answer(fit, at, row)
+        return ranked[self._different[ranked]]
 
     def with_ending(self, item: int, ending: int) -> Piece:
         return np.concatenate([self._prompts.titles[item], self._endings[ending]])
@@ -113,7 +119,7 @@ def by_titles(walk: "Walk", fit: Float[np.ndarray, "length words"], candidates: 
     """
     while len(walk.path) < len(fit):
         at = len(walk.path)
-        items, endings = candidates.slot(fit, at)
+        items, endings = candidates.slot(fit, at, walk.row)
         tried = walk.choose(len(items), lambda i: candidates.with_ending(items[i], endings[i]))  # noqa: B023
         if not len(tried):
             return False
@@ -122,7 +128,7 @@ def by_titles(walk: "Walk", fit: Float[np.ndarray, "length words"], candidates: 
         if endings[tried[0]] == 1:
             break
     if len(walk.path) < len(fit):
-        items = candidates.answer(fit, len(walk.path))
+        items = candidates.answer(fit, len(walk.path), walk.row)
         tried = walk.choose(len(items), lambda i: candidates.with_end(items[i]))
         if len(tried):
             walk.answer.labels = ranked(items, tried, LABELS)
@@ -147,7 +153,7 @@ class Walk:
     """A path through one sequence."""
 
     def __init__(self, crossed: Crossed) -> None:
-        self._crossed = crossed
+        self._crossed, self.row = crossed, crossed.row
         self.path = crossed.front.start()
         opening = self.path.states[crossed.layer]
         error = float(relative(opening, crossed.tensor[: len(opening)]).max())

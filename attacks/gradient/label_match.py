@@ -40,6 +40,7 @@ from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.errors import NotApplicable
 from pplr_audit.knowledge import Knowledge, Model
+from pplr_audit.scoring.ranking import best_first
 from pplr_audit.views import Budget, Guess, Record, View
 
 TOGETHER = 1 << 25
@@ -111,7 +112,7 @@ class LabelMatch:
         if not size:  # every label has a gradient, so nothing is what came back
             return np.empty(0, dtype=np.int64), 1.0
         run = _back(model, knowledge.depth - back)
-        found, away = self._ranked(run, hidden, gradient, knowledge.prompts)
+        found, away = self._ranked(run, hidden, gradient, knowledge.prompts, record.row)
         distance = away / size
         if model.causal or distance < UNEXPLAINED:
             return found, distance
@@ -119,11 +120,11 @@ class LabelMatch:
         other = solved(run, hidden, gradient, wanted=distance / 2)
         if other.distance > distance / 2:
             return found, distance
-        return np.argsort(other.change, kind="stable")[:LABELS], other.distance
+        return best_first(-other.change, _order(len(other.change), record.row))[:LABELS], other.distance
 
     def _ranked(
         self, back: Back, hidden: Float[Tensor, "length hidden"], gradient: Float[Tensor, "length hidden"],
-        prompts: Prompts,
+        prompts: Prompts, row: int,
     ) -> tuple[Int[np.ndarray, "labels"], float]:  # fmt: skip
         """Items, the best first, and how far the gradient of the best is from what crossed."""
         with torch.no_grad():
@@ -132,6 +133,7 @@ class LabelMatch:
         labels: Labels = Items(z.shape[1]) if z.dim() == 2 else Titles(prompts, len(hidden))
         if not len(labels.items):
             return labels.items, float(gradient.norm())
+        mixed = torch.from_numpy(_order(len(labels.items), row))
         probes = torch.randn(PROBES, *hidden.shape, generator=torch.Generator().manual_seed(0))
         along = torch.cat([_slopes(back, hidden, part, labels) for part in probes.split(together)])
         distances: dict[int, float] = {}
@@ -142,7 +144,8 @@ class LabelMatch:
                 slopes, difference = slopes - slopes[center], along - along[:, center, None]
             else:
                 difference = along
-            order = torch.argsort(difference.square().mean(0) - 2 * slopes, stable=True)
+            short = (difference.square().mean(0) - 2 * slopes)[mixed]
+            order = mixed[torch.argsort(short, stable=True)]
             fresh = [label for label in order.tolist() if label not in distances][: self.shortlist]
             for start in range(0, len(fresh), together):
                 part = fresh[start : start + together]
@@ -213,6 +216,11 @@ class Titles:
         count = tokens.shape[1]
         own = z[:, -count - 1 : -1]
         return (own.logsumexp(2).sum(1)[:, None] - own[:, torch.arange(count), tokens].sum(2)) / count
+
+
+def _order(labels: int, row: int) -> Int[np.ndarray, "labels"]:
+    """All labels in an order drawn for a row: those that explain it equally well stay so."""
+    return np.random.default_rng(row).permutation(labels)
 
 
 def _back(model: Model, layer: int) -> Back:

@@ -26,6 +26,7 @@ from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.errors import NotApplicable
 from pplr_audit.knowledge import Knowledge
+from pplr_audit.scoring.ranking import best_first
 from pplr_audit.views import Budget, Guess, View
 
 
@@ -120,8 +121,8 @@ class TitleLengths:
     ) -> Int[np.ndarray, "depth"]:
         """The ``depth`` most likely titles, one item for each, -1 where there are fewer."""
         order = generator.permutation(len(self._first))
-        mass = (chance[self._of[self._first]] * self._chance)[order]
-        found = self._first[order[np.argsort(-mass, kind="stable")[:depth]]]
+        mass = chance[self._of[self._first]] * self._chance
+        found = self._first[best_first(mass, order)[:depth]]
         return np.pad(found, (0, depth - len(found)), constant_values=-1)
 
     def bits(self, chance: Float[np.ndarray, "lengths"]) -> float:

@@ -185,6 +185,13 @@ def meta_model(
     return model.to(dtype)
 
 
+def backbone_parameters(config: PreTrainedConfig) -> int:
+    """Parameters of a model as it is before anything is trained: no adapter, and none of RecFormer's embeddings."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        model: Any = from_config(copy.deepcopy(config))
+    return parameters_of([*ends(model).values(), *heads(model), *blocks(model)])
+
+
 def parameters_of(modules: Sequence[nn.Module], *, trainable: bool = False) -> int:
     """Parameters of ``modules``, shared ones counted once."""
     found = {id(p): p.numel() for m in modules for p in m.parameters() if p.requires_grad or not trainable}

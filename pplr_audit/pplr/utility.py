@@ -3,6 +3,8 @@
 A test item that the user had before is masked with the others, so nothing that ranks can hit it. Such items are left
 out, and so are users who have no other (`repeating`). Taking the mask off that item alone would tell the answer: it
 would be the one item of the history that can be recommended.
+
+Items of one score have no order: each metric is its mean over all orders of theirs (`scoring.ranking`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +17,7 @@ from pplr_audit.data.dataset import Split
 from pplr_audit.data.ragged import take
 from pplr_audit.data.samples import new_items, seen_items, serving_samples
 from pplr_audit.models.task import NotFinite, Served, Task
-from pplr_audit.scoring.ranking import ndcg_at, recall_at, top_k
+from pplr_audit.scoring.ranking import ndcg_at, places_of, recall_at
 
 DEPTHS = (10, 20)
 
@@ -42,12 +44,10 @@ def rank(
     metrics = {f"{name}@{k}": np.zeros(len(users)) for k in DEPTHS for name in ("recall", "ndcg")}
     for rows, scores in scored:
         own, tests = seen_items(split, users[rows]), new_items(split, users[rows])
-        best = np.full((len(rows), max(DEPTHS)), -1, dtype=np.int64)
-        depth = min(max(DEPTHS), scores.shape[1])
-        best[:, :depth] = top_k(scores, own.offsets, own.values, depth)
+        places = places_of(scores, own.offsets, own.values, tests.offsets, tests.values)
         for k in DEPTHS:
-            metrics[f"recall@{k}"][rows] = recall_at(best, tests.offsets, tests.values, k)
-            metrics[f"ndcg@{k}"][rows] = ndcg_at(best, tests.offsets, tests.values, k)
+            metrics[f"recall@{k}"][rows] = recall_at(places, k)
+            metrics[f"ndcg@{k}"][rows] = ndcg_at(places, k)
     return Ranking(users, metrics)
 
 

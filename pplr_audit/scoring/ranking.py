@@ -1,119 +1,130 @@
-"""Recommendation quality from ranked lists: Recall@k and NDCG@k, one value a user.
+"""Recommendation quality of full rankings: Recall@k and NDCG@k, one value a user, at their expectation over ties.
 
-Binary gains, discount 1 / log2(rank + 1), ideal over min(k, targets) (Järvelin & Kekäläinen, TOIS 2002). A user whose
-one target stands third of five has Recall@5 = 1 and NDCG@5 = 1 / log2(4):
+Binary gains, discount 1 / log2(place + 1), ideal over min(k, targets) (Järvelin & Kekäläinen, TOIS 2002).
 
->>> ranked, offsets, targets = np.array([[7, 4, 2, 9, 1]]), np.array([0, 1]), np.array([2])
->>> float(recall_at(ranked, offsets, targets, 5)[0]), float(ndcg_at(ranked, offsets, targets, 5)[0])
-(1.0, 0.5)
+Items of one score have no order. Ranked by index they would get one, and an index often says how popular an item is. So
+each metric is its mean over all orders of the items that are level (McSherry & Najork, *Computing Information Retrieval
+Performance Measures Efficiently in the Presence of Tied Scores*, ECIR 2008): with a items above a target and t level
+with it, the target among them, it stands at each of the places a + 1 to a + t with chance 1 / t.
+
+Of four items one is masked, and the target is level with one other behind the best:
+
+>>> scores, own, target = np.array([[0.1, 0.9, 0.1, 0.8]]), np.array([3]), np.array([2])
+>>> places = places_of(scores, np.array([0, 1]), own, np.array([0, 1]), target)
+>>> places.above.tolist(), places.level.tolist()
+([1], [2])
+>>> float(recall_at(places, 1)[0]), float(recall_at(places, 2)[0]), float(recall_at(places, 3)[0])
+(0.0, 0.5, 1.0)
 """
 
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Bool, Float, Int
-
-GROUP = 16
-"""Items of which only the best is looked at when what can be among the best k is told from the rest."""
+from jaxtyping import Float, Int
 
 
-def recall_at(
-    ranked: Int[np.ndarray, "users depth"],
-    target_offsets: Int[np.ndarray, "users+1"],
-    targets: Int[np.ndarray, "total"],
-    k: int,
-) -> Float[np.ndarray, "users"]:
-    """Share of a user's distinct targets among the first k. User u's are ``targets[offsets[u]:offsets[u + 1]]``.
+@dataclass(frozen=True)
+class Places:
+    """Where the distinct targets of some users stand in their rankings."""
 
-    -1 in ``ranked`` is an empty place. Raises ValueError for a user without a target (leave such users out before),
-    for k outside 1..depth, and for an item ranked twice.
-    """
-    hits, relevant = _hits(ranked, target_offsets, targets, k)
-    return np.asarray(hits.sum(axis=1) / relevant)
+    users: int
+    owner: Int[np.ndarray, "targets"]
+    """The user of each target, in ascending order; everyone has one at least."""
+    above: Int[np.ndarray, "targets"]
+    """Items with a higher score."""
+    level: Int[np.ndarray, "targets"]
+    """Items with the same score, the target among them."""
 
 
-def ndcg_at(
-    ranked: Int[np.ndarray, "users depth"],
-    target_offsets: Int[np.ndarray, "users+1"],
-    targets: Int[np.ndarray, "total"],
-    k: int,
-) -> Float[np.ndarray, "users"]:
-    """Discounted gain of the first k over the best that k places could hold. Arguments and errors as ``recall_at``."""
-    hits, relevant = _hits(ranked, target_offsets, targets, k)
-    discount = 1 / np.log2(np.arange(k) + 2)
-    ideal = np.cumsum(discount)[np.minimum(relevant, k) - 1]
-    return np.asarray(hits @ discount / ideal)
-
-
-def top_k(
+def places_of(
     scores: Float[np.ndarray, "users items"],
     masked_offsets: Int[np.ndarray, "users+1"],
-    masked_items: Int[np.ndarray, "total"],
-    k: int,
-) -> Int[np.ndarray, "users k"]:
-    """The k items with the highest scores, best first, equal scores by the lower index; masked items never appear.
-
-    User u's masked items are ``masked_items[offsets[u]:offsets[u + 1]]``. Places that no item is left for hold -1.
-    Raises ValueError on NaN.
-
-    >>> top_k(np.array([[0.1, 0.9, 0.9, 0.5]]), np.array([0, 1]), np.array([3]), 4)
-    array([[ 1,  2,  0, -1]])
-    """
-    users, items = scores.shape
-    _check_offsets(masked_offsets, masked_items, users)
-    if k < 1:
-        raise ValueError(f"k must be at least 1; got {k}")
-    if np.isnan(scores.max(initial=-np.inf)):
-        raise ValueError("scores hold NaN, which has no place in a ranking")
-    best = np.full((users, k), -1, dtype=np.int64)
-    if not items:
-        return best
-    owner = np.repeat(np.arange(users), np.diff(masked_offsets))
-    left = scores.copy()
-    left[owner, masked_items] = -np.inf
-    # Keep everything level with the k-th best: which of the tied ones stay is for the sort to say. The k-th best among
-    # the best of disjoint groups is no higher, nearly as good, and found much faster.
-    groups = items // GROUP
-    if groups >= k:
-        left = left[:, : groups * GROUP].reshape(users, GROUP, groups).max(axis=1)
-    place = max(left.shape[1] - k, 0)
-    left.partition(place, axis=1)
-    keep = scores >= left[:, place, None]
-    keep[owner, masked_items] = False
-    rows, columns = np.divmod(np.flatnonzero(keep), items)
-    order = np.lexsort((-scores[rows, columns], rows))
-    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    first = rank < k
-    best[rows[first], rank[first]] = columns[order][first]
-    return best
-
-
-def _hits(
-    ranked: Int[np.ndarray, "users depth"],
+    masked_items: Int[np.ndarray, "masked"],
     target_offsets: Int[np.ndarray, "users+1"],
     targets: Int[np.ndarray, "total"],
-    k: int,
-) -> tuple[Bool[np.ndarray, "users k"], Int[np.ndarray, "users"]]:
-    """Which of the first k places hold a target, and how many distinct targets each user has."""
-    users, depth = ranked.shape
-    _check_offsets(target_offsets, targets, users)
-    if not 1 <= k <= depth:
-        raise ValueError(f"k must lie in 1..{depth}, the depth of the ranking; got {k}")
-    lengths = np.diff(target_offsets)
-    if (lengths == 0).any():
-        raise ValueError(f"{int((lengths == 0).sum())} of {users} users have no target: leave them out before scoring")
-    if len(targets) and targets.min() < 0:
-        raise ValueError("a target is an item index; got a negative one")
-    first = ranked[:, :k]
-    ordered = np.sort(first, axis=1)
-    if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
-        raise ValueError("an item stands twice in one user's ranking")
-    span = int(max(first.max(initial=0), targets.max(initial=0))) + 1
-    rows = np.arange(users, dtype=np.int64)
-    # One number per (user, item), so that membership in ragged lists is a single sorted search.
-    keys = np.unique(np.repeat(rows, lengths) * span + targets)
-    hits = np.isin(rows[:, None] * span + first, keys) & (first >= 0)
-    return hits, np.bincount(keys // span, minlength=users)
+) -> Places:
+    """Rank all items for each user by ``scores``, higher first, and find the targets; masked items are not ranked.
+
+    User u's masked items are ``masked_items[masked_offsets[u]:masked_offsets[u + 1]]``, the targets likewise; what is
+    listed twice counts once. Raises ValueError on NaN, on a user without a target, and on a target that is masked: it
+    can be ranked by nobody, so leave it out before.
+    """
+    users, items = scores.shape
+    mask_owner, masked = _pairs(masked_offsets, masked_items, users, items, "masked item")
+    owner, wanted = _pairs(target_offsets, targets, users, items, "target")
+    if np.isnan(scores.max(initial=-np.inf)):
+        raise ValueError("scores hold NaN, which has no place in a ranking")
+    counts = np.bincount(owner, minlength=users)
+    if (counts == 0).any():
+        raise ValueError(f"{int((counts == 0).sum())} of {users} users have no target: leave them out before scoring")
+    hidden = np.isin(owner * items + wanted, mask_owner * items + masked)
+    if hidden.any():
+        raise ValueError(f"{int(hidden.sum())} of {len(wanted)} targets are masked: leave them out before scoring")
+    above, level = np.empty(len(owner), dtype=np.int64), np.empty(len(owner), dtype=np.int64)
+    first = np.cumsum(counts) - counts
+    for turn in range(int(counts.max(initial=0))):  # the targets of all users at once, one of each user a turn
+        mine = np.flatnonzero(counts > turn)
+        at = first[mine] + turn
+        own = scores[mine, wanted[at]]
+        rows = scores if len(mine) == users else scores[mine]
+        above[at] = np.count_nonzero(rows > own[:, None], axis=1)
+        level[at] = np.count_nonzero(rows == own[:, None], axis=1)
+        goal = np.full(users, np.nan, dtype=scores.dtype)
+        goal[mine] = own
+        gone = scores[mask_owner, masked]
+        above[at] -= np.bincount(mask_owner[gone > goal[mask_owner]], minlength=users)[mine]
+        level[at] -= np.bincount(mask_owner[gone == goal[mask_owner]], minlength=users)[mine]
+    return Places(users, owner, above, level)
 
 
-def _check_offsets(offsets: Int[np.ndarray, "rows"], values: Int[np.ndarray, "total"], users: int) -> None:
+def recall_at(places: Places, k: int) -> Float[np.ndarray, "users"]:
+    """Expected share of a user's targets among the first k. Raises ValueError for k below 1."""
+    _require(k)
+    inside = np.clip(k - places.above, 0, places.level) / places.level
+    return np.asarray(_sums(places, inside) / _sums(places, np.ones(len(inside))))
+
+
+def ndcg_at(places: Places, k: int) -> Float[np.ndarray, "users"]:
+    """Expected discounted gain of the first k over the best that k places could hold. Raises as ``recall_at``."""
+    _require(k)
+    discount = 1 / np.log2(np.arange(k) + 2)
+    summed = np.concatenate([[0.0], np.cumsum(discount)])
+    start, end = np.minimum(places.above, k), np.minimum(places.above + places.level, k)
+    mean = (summed[end] - summed[start]) / places.level
+    # One place has its own discount; the difference of two sums would be off by rounding.
+    alone = np.append(discount, 0.0)[start]
+    gains = _sums(places, np.where(places.level == 1, alone, mean))
+    targets = np.bincount(places.owner, minlength=places.users)
+    return np.asarray(gains / summed[np.minimum(targets, k)])
+
+
+def best_first(scores: Float[np.ndarray, "items"], order: Int[np.ndarray, "items"]) -> Int[np.ndarray, "items"]:
+    """All indices by falling score, those of one score as they stand in ``order``, a permutation of the indices.
+
+    A random ``order`` keeps a ranking from telling anything where the scores tell nothing.
+
+    >>> best_first(np.array([0.5, 0.1, 0.5, 0.9]), np.array([2, 0, 1, 3]))
+    array([3, 2, 0, 1])
+    """
+    return np.asarray(order[np.argsort(-scores[order], kind="stable")])
+
+
+def _sums(places: Places, values: Float[np.ndarray, "targets"]) -> Float[np.ndarray, "users"]:
+    return np.bincount(places.owner, weights=values, minlength=places.users)
+
+
+def _require(k: int) -> None:
+    if k < 1:
+        raise ValueError(f"k must be at least 1; got {k}")
+
+
+def _pairs(
+    offsets: Int[np.ndarray, "rows"], values: Int[np.ndarray, "total"], users: int, items: int, what: str
+) -> tuple[Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"]]:
+    """Distinct pairs of a user and an item, by user."""
     if len(offsets) != users + 1 or offsets[0] != 0 or offsets[-1] != len(values) or (np.diff(offsets) < 0).any():
         raise ValueError(f"expected {users + 1} rising offsets from 0 to {len(values)}; got {len(offsets)}")
+    if len(values) and not 0 <= values.min() <= values.max() < items:
+        raise ValueError(f"a {what} is an item index in 0..{items - 1}; got {values.min()}..{values.max()}")
+    keys = np.unique(np.repeat(np.arange(users, dtype=np.int64), np.diff(offsets)) * items + values)
+    return keys // max(items, 1), keys % max(items, 1)

@@ -6,13 +6,16 @@ from scipy.stats import kendalltau
 
 
 def jaccard(guess: Sequence[int], truth: Sequence[int]) -> float:
-    """Items in both, of those in either; places that hold no item (-1) are left out.
+    """Items in both, of those in either; places that hold no item (-1) are left out. 0 where neither has an item:
+    nothing was there to be read, so nothing was.
 
     >>> jaccard([3, 1, -1, -1], [1, 2])
     0.3333333333333333
+    >>> jaccard([-1], [])
+    0.0
     """
     ours, theirs = {item for item in guess if item >= 0}, set(truth)
-    return len(ours & theirs) / len(ours | theirs)
+    return len(ours & theirs) / max(1, len(ours | theirs))
 
 
 def order_kept(guess: Sequence[int], truth: Sequence[int]) -> float | None:

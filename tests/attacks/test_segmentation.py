@@ -89,3 +89,34 @@ def test_a_long_history_is_read_to_its_end_from_wherever_it_is_asked_for(prompts
     readings = reader.readings(fit)
     for start in range(len(spelled) - 1, 1, -7):
         assert np.array_equal(readings(start)[0], reader.read(fit, start)[0])
+
+
+def test_titles_that_fit_equally_well_are_named_in_no_order_of_the_catalogue() -> None:
+    """Of forty titles of one word one fits, and all others are level behind it; so are all at the next place."""
+    count, rows = 40, 400
+
+    class Template:
+        prefix, separator, suffix, end = np.array([1, 2]), np.array([3]), np.array([4, 5]), np.array([6])
+        titles = Ragged(np.arange(count + 1), 10 + np.arange(count))
+        content = Ragged(titles.offsets, np.ones(count, dtype=np.int64))
+
+        def title_classes(self) -> np.ndarray:
+            return np.arange(count)
+
+    template: Any = Template()
+    reader = TitleReader(template)
+    fit = np.zeros((9, len(reader.vocabulary)))
+    fit[np.arange(9), np.searchsorted(reader.vocabulary, [1, 2, 47, 3, 11, 4, 5, 12, 6])] = 1.0
+    fit[4] = fit[7] = 0.0  # what stands at the second place, and what is the answer, nothing tells
+    read = [reader.read(fit, row=row) for row in range(rows)]
+    assert all(found.items[0, 0] == 37 for found in read)
+    second, at_two, answers = (
+        np.bincount(named, minlength=count)
+        for named in (
+            [int(found.items[0, 1]) for found in read], [int(found.items[1, 0]) for found in read],
+            [int(found.labels[0]) for found in read],
+        )
+    )  # fmt: skip
+    for counts in (second, at_two, answers):
+        assert counts.max() < 30, "ten are expected of each"
+        assert (counts > 0).sum() > 35
