@@ -1,7 +1,8 @@
 """What was tried to bring RecFormer on MiniLM up to the Markov chain on ml-100k: one setting changed at a time.
 
 All tries train the encoder's own weights on the same samples of everybody in one place, show it the newest three items,
-and are measured on the same users, leave-one-out over the full catalogue. Each is a run that is kept, and its figures
+and are measured on the same validation users (`encoder_utility.validation`), who are not reported on elsewhere,
+leave-one-out over the full catalogue. Each is a run that is kept, and its figures
 too: a second call goes on where the first stopped (``--minutes`` begins no further try after so many).
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import round_logs
-from encoder_utility import markov
+from encoder_utility import markov, validation
 from measuring import RESULTS, machine, table, write
 
 from pplr_audit import audit, per_user, scenario
@@ -24,7 +25,7 @@ from pplr_audit.data.prepare import prepare
 from pplr_audit.scoring.intervals import mean_estimate, paired_difference
 
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
-KEPT = RESULTS / "encoder_tries"
+KEPT = RESULTS / "encoder_tries_validation"
 METRICS = ("recall@10", "ndcg@10")
 BASE: Mapping[str, Any] = {
     "backbone": "minilm", "recommender": "recformer", "max_tokens": 256, "dropout": 0.0, "precision": "bfloat16",
@@ -85,21 +86,23 @@ def run(each: Try, root: Path) -> dict[str, Any]:
     result = audit.train(chosen, root / each.kept.stem)
     scores = per_user.read(result.directory)
     private = prepare(chosen.data, chosen.seed)
-    chain = markov(private.split, scores.users, len(private.dataset.catalogue)).metrics
+    asked = validation(private, scores.users)
+    users = scores.users[asked]
+    of = {"trained": scores.strategy, "untrained": "untrained", "popularity": "popularity"}
     rows: dict[str, Mapping[str, np.ndarray]] = {
-        "trained": scores.scores[scores.strategy], "untrained": scores.scores["untrained"],
-        "popularity": scores.scores["popularity"], "chain": chain,
-    }  # fmt: skip
+        name: {m: scores.scores[strategy][m][asked] for m in METRICS} for name, strategy in of.items()
+    }
+    rows["chain"] = markov(private.split, users, len(private.dataset.catalogue)).metrics
     found: dict[str, Any] = {
-        name: {m: _triple(mean_estimate(row[m], scores.users, seed=0)) for m in METRICS} for name, row in rows.items()
+        name: {m: _triple(mean_estimate(row[m], users, seed=0)) for m in METRICS} for name, row in rows.items()
     }
     for other in ("untrained", "chain"):
-        pairs = {m: paired_difference(rows["trained"][m], rows[other][m], scores.users, seed=0) for m in METRICS}
+        pairs = {m: paired_difference(rows["trained"][m], rows[other][m], users, seed=0) for m in METRICS}
         found[f"less {other}"] = {m: _triple(pair) for m, pair in pairs.items()}
     logs = round_logs.by_strategy(result.directory)[chosen.training.label]
     return {
         "seconds": round_logs.seconds(logs), "loss": logs[-1].losses, "precision": result.document["run"]["precision"],
-        "users": len(scores.users), **found,
+        "users": len(users), **found,
     }  # fmt: skip
 
 
@@ -139,7 +142,8 @@ def main() -> None:
         print(each.name, found[each.name]["trained"], flush=True)
     missing = [each.name for each in TRIES if each.name not in found]
     text = (
-        f"ml-100k, leave-one-out, {next(iter(found.values()))['users']} users, full ranking; 95 % intervals. Base:"
+        f"ml-100k, leave-one-out, {next(iter(found.values()))['users']} validation users, full ranking; 95 % intervals."
+        " Base:"
         f" {json.dumps({**BASE, 'recformer': READ, 'training': TRAINED, 'history': 3})}."
         f" Not run yet: {', '.join(missing) or 'none'}.\n\n"
     )
