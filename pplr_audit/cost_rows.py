@@ -67,7 +67,7 @@ def cost_rows(
         items=len(model.task.prompts.titles), precision=model.precision,
     )  # fmt: skip
     rows = costs.rows_of(shape, costs.all_cuts(model.layers), workload)
-    seconds = float(np.mean([log.seconds for log in logs]))
+    seconds = seconds_per_round(logs)
     ran = {"front": model.parts.front, "back": model.parts.back}
     for row in rows:
         row["measured"] = None
@@ -86,6 +86,12 @@ def cost_rows(
                 "seconds_per_round": seconds,
             }
     return rows
+
+
+def seconds_per_round(logs: Sequence[RoundLog]) -> float:
+    """Mean over the rounds in which a client trained of what a round takes where clients run side by side: the slowest
+    client's time and the server's. Logs of earlier versions have only all clients' time, one behind the other."""
+    return float(np.mean([log.seconds if log.alongside is None else log.alongside for log in logs if log.losses]))
 
 
 def _sent(sent: Mapping[str, int], channels: Sequence[Channel]) -> int:

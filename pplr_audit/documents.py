@@ -14,9 +14,10 @@ from pplr_audit.channels import Channel
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.extension import Extension
 from pplr_audit.models.recommender import Recommender
-from pplr_audit.plan import Plan
+from pplr_audit.plan import NOTHING, Plan
 from pplr_audit.pplr.rounds import RoundLog
 from pplr_audit.pplr.strategies.protocol import Mixing
+from pplr_audit.report.vocabulary import WITHOUT_TRUNK_UNKNOWN
 from pplr_audit.scenario import Scenario
 from pplr_audit.validation import left_out, never_stopping
 from pplr_audit.views import beside, channels_of
@@ -184,6 +185,8 @@ def not_measured(scenario: Scenario, plan: Plan) -> list[str]:
     said = []
     if unread:
         said.append(f"Channels that the adversaries see and no attack of this run reads: {', '.join(unread)}.")
+    if any(why == NOTHING for _, why in plan.impossible):
+        said.append(WITHOUT_TRUNK_UNKNOWN)
     if not plan.hijacked:
         said.append("Active adversaries, who also choose what they send.")
     alone = "Clients who collude" if scenario.audit.knowledge != "auxiliary" else "Several clients who collude"

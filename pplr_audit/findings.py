@@ -1,7 +1,7 @@
 """Guess + Truth -> Finding. This is the only module that holds an attack's answer beside what is true."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -78,8 +78,8 @@ class HistoryTruth:
         hits, counts, common = self._tokens(guess, rows)
         scores = [
             Score(
-                "token_accuracy", ratio_estimate(hits, counts, users, seed=seed),
-                float(common.sum() / counts.sum()), _by_user(users, hits / counts),
+                "token_accuracy", _of_users(ratio_estimate(hits, counts, users, seed=seed), users),
+                float(common.sum() / counts.sum()), _by_user(users, hits / counts), {"tokens": int(counts.sum())},
             )
         ]  # fmt: skip
         ranked, truth, owner = self._slots(guess, rows)
@@ -90,8 +90,9 @@ class HistoryTruth:
             usual = self._popular[: max(HIT_DEPTHS)]
             popular = item_hits(np.tile(usual, (len(truth), 1)), truth, min(k, len(usual)), self._class)
             mean = np.bincount(owner, hit) / np.bincount(owner)
-            estimate = mean_estimate(hit, users[owner], seed=seed)
-            scores.append(Score(f"item_hit@{k}", estimate, float(popular.mean()), _by_user(users, mean)))
+            estimate = _of_users(mean_estimate(hit, users[owner], seed=seed), users)
+            slots = {"slots": len(hit)}
+            scores.append(Score(f"item_hit@{k}", estimate, float(popular.mean()), _by_user(users, mean), slots))
         # Items that were never there make a history another one.
         long = np.array([len(named) > len(self.prompts[row].items) for named, row in zip(firsts, rows, strict=True)])
         whole = (exact(at_one, owner, len(rows)) & ~long).astype(float)
@@ -305,6 +306,11 @@ class MembershipTruth:
                 lowest = float(values.min(initial=0.0)) - 1.0
                 found[mode] = np.array([values[at[row]] if row in at else lowest for row in rows], dtype=np.float64)
         return found
+
+
+def _of_users(estimate: Estimate, users: Int[np.ndarray, "rows"]) -> Estimate:
+    """The same with the number of users, who are drawn as wholes, in place of the number of what they have."""
+    return replace(estimate, n=len(np.unique(users)))
 
 
 def _most_popular(popularity: Float[np.ndarray, "items"]) -> Int[np.ndarray, "items"]:

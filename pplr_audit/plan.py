@@ -37,7 +37,10 @@ ACTIVE = "malicious_server"
 """The adversary who chooses what it sends, in a training of its own."""
 OF_THE_TRAINED = frozenset({Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT, Channel.MODEL_OUTPUT})
 """Channels of the trained models; the others are of a round."""
-NOTHING = "no block is left for the server (k + m = L), so nothing crosses here"
+NOTHING = (
+    "no block is left for the server (k + m = L), so nothing crosses here; updates, personal models and losses still "
+    "do, and what they tell was not measured"
+)
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,14 @@ def test_words_that_an_answer_does_not_claim_are_not_scored_for_it(truth: Histor
         truth.score(Guess({**guess.arrays, "claimed": np.zeros(3, dtype=bool)}), seed=0)
 
 
+def test_the_number_of_a_figure_is_that_of_the_users_who_are_drawn_for_its_interval(truth: HistoryTruth) -> None:
+    guess = guess_of(dict(truth.prompts), {0: [3, 1, 7], 1: [2, 5], 2: [9, 9, 4]})
+    found = {score.metric: score for score in truth.score(guess, seed=0)}
+    assert {found[name].estimate.n for name in ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history")} == {3}
+    assert found["token_accuracy"].detail["tokens"] == sum((p.slots >= 0).sum() for p in truth.prompts.values())
+    assert found["item_hit@1"].detail["slots"] == 8
+
+
 def test_only_title_tokens_of_the_history_count(truth: HistoryTruth) -> None:
     guess = guess_of(dict(truth.prompts), {0: [3], 1: [2], 2: [9]})
     tokens = guess.arrays["tokens"].copy()

@@ -96,7 +96,7 @@ class Candidates:
     def answer(self, fit: Float[np.ndarray, "length words"], at: int, row: int = 0) -> Int[np.ndarray, "candidates"]:
         """The items that can be the answer at ``at``, best first."""
         ranked = self._reader.answer(fit, at, row)
-        return ranked[self._different[ranked]]
+        return np.asarray(ranked[self._different[ranked]])
 
     def with_ending(self, item: int, ending: int) -> Piece:
         return np.concatenate([self._prompts.titles[item], self._endings[ending]])

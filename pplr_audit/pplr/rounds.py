@@ -1,7 +1,8 @@
 """The federated loop, written once: every client trains, the server balances, every client gets its own model back."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -72,6 +73,9 @@ class RoundLog:
     """The clients that got a new model."""
     catalogue: int = 0
     """Of the bytes sent, those by which clients in training encoded the public catalogue."""
+    alongside: float | None = None
+    """Seconds that the round would take if its clients ran side by side, as they do where each is a machine of its own:
+    those of the slowest client, and of the server. None in logs of earlier versions."""
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -209,9 +213,11 @@ def train(
         gone = stopped(federation.best, federation.training.patience)
         chosen = federation.training_in(round_, federation.best)
         losses: dict[str, float] = {}
+        own_time: dict[str, float] = {}
         for client in federation.clients:
             if client in chosen:
-                losses[client.name] = client.train_round(link, round_)
+                with _timed(own_time, client.name):
+                    losses[client.name] = client.train_round(link, round_)
             advance(f"round {round_}, {client.name}")
         encoded = link.catalogue_bytes - encoded
         mixing = server.balance(round_, gone) if chosen else Mixing(np.zeros((0, 0)))
@@ -219,15 +225,17 @@ def train(
         receivers = [c for c in federation.clients if c in chosen or (everyone and c.name not in gone)]
         own = {name for name, alone in zip(sorted(losses), mixing.unmixed, strict=True) if alone}
         for client in receivers:
-            if client.name in own:
-                client.receive_own(link, round_)
-            else:
-                client.receive(link, round_)
+            with _timed(own_time, client.name):
+                if client.name in own:
+                    client.receive_own(link, round_)
+                else:
+                    client.receive(link, round_)
         metrics: dict[str, float] = {}
         if validate is not None and federation.training.patience is not None:
             following = federation.state(round_ + 1)
             for client in receivers:
-                metric = validate(client)
+                with _timed(own_time, client.name):
+                    metric = validate(client)
                 if metric is None:
                     continue
                 link.report(client.name, round_, metric)
@@ -238,5 +246,15 @@ def train(
                 metrics[client.name] = metric
         sent = {str(channel): count - before[channel] for channel, count in link.sent.items()}
         got = tuple(client.name for client in receivers)
-        log = RoundLog(round_, losses, mixing, time.perf_counter() - started, sent, metrics, got, encoded)
+        seconds = time.perf_counter() - started
+        alongside = seconds - sum(own_time.values()) + max(own_time.values(), default=0.0)
+        log = RoundLog(round_, losses, mixing, seconds, sent, metrics, got, encoded, alongside)
         done(log, federation.state(round_ + 1))
+
+
+@contextmanager
+def _timed(spent: dict[str, float], client: str) -> Iterator[None]:
+    """Add the seconds of what is done inside to those of a client."""
+    started = time.perf_counter()
+    yield
+    spent[client] = spent.get(client, 0.0) + time.perf_counter() - started

@@ -5,13 +5,15 @@ other side does not.
 """
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
+from statistics import NormalDist
 
 from pplr_audit.report.cells import Finding, above_baseline, distinct, headline, is_measured, reason, strongest
 from pplr_audit.report.claims import Sentence, amount, claim, hedge, unmeasured, verdict
 from pplr_audit.report.content import listed
 from pplr_audit.report.cuts import SIDES, Pair, Side, measured, said, sides_of, speaker, speakers, speakers_along, where
 from pplr_audit.report.document import Document
-from pplr_audit.report.vocabulary import KNOWLEDGE, STATUS, phase
+from pplr_audit.report.vocabulary import KNOWLEDGE, STATUS, learned_words, phase
 
 TOPICS = {"history": "Reading histories", "label": "Reading the next item"}
 
@@ -52,7 +54,7 @@ def _by_depth(found: Mapping[Pair, Finding], side: Side, run: Document) -> list[
         parts.append(f"with {_held(ran, side, run)}, {amount(depths[ran])}")
     if deep != shallow:
         parts.append(f"with {_held(deep, side, run)}, {amount(depths[deep])}")
-    more = [_trend(depths[shallow], depths[deep])] if deep != shallow else []
+    more = [_trend(depths, side)] if deep != shallow else []
     peak = max(best, key=lambda cut: float(best[cut]["value"]))
     if best[peak]["value"] > max(depths[shallow]["ci"][1], depths[deep]["ci"][1]):
         more.append(f"The most is read at {said(peak, [side])}: {amount(best[peak])}.")
@@ -106,8 +108,12 @@ def _serving(rows: Sequence[Finding], run: Document) -> list[str]:
 
 def _needed(shown: Sequence[Finding]) -> list[str]:
     """What the adversaries of these findings had to know."""
-    levels = dict.fromkeys(row["knowledge"] for row in shown)
-    known = [KNOWLEDGE[level] for level in levels if level in KNOWLEDGE]
+    known: dict[str, None] = {}
+    for row in shown:
+        weights, text = KNOWLEDGE.get(row["knowledge"], ""), learned_words(row["detail"])
+        learned = f"to learn from, {text}" if text else ""
+        if weights or learned:
+            known[" and, ".join(filter(None, (weights, learned)))] = None
     return [f"What it had to know besides, at most: {'; or '.join(known)}."] if known else []
 
 
@@ -131,15 +137,38 @@ def _held(depth: int, side: Side, run: Document) -> str:
     return f"{depth} of {run['layers']} blocks in front (k={depth}{here})"
 
 
-def _trend(shallow: Finding, deep: Finding) -> str:
-    if not above_baseline(deep):
+def _trend(depths: Mapping[int, Finding], side: Side) -> str:
+    """Where it falls from depth to depth, from where on it no longer does, and whether it is gone at the deepest."""
+    order = sorted(depths)
+    if not above_baseline(depths[order[-1]]):
         return (
             "At the deepest cut measured no tested attack exceeded the baseline."
-            if above_baseline(shallow)
+            if above_baseline(depths[order[0]])
             else "Neither exceeds its baseline."
         )
-    if deep["ci"][1] < shallow["ci"][0]:
-        return "Keeping more blocks on the client lowers it and does not end it."
-    if deep["ci"][0] > shallow["ci"][1]:
-        return "Keeping more blocks on the client did not lower it."
-    return "Keeping more blocks on the client does not measurably lower it."
+    letter, wider = {"front": "k", "back": "m"}[side], _wider(len(order) - 1)
+    falls, rises, since = list[str](), list[str](), order[0]
+    for depth in order[1:]:
+        (low, high), (before_low, before_high) = (_ends(depths[at], wider) for at in (depth, since))
+        if high < before_low or low > before_high:
+            (falls if high < before_low else rises).append(f"from {letter}={since} to {letter}={depth}")
+            since = depth
+    rest = f" Beyond {letter}={since} no further change shows." if since != order[-1] and (falls or rises) else ""
+    risen = f" It rises {listed(rises)}." if rises else ""
+    if not falls:
+        return f"Keeping more blocks on the client does not measurably lower it.{risen}{rest}"
+    return f"Keeping more blocks on the client lowers it {listed(falls)} and does not end it.{risen}{rest}"
+
+
+def _wider(comparisons: int) -> float:
+    """By how much 95 % intervals are stretched so that, of so many pairs without a difference, two come apart in at
+    most 5 % of audits (Bonferroni). Two intervals as they are come apart where the difference is beyond 1.96 √2 of its
+    standard errors, which is enough for eight pairs."""
+    normal = NormalDist()
+    return max(1.0, normal.inv_cdf(1 - 0.025 / comparisons) / (sqrt(2) * normal.inv_cdf(0.975)))
+
+
+def _ends(row: Finding, wider: float) -> tuple[float, float]:
+    """The ends of a finding's interval, each so many times as far from the value."""
+    value, (low, high) = row["value"], row["ci"]
+    return value - wider * (value - low), value + wider * (high - value)

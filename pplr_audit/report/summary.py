@@ -12,12 +12,12 @@ from pplr_audit.report.cells import (
     strongest,
 )
 from pplr_audit.report.charts.utility import strategy_name
-from pplr_audit.report.cuts import Pair, said, sides_of, speakers_along
+from pplr_audit.report.cuts import Pair, is_closed, said, sides_of, speakers_along
 from pplr_audit.report.document import Document
 from pplr_audit.report.price import cost_at, failed_rivals, headline_utility, left_out
 from pplr_audit.report.quantities import MISSING, interval, number, percent, size
 from pplr_audit.report.untrusted import cleaned
-from pplr_audit.report.vocabulary import REFERENCES, STATUS
+from pplr_audit.report.vocabulary import REFERENCES, STATUS, WITHOUT_TRUNK_UNKNOWN
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,10 +45,12 @@ def summary_table(findings: Document) -> "Table":
 
 
 def say_missing(table: "Table", document: Document) -> None:
-    """Below the table, which users and which rivals are missing in it and why."""
+    """Below the table, what is missing in it and why: users, channels of cuts without a trunk, and rivals."""
     from rich.text import Text
 
-    missing = [*left_out(document), *failed_rivals(document)]
+    layers = document["run"]["layers"]
+    closed = any(row["cut"] and is_closed(row["cut"], layers) for row in document.get("findings", ()))
+    missing = [*left_out(document), *([WITHOUT_TRUNK_UNKNOWN] if closed else []), *failed_rivals(document)]
     if missing:
         table.caption, table.caption_justify = Text("\n".join(missing)), "left"
 

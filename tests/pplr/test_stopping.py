@@ -1,12 +1,14 @@
 """Who trains when: client sampling and early stopping."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pplr_audit import scenario
 from pplr_audit.channels import Channel, Crossing
+from pplr_audit.cost_rows import seconds_per_round
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.pplr.client import Client
 from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState
@@ -141,6 +143,33 @@ def test_once_all_have_stopped_nothing_trains_and_nothing_crosses(start: Start) 
     continued = start(strategy="pplr", patience=1)[1]
     continued.resume(states[3])
     assert continued.training_in(4, continued.best) == ()
+
+
+def test_a_round_takes_as_long_as_its_slowest_client_and_empty_rounds_do_not_count(
+    start: Start,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, federation = start(strategy="pplr", patience=1)
+    clock, takes, trains, balances = [0.0], {"client-0": 3.0, "client-1": 5.0, "client-2": 2.0}, Client.train_round, 7.0
+    monkeypatch.setattr("pplr_audit.pplr.rounds.time.perf_counter", lambda: clock[0])
+
+    def slowly(self: Client, *given: object) -> object:
+        clock[0] += takes[self.name]
+        return trains(self, *given)  # type: ignore[arg-type]
+
+    balance = type(federation.server).balance
+
+    def balanced(self: object, *given: object) -> object:
+        clock[0] += balances
+        return balance(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Client, "train_round", slowly)
+    monkeypatch.setattr(type(federation.server), "balance", balanced)
+    logs, _ = early(federation, {name: [0.5, 0.4] for name in takes}, 4)
+    assert [log.seconds for log in logs] == [17.0, 17.0, 0.0, 0.0]
+    assert [log.alongside for log in logs] == [12.0, 12.0, 0.0, 0.0]
+    assert seconds_per_round(logs) == 12.0
+    assert seconds_per_round([replace(log, alongside=None) for log in logs]) == 17.0, "of an earlier version"
 
 
 def test_the_server_knows_what_it_made_and_no_personal_model() -> None:

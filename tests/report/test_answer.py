@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import binom
 
 from pplr_audit.report.answer import answer
 from pplr_audit.report.claims import Sentence
@@ -39,7 +41,8 @@ def test_a_leak_is_told_at_the_shallowest_and_deepest_cut_with_interval_and_base
     assert "names 99.5% [98.4%, 100%] of a history's items at the first guess (baseline 1.2%" in told.text
     assert "1 of 5 blocks in front (k=1, the cut that ran), 95.2%" in told.text
     assert "4 of 5 blocks in front (k=4), 64.8% [58.1%, 71.5%] (baseline 1.2%)" in told.text
-    assert "lowers it and does not end it" in told.text
+    assert "Keeping more blocks on the client lowers it from k=" in told.text
+    assert "and does not end it" in told.text
 
 
 def test_a_value_whose_interval_reaches_the_baseline_is_not_called_a_leak(findings: Json, a_finding: Make) -> None:
@@ -215,3 +218,34 @@ def test_the_answer_never_promises_privacy(findings: Json, a_finding: Make, labe
         text = " ".join(s.text for s in answer({**findings, "findings": rows})).lower()
         assert "is private" not in text
         assert "is safe" not in text
+
+
+def test_it_says_at_which_depths_a_leak_falls_and_from_where_on_it_no_longer_does(
+    findings: Json, a_finding: Make
+) -> None:
+    values = [0.9, 0.89, 0.6, 0.61, 0.59]
+    rows = [a_finding(cut=at(k), value=v, ci=[v - 0.04, v + 0.04]) for k, v in enumerate(values)]
+    told = sentence(only(findings, *rows), "Reading histories").text
+    assert "lowers it from k=0 to k=2 and does not end it. Beyond k=2 no further change shows." in told
+    values = [0.6, 0.9, 0.6, 0.3, 0.3]
+    rows = [a_finding(cut=at(k), value=v, ci=[v - 0.04, v + 0.04]) for k, v in enumerate(values)]
+    told = sentence(only(findings, *rows), "Reading histories").text
+    assert "lowers it from k=1 to k=2 and from k=2 to k=3 and does not end it. It rises from k=0 to k=1." in told
+
+
+def test_depths_that_differ_by_noise_alone_are_rarely_called_a_fall(findings: Json, a_finding: Make) -> None:
+    """Thirty depths of one leak, with intervals of the noise: five audits in a hundred may say so, and not one more."""
+    generator, fell, many = np.random.default_rng(0), 0, {**findings, "run": {**findings["run"], "layers": 32}}
+    for _ in range(200):
+        drawn = generator.normal(0.6, 0.02, 30)
+        rows = [a_finding(cut=at(k), value=v, ci=[v - 0.0392, v + 0.0392]) for k, v in enumerate(drawn.tolist())]
+        fell += "does not measurably lower it" not in sentence(only(many, *rows), "Reading histories").text
+    assert fell <= binom.ppf(0.999, 200, 0.05)
+
+
+def test_the_texts_that_an_attack_learned_from_are_part_of_what_it_had_to_know(findings: Json, a_finding: Make) -> None:
+    rows = [a_finding(cut=at(k), knowledge="front", detail={"auxiliary": "public"}) for k in (0, 4)]
+    told = sentence(only(findings, *rows), "Reading histories").text
+    assert (
+        "and, to learn from, random histories over another catalogue" in told.split("had to know besides, at most:")[1]
+    )

@@ -146,7 +146,13 @@ def _legend(metric: str, shades: tuple[float, float]) -> list[Entry]:
     ]
     return [
         *entries,
-        Entry("nothing crosses (k + m = L)", 0, "", "closed", line="M4 13L24 1"),
+        Entry(
+            "nothing crosses but updates, models, losses (k + m = L; not measured)",
+            0,
+            "",
+            "closed",
+            line="M4 13L24 1",
+        ),
         Entry("the cut that ran", 0, "", "ran", line=_SWATCH),
     ]
 

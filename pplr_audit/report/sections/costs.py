@@ -33,7 +33,7 @@ def costs(findings: Document) -> Section:
     lead = (
         f"Computed from the model's shape for every cut; the cut that ran (k={ran['front']}, m={ran['back']}) also "
         "shows what was measured. While a trunk remains, activations cross at every step whatever the depth; with "
-        "no trunk only updates cross. Bytes are payload, without framing or compression."
+        "no trunk only updates, personal models and losses cross. Bytes are payload, without framing or compression."
     )
     same_back = [row for row in rows if row["cut"]["back"] == ran["back"]]
     others = [row for row in rows if row["cut"]["back"] != ran["back"]]

@@ -4,10 +4,17 @@ from pplr_audit.report.cells import distinct, is_measured
 from pplr_audit.report.content import Block, Cell, Items, Section, Table, Text, labels, listed
 from pplr_audit.report.details import beside_of
 from pplr_audit.report.document import Document
-from pplr_audit.report.vocabulary import ADVERSARIES, CHANNELS, knowledge_words, text_words
+from pplr_audit.report.vocabulary import (
+    ADVERSARIES,
+    CHANNELS,
+    WITHOUT_TRUNK_UNKNOWN,
+    knowledge_words,
+    text_words,
+)
 
 OUT_OF_SCOPE = (
     "Attacks other than those in the tables. A channel that was not attacked is not safe; it is unknown.",
+    WITHOUT_TRUNK_UNKNOWN,
     "Anything outside the channels: timing, memory, a compromised client, what people paste elsewhere.",
     "Users and data other than those audited: the intervals are about users like these, in this one training run.",
 )
