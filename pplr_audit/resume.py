@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,15 @@ from pplr_audit.threads import MOST, Choice, Pace, asked_by_environment, checked
 
 PLAIN: Precision = "float32"
 """What runs computed in before they noted it."""
+_Name = Annotated[str, Field(min_length=1)]
+_COMPUTED: dict[str, Any] = {
+    "threads": Annotated[int, Field(ge=1, le=MOST)], "chosen": _Name, "processor": dict[str, Any],
+    "libraries": dict[str, str],
+}  # fmt: skip
+_PROCESSOR: dict[str, Any] = {
+    "capability": str, "model": str, "instructions": list[str], "limits": dict[str, str],
+}  # fmt: skip
+"""What must stand in a manifest's ``compute``, and in its ``processor``, whoever wrote it."""
 TEMPLATE_TOKENS, TITLE_TOKENS = 20, 8
 """About so many a prompt and a title have, for how large a model's matrix products are; max_tokens is the most."""
 
@@ -76,9 +85,12 @@ def computed(root: Path) -> Choice | None:
     if not noted:
         return None
     place = f"{root / MANIFEST}: compute"
-    last = shaped(noted, list[dict[str, Any]], place)[-1]
-    number = shaped(last.get("threads"), Annotated[int, Field(ge=1, le=MOST)], f"{place}.threads")
-    return Choice(int(number), str(shaped(last.get("chosen"), str, f"{place}.chosen")))
+    for entry in shaped(noted, list[dict[str, Any]], place):
+        for name, kind in _COMPUTED.items():
+            shaped(entry.get(name), kind, f"{place}.{name}")
+        for name, kind in _PROCESSOR.items():
+            shaped(entry["processor"].get(name), kind, f"{place}.processor.{name}")
+    return Choice(noted[-1]["threads"], noted[-1]["chosen"])
 
 
 def note_compute(store: Store, threads: Choice, say: Callable[[str], None]) -> None:
@@ -139,7 +151,13 @@ def note_plugins(store: Store, used: Iterable[tuple[plugins.Kind, str]]) -> None
 
     What ran in an earlier call stays there, also if its package has another version now.
     """
-    noted = shaped(store.manifest.get("plugins", []), list[dict[str, str]], f"{store.root / MANIFEST}: plugins")
+    place = f"{store.root / MANIFEST}: plugins"
+    noted = shaped(store.manifest.get("plugins", []), list[dict[str, Any]], place)
+    for each in noted:
+        shaped(each, dict[Literal["kind", "name", "package", "version"], _Name], place)
+        shaped(each.get("kind"), plugins.Kind, f"{place}.kind")
+        for name in ("name", "package", "version"):
+            shaped(each.get(name), _Name, f"{place}.{name}")
     new = [each for each in plugins.provenance(used) if each not in noted]
     if new:
         store.update_manifest(plugins=[*noted, *new])
