@@ -104,3 +104,23 @@ def test_what_is_declared_stays_within_the_bounds_of_flower() -> None:
             low, high = FLOWER[requirement.name]
             assert not requirement.specifier.contains(high), requirement
             assert all(Version(each.version) >= Version(low) for each in requirement.specifier if each.operator == ">=")
+
+
+FINDINGS = sorted((ROOT / "findings").glob("*"))
+
+
+def test_findings_keep_their_form() -> None:
+    scripts = [path for path in FINDINGS if path.name != "README.md"]
+    assert scripts
+    for path in scripts:
+        text = path.read_text()
+        assert path.suffix == ".sh", path
+        assert os.access(path, os.X_OK), path
+        for field in ("Finding", "Versions", "Behavior", "Seen"):
+            assert len(re.findall(f"^# {field}: .+$", text, re.M)) == 1, (path, field)
+        assert "mktemp -d" in text, path
+        assert "pplr" not in text, path
+        told = re.search("^# Versions: (.+)$", text, re.M)
+        assert told is not None
+        for library, version in (each.split() for each in told[1].split(", ")):
+            assert f"{library}=={version}" in text, (path, library)
