@@ -58,7 +58,7 @@ def declared(listed: list[str]) -> dict[str, str]:
 def named(*folders: str) -> tuple[set[str], set[str]]:
     """Modules of others that are imported at any depth, and all strings, of which some name a module to be found."""
     imported, strings = set(), set()
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py") if path != Path(__file__)):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 imported |= {each.name for each in node.names}
