@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pplr_audit import audit, cli, documents, scenario
+from pplr_audit import audit, cli, documents, processor, scenario
 from pplr_audit.report.answer import answer
 from pplr_audit.report.document import validate
 from pplr_audit.report.redaction import redacted
@@ -61,6 +61,7 @@ def marked(small_scenario: scenario.Scenario, llama_folder: Path, tmp_path_facto
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(platform, "platform", lambda: f"Linux-{MARKS['host']}")
         patched.setattr(documents, "_cpu", lambda: f"{MARKS['host']} processor")
+        patched.setattr(processor, "_cpuinfo", lambda: {"model name": MARKS["host"]})
         directory = root / "run"
         yield audit.run(scenario.Scenario.model_validate(setting), directory).directory
 
@@ -74,6 +75,7 @@ def run(marked: Path, tmp_path: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(platform, "platform", lambda: f"Linux-{MARKS['host']}")
         patched.setattr(documents, "_cpu", lambda: f"{MARKS['host']} processor")
+        patched.setattr(processor, "_cpuinfo", lambda: {"model name": MARKS["host"]})
         yield tmp_path / "run"
 
 

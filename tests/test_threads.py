@@ -302,7 +302,7 @@ def test_a_number_of_threads_that_is_none_is_refused_by_name(copied: Path, wrong
     with Store.load(copied, writable=True) as store:
         (entry,) = store.manifest["compute"]
         store.update_manifest(compute=[{**entry, "threads": wrong}])
-    with pytest.raises(InputError, match=r"manifest\.json: compute"):
+    with pytest.raises(InputError, match=r"manifest\.json: .*compute"):
         audit.attack(copied)
     assert torch.get_num_threads() == 1
 

@@ -45,6 +45,20 @@ class _Plugin(BaseModel, extra="forbid"):
     version: _Name
 
 
+class _Processor(BaseModel):
+    capability: str
+    model: str
+    instructions: list[str]
+    limits: dict[str, str]
+
+
+class _Compute(BaseModel, extra="forbid"):
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    chosen: _Name
+    processor: _Processor
+    libraries: dict[str, str]
+
+
 class _Manifest(BaseModel):
     """What is relied on; there may be more."""
 
@@ -54,6 +68,7 @@ class _Manifest(BaseModel):
     seconds: dict[str, Annotated[float, Field(ge=0, le=1e24)]] = {}
     extensions: list[dict[str, Any]] = []
     plugins: list[_Plugin] = []
+    compute: list[_Compute] = []
     redact: bool = False
 
 
