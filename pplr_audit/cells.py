@@ -11,15 +11,19 @@ import numpy as np
 
 from pplr_audit.asking import Failed, ask
 from pplr_audit.channels import Channel
+from pplr_audit.comparisons import CONTROL, DRAWS, baseline, comparisons, influences, listed, redealt
 from pplr_audit.errors import BudgetExhausted, NotApplicable
-from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth, Score
+from pplr_audit.findings import HistoryTruth, LabelTruth, Score
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
 from pplr_audit.scoring.intervals import mean_estimate
+from pplr_audit.scoring.verdicts import Comparison
 from pplr_audit.sealed import SealedGuess
 from pplr_audit.seeds import derive
+from pplr_audit.truths_membership import MembershipTruth
 from pplr_audit.truths_users import AttributeTruth, LinkageTruth
+from pplr_audit.verdicts import SIGNED
 from pplr_audit.views import Attack, Guess, View, beside
 
 METRICS = {
@@ -28,8 +32,6 @@ METRICS = {
     "linkage": ("auc",),
 }  # fmt: skip
 """What stands in the findings for a secret, also where nothing could be measured."""
-SIGNED = frozenset({"kendall_tau"})
-"""Metrics from -1 to 1; the others whose users are averaged are shares."""
 
 
 @dataclass(frozen=True)
@@ -192,68 +194,61 @@ def _mean(metric: str, values: Sequence[float], users: Sequence[int], seed: int)
 def _score(cell: Cell, attack: Attack, truths: Mapping[str, Truth], sealed: SealedGuess, seed: int) -> dict[str, Any]:
     """Of the secret that the attack is after, and of the others that its answer says something of."""
     guess, controls, steps, seconds = sealed.guess, sealed.controls, sealed.steps, sealed.seconds
-    findings: list[dict[str, Any]] = []
-    per_user: dict[str, dict[str, float]] = {}
-    roc: list[dict[str, Any]] = []
+    result: dict[str, Any] = {"findings": [], "per_user": {}, "influence": {}, "roc": []}
     for secret, truth in truths.items():
         if secret != attack.secret and not truth.answered(guess):
             continue
         drawn = derive(seed, "interval") % 2**32
         try:
             scores = truth.score(guess, seed=drawn)
-            at_control = _controls(truth, controls, scores, seed)
+            draws = _draws(truth, guess, controls, derive(seed, "control", cell.slug, secret))
             curves = _curves(cell, truth, guess, scores)
         except (ValueError, LookupError, TypeError) as error:
             raise Failed(f"its answer cannot be scored: {type(error).__name__}: {error}") from error
-        by_step = {
-            _key(s): _by_step(s, truth.users, steps, drawn)
-            for s in scores
-            if isinstance(truth, HistoryTruth | LabelTruth)
-        }
-        findings += _rows(cell, secret, guess, scores, at_control, seconds, by_step)
-        per_user |= {
+        for score in scores:
+            found = comparisons(score, draws.get(_key(score), ()))
+            by_step = {}
+            if isinstance(truth, HistoryTruth | LabelTruth):
+                by_step = _by_step(score, truth.users, steps, drawn)
+            result["findings"].append(_row(cell, secret, guess, score, found, seconds, by_step))
+            result["influence"]["/".join(_key(score))] = influences(score, found)
+        result["per_user"] |= {
             "/".join(_key(s)): {str(user): value for user, value in s.per_user.items()} for s in scores if s.per_user
         }
-        roc += curves
-    return {"findings": findings, "per_user": per_user, "roc": roc}
+        result["roc"] += curves
+    return result
 
 
-def _rows(
-    cell: Cell, secret: str, guess: Guess, scores: list[Score], at_control: Mapping[tuple[str, str], float],
-    seconds: float, by_step: Mapping[tuple[str, str], dict[str, Any]],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The findings of one secret."""
-    findings = []
-    for score in scores:
-        control = at_control.get(_key(score))
-        baseline = score.baseline if control is None else max(score.baseline, control)
-        detail = {**guess.facts, **score.detail, **by_step.get(_key(score), {})}
-        if control is not None:
-            detail["control"] = control
-        findings.append(
-            cell.row(
-                score.metric, "ok", secret=secret, value=score.estimate.value,
-                ci=[score.estimate.low, score.estimate.high], baseline=baseline, n=score.estimate.n, seconds=seconds,
-                detail=detail,
-            )
-        )  # fmt: skip
-    return findings
+def _row(
+    cell: Cell, secret: str, guess: Guess, score: Score, found: Sequence[Comparison], seconds: float,
+    by_step: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """One finding."""
+    at_control = [each.reference.value for each in found if each.reference.name == CONTROL]
+    control = {CONTROL: at_control[0]} if at_control else {}
+    return cell.row(
+        score.metric, "ok", secret=secret, value=score.estimate.value, ci=[score.estimate.low, score.estimate.high],
+        baseline=baseline(score, found), n=score.estimate.n, seconds=seconds, comparisons=listed(found),
+        detail={**guess.facts, **score.detail, **by_step, **control},
+    )  # fmt: skip
 
 
 def _key(score: Score) -> tuple[str, str]:
     return score.metric, str(score.detail.get("mode", ""))
 
 
-def _controls(
-    truth: Truth, controls: Sequence[Guess], scores: list[Score], seed: int
-) -> Mapping[tuple[str, str], float]:
-    """What the attack scores where there is nothing to find, averaged over its control runs."""
-    if isinstance(truth, MembershipTruth):
-        values = [truth.control(control) for control in controls]
-    else:
-        values = [{_key(s): s.estimate.value for s in truth.score(c, seed=seed % 2**32)} for c in controls]
-    told = {_key(s): [v[_key(s)] for v in values if _key(s) in v] for s in scores}
-    return {key: float(np.mean(found)) for key, found in told.items() if found}
+def _draws(
+    truth: Truth, guess: Guess, controls: Sequence[Guess], seed: int
+) -> Mapping[tuple[str, str], Sequence[Score]]:
+    """By metric and mode, what the attack scores in each draw of its control, as far as that has them."""
+    drawn = [*controls]
+    if controls and isinstance(truth, HistoryTruth | LabelTruth):
+        drawn += redealt(truth, guess, DRAWS - len(controls), np.random.default_rng(seed))
+    found: dict[tuple[str, str], list[Score]] = {}
+    for control in drawn:
+        for score in truth.score(control, seed=None):
+            found.setdefault(_key(score), []).append(score)
+    return found
 
 
 def _curves(cell: Cell, truth: Truth, guess: Guess, scores: list[Score]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from pplr_audit.pplr.strategies.protocol import Mixing
 from pplr_audit.report.vocabulary import WITHOUT_TRUNK_UNKNOWN
 from pplr_audit.scenario import Scenario
 from pplr_audit.validation import left_out, never_stopping
+from pplr_audit.verdicts import with_verdicts
 from pplr_audit.views import beside, channels_of
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "scikit-learn", "numpy", "scipy", "safetensors")
@@ -53,7 +54,7 @@ def findings_document(
         "not_measured": not_measured(scenario, plan),
     }
     return {
-        "schema": "pplr-audit/findings/1", "run": run, "findings": [row for cell in cells for row in cell["findings"]],
+        "schema": "pplr-audit/findings/1", "run": run, "findings": with_verdicts([*cells], seed=scenario.seed),
         "utility": list(utility), "balance": list(balance), "differences": list(differences), "costs": list(costs),
     }  # fmt: skip
 

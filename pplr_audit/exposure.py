@@ -16,21 +16,23 @@ from pplr_audit.cells import Cell, Truth
 from pplr_audit.channels import Channel
 from pplr_audit.data.prepare import PrivateData, model_free_features
 from pplr_audit.errors import BudgetExhausted, NotApplicable
-from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth
+from pplr_audit.findings import HistoryTruth, LabelTruth, Recommends
 from pplr_audit.knowing import Knowing
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.linked import Links
 from pplr_audit.models.recommender import Recommender
+from pplr_audit.own_model import OwnModel
 from pplr_audit.plan import Plan
 from pplr_audit.pplr.rounds import Federation
 from pplr_audit.pplr.utility import popularity_of
 from pplr_audit.rows import Asked, Phase, Rows, phase_of, watched
 from pplr_audit.runs.collusion import colluded
 from pplr_audit.runs.hijack import hijackable, hijacked
-from pplr_audit.runs.replay import Trace, mask_records, query_records, serving_records, training_records
+from pplr_audit.runs.replay import KnownModel, Trace, mask_records, query_records, serving_records, training_records
 from pplr_audit.runs.spool import Spool
 from pplr_audit.runs.trainings import TrainingFiles
 from pplr_audit.scenario import Scenario
+from pplr_audit.truths_membership import MembershipTruth
 from pplr_audit.views import Budget, Record, View, as_active, asked_attribute, beside
 
 
@@ -52,6 +54,7 @@ class Exposure:
         self._state = lru_cache(maxsize=2)(files.state)
         self._recorded = lru_cache(maxsize=1)(self._record)
         self._hijacked = lru_cache(maxsize=1)(self._hijack)
+        self._own_models: dict[tuple[str, int], Recommends | None] = {}
         self._truths_of = lru_cache(maxsize=None)(self._truths)
         self.rows = Rows(scenario, private, model.prompts, federation, self._state)
         self._knowing = Knowing(scenario, private, model, federation, plan, self.rows, self._state, self._recorded)
@@ -76,6 +79,8 @@ class Exposure:
         if attack.secret == "linkage":  # its rows are others
             return {"linkage": self._links.truth(phase == "training", self._linked_rounds(cell))}
         found = self._truths_of(phase, cell.round)
+        if isinstance(label := found.get("label"), LabelTruth):
+            found = {**found, "label": replace(label, own=self._own_model(cell, label))}
         if attack.secret == "attribute":
             return {**found, "attribute": self._knowing.attribute(*asked_attribute(attack), phase, cell.round)}
         return found
@@ -103,6 +108,18 @@ class Exposure:
         """The cell's round and the audited one before it, whose rows are linked; the same twice for the first."""
         return cell.round, max((each for each in self._plan.rounds if each < cell.round), default=cell.round)
 
+    def _own_model(self, cell: Cell, label: LabelTruth) -> Recommends | None:
+        """What the adversary's own models recommend; nothing where it has none."""
+        place = (cell.knowledge, cell.round)
+        if place not in self._own_models:
+            knowledge, asked = self._knowing.of(cell), self.rows.asked("training", cell.round)
+            models = {client: knowledge.copy(client, cell.round) for client in set(label.clients.values())}
+            known = {client: model for client, model in models.items() if isinstance(model, KnownModel)}
+            histories = {row: prompt.items for row, prompt in asked.prompts.items()}
+            own = OwnModel(known, label.clients, histories, label.popularity)
+            self._own_models[place] = own.ranked if len(known) == len(models) else None
+        return self._own_models[place]
+
     def _truths(self, phase: Phase, round_: int) -> Mapping[str, Truth]:
         asked = self.rows.asked(phase, round_)
         if phase == "queries":
@@ -112,10 +129,11 @@ class Exposure:
         classes = self._model.prompts.title_classes()
         popular = popularity_of(self._private.split, self._private.members, items)
         own = [titles[item][content[item] == 1] for item in range(items)]
-        found: dict[str, Truth] = {"history": HistoryTruth(asked.users, asked.prompts, classes, popular, own)}
+        clients = {row: self.rows.holder_of(user) for row, user in asked.users.items()}
+        found: dict[str, Truth] = {"history": HistoryTruth(asked.users, asked.prompts, classes, popular, own, clients)}
         if phase == "training":
             targets = {row: prompt.target for row, prompt in asked.prompts.items()}
-            found["label"] = LabelTruth(asked.users, targets, classes, popular)
+            found["label"] = LabelTruth(asked.users, targets, classes, popular, clients)
         return found
 
     def _membership(self, asked: Asked) -> MembershipTruth:
@@ -128,6 +146,7 @@ class Exposure:
             {row: int(population.client_of[user]) for row, user in asked.users.items()},
             {row: int(population.member[user]) for row, user in asked.users.items()},
             {row: features[place].tolist() for place, row in enumerate(asked.users)},
+            population.clients,
         )
 
     def _record(self, phase: Phase, round_: int) -> Spool:

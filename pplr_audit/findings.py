@@ -1,6 +1,6 @@
 """Guess + Truth -> Finding. This is the only module that holds an attack's answer beside what is true."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,36 +8,63 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pplr_audit.data.prompts import Prompt
+from pplr_audit.scoring.influence import Influence, of_mean
 from pplr_audit.scoring.intervals import Estimate, mean_estimate, ratio_estimate
-from pplr_audit.scoring.membership import (
-    auc_estimate,
-    model_free_scores,
-    resolvable,
-    roc,
-    tpr_at,
-    tpr_estimate,
-    within_groups_auc,
-)
 from pplr_audit.scoring.ranking import best_first
 from pplr_audit.scoring.reconstruction import exact, item_hits, reciprocal_ranks, token_accuracy
 from pplr_audit.scoring.sets import jaccard, order_kept
 from pplr_audit.scoring.text import rouge_l, rouge_n
+from pplr_audit.scoring.verdicts import Measured, Reference
 from pplr_audit.views import Guess
 
 HIT_DEPTHS = (1, 5, 10)
 LABEL_DEPTHS = (1, 5, 10)
 
 
+CHANCE = "chance"
+POPULARITY = "popularity"
+OWN_MODEL = "own_model"
+
+Recommends = Callable[[Mapping[int, np.ndarray] | None], Mapping[int, np.ndarray] | None]
+"""From the histories that were read, by row (None: the true ones), to the items recommended, the best first."""
+
+
 @dataclass(frozen=True)
 class Score:
-    """One metric of one guess, before it is put beside its baseline."""
+    """One metric of one guess, before it is put beside its control."""
 
     metric: str
     estimate: Estimate
     baseline: float
-    """What the template and popularity alone give; the control is added by the caller."""
+    """To be read beside the value: chance, where it is known exactly, or what popularity alone gives."""
     per_user: Mapping[int, float]
     detail: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """Of a mean over users: what else gives how much, each user's, such as popularity."""
+    weights: Mapping[int, float] | None = None
+    """Of a mean over users: how much each counts."""
+    low: float = 0.0
+    """The least that it may be; the most is 1."""
+    influence: Influence = field(default_factory=dict)
+    """Of what is no mean over users."""
+    independent: int | None = None
+    """Of how many observations at most it is, where that is not the number of users."""
+    references: tuple[Reference, ...] = ()
+    """What else it must stand above; the control is added by the caller."""
+
+    @property
+    def measured(self) -> Measured:
+        """The value with what each user says of it."""
+        if self.influence:
+            return Measured(self.estimate, self.influence, self.independent or len(self.influence), low=self.low)
+        moved = of_mean(self.per_user, self.weights)[1] if self.per_user else {}
+        return Measured(self.estimate, moved, max(len(moved), 1), self.per_user, self.low)
+
+    @property
+    def against(self) -> tuple[Reference, ...]:
+        """All that it must stand above but the control; chance, where nothing else is known."""
+        named = [Reference(name, *of_mean(each, self.weights), each) for name, each in self.beside.items()]
+        return (*self.references, *named) or (Reference(CHANCE, self.baseline),)
 
 
 class HistoryTruth:
@@ -49,6 +76,7 @@ class HistoryTruth:
         title_class: items of one class have the same title and cannot be told apart.
         popularity: of each item among those who train.
         title_tokens: the catalogue's titles as tokens.
+        clients: row to client, within which a control deals what was answered; one by default.
     """
 
     def __init__(
@@ -58,8 +86,10 @@ class HistoryTruth:
         title_class: Int[np.ndarray, "items"],
         popularity: Float[np.ndarray, "items"],
         title_tokens: Sequence[Int[np.ndarray, "length"]],
+        clients: Mapping[int, str] | None = None,
     ) -> None:
         self.users, self.prompts, self._class, self._titles = users, prompts, title_class, title_tokens
+        self.clients = clients or dict.fromkeys(prompts, "")
         order = self._popular = _most_popular(popularity)
         weights: dict[int, float] = {}
         for item in order[popularity[order] > 0]:
@@ -71,7 +101,7 @@ class HistoryTruth:
     def answered(guess: Guess) -> bool:
         return "items" in guess.arrays
 
-    def score(self, guess: Guess, *, seed: int) -> list[Score]:
+    def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
         """Title tokens, items and whole histories; never the template. A row without an answer counts as all wrong."""
         rows = self._rows(guess)
         users = np.array([self.users[row] for row in rows])
@@ -79,27 +109,32 @@ class HistoryTruth:
         scores = [
             Score(
                 "token_accuracy", _of_users(ratio_estimate(hits, counts, users, seed=seed), users),
-                float(common.sum() / counts.sum()), _by_user(users, hits / counts), {"tokens": int(counts.sum())},
+                float(common.sum() / counts.sum()), by_user(users, hits / counts), {"tokens": int(counts.sum())},
+                beside={POPULARITY: by_user(users, common / counts)}, weights=by_user(users, counts),
             )
         ]  # fmt: skip
         ranked, truth, owner = self._slots(guess, rows)
         at_one = item_hits(ranked, truth, 1, self._class)
-        firsts = self._firsts(guess, rows)
+        firsts = self.firsts(guess, rows)
         for k in HIT_DEPTHS:
             hit = item_hits(ranked, truth, k, self._class).astype(float)
             usual = self._popular[: max(HIT_DEPTHS)]
             popular = item_hits(np.tile(usual, (len(truth), 1)), truth, min(k, len(usual)), self._class)
             mean = np.bincount(owner, hit) / np.bincount(owner)
             estimate = _of_users(mean_estimate(hit, users[owner], seed=seed), users)
-            slots = {"slots": len(hit)}
-            scores.append(Score(f"item_hit@{k}", estimate, float(popular.mean()), _by_user(users, mean), slots))
+            slots = np.bincount(owner)
+            usual_mean = np.bincount(owner, popular) / slots
+            scores.append(
+                Score(f"item_hit@{k}", estimate, float(popular.mean()), by_user(users, mean), {"slots": len(hit)},
+                      beside={POPULARITY: by_user(users, usual_mean)}, weights=by_user(users, slots))
+            )  # fmt: skip
         # Items that were never there make a history another one.
         long = np.array([len(named) > len(self.prompts[row].items) for named, row in zip(firsts, rows, strict=True)])
         whole = (exact(at_one, owner, len(rows)) & ~long).astype(float)
-        scores.append(Score("exact_history", mean_estimate(whole, users, seed=seed), 0.0, _by_user(users, whole)))
+        scores.append(Score("exact_history", mean_estimate(whole, users, seed=seed), 0.0, by_user(users, whole)))
         return [*scores, *self._texts(guess, rows, users, seed), *self._sets(firsts, rows, users, seed)]
 
-    def _texts(self, guess: Guess, rows: list[int], users: Int[np.ndarray, "rows"], seed: int) -> list[Score]:
+    def _texts(self, guess: Guess, rows: list[int], users: Int[np.ndarray, "rows"], seed: int | None) -> list[Score]:
         """ROUGE of the tokens that the answer claims as words of titles, beside that of as many of the most popular
         items' titles. Which tokens are claimed is the answer's to say: the truth is no filter on it."""
         own: dict[str, list[float]] = {}
@@ -117,12 +152,16 @@ class HistoryTruth:
                 into.setdefault("rougeL", []).append(rouge_l(text, true))
         return [
             Score(name, mean_estimate(np.array(v), users, seed=seed), float(np.mean(floor[name])),
-                  _by_user(users, np.array(v)))
+                  by_user(users, np.array(v)), beside={POPULARITY: by_user(users, np.array(floor[name]))})
             for name, v in own.items()
         ]  # fmt: skip
 
     def _sets(
-        self, firsts: Sequence[Int[np.ndarray, "slots"]], rows: list[int], users: Int[np.ndarray, "rows"], seed: int
+        self,
+        firsts: Sequence[Int[np.ndarray, "slots"]],
+        rows: list[int],
+        users: Int[np.ndarray, "rows"],
+        seed: int | None,
     ) -> list[Score]:
         """Items in common, whatever their place, and their order, where it can be told; titles stand for items."""
         popular = self._class[self._popular]
@@ -134,13 +173,13 @@ class HistoryTruth:
             kept.append(order_kept(mine, true))
         shared = np.array(common)
         scores = [Score("history_jaccard", mean_estimate(shared, users, seed=seed), float(np.mean(floor)),
-                        _by_user(users, shared))]  # fmt: skip
+                        by_user(users, shared), beside={POPULARITY: by_user(users, np.array(floor))})]  # fmt: skip
         told = np.array([tau is not None for tau in kept])
         if told.any():
             pairs = np.array([(tau + 1) / 2 for tau in kept if tau is not None])  # the share of pairs in order
             found = mean_estimate(pairs, users[told], seed=seed)
             estimate = Estimate(2 * found.value - 1, 2 * found.low - 1, 2 * found.high - 1, found.n)
-            scores.append(Score("kendall_tau", estimate, 0.0, _by_user(users[told], 2 * pairs - 1)))
+            scores.append(Score("kendall_tau", estimate, 0.0, by_user(users[told], 2 * pairs - 1), low=-1.0))
         return scores
 
     def beside(
@@ -174,7 +213,7 @@ class HistoryTruth:
         return hits, counts, common
 
     @staticmethod
-    def _firsts(guess: Guess, rows: list[int]) -> list[Int[np.ndarray, "slots"]]:
+    def firsts(guess: Guess, rows: list[int]) -> list[Int[np.ndarray, "slots"]]:
         """The first guess for each slot that was answered, also beyond those that there are."""
         offsets, items = guess.arrays["slot_offsets"], guess.arrays["items"]
         found = [_piece(items, offsets, place) for place in range(len(rows))]
@@ -203,109 +242,75 @@ class LabelTruth:
         users, targets: by row.
         title_class: items of one class have the same title and cannot be told apart.
         popularity: of each item among those who train.
+        clients: row to client, within which a control deals what was answered; one by default.
+        own: what the adversary's own model recommends, where it has one.
     """
 
     users: Mapping[int, int]
     targets: Mapping[int, int]
     title_class: Int[np.ndarray, "items"]
     popularity: Float[np.ndarray, "items"]
+    clients: Mapping[int, str] = field(default_factory=dict)
+    own: Recommends | None = None
 
     @staticmethod
     def answered(guess: Guess) -> bool:
         return "labels" in guess.arrays
 
-    def score(self, guess: Guess, *, seed: int) -> list[Score]:
+    def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
         """Hits among the best answers, and the reciprocal rank in them. A row without an answer counts as wrong."""
         rows = sorted(self.targets)
         users, truth = np.array([self.users[row] for row in rows]), np.array([self.targets[row] for row in rows])
         answers = guess.arrays["labels"]
         depth = max(*LABEL_DEPTHS, answers.shape[1])
-        ranked = np.full((len(rows), depth), -1, dtype=np.int64)
-        for row, answer in zip(guess.arrays["rows"], answers, strict=True):
-            ranked[rows.index(int(row)), : len(answer)] = answer
-        popular = np.tile(_most_popular(self.popularity)[:depth], (len(rows), 1))
-        popular = np.pad(popular, ((0, 0), (0, depth - popular.shape[1])), constant_values=-1)
+        lists = {int(row): answer for row, answer in zip(guess.arrays["rows"], answers, strict=True)}
+        ranked = self._padded([lists.get(row, answers[:0].ravel()) for row in rows], depth)
+        usual = _most_popular(self.popularity)
+        floors = {POPULARITY: self._padded([usual] * len(rows), depth)}
+        detail = {}
+        if seed is not None and self.own is not None:
+            read = self._read(guess)
+            recommended = self.own(read)
+            if recommended is not None:
+                floors[OWN_MODEL] = self._padded([recommended[row] for row in rows], depth)
+                detail["own_model_reads"] = "what the attack read" if read is not None else "the true history"
         scores = []
         for k in LABEL_DEPTHS:
-            hits, floor = (item_hits(each, truth, k, self.title_class).astype(float) for each in (ranked, popular))
-            scores.append(self._score(f"label_hit@{k}", hits, floor, users, seed))
-        own, floor = (reciprocal_ranks(each, truth, self.title_class) for each in (ranked, popular))
-        return [*scores, self._score("mrr", own, floor, users, seed, depth=depth)]
+            hits, *floor = (
+                item_hits(each, truth, k, self.title_class).astype(float) for each in (ranked, *floors.values())
+            )
+            scores.append(
+                self._score(f"label_hit@{k}", hits, [*zip(floors, floor, strict=True)], users, seed, **detail)
+            )
+        own, *floor = (reciprocal_ranks(each, truth, self.title_class) for each in (ranked, *floors.values()))
+        beside = [*zip(floors, floor, strict=True)]
+        return [*scores, self._score("mrr", own, beside, users, seed, depth=depth, **detail)]
+
+    @staticmethod
+    def _read(guess: Guess) -> dict[int, Int[np.ndarray, "slots"]] | None:
+        """By row the history that was read; None for an attack that reads none."""
+        if "items" not in guess.arrays:
+            return None
+        rows = [int(row) for row in guess.arrays["rows"]]
+        return dict(zip(rows, HistoryTruth.firsts(guess, rows), strict=True))
+
+    @staticmethod
+    def _padded(lists: Sequence[Int[np.ndarray, "items"]], depth: int) -> Int[np.ndarray, "rows depth"]:
+        """The first ``depth`` of each, -1 where there are fewer."""
+        found = np.full((len(lists), depth), -1, dtype=np.int64)
+        for row, items in zip(found, lists, strict=True):
+            row[: min(depth, len(items))] = items[:depth]
+        return found
 
     @staticmethod
     def _score(
-        metric: str, values: Float[np.ndarray, "rows"], floor: Float[np.ndarray, "rows"],
-        users: Int[np.ndarray, "rows"], seed: int, **detail: Any,
+        metric: str, values: Float[np.ndarray, "rows"], floors: Sequence[tuple[str, Float[np.ndarray, "rows"]]],
+        users: Int[np.ndarray, "rows"], seed: int | None, **detail: Any,
     ) -> Score:  # fmt: skip
         estimate = mean_estimate(values, users, seed=seed)
-        return Score(metric, estimate, float(floor.mean()), _by_user(users, values), detail)
-
-
-@dataclass(frozen=True)
-class MembershipTruth:
-    """Who trained, by the logged coins. A row without a score is placed below all that have one.
-
-    Args:
-        users, clients, members: by row; ``clients`` is a number.
-        features: what can be said of a candidate without any model (history length, popularity, words), by row.
-    """
-
-    users: Mapping[int, int]
-    clients: Mapping[int, int]
-    members: Mapping[int, int]
-    features: Mapping[int, Sequence[float]]
-
-    @staticmethod
-    def answered(guess: Guess) -> bool:
-        del guess
-        return False  # its scores have names of the attack's own
-
-    def score(self, guess: Guess, *, seed: int) -> list[Score]:
-        """AUC within clients and the resolvable TPRs, for each mode of the guess."""
-        rows, labels, clients = self._told()
-        users = np.array([self.users[row] for row in rows])
-        free = model_free_scores(np.array([self.features[row] for row in rows]), labels, clients, seed=seed)
-        free_auc = within_groups_auc(free, labels, clients)
-        scores = []
-        for mode, values in self._modes(guess, rows).items():
-            detail = {"mode": mode, "members": int(labels.sum()), "model_free_auc": free_auc}
-            estimate = auc_estimate(values, labels, users, seed=seed, groups=clients)
-            scores.append(Score("auc", estimate, max(0.5, free_auc), _by_user(users, values), detail))
-            for fpr in resolvable(int((labels == 0).sum())):
-                estimate = tpr_estimate(values, labels, users, fpr, seed=seed, strata=clients)
-                scores.append(Score(f"tpr@{fpr:g}", estimate, max(fpr, tpr_at(free, labels, fpr)), {}, detail))
-        return scores
-
-    def control(self, guess: Guess) -> dict[tuple[str, str], float]:
-        """Each metric and mode, for a control run."""
-        rows, labels, clients = self._told()
-        found = {}
-        for mode, values in self._modes(guess, rows).items():
-            found["auc", mode] = within_groups_auc(values, labels, clients)
-            for fpr in resolvable(int((labels == 0).sum())):
-                found[f"tpr@{fpr:g}", mode] = tpr_at(values, labels, fpr)
-        return found
-
-    def curves(self, guess: Guess) -> dict[str, tuple[Float[np.ndarray, "points"], Float[np.ndarray, "points"]]]:
-        """FPR and TPR of each mode, all clients pooled."""
-        rows, labels, _ = self._told()
-        return {mode: roc(values, labels) for mode, values in self._modes(guess, rows).items()}
-
-    def _told(self) -> tuple[list[int], Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
-        """All rows, which of them are members, and their clients."""
-        rows = sorted(self.users)
-        return rows, np.array([self.members[row] for row in rows]), np.array([self.clients[row] for row in rows])
-
-    @staticmethod
-    def _modes(guess: Guess, rows: list[int]) -> dict[str, Float[np.ndarray, "rows"]]:
-        """One score a row and mode."""
-        at = {int(row): place for place, row in enumerate(guess.arrays["rows"])}
-        found = {}
-        for mode, values in guess.arrays.items():
-            if mode != "rows":
-                lowest = float(values.min(initial=0.0)) - 1.0
-                found[mode] = np.array([values[at[row]] if row in at else lowest for row in rows], dtype=np.float64)
-        return found
+        beside = {name: by_user(users, floor) for name, floor in floors}
+        popular = float(dict(floors)[POPULARITY].mean())
+        return Score(metric, estimate, popular, by_user(users, values), detail, beside)
 
 
 def _of_users(estimate: Estimate, users: Int[np.ndarray, "rows"]) -> Estimate:
@@ -334,7 +339,7 @@ def _piece(values: np.ndarray, offsets: Int[np.ndarray, "bounds"], place: int) -
     return values[offsets[place] : offsets[place + 1]] if place + 1 < len(offsets) else values[:0]
 
 
-def _by_user(users: Int[np.ndarray, "rows"], values: Float[np.ndarray, "rows"]) -> dict[int, float]:
+def by_user(users: Int[np.ndarray, "rows"], values: Float[np.ndarray, "rows"]) -> dict[int, float]:
     """Mean of the rows of each user."""
     ids, place = np.unique(users, return_inverse=True)
     means = np.bincount(place, values) / np.bincount(place)

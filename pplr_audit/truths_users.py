@@ -9,19 +9,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pplr_audit.data.prompts import TEMPLATE, Prompt
-from pplr_audit.findings import Score
+from pplr_audit.findings import CHANCE, Score
 from pplr_audit.scoring.classifier import log_probabilities
-from pplr_audit.scoring.intervals import mean_estimate, widened
+from pplr_audit.scoring.influence import Influence, of_mean, of_shares
+from pplr_audit.scoring.intervals import OF_FOLDS, mean_estimate, widened
 from pplr_audit.scoring.pairs import Pairs, share_estimate, share_won, won
+from pplr_audit.scoring.verdicts import Reference
 from pplr_audit.views import Guess
 
-OF_FOLDS = 2.0
-"""How many times the variance of redrawing users a score over folds has at chance.
-
-Two folds learn from each other, so that with nothing to be found the one does well when the other does. Redrawing users
-leaves the classifiers as they are and sees half of it; no estimate sees all of it without bias (Bengio & Grandvalet,
-JMLR 5, 2004). Where there is much to find, this is more than it takes.
-"""
+LENGTHS = "lengths"
+CLIENT = "client"
 
 
 @dataclass(frozen=True)
@@ -31,9 +28,9 @@ class AttributeTruth:
     Two users are compared only within a fold: both were scored by one classifier. Scores of several stand on several
     scales, and a fold with more of a value leaves less of it to learn from, so that with nothing to be found they stand
     in the wrong order (Parker et al., *BMC Bioinformatics* 8, 2007).
-    The baseline is what the client alone tells, which the server knows from who talks to it. What the items of the row
-    themselves would tell, had the adversary read them all, stands beside it (``bag_of_items_auc``). Both are learned
-    fold by fold, in the same way and from the same users.
+    It must stand above chance and above what the client alone tells, which the server knows from who talks to it. What
+    the items of the row themselves would tell, had the adversary read them all, stands beside it
+    (``bag_of_items_auc``). Both are learned fold by fold, in the same way and from the same users.
 
     Args:
         name: of the attribute.
@@ -68,7 +65,7 @@ class AttributeTruth:
         """Whether each of two values or more has a user in whose fold there is one with another."""
         return len(self._columns) > 1 and all(inside.any() for inside in self._inside)
 
-    def score(self, guess: Guess, *, seed: int) -> list[Score]:
+    def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
         """One-vs-rest AUC, the mean over the values, and how often the likeliest value is right.
 
         A row without an answer is placed below all that have one.
@@ -80,7 +77,8 @@ class AttributeTruth:
         wins = np.sum([np.where(inside, each, 0.0).sum(1) for each, inside in compared], axis=0)
         count = np.sum(self._inside, axis=(0, 2))
         above = {int(user): float(w / c) for user, w, c in zip(users, wins, count, strict=True) if c}
-        by_client = share_won(self._compared(self._by_client))
+        alone = self._compared(self._by_client)
+        by_client = share_won(alone)
         detail = {
             "attribute": self.name, "turns": len(self.told), "known_users": min(map(len, self.told)),
             "client_auc": by_client, "bag_of_items_auc": share_won(self._compared(self._by_items)),
@@ -91,12 +89,22 @@ class AttributeTruth:
         # Of several that are as likely as each other any may be named.
         right = likeliest[np.arange(len(scores)), self._truth] / likeliest.sum(1)
         share = mean_estimate(right, users, seed=seed)
-        floor = max(float((answer == self._truth).mean()) for answer in (self._majority, self._by_client.argmax(1)))
-        named = {int(user): float(value) for user, value in zip(users, right, strict=True)}
+        floors = {"majority": self._majority, CLIENT: self._by_client.argmax(1)}
+        named = {name: self._right(answer) for name, answer in {"own": scores.argmax(1), **floors}.items()}
+        shares = {name: of_mean(each) for name, each in named.items()}
+        references = [Reference(name, shares[name][0], _over_folds(shares[name][1]), named[name]) for name in floors]
+        client = Reference(CLIENT, by_client, _over_folds(of_shares(alone, users)))
         return [
-            Score("auc", widened(area, OF_FOLDS), max(0.5, by_client), above, detail),
-            Score("accuracy", widened(share, OF_FOLDS), floor, named, detail),
-        ]
+            Score("auc", widened(area, OF_FOLDS), 0.5, above, detail, influence=_over_folds(of_shares(compared, users)),
+                  independent=self._independent, references=(Reference(CHANCE, 0.5), client)),
+            Score("accuracy", widened(share, OF_FOLDS), max(each.value for each in references), named["own"], detail,
+                  influence=_over_folds(shares["own"][1]), references=tuple(references)),
+        ]  # fmt: skip
+
+    def _right(self, answer: Int[np.ndarray, "rows"]) -> dict[int, float]:
+        """By user, whether the value is the true one."""
+        right = (answer == self._truth).astype(float)
+        return {self.users[row]: float(each) for row, each in zip(self._rows, right, strict=True)}
 
     @cached_property
     def _columns(self) -> list[str]:
@@ -181,8 +189,8 @@ class LinkageTruth:
 
     What counts is whether a user's two rows are held for more alike than one of them and a row of another user of the
     same client. As a user's own rows share no item, rows of two users that do are left out: they are alike for that.
-    The baseline is what the lengths alone tell. What the words of the items tell, had the adversary read them, stands
-    beside it (``bag_of_words_auc``).
+    It must stand above chance and above what the lengths alone tell. What the words of the items tell, had the
+    adversary read them, stands beside it (``bag_of_words_auc``).
 
     Args:
         users, clients: of each pair.
@@ -205,17 +213,22 @@ class LinkageTruth:
         """Whether there are two users to be told apart."""
         return bool(self._counted.any())
 
-    def score(self, guess: Guess, *, seed: int) -> list[Score]:
+    def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
         """AUC of a user's own two rows against one of them and another user's; what was not compared stands last."""
-        compared = self._compared(self._answers(guess))
-        lengths, words = (share_won(self._compared(each)) for each in (self._by_length, self._by_words))
+        compared, by_length = self._compared(self._answers(guess)), self._compared(self._by_length)
+        lengths, words = share_won(by_length), share_won(self._compared(self._by_words))
         _, client, sizes = np.unique(self.clients, return_inverse=True, return_counts=True)
         independent = max(1, int((sizes // 2).sum()))
         area = share_estimate(compared, client, independent=independent, seed=seed)
         wins = np.sum([np.where(inside, each, 0.0).sum(1) for each, inside in compared], axis=0)
         count = np.sum([inside.sum(1) for _, inside in compared], axis=0)
         per_user = {user: float(w / c) for user, w, c in zip(self.users, wins, count, strict=True) if c}
-        return [Score("auc", area, max(0.5, lengths), per_user, {"length_auc": lengths, "bag_of_words_auc": words})]
+        references = Reference(CHANCE, 0.5), Reference(LENGTHS, lengths, of_shares(by_length, self.users))
+        detail = {"length_auc": lengths, "bag_of_words_auc": words}
+        return [
+            Score("auc", area, 0.5, per_user, detail, influence=of_shares(compared, self.users),
+                  independent=independent, references=references)
+        ]  # fmt: skip
 
     @cached_property
     def _counted(self) -> Bool[np.ndarray, "newer older"]:
@@ -269,3 +282,8 @@ class LinkageTruth:
         one, other = place[first[across]], place[second[across]]
         found[np.where(swapped, other, one), np.where(swapped, one, other)] = scores[across]
         return found
+
+
+def _over_folds(influence: Influence) -> Influence:
+    """With the variance that scores over folds have."""
+    return {user: OF_FOLDS**0.5 * each for user, each in influence.items()}

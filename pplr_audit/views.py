@@ -6,7 +6,7 @@ belongs to, and what is true of it, stands in another object that attacks are ne
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, cast
 
@@ -85,24 +85,34 @@ class View:
 
         No record keeps its own, so there is nothing to find. Needs two records.
         """
-        groups: dict[str, list[int]] = {}
-        for place in generator.permutation(len(self.records)):
-            groups.setdefault(self.records[place].client, []).append(int(place))
-        rings = [ring for _, ring in sorted(groups.items()) if len(ring) > 1]
-        alone = [ring[0] for _, ring in sorted(groups.items()) if len(ring) == 1]
-        if len(alone) == 1 and rings:
-            rings[0] = rings[0] + alone
-        elif alone:
-            rings.append(alone)
-        dealt = list(self.records)
-        for ring in rings:  # a cycle over a random order moves every record
-            for place, other in zip(ring, [ring[-1], *ring[:-1]], strict=True):
-                source = self.records[other]
-                dealt[place] = replace(
-                    self.records[place], tensor=source.tensor, step=source.step, batch=source.batch,
-                    beside=source.beside,
-                )  # fmt: skip
-        return replace(self, records=tuple(dealt))
+        records = []
+        for record, other in zip(self.records, dealt([r.client for r in self.records], generator), strict=True):
+            source = self.records[other]
+            records.append(
+                replace(record, tensor=source.tensor, step=source.step, batch=source.batch, beside=source.beside)
+            )
+        return replace(self, records=tuple(records))
+
+
+def dealt(clients: Sequence[str], generator: np.random.Generator) -> list[int]:
+    """For each place whose belongings it is dealt: another's, of the same client where that has several.
+
+    Nobody keeps their own. Needs two places.
+    """
+    groups: dict[str, list[int]] = {}
+    for place in generator.permutation(len(clients)):
+        groups.setdefault(clients[place], []).append(int(place))
+    rings = [ring for _, ring in sorted(groups.items()) if len(ring) > 1]
+    alone = [ring[0] for _, ring in sorted(groups.items()) if len(ring) == 1]
+    if len(alone) == 1 and rings:
+        rings[0] = rings[0] + alone
+    elif alone:
+        rings.append(alone)
+    found = [*range(len(clients))]
+    for ring in rings:  # a cycle over a random order moves everybody
+        for place, other in zip(ring, [ring[-1], *ring[:-1]], strict=True):
+            found[place] = other
+    return found
 
 
 def _finite(tensor: Float[Tensor, "length *width"]) -> bool:

@@ -83,13 +83,38 @@ def test_a_cut_that_leaves_the_server_nothing_is_not_applicable_instead_of_zero(
     assert all("nothing crosses" in row["detail"]["reason"] for row in rows)
 
 
-def test_membership_is_measured_in_both_modes_with_a_model_free_baseline(finished: audit.AuditResult) -> None:
+def test_membership_is_measured_in_both_modes_beside_chance_and_a_control(finished: audit.AuditResult) -> None:
     rows = of(finished.document, attack="loss", metric="auc", status="ok")
     assert {row["detail"]["mode"] for row in rows} == {"threshold", "reference"}
     assert all(row["cut"] is None and row["adversary"] == "outsider" for row in rows)
-    assert all(row["baseline"] >= max(0.5, row["detail"]["model_free_auc"]) for row in rows)
+    assert all(row["baseline"] == 0.5 for row in rows), "chance is known exactly; an estimate is no constant"
+    for row in rows:
+        chance, control = row["comparisons"]
+        assert (chance["name"], chance["value"], chance["ci"]) == ("chance", 0.5, [0.5, 0.5])
+        assert (control["name"], control["draws"]) == ("control", 20)
+        assert control["least"] <= control["value"] <= control["most"]
+        assert control["ci"][0] < control["value"] < control["ci"][1]
+        low, high = row["detail"]["model_free_ci"]
+        assert low < row["detail"]["model_free_auc"] < high
+        assert row["corrected"]["over"] == len(rows)
+        assert row["corrected"]["p"] >= max(chance["p"], control["p"])
+        assert row["corrected"]["ci"][0] <= row["ci"][0] <= row["ci"][1] <= row["corrected"]["ci"][1]
     rates = {row["metric"] for row in of(finished.document, attack="loss")} - {"auc"}
     assert rates == {"tpr@0.1"}  # some forty non-members resolve nothing finer
+
+
+def test_a_next_item_is_compared_with_what_the_own_model_recommends_and_with_a_control(
+    finished: audit.AuditResult,
+) -> None:
+    rows = of(finished.document, attack="ridge", secret="label", metric="label_hit@1", status="ok")
+    assert rows
+    for row in rows:
+        named = {each["name"]: each for each in row["comparisons"]}
+        assert [*named] == ["popularity", "own_model", "control"]
+        assert named["control"]["draws"] == 10
+        assert row["detail"]["own_model_reads"] == "what the attack read"
+        assert row["baseline"] == max(each["value"] for each in named.values())
+        assert row["corrected"]["over"] == len(of(finished.document, secret="label", metric="label_hit@1", status="ok"))
 
 
 def test_every_guess_was_sealed_with_its_hash_before_it_was_scored(finished: audit.AuditResult) -> None:

@@ -13,12 +13,13 @@ from pplr_audit.channels import Channel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
-from pplr_audit.findings import HistoryTruth, LabelTruth, MembershipTruth, Score
+from pplr_audit.findings import HistoryTruth, LabelTruth, Score
 from pplr_audit.knowledge import Knowledge
 from pplr_audit.models.recommender import Recommender, build
 from pplr_audit.plan import make_plan
 from pplr_audit.runs.store import Store
 from pplr_audit.scoring.intervals import Estimate, mean_estimate
+from pplr_audit.truths_membership import MembershipTruth
 from pplr_audit.views import Budget, Guess, Record, View
 
 
@@ -196,7 +197,7 @@ def test_a_history_without_an_answer_counts_as_all_wrong(truth: HistoryTruth) ->
         assert of_one.estimate.value < 1
 
 
-def test_membership_is_compared_within_clients_and_beside_a_model_free_baseline() -> None:
+def test_membership_is_compared_within_clients_and_beside_a_model_free_check() -> None:
     rows = range(80)
     generator = np.random.default_rng(0)
     member = {row: row % 2 for row in rows}
@@ -210,12 +211,14 @@ def test_membership_is_compared_within_clients_and_beside_a_model_free_baseline(
     (auc, *rates) = truth.score(guess, seed=0)
     assert auc.estimate.value > 0.95
     assert auc.detail["mode"] == "threshold"
-    assert auc.baseline >= 0.5
+    assert auc.baseline == 0.5
+    low, high = auc.detail["model_free_ci"]
+    assert low < auc.detail["model_free_auc"] < high
     assert [rate.metric for rate in rates] == ["tpr@0.1"]
-    control = truth.control(guess)
-    assert control["auc", "threshold"] == pytest.approx(auc.estimate.value)
-    assert control["tpr@0.1", "threshold"] == pytest.approx(rates[0].estimate.value)
-    assert rates[0].baseline >= 0.1
+    assert rates[0].baseline == 0.1
+    assert rates[0].estimate.value > 0.8, "one threshold for both clients, on the scale of each"
+    draws = truth.score(guess, seed=None)
+    assert [score.estimate.value for score in draws] == [auc.estimate.value, rates[0].estimate.value]
 
 
 def test_a_row_without_an_answer_counts_as_wrong() -> None:

@@ -73,12 +73,15 @@ def test_what_the_items_would_tell_and_what_the_client_tells_stand_beside_it(tru
     area, right = truth.score(answer(truth, 0.8), seed=0)
     assert area.detail["bag_of_items_auc"] == 1.0
     assert abs(area.detail["client_auc"] - 0.5) < 0.1
-    assert area.baseline == max(0.5, area.detail["client_auc"])
+    assert area.baseline == 0.5, "what the client tells is an estimate: it is compared with, and no constant"
+    assert [each.name for each in area.references] == ["chance", "client"]
+    assert area.references[1].value == area.detail["client_auc"]
     assert right.baseline == pytest.approx(0.4, abs=0.02)  # the majority
     assert (area.detail["turns"], area.detail["known_users"]) == (FOLDS, 120)
     telling = replace(truth, clients={row: f"client-{items[0]}" for row, items in truth.items.items()})
     area, right = telling.score(answer(truth, 0.8), seed=0)
-    assert area.baseline == right.baseline == 1.0
+    assert [each.value for each in area.references] == [0.5, 1.0]
+    assert right.baseline == 1.0
 
 
 def test_baselines_learn_nothing_of_a_user_from_itself(truth: AttributeTruth) -> None:
@@ -208,7 +211,8 @@ def test_rows_of_two_users_that_share_an_item_are_left_out() -> None:
 def test_what_lengths_and_words_tell_stands_beside_it() -> None:
     scores = {(row, row + 1): 0.0 for row in range(0, 8, 2)}
     (area,) = linked(APART, [4, 4, 9, 9, 4, 4, 9, 9], "aabb").score(compared(scores, 8), seed=0)
-    assert area.baseline == area.detail["length_auc"] == 1.0
+    assert [(each.name, each.value) for each in area.references] == [("chance", 0.5), ("lengths", 1.0)]
+    assert area.detail["length_auc"] == 1.0
     items = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11], [12, 13], [14, 15]]
     plain = linked(items, [4] * 8, "aabb")
     assert plain.score(compared(scores, 8), seed=0)[0].baseline == 0.5

@@ -60,7 +60,11 @@ def test_lengths_and_attributes_are_measured_of_bigrec(small_scenario: scenario.
     }  # fmt: skip
     for row in told:
         assert row["secret"] == "attribute"
-        assert row["baseline"] >= max(0.5, row["detail"]["client_auc"])
+        assert row["baseline"] == 0.5
+        named = {each["name"]: each for each in row["comparisons"]}
+        assert [*named] == ["chance", "client", "control"]
+        assert named["client"]["value"] == row["detail"]["client_auc"]
+        assert named["control"]["draws"] == 5
         assert 20 <= row["n"] <= 60
         assert 0.7 * row["n"] < row["detail"]["known_users"] < row["n"]
         assert row["detail"]["turns"] == 5
@@ -97,7 +101,11 @@ def test_windows_are_linked_across_rounds_and_in_serving(
     assert {(row["channel"], row["round"], row["status"]) for row in rows} == {
         ("front_activations", 1, "ok"), ("front_activations", 2, "ok"), ("inference_activations", 3, "ok"),
     }  # fmt: skip
-    assert all(row["secret"] == "linkage" and row["baseline"] >= max(0.5, row["detail"]["length_auc"]) for row in rows)
+    assert all(row["secret"] == "linkage" and row["baseline"] == 0.5 for row in rows)
+    for row in rows:
+        chance, lengths, control = row["comparisons"]
+        assert (chance["name"], lengths["name"], control["name"]) == ("chance", "lengths", "control")
+        assert lengths["value"] == row["detail"]["length_auc"]
     first, *_, last = (view for view in seen if view.channel == "front_activations")
     assert {record.round for record in first.records} == {1}
     assert sorted(record.round for record in last.records) == [1] * (len(last.records) // 2) + [2] * (

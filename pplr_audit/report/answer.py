@@ -49,8 +49,10 @@ def _membership(rows: Sequence[Finding]) -> Sentence:
 
 
 def _same_attack(row: Finding, other: Finding) -> bool:
-    fields = ("attack", "channel", "cut", "adversary", "knowledge", "round", "client")
-    return all(row[f] == other[f] for f in fields) and row["detail"].get("mode") == other["detail"].get("mode")
+    """Whether both are of one attack with the same settings and mode, at the same place."""
+    fields = ("attack", "channel", "cut", "adversary", "knowledge", "round", "client", "defense", "adaptive")
+    told = ("mode", "settings")
+    return all(row[f] == other[f] for f in fields) and all(row["detail"].get(t) == other["detail"].get(t) for t in told)
 
 
 def _defended(rows: Sequence[Finding], defense: str) -> Sentence:
@@ -67,4 +69,4 @@ def _defended(rows: Sequence[Finding], defense: str) -> Sentence:
         elif mine:
             parts.append(f"{secret}: no value ({statuses(mine)})")
     text = f"The most that was measured under this defense. {'. '.join(parts)}."
-    return Sentence(f"Defense {defense}", text, verdict(worst) if worst else "unmeasured")
+    return Sentence(f"Defense {defense}", text, verdict(worst, len(worst)) if worst else "unmeasured")

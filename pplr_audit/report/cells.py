@@ -8,8 +8,10 @@ from typing import Any
 from pplr_audit.report.content import Cell
 from pplr_audit.report.document import Document
 from pplr_audit.report.quantities import interval, number
-from pplr_audit.report.vocabulary import HEADLINE, STATUS
+from pplr_audit.report.vocabulary import COMPARED, HEADLINE, STATUS
 
+ALPHA = 0.025
+"""As of `scoring.verdicts`, which takes long to import."""
 Finding = Document
 Cut = Mapping[str, Any] | None
 """A cut as findings name it: a side that does not matter is null, and so is the whole where neither does."""
@@ -66,9 +68,46 @@ def is_measured(row: Finding) -> bool:
     return bool(row["status"] == "ok")
 
 
-def above_baseline(row: Finding) -> bool:
-    """Whether the whole interval lies above what the attack scores where there is nothing to find."""
-    return is_measured(row) and bool(row["ci"][0] > row["baseline"])
+def above_baseline(row: Finding, among: int = 1) -> bool:
+    """Whether the finding stands above each thing that it is compared with, corrected for those that it is picked from.
+
+    The one place that decides it. Each difference has to lie above 0 with its whole interval, too; in a finding of an
+    earlier version, the value above its baseline.
+
+    Args:
+        among: how many secrets a sentence speaks for at once, each with its strongest finding.
+    """
+    if not is_measured(row) or not clear_of_baseline(row):
+        return False
+    return "corrected" not in row or bool(row["corrected"]["p"] * among <= ALPHA)
+
+
+def clear_of_baseline(row: Finding) -> bool:
+    """The same for the finding by itself, as if it had been the only one."""
+    if "comparisons" not in row:
+        return bool(row["ci"][0] > row["baseline"])
+    return all(each["difference_ci"][0] > 0 for each in row["comparisons"])
+
+
+def hardest(row: Finding) -> tuple[str, float] | None:
+    """Name and value of what the finding stands clear of least surely; nothing in one of an earlier version."""
+    found = max(row.get("comparisons", ()), key=lambda each: (each["p"], each["value"]), default=None)
+    return None if found is None else (found["name"], found["value"])
+
+
+def baseline_words(row: Finding) -> str:
+    """The baseline, and what keeps the finding from being above it where that is something else.
+
+    >>> chance = {"name": "chance", "value": 0.5, "p": 0.001, "difference_ci": [0.1, 0.2]}
+    >>> control = {"name": "control", "value": 0.61, "p": 0.4, "difference_ci": [-0.1, 0.2]}
+    >>> baseline_words({"metric": "auc", "baseline": 0.5, "status": "ok", "comparisons": [chance, control]})
+    'baseline 0.500, its control 0.610'
+    """
+    metric, at = row["metric"], hardest(row)
+    words = f"baseline {number(metric, row['baseline'])}"
+    if at is None or at[1] == row["baseline"] or above_baseline(row):
+        return words
+    return f"{words}, {COMPARED.get(at[0], at[0])} {number(metric, at[1])}"
 
 
 def strongest(rows: Iterable[Finding]) -> Finding | None:
@@ -199,7 +238,7 @@ def reason(row: Finding) -> str:
 def value_words(row: Finding) -> str:
     """A measured finding with its interval and its baseline, for a picture's description."""
     metric = row["metric"]
-    return f"{number(metric, row['value'])} {interval(metric, row['ci'])}, baseline {number(metric, row['baseline'])}"
+    return f"{number(metric, row['value'])} {interval(metric, row['ci'])}, {baseline_words(row)}"
 
 
 def value_cell(row: Finding | None) -> Cell:
@@ -209,5 +248,5 @@ def value_cell(row: Finding | None) -> Cell:
     if not is_measured(row):
         return Cell(STATUS[row["status"]], reason(row), mark="status")
     metric = row["metric"]
-    note = f"{interval(metric, row['ci'])}, baseline {number(metric, row['baseline'])}"
+    note = f"{interval(metric, row['ci'])}, {baseline_words(row)}"
     return Cell(number(metric, row["value"]), note, mark="value" if above_baseline(row) else "near")

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pplr_audit.report.cells import Finding, above_baseline, is_measured, reason
+from pplr_audit.report.cells import Finding, above_baseline, clear_of_baseline, hardest, is_measured, reason
 from pplr_audit.report.content import listed
 from pplr_audit.report.quantities import interval, number
-from pplr_audit.report.vocabulary import STATUS, metric_claim, secret_words
+from pplr_audit.report.vocabulary import COMPARED, STATUS, metric_claim, secret_words
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,20 @@ def value(row: Finding) -> str:
 
 
 def beside_baseline(row: Finding) -> str:
-    """The baseline, and whether the value stands clear of it."""
+    """The baseline, and whether the value stands clear of it and of all else that it is compared with."""
     baseline = f"baseline {number(row['metric'], row['baseline'])}"
     if above_baseline(row):
         return baseline
-    return f"below the {baseline}" if row["ci"][1] < row["baseline"] else f"not distinguishable from the {baseline}"
+    if clear_of_baseline(row):
+        return f"above the {baseline} by itself, not as the best of the {row['corrected']['over']} that it is one of"
+    below = row["ci"][1] < row["baseline"]
+    at = hardest(row)
+    if at is None or at[1] == row["baseline"]:
+        what = f"the {baseline}"
+    else:
+        what = f"{COMPARED.get(at[0], at[0])}, {number(row['metric'], at[1])}"
+        below = any(each["name"] == at[0] and each["difference_ci"][1] < 0 for each in row["comparisons"])
+    return f"below {what}" if below else f"not distinguishable from {what}"
 
 
 def unmeasured(rows: Sequence[Finding], secret: str, topic: str) -> Sentence:
@@ -69,17 +78,20 @@ def statuses(rows: Sequence[Finding]) -> str:
 
 
 def hedge(rows: Sequence[Finding], shown: Sequence[Finding]) -> str:
-    """What a low or a high figure does not say."""
+    """What a low or a high figure does not say, and among how many findings what is above its baseline is so."""
     attacks = len({(row["attack"], str(row["detail"].get("mode"))) for row in rows if is_measured(row)})
-    if not any(above_baseline(row) for row in shown):
+    above = [row for row in shown if above_baseline(row)]
+    if not above:
         return "No tested attack exceeded the baseline; one that was not tested may."
-    return (
+    tried = (
         "Only one attack was tried; a better one may do more."
         if attacks == 1
-        else (f"This is the strongest of {attacks} attacks tried; a better one may do more.")
+        else f"This is the strongest of {attacks} attacks tried; a better one may do more."
     )
+    over = max(row["corrected"]["over"] if "corrected" in row else 1 for row in above)
+    return f"{tried} What is above its baseline is so as one of {over} findings." if over > 1 else tried
 
 
-def verdict(rows: Sequence[Finding]) -> str:
-    """Whether any of these stands above its baseline."""
-    return "above" if any(above_baseline(row) for row in rows) else "not_above"
+def verdict(rows: Sequence[Finding], among: int = 1) -> str:
+    """Whether any of these stands above its baseline; ``among`` as of `above_baseline`."""
+    return "above" if any(above_baseline(row, among) for row in rows) else "not_above"

@@ -66,6 +66,13 @@ def _require_pairs(curves: Any, name: str) -> None:
             raise InputError(f"{name}: $.roc[{index}].tpr: as many values as fpr expected")
 
 
+def judged(document: Document) -> Document:
+    """The document with every finding corrected for those that it is picked from, also one of an earlier version."""
+    from pplr_audit.verdicts import judged as corrected  # here, because the command line imports this module
+
+    return corrected(document)
+
+
 @cache
 def _schema(name: str) -> dict[str, Any]:
     schema: dict[str, Any] = json.loads(files("pplr_audit.report").joinpath(name).read_text(encoding="utf-8"))

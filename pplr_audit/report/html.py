@@ -3,7 +3,7 @@
 from typing import Any
 
 from pplr_audit.report.answer import answer
-from pplr_audit.report.document import Document
+from pplr_audit.report.document import Document, judged
 from pplr_audit.report.identity import identity
 from pplr_audit.report.redaction import NOTE, redacted
 from pplr_audit.report.sections import sections
@@ -43,6 +43,7 @@ def render_html(findings: Document, evidence: Document, *, redact: bool = False)
 
 def _safe(findings: Document, evidence: Document, redact: bool) -> tuple[Document, Document]:
     """Redaction comes first: it looks for titles as they were written."""
+    findings = judged(findings)
     if redact:
         findings, evidence = redacted(findings, evidence)
     return cleaned(findings), cleaned(evidence)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from pplr_audit.report.answer import answer
 from pplr_audit.report.content import Block, Cell, Facts, Figure, Fold, History, Items, Table, Text, Word
-from pplr_audit.report.document import Document
+from pplr_audit.report.document import Document, judged
 from pplr_audit.report.html import VERDICTS
 from pplr_audit.report.identity import identity
 from pplr_audit.report.redaction import NOTE, redacted
@@ -26,6 +26,7 @@ def render_markdown(findings: Document, evidence: Document, *, redact: bool = Fa
         evidence: a valid evidence document (``document.validate_evidence``).
         redact: leave out every text that came from data, with a note in its place.
     """
+    findings = judged(findings)
     if redact:
         findings, evidence = redacted(findings, evidence)
     findings, evidence = cleaned(findings), cleaned(evidence)

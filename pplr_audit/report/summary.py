@@ -13,8 +13,9 @@ from pplr_audit.report.cells import (
 )
 from pplr_audit.report.charts.utility import strategy_name
 from pplr_audit.report.cuts import Pair, is_closed, said, sides_of, speakers_along
-from pplr_audit.report.document import Document
+from pplr_audit.report.document import Document, judged
 from pplr_audit.report.price import cost_at, failed_rivals, headline_utility, left_out
+from pplr_audit.report.protocol import unfair_coins
 from pplr_audit.report.quantities import MISSING, interval, number, percent, size
 from pplr_audit.report.untrusted import cleaned
 from pplr_audit.report.vocabulary import REFERENCES, STATUS, WITHOUT_TRUNK_UNKNOWN
@@ -30,7 +31,7 @@ def summary_table(findings: Document) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    findings = cleaned(findings)
+    findings = cleaned(judged(findings))
     table = Table(title=Text(f"{findings['run']['name']}: strongest attack at each cut"), title_justify="left")
     for name in ("cut", "what", "value"):
         table.add_column(name, no_wrap=True)
@@ -45,12 +46,13 @@ def summary_table(findings: Document) -> "Table":
 
 
 def say_missing(table: "Table", document: Document) -> None:
-    """Below the table, what is missing in it and why: users, channels of cuts without a trunk, and rivals."""
+    """Below the table, what is missing in it and why: users, channels of cuts without a trunk, rivals; and warnings."""
     from rich.text import Text
 
     layers = document["run"]["layers"]
     closed = any(row["cut"] and is_closed(row["cut"], layers) for row in document.get("findings", ()))
     missing = [*left_out(document), *([WITHOUT_TRUNK_UNKNOWN] if closed else []), *failed_rivals(document)]
+    missing += unfair_coins(document)
     if missing:
         table.caption, table.caption_justify = Text("\n".join(missing)), "left"
 

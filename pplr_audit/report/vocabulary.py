@@ -77,6 +77,13 @@ SECRETS = {
     "linkage": "which sequences are of one user",
 }
 
+COMPARED = {
+    "chance": "chance", "control": "its control", "popularity": "popularity",
+    "own_model": "what its own model recommends", "client": "what the client alone tells",
+    "lengths": "what the lengths alone tell", "majority": "the commonest value",
+}  # fmt: skip
+"""What a finding is compared with, by the name that it has there."""
+
 STATUS = {
     "ok": "measured",
     "not_applicable": "not applicable",

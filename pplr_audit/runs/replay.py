@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.errors import NotApplicable
 from pplr_audit.models.cut import CutModel, tap, tappable
@@ -184,6 +185,13 @@ class KnownModel:
 
     def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
         return self._whole.log_probs(prompts, self._adapter, self._remembered())
+
+    def recommend(
+        self, history: Ragged, popularity: Float[np.ndarray, "items"]
+    ) -> Iterator[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]]:
+        """As `Task.recommend`."""
+        served = self._whole.served(self._adapter, self._remembered())
+        return self._whole.task.recommend(served, history, popularity)
 
     def enter(
         self, layer: int, embeddings: Float[Tensor, "batch length hidden"], mask: Int[Tensor, "batch length"]

@@ -42,17 +42,20 @@ def share_estimate(
     strata: Int[np.ndarray, "users"],
     *,
     independent: int,
-    seed: int,
+    seed: int | None,
     level: float = 0.95,
     draws: int = 2000,
 ) -> Estimate:
-    """``share_won`` with an interval from redrawing users within strata.
+    """``share_won`` with an interval from redrawing users within strata; without a seed its ends are the value.
 
     Args:
         independent: how many pairs can be formed of which no two share a user: if all of them come out one way, the
             share behind them is at least 0.025 ** (1 / independent), at 95 %.
     """
     value = share_won(pairs)
+    counted = np.any([inside.any(0) | inside.any(1) for _, inside in pairs], axis=0)
+    if seed is None:
+        return Estimate(value, value, value, int(counted.sum()))
     generator = np.random.default_rng(seed)
     drawn = [_shares(pairs, weights) for weights in cluster_weights(strata, draws, generator, width=2 * len(pairs))]
     # A draw without a pair leaves nothing to compare.
@@ -63,7 +66,6 @@ def share_estimate(
     # Redrawing k shows (k - 1) / k of the variance.
     variance = float(resampled.var()) * independent / max(independent - 1, 1)
     wide_low, wide_high = proportion_interval(value, variance, independent, level)
-    counted = np.any([inside.any(0) | inside.any(1) for _, inside in pairs], axis=0)
     return Estimate(value, min(float(low), wide_low, value), max(float(high), wide_high, value), int(counted.sum()))
 
 

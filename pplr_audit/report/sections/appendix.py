@@ -9,7 +9,7 @@ from pplr_audit.report.content import Cell, Fold, Section, Table, Text
 from pplr_audit.report.details import SPREAD
 from pplr_audit.report.document import Document
 from pplr_audit.report.quantities import MISSING, duration, interval, number
-from pplr_audit.report.vocabulary import STATUS, cut_words
+from pplr_audit.report.vocabulary import COMPARED, STATUS, cut_words
 
 LIMIT = 400
 """Characters of a detail."""
@@ -51,6 +51,8 @@ def _record(row: Finding) -> dict[str, Cell]:
         "value": Cell(number(metric, row["value"]), mark="near" if measured and not above_baseline(row) else "number"),
         "95% interval": Cell(interval(metric, row["ci"]), mark="number"),
         "baseline": Cell(number(metric, row["baseline"]), mark="number"),
+        "compared with": Cell(_compared(row)),
+        "corrected p": Cell(_corrected(row), mark="number"),
         "n": Cell(f"{row['n']:,}", mark="number"),
         "status": Cell(STATUS[row["status"]], reason(row), mark="" if measured else "status"),
         "defense": Cell(row["defense"]),
@@ -62,6 +64,23 @@ def _record(row: Finding) -> dict[str, Cell]:
         "time": Cell(duration(row["seconds"]), mark="number"),
         "detail": Cell(_detail(row)),
     }
+
+
+def _compared(row: Finding) -> str:
+    """Each comparison with its value, its interval where it is an estimate, and its one-sided p-value."""
+    metric = row["metric"]
+    said = []
+    for each in row.get("comparisons", ()):
+        exact = each["ci"][0] == each["ci"][1]
+        value = number(metric, each["value"]) + ("" if exact else f" {interval(metric, each['ci'])}")
+        draws = f", {each['draws']} draws" if "draws" in each else ""
+        said.append(f"{COMPARED.get(each['name'], each['name'])} {value}{draws} (p {each['p']:.2g})")
+    return "; ".join(said)
+
+
+def _corrected(row: Finding) -> str:
+    """Its p-value and the number of findings that it is corrected for."""
+    return f"{row['corrected']['p']:.2g} of {row['corrected']['over']}" if "corrected" in row else ""
 
 
 def _detail(row: Finding) -> str:

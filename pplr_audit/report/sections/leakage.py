@@ -27,8 +27,8 @@ LEAD = (
     "them (k + m less than the number of blocks, L). A map has a square for each cut: what an attack reads on one side "
     "of the trunk it reads at every depth of the other, so it fills a column or a row; a place without a square was "
     "not part of this audit. Lines carry their 95% band (users resampled, one training run); the dotted line is the "
-    "baseline: what the same attack scores where there is nothing to find. A cross marks a cut where an attack was "
-    "tried or planned and has no value; it does not mean 0."
+    "baseline: chance, or the most of what popularity and the attack's control give. A cross marks a cut where an "
+    "attack was tried or planned and has no value; it does not mean 0."
 )
 
 PICTURES = 4

@@ -5,10 +5,14 @@ from pplr_audit.report.charts.membership import against_baseline_chart
 from pplr_audit.report.charts.roc import roc_chart
 from pplr_audit.report.content import Block, Cell, Figure, Section, Table, Text, labels
 from pplr_audit.report.document import Document
+from pplr_audit.report.protocol import checked
 from pplr_audit.report.vocabulary import cut_words, metric_words
 
 LEAD = (
-    "Membership was decided by a fair coin for each user before training. A curve on the diagonal is a coin. "
+    "Membership was decided by a fair coin for each user before training. An area compares users of one client. A "
+    "curve, and a rate at a false-alarm rate, sets one threshold for all clients, over scores that are standardized "
+    "by the client's other non-members; clients with fewer than 5 of them are left out. A curve on the diagonal is a "
+    "coin. "
     "False-alarm rates that the number of non-members cannot resolve are left without a value. A rate over "
     "all users is not a bound of differential privacy."
 )
@@ -20,7 +24,7 @@ def membership(findings: Document, evidence: Document) -> Section:
     curves = [curve for curve in evidence["roc"] if curve["client"] == "all"] or list(evidence["roc"])
     if not rows and not curves:
         return Section("membership", "Who can be recognized", (Text("No membership attack was part of this audit."),))
-    blocks: list[Block] = [Text(LEAD)]
+    blocks: list[Block] = [Text(LEAD), *map(Text, checked(findings))]
     metrics = metrics_in_order(rows, "membership")
     lines = series(rows)
     charts = [roc_chart([(_label(curve), curve) for curve in curves])] if curves else []

@@ -13,12 +13,18 @@ HOW = (
     "One training run is recorded and replayed for every cut; what crosses a cut is what a live link carries.",
     "An attack sees the channels of its adversary and what that adversary knows. Its guess is sealed before the truth "
     "is opened to score it.",
-    "The baseline is what the same attack scores on a control where there is nothing to find, or what the template and "
-    "popularity alone give, whichever is more.",
-    "Intervals are 95%, by resampling users; they are conditional on one training run. A value whose interval reaches "
-    "down to its baseline is called not distinguishable from it.",
+    "A finding is above its baseline if it is above each thing that it is compared with: chance, where that is exactly "
+    "known (an area of one half, a rate equal to the false-alarm rate), what popularity or its like gives for the same "
+    "users, and the attack's control, the mean of several draws in which there is nothing to find. All of them must "
+    "hold; estimates are compared user by user, with their own error. The number called baseline is chance, or else "
+    "the most of the others.",
+    "Intervals are 95%, by resampling users; they are conditional on one training run. A value of which an interval of "
+    "a difference reaches down to 0 is called not distinguishable from what it was compared with.",
+    "The strongest of many is strong by chance, too: what is called above its baseline is so with a correction for all "
+    "findings of the same secret, metric and defense (step-down maximum over redrawn users; Holm's where single users "
+    "are not known), so that in an audit without anything to find the chance of saying it even once is at most 2.5% "
+    "for each of them. The interval beside a value is its own.",
     "Reconstruction is scored on title tokens and items, never on the public template.",
-    "Several attacks and cuts are compared without correction: the strongest of many is a little too strong by chance.",
 )
 
 

@@ -6,7 +6,7 @@ Who balances the clients has their layers as they were at the start of the round
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pplr_audit.report.cells import Finding, Series, is_measured
+from pplr_audit.report.cells import Finding, Series, above_baseline, is_measured
 from pplr_audit.report.content import Block, Cell, Fold, Table, Text, labels
 from pplr_audit.report.details import Mean, explained, steps_of
 from pplr_audit.report.quantities import MISSING, interval, number, ranges
@@ -56,7 +56,7 @@ def _step(row: Finding, step: Mean | None) -> Cell:
     users = f"{step.n:,} user{'s' if step.n != 1 else ''}"
     if step.ci is None:
         return Cell(number(row["metric"], step.value), f"no interval, {users}", mark="value")
-    near = step.ci[0] <= row["baseline"]
+    near = not _above(row, step.ci[0])
     note = f"{interval(row['metric'], list(step.ci))}, {users}"
     return Cell(number(row["metric"], step.value), note, mark="near" if near else "value")
 
@@ -64,6 +64,12 @@ def _step(row: Finding, step: Mean | None) -> Cell:
 def _copy(row: Finding) -> Cell:
     words, note = explained(row["detail"])
     return Cell(words, note) if words else Cell(MISSING, mark="status")
+
+
+def _above(row: Finding, low: float) -> bool:
+    """Whether the row is above its baseline, and these of its users lie above the interval of each comparison."""
+    ends = [each["ci"][1] for each in row["comparisons"]] if "comparisons" in row else [row["baseline"]]
+    return above_baseline(row) and all(low > end for end in ends)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class _Pair:
     @property
     def left(self) -> bool:
         """Whether later steps lie above the baseline."""
-        return self.later.ci is not None and self.later.ci[0] > self.row["baseline"]
+        return self.later.ci is not None and _above(self.row, self.later.ci[0])
 
 
 def _pairs(told: Sequence[tuple[str, Finding]]) -> Iterator[_Pair]:
