@@ -23,7 +23,7 @@ test: $(VENV)/.installed-test
 	$(ALONE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 schema: $(VENV)/.installed
-	$(ALONE) $(BIN)/python -m pplr_audit.scenario_schema > scenarios/scenario.schema.json
+	$(ALONE) $(BIN)/python -m pplr_audit.scenario.json_schema > scenarios/scenario.schema.json
 
 $(VENV)/.made:
 	$(ALONE) $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'

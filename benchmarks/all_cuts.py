@@ -14,9 +14,9 @@ from typing import Any
 import llama
 from measuring import arguments, goal, goal_text, interleaved, machine, ratios, spread, table, write
 
-from pplr_audit import audit
+from pplr_audit import pipeline as audit
 from pplr_audit.data.load import load
-from pplr_audit.scenario import Scenario
+from pplr_audit.scenario.schema import Scenario
 
 AT_MOST = 2.0
 PHASES = {"the whole run": None, "the attack phase": "attacking"}

@@ -25,24 +25,24 @@ from padding import federated, rows, settings, share
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from pplr_audit import scenario
 from pplr_audit.data.dataset import Catalogue, Dataset, Ragged
-from pplr_audit.data.item_prompts import item_prompts
 from pplr_audit.data.load import load
 from pplr_audit.data.prompts import Prompt, Prompts
+from pplr_audit.data.recformer_prompts import item_prompts
 from pplr_audit.data.samples import training_samples
 from pplr_audit.data.split import split
 from pplr_audit.errors import InputError
-from pplr_audit.models import minilm
-from pplr_audit.models.backbone import Backbone, load_backbone, set_dropout
-from pplr_audit.models.named import NAMED
+from pplr_audit.models.backbones import minilm
+from pplr_audit.models.backbones.known_shapes import NAMED
+from pplr_audit.models.backbones.load import Backbone, load_backbone, set_dropout
 from pplr_audit.models.precision import Precision, choose_attention, compute_in, in_hardware
-from pplr_audit.models.recformer import POSITIONS, RecFormer
-from pplr_audit.models.task import padded
+from pplr_audit.models.recommenders.recformer import POSITIONS, RecFormer
+from pplr_audit.models.recommenders.task import padded
 from pplr_audit.models.trainable import make_trainable
-from pplr_audit.pplr.flops import counter
-from pplr_audit.pplr.optimizer import LocalOptimizer, OptimizerState, Stretch
-from pplr_audit.pplr.schedule import batches
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.training.costs.flops import counter
+from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Stretch
+from pplr_audit.training.schedule import batches
 
 ENCODING, STEP, FASTER, PADDING = 0.7, 0.5, 2.5, 0.1
 PLAIN, DROPPING, LORA = "a training step, no dropout", "a training step, its own dropout", "a LoRA step, no dropout"

@@ -20,9 +20,11 @@ import round_logs
 from encoder_utility import markov, validation
 from measuring import RESULTS, machine, table, write
 
-from pplr_audit import audit, per_user, scenario
+from pplr_audit import pipeline as audit
 from pplr_audit.data.prepare import prepare
+from pplr_audit.scenario import schema as scenario
 from pplr_audit.scoring.intervals import mean_estimate, paired_difference
+from pplr_audit.training.utility import user_scores as per_user
 
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 KEPT = RESULTS / "encoder_tries_validation"

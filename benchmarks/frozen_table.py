@@ -21,13 +21,13 @@ from measuring import RESULTS, machine, table, write
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from pplr_audit import scenario
 from pplr_audit.data.prepare import prepare
 from pplr_audit.data.samples import Samples, serving_samples, training_samples
-from pplr_audit.models.recformer import ITEMS
-from pplr_audit.models.recommender import build
-from pplr_audit.pplr.utility import rank
+from pplr_audit.models.build import build
+from pplr_audit.models.recommenders.recformer import ITEMS
+from pplr_audit.scenario import schema as scenario
 from pplr_audit.scoring.intervals import mean_estimate
+from pplr_audit.training.utility.evaluate import rank
 
 HISTORY, BATCH, RATE, WIDTH = 3, 256, 1e-3, 1024
 TABLES = ("as it is", "through a linear map", "with a vector for each item")

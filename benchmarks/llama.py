@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pplr_audit.data.dataset import Catalogue
-from pplr_audit.models.tiny_llama import Recipe, train_tokenizer
+from pplr_audit.models.backbones.tiny_llama import Recipe, train_tokenizer
 
 
 def save(folder: Path, catalogue: Catalogue, *, layers: int, hidden: int) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from measuring import table
 
-from pplr_audit.pplr.rounds import RoundLog
+from pplr_audit.training.rounds import RoundLog
 
 NEAR = 0.02
 """A model whose weights are all this near an even average's is nearly that."""

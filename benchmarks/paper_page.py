@@ -17,7 +17,7 @@ FLOORS = ("untrained", "popularity")
 GOAL = 0.95
 OLDER = (
     "What an unknown commit ran was run before the batches of clients with few samples were cut anew"
-    " (`pplr_audit/pplr/schedule.py`): samples came in another order than with today's code, and more of what was"
+    " (`pplr_audit/training/schedule.py`): samples came in another order than with today's code, and more of what was"
     " computed was padding. Strategies of one run are alike in that, unless another commit went on with it.\n"
 )
 

@@ -24,10 +24,10 @@ from measuring import RESULTS
 from paper_groups import Group, groups, slug
 from paper_page import FLOORS, page
 
-from pplr_audit import audit
+from pplr_audit import pipeline as audit
 from pplr_audit.errors import InputError, RunError
-from pplr_audit.per_user import UserScores
 from pplr_audit.scoring.intervals import paired_difference
+from pplr_audit.training.utility.user_scores import UserScores
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 RUNS = Path("runs") / "paper-table"

@@ -15,8 +15,10 @@ from measuring import RESULTS, machine, table, write
 from paper_groups import Group, groups
 from paper_numbers import over_all
 
-from pplr_audit import audit, per_user, scenario
+from pplr_audit import pipeline as audit
+from pplr_audit.scenario import schema as scenario
 from pplr_audit.scoring.intervals import paired_difference
+from pplr_audit.training.utility import user_scores as per_user
 
 METRICS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
 FORMATS = ("float32", "bfloat16")

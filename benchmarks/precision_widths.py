@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from pplr_audit.models.lora import add_lora
 from pplr_audit.models.precision import WIDE, Precision, choose_attention, compute_in, in_hardware
-from pplr_audit.scenario import Lora
+from pplr_audit.scenario.schema import Lora
 
 BATCH, VOCABULARY, HEAD = 16, 2_000, 32
 

@@ -21,17 +21,17 @@ from measuring import arguments, goal, goal_text, machine, spread, table, write
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pplr_audit.attacks.activation.prefix_search import PrefixSearch
-from pplr_audit.channels import Channel
+from pplr_audit.audit.replay.records import KnownModel
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.data.load import load
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.knowledge import Knowledge
-from pplr_audit.models.recommender import Recommender, build
-from pplr_audit.models.tiny_llama import Recipe, train_tokenizer
-from pplr_audit.models.tree import Prefix
-from pplr_audit.runs.replay import KnownModel
-from pplr_audit.scenario import Cut, Data, Market, Model
-from pplr_audit.views import Budget, Guess, Record, View
+from pplr_audit.models.backbones.tiny_llama import Recipe, train_tokenizer
+from pplr_audit.models.build import Recommender, build
+from pplr_audit.models.token_tree import Prefix
+from pplr_audit.scenario.schema import Cut, Data, Market, Model
+from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge
 
 SHARE_AT_MOST = 0.01
 HISTORY = 10

@@ -52,7 +52,7 @@ class Measured:
 
 
 class Stamps:
-    """A `pplr_audit.progress.Progress` that writes each outermost phase as a line of JSON when it ends."""
+    """A `pplr_audit.runs.progress.Progress` that writes each outermost phase as a line of JSON when it ends."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -77,7 +77,8 @@ class Stamps:
 
 def in_the_child(folder: Path, settings: list[str]) -> None:
     """The command itself, in this process; at its end the kernel's own figure of the memory it took."""
-    from pplr_audit import cli, progress
+    from pplr_audit.cli import main as cli
+    from pplr_audit.runs import progress
 
     try:
         with patch.object(progress, "to", lambda stream: Stamps(folder / "phases.jsonl")):

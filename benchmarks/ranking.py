@@ -19,8 +19,8 @@ from measuring import arguments, goal, goal_text, in_child, machine, spread, tab
 from torch.nn.functional import normalize
 
 from pplr_audit.data.dataset import Ragged, Split
-from pplr_audit.models.recformer import SCORES
-from pplr_audit.pplr.utility import rank
+from pplr_audit.models.recommenders.recformer import SCORES
+from pplr_audit.training.utility.evaluate import rank
 
 SECONDS, BYTES = 5.0, 1e9
 USERS, ITEMS, HIDDEN, OWN = 20_000, 17_000, 384, 10

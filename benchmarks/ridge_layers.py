@@ -24,14 +24,14 @@ import torch
 from measuring import arguments, goal, goal_text, interleaved, machine, ratios, spread, table, write
 
 from pplr_audit.attacks.activation.ridge import Ridge
-from pplr_audit.channels import Channel
+from pplr_audit.audit.replay.records import KnownModel, Trace, serving_records
+from pplr_audit.audit.replay.spool import Spool
 from pplr_audit.data.load import load
-from pplr_audit.knowledge import Knowledge
-from pplr_audit.models.recommender import Recommender, build
-from pplr_audit.runs.replay import KnownModel, Trace, serving_records
-from pplr_audit.runs.spool import Spool
-from pplr_audit.scenario import Cut, Data, Market, Model
-from pplr_audit.views import Budget, Record, View
+from pplr_audit.models.build import Recommender, build
+from pplr_audit.scenario.schema import Cut, Data, Market, Model
+from pplr_audit.threat_model.attack import Budget, Record, View
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge
 
 RATIO_AT_MOST, BYTES_AT_MOST = 1.5, 4e9
 HISTORY = 10

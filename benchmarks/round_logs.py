@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pplr_audit import per_user, resume, scenario
 from pplr_audit.errors import InputError
-from pplr_audit.per_user import UserScores
-from pplr_audit.pplr.rounds import RoundLog
-from pplr_audit.rivals import trainings
 from pplr_audit.runs.store import SCENARIO, Store
-from pplr_audit.runs.trainings import TrainingFiles
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.scenario.rivals import trainings
+from pplr_audit.training import resume
+from pplr_audit.training.checkpoints import TrainingFiles
+from pplr_audit.training.rounds import RoundLog
+from pplr_audit.training.utility import user_scores as per_user
+from pplr_audit.training.utility.user_scores import UserScores
 
 
 def by_strategy(directory: Path) -> dict[str, list[RoundLog]]:

@@ -22,15 +22,15 @@ from measuring import arguments, goal, goal_text, in_child, machine, table, writ
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pplr_audit import scenario
 from pplr_audit.data.population import populate
 from pplr_audit.data.prompts import Pieces, Prompt, Prompts, ragged
 from pplr_audit.data.samples import training_samples
 from pplr_audit.data.split import split
-from pplr_audit.models.recformer import ITEMS, RecFormer
-from pplr_audit.models.task import Memory, Tally
-from pplr_audit.pplr.client import Client, ClientPart
-from pplr_audit.pplr.utility import recommended
+from pplr_audit.models.recommenders.recformer import ITEMS, RecFormer
+from pplr_audit.models.recommenders.task import Memory, Tally
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.training.client import Client, ClientPart
+from pplr_audit.training.utility.evaluate import recommended
 
 BYTES_PER_USER = 2_000
 USERS, FEW, ITEM_COUNT, HIDDEN, HISTORY = 1_000_000, 100_000, 1_000, 16, 5

@@ -2,7 +2,7 @@
 
 import torch
 
-from pplr_audit.channels import Crossing
+from pplr_audit.threat_model.channels import Crossing
 
 
 class Undefended:

@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
-from pplr_audit.attacks.activation.reading import answered, require_records, require_whole
 from pplr_audit.attacks.activation.ridge import Ridge
-from pplr_audit.attacks.activation.titles import TitleReader
-from pplr_audit.channels import Channel
+from pplr_audit.attacks.decoding.titles import TitleReader
+from pplr_audit.attacks.decoding.word_scores import answered, require_records, require_whole
 from pplr_audit.errors import InputError
-from pplr_audit.knowledge import Knowledge, Model
-from pplr_audit.views import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge, Model
 
 POSITIONS = 2048
 """Of a batch, padding included."""

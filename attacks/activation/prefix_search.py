@@ -16,16 +16,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from torch.nn.functional import normalize
 
-from pplr_audit.attacks.activation.paths import Front, Memory
-from pplr_audit.attacks.activation.reading import packed, require_records, require_whole
-from pplr_audit.attacks.activation.refinement import Refiner
 from pplr_audit.attacks.activation.ridge import Ridge
-from pplr_audit.attacks.activation.titles import TitleReader
-from pplr_audit.attacks.activation.walks import Answer, Candidates, Crossed, Walk, by_titles, by_tokens
-from pplr_audit.channels import Channel
+from pplr_audit.attacks.decoding.titles import TitleReader
+from pplr_audit.attacks.decoding.word_scores import packed, require_records, require_whole
+from pplr_audit.attacks.search.candidates import Front, Memory
+from pplr_audit.attacks.search.refinement import Refiner
+from pplr_audit.attacks.search.walks import Answer, Candidates, Crossed, Walk, by_titles, by_tokens
 from pplr_audit.errors import InputError, NotApplicable
-from pplr_audit.knowledge import Knowledge
-from pplr_audit.views import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge
 
 
 class PrefixSearch:

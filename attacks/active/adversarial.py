@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, gelu
 from torch.nn.utils.parametrizations import spectral_norm
 
-from pplr_audit.attacks.activation.reading import require_whole
+from pplr_audit.attacks.decoding.word_scores import require_whole
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.errors import InputError
-from pplr_audit.knowledge import Front, Knowledge
+from pplr_audit.threat_model.knowledge import Front, Knowledge
 
 STARTS = ("base", "random")
 REACH = 2

@@ -16,8 +16,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pplr_audit.attacks.activation.reading import answered, require_records
-from pplr_audit.attacks.activation.titles import TitleReader
 from pplr_audit.attacks.active.adversarial import (
     Critic,
     Decoder,
@@ -27,10 +25,12 @@ from pplr_audit.attacks.active.adversarial import (
     redrawn,
     require_settings,
 )
-from pplr_audit.channels import Channel
+from pplr_audit.attacks.decoding.titles import TitleReader
+from pplr_audit.attacks.decoding.word_scores import answered, require_records
 from pplr_audit.errors import NotApplicable
-from pplr_audit.knowledge import Front, Knowledge
-from pplr_audit.views import Budget, Guess, Lure, View
+from pplr_audit.threat_model.attack import Budget, Guess, Lure, View
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Front, Knowledge
 
 PILOT_RATE = 1e-3
 

@@ -18,8 +18,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pplr_audit.attacks.activation.reading import answered, require_records
-from pplr_audit.attacks.activation.titles import TitleReader
 from pplr_audit.attacks.active.adversarial import (
     BETAS,
     Critic,
@@ -31,10 +29,12 @@ from pplr_audit.attacks.active.adversarial import (
     require_settings,
     together,
 )
-from pplr_audit.channels import Channel
+from pplr_audit.attacks.decoding.titles import TitleReader
+from pplr_audit.attacks.decoding.word_scores import answered, require_records
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.knowledge import Knowledge, Model
-from pplr_audit.views import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge, Model
 
 FRONT_RATE = 1e-3
 

@@ -32,16 +32,16 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pplr_audit.attacks.activation.reading import answered, require_readable, require_whole
-from pplr_audit.attacks.activation.titles import LABELS, TitleReader
+from pplr_audit.attacks.decoding.titles import LABELS, TitleReader
+from pplr_audit.attacks.decoding.word_scores import answered, require_readable, require_whole
 from pplr_audit.attacks.gradient.closed_form import solved
 from pplr_audit.attacks.gradient.soft_labels import words_of
-from pplr_audit.channels import Channel
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.errors import NotApplicable
-from pplr_audit.knowledge import Knowledge, Model
 from pplr_audit.scoring.ranking import best_first
-from pplr_audit.views import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge, Model
 
 TOGETHER = 1 << 25
 """Elements of z held at once."""

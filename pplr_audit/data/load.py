@@ -8,16 +8,17 @@ from typing import cast
 
 import numpy as np
 
-from pplr_audit import plugins, scenario
 from pplr_audit.data.dataset import Dataset
+from pplr_audit.data.files.archive import inside_of, unzipped
 from pplr_audit.data.filters import filtered
 from pplr_audit.data.ragged import places, take
-from pplr_audit.data.readers.archive import inside_of, unzipped
 from pplr_audit.data.readers.protocol import Reader
 from pplr_audit.data.synthetic import market
 from pplr_audit.errors import InputError
-from pplr_audit.paths import expanded
-from pplr_audit.seeds import derive
+from pplr_audit.scenario import plugins
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.scenario.paths import expanded
+from pplr_audit.scenario.seeds import derive
 
 
 def load(data: scenario.Data, seed: int) -> Dataset:

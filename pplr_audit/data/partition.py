@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from pplr_audit.data.dataset import Dataset, Ragged
 from pplr_audit.errors import InputError
-from pplr_audit.seeds import derive
+from pplr_audit.scenario.seeds import derive
 
 FACTORS = 8
 """Dimensions of the embeddings (fewer where there are fewer users or items)."""

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from pplr_audit import scenario
 from pplr_audit.data.dataset import Catalogue, Dataset, Ragged
-from pplr_audit.data.titles import GENRES, titles
-from pplr_audit.seeds import derive
+from pplr_audit.data.synthetic_titles import GENRES, titles
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.scenario.seeds import derive
 
 FOLLOWS = 0.5
 """λ: how much of the next item comes from the last one rather than from taste and popularity."""

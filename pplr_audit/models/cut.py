@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from pplr_audit.errors import InputError
-from pplr_audit.models.family import Use, blocks, body, ends, family, heads
+from pplr_audit.models.architectures import Use, blocks, body, ends, family, heads
 from pplr_audit.models.lora import adapter_parameters
-from pplr_audit.seeds import derive
+from pplr_audit.scenario.seeds import derive
 
 
 def positions(mask: Int[Tensor, "batch total"]) -> Int[Tensor, "batch total"]:

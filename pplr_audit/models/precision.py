@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from pplr_audit.models.family import body
+from pplr_audit.models.architectures import body
 
 Precision = Literal["float32", "bfloat16"]
 WIDE = 256

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pplr_audit.report.document import Document, validate, validate_evidence
-from pplr_audit.report.html import render_html
-from pplr_audit.report.markdown import render_markdown
-from pplr_audit.report.redaction import redacted
+from pplr_audit.report.findings.redaction import redacted
+from pplr_audit.report.formats.html import render_html
+from pplr_audit.report.formats.markdown import render_markdown
+from pplr_audit.runs.documents import Document, validate, validate_evidence
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store, as_json
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from pplr_audit.asking import ask
 from pplr_audit.attacks.activation.attribute import Attribute
-from pplr_audit.channels import Channel
+from pplr_audit.audit.run_attack import ask
+from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
-from pplr_audit.knowledge import Knowledge
-from pplr_audit.truths_users import AttributeTruth
-from pplr_audit.views import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge
 
 USERS, HIDDEN = 120, 24
 

@@ -8,18 +8,20 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from pplr_audit import audit, plugins, scenario
+from pplr_audit import pipeline as audit
 from pplr_audit.attacks.activation.attribute import Attribute
 from pplr_audit.attacks.activation.embedding_match import EmbeddingMatch
-from pplr_audit.channels import Channel
+from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.data.bigrec_prompts import prompt_text
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.synthetic import market
-from pplr_audit.data.title_prompts import prompt_text
-from pplr_audit.knowledge import Knowledge
-from pplr_audit.models.family import FAMILIES
-from pplr_audit.models.recommender import build as build_model
-from pplr_audit.runs.replay import KnownModel
-from pplr_audit.views import Budget, Record, View
+from pplr_audit.models.architectures import FAMILIES
+from pplr_audit.models.build import build as build_model
+from pplr_audit.scenario import plugins
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.threat_model.attack import Budget, Record, View
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge
 from tests.attacks.test_inverter import Setting
 from tests.models.architectures import build, config
 

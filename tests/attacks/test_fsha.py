@@ -9,21 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from pplr_audit import audit, plan, plugins, scenario
+from pplr_audit import pipeline as audit
 from pplr_audit.attacks.active.fsha import Fsha
-from pplr_audit.cells import run_cell
-from pplr_audit.channels import Channel, Crossing
+from pplr_audit.audit import plan
+from pplr_audit.audit.harness import Exposure
+from pplr_audit.audit.own_trainings.hijack import HijackingServer, hijackable
+from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.run_cell import run_cell
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
-from pplr_audit.exposure import Exposure
-from pplr_audit.knowledge import Knowledge
-from pplr_audit.models.recommender import Recommender
-from pplr_audit.pplr.rounds import Federation, RoundState, assemble, train
-from pplr_audit.runs.hijack import HijackingServer, hijackable
-from pplr_audit.runs.replay import KnownModel
+from pplr_audit.models.build import Recommender
 from pplr_audit.runs.store import Store
-from pplr_audit.runs.trainings import TrainingFiles
-from pplr_audit.views import Budget, Record, View, as_active
+from pplr_audit.scenario import plugins
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.threat_model.attack import Budget, Record, View, as_active
+from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.training.checkpoints import TrainingFiles
+from pplr_audit.training.rounds import Federation, RoundState, assemble, train
 from tests.conftest import LAYERS
 
 ROUNDS, FRONT, STEPS = 8, 1, 120
@@ -209,7 +212,7 @@ def test_the_audit_runs_a_training_of_its_own_at_each_front_and_says_so(
     assert "chooses nothing of what is sent" in reasons["ridge", "malicious_server"]
 
     with Store.load(trained_run.directory, writable=True) as store:
-        from pplr_audit import resume
+        from pplr_audit.training import resume
 
         files = TrainingFiles(store, f"trainings/{resume.training_slug(small_scenario)}", made.rounds)
         ready = audit._prepare(small_scenario, trained_run.directory, audit.Clock(audit.Silent()))

@@ -8,20 +8,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from pplr_audit import audit, scenario
+from pplr_audit import pipeline as audit
 from pplr_audit.attacks.gradient.bidirectional import UP, Bidirectional
 from pplr_audit.attacks.gradient.label_match import LabelMatch
 from pplr_audit.attacks.gradient.soft_labels import NEAR, matched
-from pplr_audit.channels import Channel
+from pplr_audit.audit.replay.records import KnownModel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.errors import BudgetExhausted
-from pplr_audit.knowledge import Knowledge
+from pplr_audit.models.architectures import blocks
+from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.cut import Tapped, tap
-from pplr_audit.models.family import blocks
-from pplr_audit.models.recommender import Recommender, build
-from pplr_audit.runs.replay import KnownModel
-from pplr_audit.views import Attack, Budget, Guess, Record, View
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.threat_model.attack import Attack, Budget, Guess, Record, View
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge
 from tests.conftest import LAYERS
 
 COUNT = 4

@@ -7,10 +7,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from pplr_audit.data.bigrec_prompts import title_prompts
 from pplr_audit.data.dataset import Catalogue
-from pplr_audit.data.item_prompts import item_prompts
 from pplr_audit.data.letters import encoder
-from pplr_audit.data.title_prompts import title_prompts
+from pplr_audit.data.recformer_prompts import item_prompts
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "[SEP]"]
 PLAIN = ["Golden Dragon of Avalon", "Star Rider (1999)", "Robot in the Moonbase 2"]

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from pplr_audit import scenario
 from pplr_audit.data.load import load
 from pplr_audit.data.readers.protocol import Reader
 from pplr_audit.errors import InputError
-from pplr_audit.plugins import load as plugin
-from pplr_audit.plugins import names
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.scenario.plugins import load as plugin
+from pplr_audit.scenario.plugins import names
 
 
 @pytest.mark.parametrize("form", ["recbole", "movielens", "plain", "parts", "whole"])

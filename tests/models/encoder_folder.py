@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertModel, PreTrainedTokenizerFast
 
 from pplr_audit.data.dataset import Catalogue
-from pplr_audit.models.backbone import Backbone, load_backbone
+from pplr_audit.models.backbones.load import Backbone, load_backbone
 from tests.models.architectures import build, config
 
 CATALOGUE = Catalogue(("1", "2", "3"), ("Amber Road", "Birch Garden", "Copper Storm"), ("A", "A", "B"))

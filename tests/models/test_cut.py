@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaForCausalLM
 
-from pplr_audit import scenario
 from pplr_audit.errors import InputError
-from pplr_audit.models.bigrec import answer_loss
 from pplr_audit.models.cut import CutModel, cut, positions, tap, tappable
 from pplr_audit.models.lora import adapter_parameters, add_lora, read_adapter
-from pplr_audit.pplr.link import Link
-from pplr_audit.pplr.server import Server
+from pplr_audit.models.recommenders.bigrec import answer_loss
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.training.link import Link
+from pplr_audit.training.server import Server
 from tests.conftest import LAYERS
 from tests.models import wire
 from tests.models.wire import adapted, connected

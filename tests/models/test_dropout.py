@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from pplr_audit.models.backbone import set_dropout
+from pplr_audit.models.architectures import blocks, family
+from pplr_audit.models.backbones.load import set_dropout
 from pplr_audit.models.cut import _draws
-from pplr_audit.models.family import blocks, family
-from pplr_audit.pplr.costs import attention_dropout
+from pplr_audit.training.costs.formulas import attention_dropout
 from tests.models.architectures import CONFIGS, VOCABULARY, WITHOUT_DROPOUT, build, config
 
 TOKENS = torch.randint(3, VOCABULARY, (2, 17), generator=torch.Generator().manual_seed(3))

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models import precision
-from pplr_audit.models.bigrec import generate_titles
-from pplr_audit.models.recommender import Recommender, build
-from pplr_audit.pplr.rounds import assemble, train
-from pplr_audit.pplr.strategies.pplr import Pplr
+from pplr_audit.models.build import Recommender, build
+from pplr_audit.models.recommenders.bigrec import generate_titles
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.training.rounds import assemble, train
+from pplr_audit.training.strategies.pplr import Pplr
 
 
 def made(told: scenario.Scenario, market: Dataset, chosen: str, front: int = 1, back: int = 1) -> Recommender:

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pplr_audit.attacks.activation.normal_equations import NormalEquations, nearest
+from pplr_audit.attacks.learners.normal_equations import NormalEquations, nearest
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.errors import InputError
-from pplr_audit.models import minilm
-from pplr_audit.models.backbone import Backbone, load_backbone
-from pplr_audit.models.family import blocks, body
+from pplr_audit.models.architectures import blocks, body
+from pplr_audit.models.backbones import minilm
+from pplr_audit.models.backbones.load import Backbone, load_backbone
 
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 CATALOGUE = Catalogue(("1", "2"), ("Amber Road", "Birch Garden"), ("A", "B"))

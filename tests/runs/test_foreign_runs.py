@@ -20,10 +20,12 @@ import yaml
 from safetensors.numpy import load, save
 from typer.testing import CliRunner
 
-from pplr_audit import audit, cli, scenario
+from pplr_audit import pipeline as audit
+from pplr_audit.cli import main as cli
 from pplr_audit.errors import InputError
-from pplr_audit.report.document import _schema, validate, validate_part
+from pplr_audit.runs.documents import _schema, validate, validate_part
 from pplr_audit.runs.store import Store
+from pplr_audit.scenario import schema as scenario
 from tests.conftest import comparable
 
 FILES = {

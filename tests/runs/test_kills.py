@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pplr_audit import audit, scenario
+from pplr_audit import pipeline as audit
+from pplr_audit.scenario import schema as scenario
 from tests.conftest import comparable
 
 KILLS = 3

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pplr_audit.data.dataset import Dataset
-from pplr_audit.data.readers.published import Names, files, read_published, stem
+from pplr_audit.data.readers.reviews import Names, files, read_published, stem
 from pplr_audit.errors import InputError
 
 NAMES = Names(

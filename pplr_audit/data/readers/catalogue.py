@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 import polars as pl
 
 from pplr_audit.data.dataset import Catalogue
-from pplr_audit.data.readers.pages import is_script, shown, without_control
-from pplr_audit.data.readers.tables import Table, unique
-from pplr_audit.data.readers.wording import quote
+from pplr_audit.data.files.columns import Table, unique
+from pplr_audit.data.files.messages import quote
+from pplr_audit.data.files.web_text import is_script, shown, without_control
 from pplr_audit.errors import InputError
 
 PERHAPS_MISSING = frozenset({"nan", "NaN", "None", "NULL", "null", "NA", "N/A", "n/a", "<NA>"})

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from pplr_audit.data.readers.tables import Table
-from pplr_audit.data.readers.wording import quote
+from pplr_audit.data.files.columns import Table
+from pplr_audit.data.files.messages import quote
 from pplr_audit.errors import InputError
 
 REVIEW = ("helpful_vote", "helpful_votes", "verified_purchase", "text", "images")

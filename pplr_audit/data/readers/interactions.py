@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pplr_audit.data.dataset import Catalogue, Dataset, Ragged, Source
+from pplr_audit.data.files.columns import Table, unique
+from pplr_audit.data.files.ids import in_order
+from pplr_audit.data.files.messages import quote
+from pplr_audit.data.files.streams import fingerprint
 from pplr_audit.data.ragged import group, keep
-from pplr_audit.data.readers.ids import in_order
-from pplr_audit.data.readers.streams import fingerprint
-from pplr_audit.data.readers.tables import Table, unique
-from pplr_audit.data.readers.wording import quote
 from pplr_audit.errors import InputError
 
 Unknown = Literal["refuse", "leave out", "keep"]

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 
 from pplr_audit.data.dataset import Dataset
+from pplr_audit.data.files.columns import Gathering, Table, named
+from pplr_audit.data.files.delimited import Dialect, read_delimited
 from pplr_audit.data.readers.catalogue import titled
-from pplr_audit.data.readers.delimited import Dialect, read_delimited
 from pplr_audit.data.readers.interactions import dataset, histories
-from pplr_audit.data.readers.tables import Gathering, Table, named
 from pplr_audit.errors import InputError
 
 TITLES = ("_titles.csv", "_title_en.csv", "_title.csv")

@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 
 from pplr_audit.data.dataset import Dataset
+from pplr_audit.data.files.columns import ATTRIBUTE, Kind, Table, named
+from pplr_audit.data.files.delimited import Dialect, read_delimited
 from pplr_audit.data.readers.catalogue import catalogue
-from pplr_audit.data.readers.delimited import Dialect, read_delimited
 from pplr_audit.data.readers.interactions import attributes, dataset, histories
-from pplr_audit.data.readers.tables import ATTRIBUTE, Kind, Table, named
 from pplr_audit.errors import InputError
 
 # The 100K and 1M sets are ISO-8859-1, the others UTF-8; Latin text with an accent is practically never valid UTF-8.

@@ -11,11 +11,14 @@ import polars as pl
 from jaxtyping import Int
 
 from pplr_audit.data.dataset import TEST, TRAIN, VALID, Dataset, Ragged
+from pplr_audit.data.files.by_suffix import HEAD
+from pplr_audit.data.files.columns import ATTRIBUTE, Kind, Table, each_once, named
+from pplr_audit.data.files.delimited import Dialect, columns_of, first_lines, head, read_delimited
+from pplr_audit.data.files.ids import in_order
+from pplr_audit.data.files.json_lines import levels
+from pplr_audit.data.files.messages import listed, quote
+from pplr_audit.data.files.time_columns import resolution
 from pplr_audit.data.readers.catalogue import catalogue
-from pplr_audit.data.readers.clocks import resolution
-from pplr_audit.data.readers.delimited import Dialect, columns_of, first_lines, head, read_delimited
-from pplr_audit.data.readers.formats import HEAD
-from pplr_audit.data.readers.ids import in_order
 from pplr_audit.data.readers.interactions import (
     Histories,
     attributes,
@@ -26,9 +29,6 @@ from pplr_audit.data.readers.interactions import (
     one_after_the_other,
     with_titles,
 )
-from pplr_audit.data.readers.json_lines import levels
-from pplr_audit.data.readers.tables import ATTRIBUTE, Kind, Table, each_once, named
-from pplr_audit.data.readers.wording import listed, quote
 from pplr_audit.errors import InputError
 
 TABS = Dialect("\t", quoted=False)

@@ -9,9 +9,11 @@ import polars as pl
 from jaxtyping import Int
 
 from pplr_audit.data.dataset import TEST, TRAIN, VALID, Dataset, Ragged, Source
+from pplr_audit.data.files.columns import ATTRIBUTE, Table, named, unique
+from pplr_audit.data.files.delimited import UNIT_SEPARATOR, Dialect, read_delimited
+from pplr_audit.data.files.messages import quote
 from pplr_audit.data.ragged import group
 from pplr_audit.data.readers.catalogue import catalogue
-from pplr_audit.data.readers.delimited import UNIT_SEPARATOR, Dialect, read_delimited
 from pplr_audit.data.readers.interactions import (
     Histories,
     attributes,
@@ -20,8 +22,6 @@ from pplr_audit.data.readers.interactions import (
     one_after_the_other,
     with_titles,
 )
-from pplr_audit.data.readers.tables import ATTRIBUTE, Table, named, unique
-from pplr_audit.data.readers.wording import quote
 from pplr_audit.errors import InputError
 
 PLAIN, WHOLE = "sequences.txt", "sequences.tsv"

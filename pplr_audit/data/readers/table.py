@@ -6,17 +6,17 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from pplr_audit.data.dataset import Dataset, Source
-from pplr_audit.data.readers.beside import beside, candidates
+from pplr_audit.data.files.by_suffix import ACCEPTED, Formats, no_header, stem
+from pplr_audit.data.files.columns import ATTRIBUTE, Kind, Table
+from pplr_audit.data.files.json_lines import levels
+from pplr_audit.data.files.messages import listed, nearest, quote
+from pplr_audit.data.files.streams import ENCODINGS
+from pplr_audit.data.files.time_columns import clock
 from pplr_audit.data.readers.catalogue import titled
-from pplr_audit.data.readers.clocks import clock
-from pplr_audit.data.readers.formats import ACCEPTED, Formats, no_header, stem
+from pplr_audit.data.readers.column_roles import Roles
 from pplr_audit.data.readers.headlines import refuse_headlines
 from pplr_audit.data.readers.interactions import attributes, dataset, histories
-from pplr_audit.data.readers.json_lines import levels
-from pplr_audit.data.readers.roles import Roles
-from pplr_audit.data.readers.streams import ENCODINGS
-from pplr_audit.data.readers.tables import ATTRIBUTE, Kind, Table
-from pplr_audit.data.readers.wording import listed, nearest, quote
+from pplr_audit.data.readers.user_attributes import beside, candidates
 from pplr_audit.errors import InputError
 
 NO_ENCODINGS = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf_7")

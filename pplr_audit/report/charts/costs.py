@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pplr_audit.report.cells import Finding, value_words
-from pplr_audit.report.charts.chart import REFERENCE, Chart, Plot
-from pplr_audit.report.charts.scales import Scale, decades, linear_ticks, widened
-from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import is_rate, percent, size
-from pplr_audit.report.vocabulary import cut_words, metric_words
+from pplr_audit.report.blocks.chart import REFERENCE, Chart, Plot
+from pplr_audit.report.blocks.scales import Scale, decades, linear_ticks, widened
+from pplr_audit.report.findings.series import Finding, value_words
+from pplr_audit.report.words.quantities import is_rate, percent, size
+from pplr_audit.report.words.vocabulary import cut_words, metric_words
+from pplr_audit.runs.documents import Document
 
 WIDTH, HEIGHT = 440, 290
 NAMED = 8

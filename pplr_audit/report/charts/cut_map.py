@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 
-from pplr_audit.report.cells import Finding, above_baseline, is_measured, reason, settings_words, value_words
-from pplr_audit.report.charts.chart import Chart, Entry, Label, Path, Plot
+from pplr_audit.report.blocks.chart import Chart, Entry, Label, Path, Plot
+from pplr_audit.report.blocks.scales import Scale
 from pplr_audit.report.charts.mixing import LEVELS
-from pplr_audit.report.charts.scales import Scale
-from pplr_audit.report.cuts import Pair, said, where
-from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import is_rate, stretches
-from pplr_audit.report.vocabulary import STATUS, cut_words, metric_words
+from pplr_audit.report.findings.by_cut import Pair, said, where
+from pplr_audit.report.findings.series import Finding, above_baseline, is_measured, reason, settings_words, value_words
+from pplr_audit.report.words.quantities import is_rate, stretches
+from pplr_audit.report.words.vocabulary import STATUS, cut_words, metric_words
+from pplr_audit.runs.documents import Document
 
 LEFT, TOP, BELOW = 34, 58, 42
 WIDTH = 256

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from pplr_audit.report.cells import Finding, is_measured, value_words
-from pplr_audit.report.charts.chart import REFERENCE, Chart, Label, Plot
-from pplr_audit.report.charts.scales import Scale, linear_ticks, widened
-from pplr_audit.report.quantities import is_rate
-from pplr_audit.report.vocabulary import STATUS, metric_words
+from pplr_audit.report.blocks.chart import REFERENCE, Chart, Label, Plot
+from pplr_audit.report.blocks.scales import Scale, linear_ticks, widened
+from pplr_audit.report.findings.series import Finding, is_measured, value_words
+from pplr_audit.report.words.quantities import is_rate
+from pplr_audit.report.words.vocabulary import STATUS, metric_words
 
 WIDTH = 400
 LANES = 12

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from pplr_audit.report.charts.chart import Chart, Label, Path, Plot
-from pplr_audit.report.charts.scales import Scale
+from pplr_audit.report.blocks.chart import Chart, Label, Path, Plot
+from pplr_audit.report.blocks.scales import Scale
 
 CELL_WIDTH, CELL_HEIGHT = 34, 22
 TOP = 44

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from pplr_audit.report.charts.chart import REFERENCE, TONES, Chart, Plot
-from pplr_audit.report.charts.scales import Scale, decades
-from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import number
+from pplr_audit.report.blocks.chart import REFERENCE, TONES, Chart, Plot
+from pplr_audit.report.blocks.scales import Scale, decades
+from pplr_audit.report.words.quantities import number
+from pplr_audit.runs.documents import Document
 
 WIDTH, HEIGHT = 440, 400
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from pplr_audit.report.charts.chart import REFERENCE, TONES, Chart, Plot
-from pplr_audit.report.charts.scales import Scale, linear_ticks, widened
+from pplr_audit.report.blocks.chart import REFERENCE, TONES, Chart, Plot
+from pplr_audit.report.blocks.scales import Scale, linear_ticks, widened
 
 WIDTH, HEIGHT = 440, 232
 

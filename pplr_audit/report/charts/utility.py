@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from pplr_audit.report.charts.chart import REFERENCE, TONES, Chart, Plot
-from pplr_audit.report.charts.scales import Scale, linear_ticks
-from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import interval, number
-from pplr_audit.report.vocabulary import REFERENCES, metric_words
+from pplr_audit.report.blocks.chart import REFERENCE, TONES, Chart, Plot
+from pplr_audit.report.blocks.scales import Scale, linear_ticks
+from pplr_audit.report.words.quantities import interval, number
+from pplr_audit.report.words.vocabulary import REFERENCES, metric_words
+from pplr_audit.runs.documents import Document
 
 WIDTH = 440
 CLIENTS = 12

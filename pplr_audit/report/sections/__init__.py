@@ -3,8 +3,7 @@
 Attributes are the exception: few audits ask for one.
 """
 
-from pplr_audit.report.content import Section
-from pplr_audit.report.document import Document
+from pplr_audit.report.blocks.content import Section
 from pplr_audit.report.sections.appendix import every_finding
 from pplr_audit.report.sections.attributes import attributes
 from pplr_audit.report.sections.costs import costs
@@ -15,6 +14,7 @@ from pplr_audit.report.sections.method import method, reproduce
 from pplr_audit.report.sections.threat import threat
 from pplr_audit.report.sections.training import training
 from pplr_audit.report.sections.utility import utility
+from pplr_audit.runs.documents import Document
 
 
 def sections(findings: Document, evidence: Document) -> tuple[Section, ...]:

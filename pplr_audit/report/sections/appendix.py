@@ -4,12 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pplr_audit.report.cells import Finding, above_baseline, is_measured, reason
-from pplr_audit.report.content import Cell, Fold, Section, Table, Text
-from pplr_audit.report.details import SPREAD
-from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import MISSING, duration, interval, number
-from pplr_audit.report.vocabulary import COMPARED, STATUS, cut_words
+from pplr_audit.report.blocks.content import Cell, Fold, Section, Table, Text
+from pplr_audit.report.findings.details import SPREAD
+from pplr_audit.report.findings.series import Finding, above_baseline, is_measured, reason
+from pplr_audit.report.words.quantities import MISSING, duration, interval, number
+from pplr_audit.report.words.vocabulary import COMPARED, STATUS, cut_words
+from pplr_audit.runs.documents import Document
 
 LIMIT = 400
 """Characters of a detail."""

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from pplr_audit.report.cells import Finding, is_measured, overall, series, value_cell
-from pplr_audit.report.content import Section, Table, Text, labels, numbers
-from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import MISSING, number
-from pplr_audit.report.vocabulary import cut_words
+from pplr_audit.report.blocks.content import Section, Table, Text, labels, numbers
+from pplr_audit.report.findings.series import Finding, is_measured, overall, series, value_cell
+from pplr_audit.report.words.quantities import MISSING, number
+from pplr_audit.report.words.vocabulary import cut_words
+from pplr_audit.runs.documents import Document
 
 LEAD = (
     "An attack learns an attribute from users of whom it is known and tells it of the others; everyone is asked for "

@@ -1,13 +1,13 @@
 """What each cut costs a client, computed from the model's shape, beside what was measured on the cut that ran."""
 
-from pplr_audit.report.cells import first_defense, headline, overall
-from pplr_audit.report.charts.chart import Chart
+from pplr_audit.report.blocks.chart import Chart
+from pplr_audit.report.blocks.content import Block, Cell, Figure, Fold, Section, Table, Text, labels, numbers
 from pplr_audit.report.charts.costs import bought_chart, wire_chart
-from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, labels, numbers
-from pplr_audit.report.cuts import measured, speakers_along
-from pplr_audit.report.document import Document
-from pplr_audit.report.price import cost_at
-from pplr_audit.report.quantities import count, duration, percent, size
+from pplr_audit.report.findings.by_cut import measured, speakers_along
+from pplr_audit.report.findings.series import first_defense, headline, overall
+from pplr_audit.report.sentences.price import cost_at
+from pplr_audit.report.words.quantities import count, duration, percent, size
+from pplr_audit.runs.documents import Document
 
 FIELDS = {
     "client_parameters": ("parameters on the client", count),

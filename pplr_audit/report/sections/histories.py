@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-from pplr_audit.report.cells import spelled
-from pplr_audit.report.content import Comparison, Fold, History, Section, Text, Word
-from pplr_audit.report.document import Document
-from pplr_audit.report.redaction import WITHHELD
-from pplr_audit.report.vocabulary import cut_words
+from pplr_audit.report.blocks.content import Comparison, Fold, History, Section, Text, Word
+from pplr_audit.report.findings.redaction import WITHHELD
+from pplr_audit.report.findings.series import spelled
+from pplr_audit.report.words.vocabulary import cut_words
+from pplr_audit.runs.documents import Document
 
 SHOWN = 6
 """Of each kind open on the page; the others are folded."""

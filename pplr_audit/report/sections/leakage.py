@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 
-from pplr_audit.report.cells import (
+from pplr_audit.report.blocks.chart import TONES
+from pplr_audit.report.blocks.content import Block, Cell, Figure, Fold, Section, Table, Text, labels
+from pplr_audit.report.charts.leakage import leakage_chart
+from pplr_audit.report.findings.by_cut import SIDES
+from pplr_audit.report.findings.series import (
     Cut,
     Finding,
     Series,
@@ -14,13 +18,9 @@ from pplr_audit.report.cells import (
     strongest,
     value_cell,
 )
-from pplr_audit.report.charts.chart import TONES
-from pplr_audit.report.charts.leakage import leakage_chart
-from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, labels
-from pplr_audit.report.cuts import SIDES
-from pplr_audit.report.document import Document
 from pplr_audit.report.sections.strongest import OPEN_ROWS, strongest_by_cut
-from pplr_audit.report.vocabulary import channel_words, cut_words, metric_words, secret_words
+from pplr_audit.report.words.vocabulary import channel_words, cut_words, metric_words, secret_words
+from pplr_audit.runs.documents import Document
 
 LEAD = (
     "k blocks stay on the client in front of the cut, m behind it; these channels exist while a trunk is left between "

@@ -1,12 +1,12 @@
 """Who can be told to have been trained on: curves, and the rates that the audit can resolve."""
 
-from pplr_audit.report.cells import metrics_in_order, overall, series, strongest, value_cell
+from pplr_audit.report.blocks.content import Block, Cell, Figure, Section, Table, Text, labels
 from pplr_audit.report.charts.membership import against_baseline_chart
 from pplr_audit.report.charts.roc import roc_chart
-from pplr_audit.report.content import Block, Cell, Figure, Section, Table, Text, labels
-from pplr_audit.report.document import Document
-from pplr_audit.report.protocol import checked
-from pplr_audit.report.vocabulary import cut_words, metric_words
+from pplr_audit.report.findings.series import metrics_in_order, overall, series, strongest, value_cell
+from pplr_audit.report.sentences.protocol import checked
+from pplr_audit.report.words.vocabulary import cut_words, metric_words
+from pplr_audit.runs.documents import Document
 
 LEAD = (
     "Membership was decided by a fair coin for each user before training. An area compares users of one client. A "

@@ -4,10 +4,10 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from pplr_audit.report.content import Block, Cell, Facts, Fold, Items, Section, Table, Text, labels, numbers
-from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import count, duration, percent, several, size
-from pplr_audit.report.vocabulary import KNOWLEDGE, STATUS, text_words
+from pplr_audit.report.blocks.content import Block, Cell, Facts, Fold, Items, Section, Table, Text, labels, numbers
+from pplr_audit.report.words.quantities import count, duration, percent, several, size
+from pplr_audit.report.words.vocabulary import KNOWLEDGE, STATUS, text_words
+from pplr_audit.runs.documents import Document
 
 HOW = (
     "One training run is recorded and replayed for every cut; what crosses a cut is what a live link carries.",

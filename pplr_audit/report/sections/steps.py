@@ -6,11 +6,11 @@ Who balances the clients has their layers as they were at the start of the round
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pplr_audit.report.cells import Finding, Series, above_baseline, is_measured
-from pplr_audit.report.content import Block, Cell, Fold, Table, Text, labels
-from pplr_audit.report.details import Mean, explained, steps_of
-from pplr_audit.report.quantities import MISSING, interval, number, ranges
-from pplr_audit.report.vocabulary import cut_words
+from pplr_audit.report.blocks.content import Block, Cell, Fold, Table, Text, labels
+from pplr_audit.report.findings.details import Mean, explained, steps_of
+from pplr_audit.report.findings.series import Finding, Series, above_baseline, is_measured
+from pplr_audit.report.words.quantities import MISSING, interval, number, ranges
+from pplr_audit.report.words.vocabulary import cut_words
 
 OPEN_ROWS = 24
 """Rows up to which the table stands open."""

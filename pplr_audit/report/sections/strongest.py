@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from pplr_audit.report.cells import Finding, Series, headline, is_measured, place, series, value_cell
-from pplr_audit.report.charts.chart import TONES, Chart
+from pplr_audit.report.blocks.chart import TONES, Chart
+from pplr_audit.report.blocks.content import Block, Figure, Fold, Table, labels, listed
 from pplr_audit.report.charts.cut_map import cut_map, grouped, shade_range
 from pplr_audit.report.charts.leakage import leakage_chart
-from pplr_audit.report.content import Block, Figure, Fold, Table, labels, listed
-from pplr_audit.report.cuts import (
+from pplr_audit.report.findings.by_cut import (
     SIDES,
     Pair,
     Side,
@@ -20,11 +19,11 @@ from pplr_audit.report.cuts import (
     speakers_along,
     where,
 )
-from pplr_audit.report.details import beside_of
-from pplr_audit.report.document import Document
+from pplr_audit.report.findings.details import beside_of
+from pplr_audit.report.findings.series import Finding, Series, headline, is_measured, place, series, value_cell
 from pplr_audit.report.sections.steps import by_step
 from pplr_audit.report.sections.users import by_client, over_users
-from pplr_audit.report.vocabulary import (
+from pplr_audit.report.words.vocabulary import (
     cut_words,
     knowledge_words,
     learned_words,
@@ -32,6 +31,7 @@ from pplr_audit.report.vocabulary import (
     phase,
     secret_words,
 )
+from pplr_audit.runs.documents import Document
 
 OPEN_ROWS = 36
 """Rows up to which a table stands open."""

@@ -1,16 +1,16 @@
 """Who sees what, what they know, and which channels no attack of this audit has read."""
 
-from pplr_audit.report.cells import distinct, is_measured
-from pplr_audit.report.content import Block, Cell, Items, Section, Table, Text, labels, listed
-from pplr_audit.report.details import beside_of
-from pplr_audit.report.document import Document
-from pplr_audit.report.vocabulary import (
+from pplr_audit.report.blocks.content import Block, Cell, Items, Section, Table, Text, labels, listed
+from pplr_audit.report.findings.details import beside_of
+from pplr_audit.report.findings.series import distinct, is_measured
+from pplr_audit.report.words.vocabulary import (
     ADVERSARIES,
     CHANNELS,
     WITHOUT_TRUNK_UNKNOWN,
     knowledge_words,
     text_words,
 )
+from pplr_audit.runs.documents import Document
 
 OUT_OF_SCOPE = (
     "Attacks other than those in the tables. A channel that was not attacked is not safe; it is unknown.",

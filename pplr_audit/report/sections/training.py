@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from pplr_audit.report.blocks.content import Block, Cell, Figure, Fold, Section, Table, Text, numbers
 from pplr_audit.report.charts.mixing import mixing_chart, similarity_chart
 from pplr_audit.report.charts.training import rounds_chart
-from pplr_audit.report.content import Block, Cell, Figure, Fold, Section, Table, Text, numbers
-from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import several
+from pplr_audit.report.words.quantities import several
+from pplr_audit.runs.documents import Document
 
 MATRIX = 12
 """Clients up to which the mixing of a round is drawn and written out."""

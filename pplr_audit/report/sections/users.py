@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
-from pplr_audit.report.cells import Finding
-from pplr_audit.report.content import Cell, Table, labels, numbers
-from pplr_audit.report.cuts import Pair, said
-from pplr_audit.report.details import Mean, spread_of
-from pplr_audit.report.document import Document
-from pplr_audit.report.quantities import interval, number, percent
+from pplr_audit.report.blocks.content import Cell, Table, labels, numbers
+from pplr_audit.report.findings.by_cut import Pair, said
+from pplr_audit.report.findings.details import Mean, spread_of
+from pplr_audit.report.findings.series import Finding
+from pplr_audit.report.words.quantities import interval, number, percent
+from pplr_audit.runs.documents import Document
 
 
 def over_users(secret: str, metric: str, told: Iterable[tuple[str, str, str, Finding]]) -> list[Table]:

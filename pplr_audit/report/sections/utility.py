@@ -1,12 +1,12 @@
 """How good the recommendations are, for everyone and for each client, beside references."""
 
-from pplr_audit.report.cells import distinct
+from pplr_audit.report.blocks.content import Block, Cell, Figure, Fold, Items, Section, Table, Text, labels
 from pplr_audit.report.charts.utility import strategy_name, utility_chart
-from pplr_audit.report.content import Block, Cell, Figure, Fold, Items, Section, Table, Text, labels
-from pplr_audit.report.document import Document
-from pplr_audit.report.price import failed_rivals, left_out
-from pplr_audit.report.quantities import MISSING, interval, number, signed
-from pplr_audit.report.vocabulary import metric_words
+from pplr_audit.report.findings.series import distinct
+from pplr_audit.report.sentences.price import failed_rivals, left_out
+from pplr_audit.report.words.quantities import MISSING, interval, number, signed
+from pplr_audit.report.words.vocabulary import metric_words
+from pplr_audit.runs.documents import Document
 
 LEAD = (
     "Full ranking of the catalogue with the history masked; users resampled for the 95% intervals. References (hollow "

@@ -1,0 +1,167 @@
+"""What all inverters of activations share: from how well each word fits each position to tokens, items and labels.
+
+An inverter learns a `Reading` for each client and round. All are learned before the first row is read, so that whether
+the budget is enough for them does not depend on the order of the rows; what was learned, or that the budget was not
+enough, is kept for the other cells and the controls.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pplr_audit.attacks.decoding.titles import DEPTH, LABELS, TitleReader
+from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.threat_model.attack import Budget, Guess, View
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge
+
+ANSWERED = frozenset({Channel.FRONT_ACTIVATIONS, Channel.BACK_GRADIENTS})
+"""Of a training sequence, which holds its answer where the template has a place for one."""
+T = TypeVar("T")
+Words = Int[np.ndarray, "words"]
+"""Of `TitleReader.vocabulary`."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An inversion that was learned."""
+
+    fit: Callable[[Float[Tensor, "length hidden"]], Float[Tensor, "length words"]]
+    """How well each word that a prompt can hold stands at each position; higher is better."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the report should say of it."""
+
+
+class Inversion(Protocol):
+    """What `read` asks of an attack."""
+
+    def learned(
+        self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
+    ) -> Reading:
+        """For what enters ``layer`` of a client's model in a round. Raises NotApplicable or BudgetExhausted."""
+        ...
+
+
+class Learned(Generic[T]):
+    """What was learned from an adversary's knowledge, by key; a budget that was not enough is not tried again."""
+
+    def __init__(self) -> None:
+        self._held: WeakKeyDictionary[Knowledge, dict[Hashable, T | BudgetExhausted]] = WeakKeyDictionary()
+
+    def get(self, knowledge: Knowledge, key: Hashable, learn: Callable[[], T]) -> T:
+        """What ``learn`` gives, or gave before. Raises BudgetExhausted likewise."""
+        held = self._held.setdefault(knowledge, {})
+        if key not in held:
+            try:
+                held[key] = learn()
+            except BudgetExhausted as reason:
+                held[key] = reason
+        found = held[key]
+        if isinstance(found, BudgetExhausted):
+            raise found
+        return found
+
+
+def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+    """The history of each row, and its label where a view of training holds it.
+
+    Raises:
+        NotApplicable: nothing crossed, what crossed is not finite, or there is nothing to learn from.
+        BudgetExhausted: the time is up.
+    """
+    front = require_records(view, knowledge)
+    reader = TitleReader(knowledge.prompts)
+    readings = {
+        (client, round_): attack.learned(client, round_, front, knowledge, reader.vocabulary, budget)
+        for client, round_ in sorted({(record.client, record.round) for record in view.records})
+    }
+    facts: dict[str, dict[str, Any]] = {}
+    for (client, _), reading in readings.items():
+        for name, value in reading.facts.items():
+            facts.setdefault(name, {})[client] = value
+
+    def fits() -> Iterator[Float[np.ndarray, "length words"]]:
+        for place, record in enumerate(view.records):
+            budget.check(place, len(view.records))
+            yield readings[record.client, record.round].fit(record.tensor.float()).numpy()
+
+    return answered(view, reader, fits(), facts)
+
+
+def require_records(view: View, knowledge: Knowledge) -> int:
+    """The front that a view is of. Raises NotApplicable as `require_readable` does, and where there is none."""
+    if view.front is None:
+        raise NotApplicable("the channel does not depend on a front")
+    require_readable(view, knowledge)
+    return view.front
+
+
+def require_readable(view: View, knowledge: Knowledge) -> None:
+    """Raises NotApplicable where there is nothing to read, or what the known model cannot have made."""
+    if not view.records:
+        raise NotApplicable("nothing crossed that belongs to a victim")
+    most, wide = knowledge.prompts.max_tokens, knowledge.embeddings.shape[1]
+    for record in view.records:
+        for tensor in (record.tensor, *record.beside.values()):
+            length, width = tensor.shape
+            if width != wide:
+                raise NotApplicable(f"what crossed of row {record.row} is {width} wide, the known model {wide}")
+            if length > most:
+                raise NotApplicable(
+                    f"what crossed of row {record.row} has {length} positions, more than model.max_tokens ({most})"
+                )
+            if not bool(tensor.isfinite().all()):
+                raise NotApplicable(f"what crossed of row {record.row} is not finite")
+
+
+def answered(
+    view: View, reader: TitleReader, fits: Iterable[Float[np.ndarray, "length words"]], facts: Mapping[str, Any]
+) -> Guess:
+    """Tokens, items and labels of each record, from how well each word stands at each of its positions."""
+    tokens, claimed, slots, labels = [], [], [], []
+    for record, fit in zip(view.records, fits, strict=True):
+        tokens.append(reader.vocabulary[fit.argmax(1)])
+        found = reader.read(fit, row=record.row)
+        claimed.append(found.claimed)
+        slots.append(found.items)
+        labels.append(found.labels)
+    rows = [record.row for record in view.records]
+    labelled = view.channel in ANSWERED and reader.answers
+    return Guess(packed(rows, tokens, claimed, slots, labels if labelled else None), facts)
+
+
+def packed(
+    rows: Sequence[int],
+    tokens: Sequence[Int[np.ndarray, "length"]],
+    claimed: Sequence[Bool[np.ndarray, "length"]],
+    slots: Sequence[Int[np.ndarray, "slots depth"]],
+    labels: Sequence[Int[np.ndarray, "labels"]] | None = None,
+) -> dict[str, np.ndarray]:
+    """The arrays of a `Guess`: of each row its tokens, which of them it claims as words of titles, its ranked items,
+    and its ranked labels where there are any."""
+    arrays = {
+        "rows": np.array(rows), "token_offsets": _offsets(tokens), "tokens": np.concatenate(tokens),
+        "claimed": np.concatenate(claimed),
+        "slot_offsets": _offsets(slots),
+        "items": np.concatenate([np.empty((0, DEPTH), dtype=np.int64), *(each.reshape(-1, DEPTH) for each in slots)]),
+    }  # fmt: skip
+    if labels is not None:
+        arrays["labels"] = np.array([np.pad(e, (0, LABELS - len(e)), constant_values=-1) for e in labels])
+    return arrays
+
+
+def require_whole(attack: str, **settings: tuple[object, int]) -> None:
+    """Settings with the least that is accepted of each. Raises InputError for what is no whole number, or is less."""
+    for name, (value, least) in settings.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"{attack}: {name} is {value!r} (accepted: a whole number, {least} or more)")
+
+
+def _offsets(pieces: Sequence[np.ndarray]) -> Int[np.ndarray, "pieces+1"]:
+    """Where each piece begins and the last one ends when they stand one behind the other."""
+    return np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])

@@ -1,0 +1,209 @@
+"""What is written down at the end: the findings document and the evidence behind it, as DESIGN's contract has them."""
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pplr_audit import __version__
+from pplr_audit.audit.extension import Extension
+from pplr_audit.audit.plan import NOTHING, Plan
+from pplr_audit.audit.verdicts import with_verdicts
+from pplr_audit.data.prepare import PrivateData
+from pplr_audit.models.build import Recommender
+from pplr_audit.report.words.vocabulary import WITHOUT_TRUNK_UNKNOWN
+from pplr_audit.scenario.schema import Scenario
+from pplr_audit.threat_model.attack import beside, channels_of
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.training.rounds import RoundLog
+from pplr_audit.training.strategies.protocol import Mixing
+from pplr_audit.training.utility.validation import left_out, never_stopping
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "scikit-learn", "numpy", "scipy", "safetensors")
+
+
+def findings_document(
+    scenario: Scenario,
+    private: PrivateData,
+    model: Recommender,
+    plan: Plan,
+    victims: int,
+    cells: Iterable[Mapping[str, Any]],
+    utility: Sequence[Mapping[str, Any]],
+    costs: Sequence[Mapping[str, Any]],
+    manifest: Mapping[str, Any],
+    extensions: Sequence[Extension] = (),
+    balance: Sequence[Mapping[str, Any]] = (),
+    differences: Sequence[Mapping[str, Any]] = (),
+    failed: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """``findings.json``; ``manifest`` is the run's own, with the seconds of this call."""
+    audit = {
+        "victims": victims, "candidates": len(private.candidates()), "audited": int(private.population.audited.sum()),
+        "rounds": list(plan.rounds), "knowledge": scenario.audit.knowledge,
+        "auxiliary": scenario.audit.auxiliary, "history": scenario.data.history,
+        "extensions": [extension.model_dump(mode="json") for extension in extensions],
+    }  # fmt: skip
+    run = {
+        **_run(scenario, private, model, manifest, failed),
+        "audit": audit,
+        "not_measured": not_measured(scenario, plan),
+    }
+    return {
+        "schema": "pplr-audit/findings/1", "run": run, "findings": with_verdicts([*cells], seed=scenario.seed),
+        "utility": list(utility), "balance": list(balance), "differences": list(differences), "costs": list(costs),
+    }  # fmt: skip
+
+
+def training_document(
+    scenario: Scenario,
+    private: PrivateData,
+    model: Recommender,
+    utility: Sequence[Mapping[str, Any]],
+    costs: Sequence[Mapping[str, Any]],
+    manifest: Mapping[str, Any],
+    balance: Sequence[Mapping[str, Any]] = (),
+    differences: Sequence[Mapping[str, Any]] = (),
+    failed: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """A findings document's run, utility and costs; its schema is its own, so that nobody takes it for an audit."""
+    run = _run(scenario, private, model, manifest, failed)
+    return {
+        "schema": "pplr-audit/training/1",
+        "run": run,
+        "utility": list(utility),
+        "balance": list(balance),
+        "differences": list(differences),
+        "costs": list(costs),
+    }
+
+
+def _run(
+    scenario: Scenario,
+    private: PrivateData,
+    model: Recommender,
+    manifest: Mapping[str, Any],
+    failed: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
+    """What was trained, on what, by whom."""
+    data, population = private.dataset, private.population
+    clients = [
+        {
+            "name": name,
+            "users": int((population.client_of == at).sum()),
+            "members": int(((population.client_of == at) & (population.member == 1)).sum()),
+            "non_members": int(((population.client_of == at) & (population.member == 0)).sum()),
+            "samples": private.samples_of(name),
+        }
+        for at, name in enumerate(population.clients)
+    ]
+    dropped = [model.prompts.items_dropped_share(s.history) * len(s.history.values) for s in private.samples.values()]
+    return {
+        "name": scenario.name,
+        "seed": scenario.seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "backbone": Path(model.backbone).name,
+        "backbone_digest": model.digest,
+        "recommender": scenario.model.recommender,
+        "precision": model.precision,
+        "strategy": scenario.training.label,
+        "failed_rivals": list(failed),
+        "never_stop": never_stopping(scenario, private),
+        "rounds": scenario.training.rounds,
+        "layers": model.layers,
+        "hidden": int(model.whole.model.config.hidden_size),
+        "cut": {"front": model.parts.front, "back": model.parts.back},
+        "clients": clients,
+        "data": {
+            "name": data.name, "users": len(data.users), "items": len(data.catalogue),
+            "interactions": len(data.items.values), "digest": data.digest, "notes": dict(data.notes),
+            "left_out": left_out(private),
+        },
+        "prompt": {
+            "max_tokens": scenario.model.max_tokens,
+            "titles_cut_share": model.prompts.titles_cut_share,
+            "items_dropped_share": sum(dropped) / sum(len(s.history.values) for s in private.samples.values()),
+        },
+        "libraries": libraries(),
+        "hardware": hardware(),
+        "compute": list(manifest.get("compute", ())),
+        "plugins": list(manifest.get("plugins", ())),
+        "seconds": dict(manifest.get("seconds", {})),
+    }  # fmt: skip
+
+
+def evidence_document(
+    logs: Sequence[RoundLog], cells: Iterable[Mapping[str, Any]], examples: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """``evidence.json``: what the pictures and the side-by-side histories are drawn from."""
+    curves = [curve for cell in cells for curve in cell["roc"]]
+    training = [
+        {"round": log.round, "client": client, "loss": loss}
+        | ({"metric": log.metrics[client]} if client in log.metrics else {})
+        for log in logs
+        for client, loss in log.losses.items()
+    ]
+    balance = [
+        {"round": log.round, "clients": list(log.clients), "matrix": log.mixing.matrix.tolist()} | _terms(log.mixing)
+        for log in logs
+        if log.clients
+    ]
+    return {
+        "schema": "pplr-audit/evidence/1", "examples": list(examples), "roc": curves, "training": training,
+        "balance": balance,
+    }  # fmt: skip
+
+
+def _terms(mixing: Mixing) -> dict[str, Any]:
+    """What the dynamic balance weighed a round by; nothing for strategies that have no such terms."""
+    terms = {"weights": mixing.speed, "similarity": mixing.similarity, "status": mixing.status}
+    return {name: values.tolist() for name, values in terms.items() if values is not None}
+
+
+def libraries() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def hardware() -> dict[str, Any]:
+    """The machine that a run ran on."""
+    return {
+        "cpu": _cpu(), "cores": psutil.cpu_count() or 1, "memory_bytes": psutil.virtual_memory().total,
+        "platform": platform.platform(),
+    }  # fmt: skip
+
+
+def not_measured(scenario: Scenario, plan: Plan) -> list[str]:
+    """What this audit says nothing about, in words for the report."""
+    read = {channel for cell in plan.cells for channel in {cell.channel} | beside(plan.attack(cell))}
+    seen = {channel for adversary in scenario.audit.adversaries for channel in channels_of(adversary)}
+    unread = sorted((str(c) for c in seen - read), key=[str(c) for c in Channel].index)
+    said = []
+    if unread:
+        said.append(f"Channels that the adversaries see and no attack of this run reads: {', '.join(unread)}.")
+    if any(why == NOTHING for _, why in plan.impossible):
+        said.append(WITHOUT_TRUNK_UNKNOWN)
+    if not plan.hijacked:
+        said.append("Active adversaries, who also choose what they send.")
+    alone = "Clients who collude" if scenario.audit.knowledge != "auxiliary" else "Several clients who collude"
+    said += [
+        f"{alone}.",
+        "Other training runs: every interval is conditional on this one (one seed).",
+        "Attacks that are not in the list of findings: a low figure bounds the tested attacks, not what is possible.",
+    ]
+    return said
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

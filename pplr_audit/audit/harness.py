@@ -1,0 +1,203 @@
+"""From a trained run to what each cell of the audit needs: the view, what the adversary knows, and the truth apart.
+
+This is the harness: it holds private data and hands attacks only the `View` and the `Knowledge`. Rows are numbered anew
+for every phase and round, in a random order, so that a number says nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from pplr_audit.audit.knowledge.build import Knowing
+from pplr_audit.audit.own_trainings.hijack import hijackable, hijacked
+from pplr_audit.audit.plan import Plan
+from pplr_audit.audit.replay.collusion import colluded
+from pplr_audit.audit.replay.records import (
+    KnownModel,
+    Trace,
+    mask_records,
+    query_records,
+    serving_records,
+    training_records,
+)
+from pplr_audit.audit.replay.spool import Spool
+from pplr_audit.audit.run_attack import Failed
+from pplr_audit.audit.run_cell import Cell, Truth
+from pplr_audit.audit.truth.history import HistoryTruth, LabelTruth, Recommends
+from pplr_audit.audit.truth.membership import MembershipTruth
+from pplr_audit.audit.truth.own_model import OwnModel
+from pplr_audit.audit.victims.linked_windows import Links
+from pplr_audit.audit.victims.rows import Asked, Phase, Rows, phase_of, watched
+from pplr_audit.data.prepare import PrivateData, model_free_features
+from pplr_audit.errors import BudgetExhausted, NotApplicable
+from pplr_audit.models.build import Recommender
+from pplr_audit.scenario.schema import Scenario
+from pplr_audit.threat_model.attack import Budget, Record, View, as_active, asked_attribute, beside
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.training.checkpoints import TrainingFiles
+from pplr_audit.training.rounds import Federation
+from pplr_audit.training.utility.evaluate import popularity_of
+
+
+class Exposure:
+    """What one trained run exposes, channel by channel.
+
+    Args:
+        federation: used to replay rounds; its state is not kept.
+        files: what the rounds started from.
+        scratch: a folder with room for what crossed, while it is looked at.
+    """
+
+    def __init__(
+        self, scenario: Scenario, private: PrivateData, model: Recommender, federation: Federation,
+        files: TrainingFiles, plan: Plan, scratch: Path,
+    ) -> None:  # fmt: skip
+        self._scenario, self._private, self._model = scenario, private, model
+        self._federation, self._plan, self._scratch = federation, plan, scratch
+        self._state = lru_cache(maxsize=2)(files.state)
+        self._recorded = lru_cache(maxsize=1)(self._record)
+        self._hijacked = lru_cache(maxsize=1)(self._hijack)
+        self._own_models: dict[tuple[str, int], Recommends | None] = {}
+        self._truths_of = lru_cache(maxsize=None)(self._truths)
+        self.rows = Rows(scenario, private, model.prompts, federation, self._state)
+        self._knowing = Knowing(scenario, private, model, federation, plan, self.rows, self._state, self._recorded)
+        self._links = Links(self.rows, model, federation, self._state, scenario.seed)
+
+    def view(self, cell: Cell) -> View:
+        """What the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
+        phase = phase_of(cell.channel)
+        if phase == "queries":
+            self.rows.require_comparable()
+        if phase == "training" and not len(self.rows.training_in(cell.round)):
+            raise NotApplicable(f"no victim's client trained in round {cell.round}")
+        return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, tuple(self._crossed(cell)))
+
+    def knowledge(self, cell: Cell) -> Sequence[Knowledge]:
+        """What the cell's adversary knows besides, in each turn in which its attack is asked."""
+        return self._knowing.turns(cell)
+
+    def truths(self, cell: Cell) -> Mapping[str, Truth]:
+        """What is true of the rows of the cell's view, by secret."""
+        attack, phase = self._plan.attack(cell), phase_of(cell.channel)
+        if attack.secret == "linkage":  # its rows are others
+            return {"linkage": self._links.truth(phase == "training", self._linked_rounds(cell))}
+        found = self._truths_of(phase, cell.round)
+        if isinstance(label := found.get("label"), LabelTruth):
+            found = {**found, "label": replace(label, own=self._own_model(cell, label))}
+        if attack.secret == "attribute":
+            return {**found, "attribute": self._knowing.attribute(*asked_attribute(attack), phase, cell.round)}
+        return found
+
+    def _crossed(self, cell: Cell) -> list[Record]:
+        """The records that the cell's attack reads."""
+        attack, phase = self._plan.attack(cell), phase_of(cell.channel)
+        if cell.channel == Channel.METADATA:  # nothing is replayed
+            plans = {client.name: client.plan(cell.round) for client in self._federation.clients}
+            return mask_records(plans, cell.round, self.rows.watched(cell.round))
+        if attack.secret == "linkage" and cell.front is not None:
+            rounds = self._linked_rounds(cell)
+            linked = self._links.recorded(phase == "training", rounds, self._plan.layers, self._scratch)
+            return linked.records(Trace("activation", cell.front))
+        spool = self._recorded(phase, cell.round) if as_active(attack) is None else self._hijacked(cell)
+        if phase != "training":
+            return spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
+        records = spool.records(self._plan.trace(cell, cell.channel))
+        for channel in sorted(beside(attack)):
+            also = {record.row: record.tensor for record in spool.records(self._plan.trace(cell, channel))}
+            records = [replace(r, beside={**r.beside, channel: also[r.row]}) for r in records]
+        return records
+
+    def _linked_rounds(self, cell: Cell) -> tuple[int, int]:
+        """The cell's round and the audited one before it, whose rows are linked; the same twice for the first."""
+        return cell.round, max((each for each in self._plan.rounds if each < cell.round), default=cell.round)
+
+    def _own_model(self, cell: Cell, label: LabelTruth) -> Recommends | None:
+        """What the adversary's own models recommend; nothing where it has none."""
+        place = (cell.knowledge, cell.round)
+        if place not in self._own_models:
+            knowledge, asked = self._knowing.of(cell), self.rows.asked("training", cell.round)
+            models = {client: knowledge.copy(client, cell.round) for client in set(label.clients.values())}
+            known = {client: model for client, model in models.items() if isinstance(model, KnownModel)}
+            histories = {row: prompt.items for row, prompt in asked.prompts.items()}
+            own = OwnModel(known, label.clients, histories, label.popularity)
+            self._own_models[place] = own.ranked if len(known) == len(models) else None
+        return self._own_models[place]
+
+    def _truths(self, phase: Phase, round_: int) -> Mapping[str, Truth]:
+        asked = self.rows.asked(phase, round_)
+        if phase == "queries":
+            return {"membership": self._membership(asked)}
+        items = len(self._private.dataset.catalogue)
+        titles, content = self._model.prompts.titles, self._model.prompts.content
+        classes = self._model.prompts.title_classes()
+        popular = popularity_of(self._private.split, self._private.members, items)
+        own = [titles[item][content[item] == 1] for item in range(items)]
+        clients = {row: self.rows.holder_of(user) for row, user in asked.users.items()}
+        found: dict[str, Truth] = {"history": HistoryTruth(asked.users, asked.prompts, classes, popular, own, clients)}
+        if phase == "training":
+            targets = {row: prompt.target for row, prompt in asked.prompts.items()}
+            found["label"] = LabelTruth(asked.users, targets, classes, popular, clients)
+        return found
+
+    def _membership(self, asked: Asked) -> MembershipTruth:
+        population = self._private.population
+        outside = np.flatnonzero(population.audited == 0)
+        public = popularity_of(self._private.split, outside, len(self._private.dataset.catalogue))
+        features = model_free_features(self._private, asked.samples, public)
+        return MembershipTruth(
+            asked.users,
+            {row: int(population.client_of[user]) for row, user in asked.users.items()},
+            {row: int(population.member[user]) for row, user in asked.users.items()},
+            {row: features[place].tolist() for place, row in enumerate(asked.users)},
+            population.clients,
+        )
+
+    def _record(self, phase: Phase, round_: int) -> Spool:
+        """All that crossed of the victims in a phase, wherever the plan looks; of a colluding client besides."""
+        asked, colluder = self.rows.asked(phase, round_), self.rows.colluder
+        places, prompts, by_client = dict(asked.places), dict(asked.prompts), self.rows.by_client(asked.users)
+        state, spool = self._state(round_), Spool(self._scratch)
+        if colluder is not None and phase != "queries":
+            for row, (place, prompt) in self.rows.handed_on(phase, round_).items():
+                places[row], prompts[row] = place, prompt
+                by_client.setdefault(colluder, []).append(row)
+
+        def keep(trace: Trace, record: Record) -> None:
+            spool.put(colluded(trace) if record.client == colluder else trace, record)
+
+        if phase == "training":
+            wanted, rows = self._plan.traces(round_), watched(by_client, places, prompts)
+            training_records(self._federation, self._model.parts, state, rows, wanted, keep)
+            return spool
+        queries = {client: [(row, prompts[row]) for row in rows] for client, rows in by_client.items()}
+        if phase == "serving":
+            serving_records(self._model.whole, state, queries, self._plan.layers, keep)
+        else:
+            for record in query_records(self._model.whole, state, queries):
+                spool.put(Channel.MODEL_OUTPUT, record)
+        return spool
+
+    def _hijack(self, cell: Cell) -> Spool:
+        """All that crosses of the victims in the last round of a training under the attack's own server.
+
+        It has to end within the budget of one attack.
+        """
+        attack, trace = as_active(self._plan.attack(cell)), self._plan.trace(cell, cell.channel)
+        assert attack is not None
+        spool = Spool(self._scratch)
+        model, training = hijackable(
+            self._scenario, self._private, trace.layer, self._model.layers, self._model.precision
+        )
+        try:
+            lure = attack.lure(self._knowing.of(cell), trace.layer, Budget(self._scenario.audit.budget.seconds))
+            federation, state = hijacked(self._private, model, training, lure, seed=self._scenario.seed)
+            training_records(federation, model.parts, state, self.rows.watched(cell.round), {trace}, spool.put)
+        except (NotApplicable, BudgetExhausted):
+            raise
+        except Exception as error:  # the attack is anybody's, and clients break off where their training explodes
+            raise Failed(f"in the training that it hijacks: {type(error).__name__}: {error}") from error
+        return spool

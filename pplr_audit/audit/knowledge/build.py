@@ -1,0 +1,140 @@
+"""What the adversary of a cell knows, made from a run: by its level, its channel and the round."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from functools import cached_property, lru_cache, partial
+
+import numpy as np
+
+from pplr_audit.audit.plan import Plan
+from pplr_audit.audit.replay.collusion import Collusion, codes
+from pplr_audit.audit.replay.records import KnownModel, NoModel
+from pplr_audit.audit.replay.spool import Spool
+from pplr_audit.audit.run_cell import Cell
+from pplr_audit.audit.truth.attribute import AttributeTruth
+from pplr_audit.audit.victims.attribute_folds import deal
+from pplr_audit.audit.victims.rows import Phase, Rows, phase_of
+from pplr_audit.data.prepare import PrivateData
+from pplr_audit.data.prompts import Prompts
+from pplr_audit.data.samples import Samples, training_samples
+from pplr_audit.data.synthetic import other_catalogue
+from pplr_audit.errors import InputError, NotApplicable
+from pplr_audit.models.build import Recommender, prompts_over
+from pplr_audit.scenario.schema import Scenario
+from pplr_audit.threat_model.attack import asked_attribute
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.training.rounds import Federation, RoundState
+
+OTHERS = 4096
+"""Users outside the audit whose windows are handed over as auxiliary text, at most."""
+
+
+class Knowing:
+    """Gives each attack knowledge of its own, so that it can harm none but itself.
+
+    Args:
+        state: what a round starts from.
+        recorded: where what crossed in a phase and round lies, that of a colluding client with it.
+    """
+
+    def __init__(
+        self, scenario: Scenario, private: PrivateData, model: Recommender, federation: Federation, plan: Plan,
+        rows: Rows, state: Callable[[int], RoundState], recorded: Callable[[Phase, int], Spool],
+    ) -> None:  # fmt: skip
+        self._scenario, self._private, self._model = scenario, private, model
+        self._federation, self._plan, self._rows = federation, plan, rows
+        self._state, self._recorded = state, recorded
+        self._known = lru_cache(maxsize=None)(self._know)
+        self.attribute = lru_cache(maxsize=None)(self._attribute)
+
+    def of(self, cell: Cell) -> Knowledge:
+        """Raises NotApplicable where an adversary of its kind is not to be had."""
+        return self._known(cell.attack, cell.settings, cell.knowledge, cell.channel, cell.round)
+
+    def turns(self, cell: Cell) -> Sequence[Knowledge]:
+        """The same in each turn in which its attack is asked, with the values of an attribute that are told in it.
+
+        Raises NotApplicable where too little is known of it.
+        """
+        knowledge, attack = self.of(cell), self._plan.attack(cell)
+        if attack.secret != "attribute":
+            return (knowledge,)
+        truth = self.attribute(*asked_attribute(attack), phase_of(cell.channel), cell.round)
+        return [replace(knowledge, known_attributes=told) for told in truth.told]
+
+    def _know(self, attack: str, settings: str, level: str, channel: Channel, round_: int) -> Knowledge:
+        """By attack too, though nothing here follows from it: what one does to its own harms no other."""
+        phase = phase_of(channel)
+        whole, alone, auxiliary = self._model.whole, level == "auxiliary", self._scenario.audit.auxiliary
+        return Knowledge(
+            level=level,
+            prompts=deepcopy(self._model.prompts),
+            embeddings=codes(whole.embeddings, 0) if alone else whole.embeddings.clone(),
+            base=NoModel() if alone else KnownModel(whole, None),
+            copies=self._copies(phase, round_) if level == "front" else {},
+            layers=self._handed_layers(round_) if alone and phase == "training" else self._plan.layers,
+            history=self._scenario.data.history,
+            depth=self._model.layers,
+            loss_on=self._scenario.training.loss_on,
+            queries=deepcopy(dict(self._rows.asked("queries", round_).prompts)) if phase == "queries" else {},
+            auxiliary=auxiliary,
+            others=deepcopy(self._others) if auxiliary == "matched" and not alone else None,
+            elsewhere=self._elsewhere() if auxiliary == "public" and phase != "queries" else None,
+            colluder=self._collusion(phase, round_) if alone else None,
+        )
+
+    def _copies(self, phase: Phase, round_: int) -> dict[tuple[str, int], KnownModel]:
+        """In training what the round began with; in serving the newest that the server made for each client.
+
+        What a model goes by follows from models that the server had made.
+        """
+        whole, state = self._model.whole, self._state(round_)
+        if phase != "training":
+            return {(client, round_): KnownModel(whole, state.sent(client)) for client in state.adapters}
+        return {
+            (client, round_): KnownModel(whole, adapter, self._federation.memory_in(state, client))
+            for client, adapter in state.adapters.items()
+        }
+
+    def _handed_layers(self, round_: int) -> tuple[int, ...]:
+        """No more is handed on by a colluding client than what is looked at in this round."""
+        recorded = {trace.layer for trace in self._plan.traces(round_) if trace.kind == "activation"}
+        return tuple(layer for layer in self._plan.layers if layer in recorded)
+
+    def _collusion(self, phase: Phase, round_: int) -> Collusion:
+        """Raises NotApplicable where nothing crossed of a colluding client."""
+        colluder = self._rows.colluder
+        if colluder is None:
+            raise NotApplicable("one client holds all training samples, and there is no other to collude with")
+        if phase == "training" and colluder not in self._rows.clients_in(round_):
+            raise NotApplicable(f"{colluder}, who colludes, did not train in round {round_}")
+        prompts = {row: prompt for row, (_, prompt) in self._rows.handed_on(phase, round_).items()}
+        return Collusion(colluder, deepcopy(prompts), partial(self._recorded, phase, round_))
+
+    @cached_property
+    def _others(self) -> Samples:
+        """The last training window of users outside the audit, by numbers that say nothing of who they are."""
+        users = self._private.others(OTHERS, self._scenario.seed)
+        windows = training_samples(self._private.split, users, self._scenario.data.history, "last")
+        return Samples(np.arange(len(windows)), windows.history, windows.targets)
+
+    def _elsewhere(self) -> Prompts:
+        """The template over another catalogue. Raises NotApplicable where its titles do not fit."""
+        scenario = self._scenario
+        catalogue = other_catalogue(self._private.dataset.catalogue, scenario.seed)
+        try:
+            return prompts_over(scenario.model, self._model.tokenizer, catalogue, scenario.data.history)
+        except InputError as reason:
+            raise NotApplicable(f"audit.auxiliary: public: {reason}") from None
+
+    def _attribute(self, name: str, folds: int, phase: Phase, round_: int) -> AttributeTruth:
+        """An attribute of the users of a phase's rows, and in which turn each is asked for.
+
+        Raises NotApplicable where too little is known of it.
+        """
+        asked = self._rows.asked(phase, round_)
+        dealt = deal(self._private.dataset, name, self._rows.victims.tolist(), folds, self._scenario.seed)
+        clients = {row: self._rows.client_of(user) for row, user in asked.users.items()}
+        return dealt.truth(asked.users, clients, asked.prompts, len(self._private.dataset.catalogue))

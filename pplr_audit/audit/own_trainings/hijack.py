@@ -1,0 +1,91 @@
+"""A server that answers clients in training with gradients of its own choice, and a training under it.
+
+It gets what crosses, as any `Host` does, and keeps to the protocol otherwise: its trunk learns from what comes back, it
+balances, and it serves. Only what goes down as dLoss/dh_k is another.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pplr_audit.data.prepare import PrivateData
+from pplr_audit.errors import NotApplicable
+from pplr_audit.models.architectures import blocks
+from pplr_audit.models.build import Recommender, build
+from pplr_audit.models.cut import CutModel
+from pplr_audit.models.precision import Precision
+from pplr_audit.models.recommenders.recformer import feeds_blocks
+from pplr_audit.scenario import plugins
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.threat_model.attack import Lure
+from pplr_audit.training.rounds import Federation, RoundState, assemble, train
+from pplr_audit.training.server import Server
+from pplr_audit.training.strategies.protocol import Strategy
+
+
+class HijackingServer(Server):
+    """A server whose clients are sent what ``lure`` makes of what they sent."""
+
+    def __init__(self, *args: Any, lure: Lure, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lure = lure
+        self._crossed: tuple[Tensor, Tensor] | None = None
+
+    def forward(
+        self, client: str, step: int, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        self._crossed = hidden.detach(), mask
+        return super().forward(client, step, hidden, mask)
+
+    def backward(self, gradient: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq hidden"]:
+        super().backward(gradient)
+        assert self._crossed is not None
+        crossed, self._crossed = self._crossed, None
+        return self._lure(*crossed)
+
+
+def hijackable(
+    setting: scenario.Scenario, private: PrivateData, front: int, layers: int, precision: Precision
+) -> tuple[Recommender, scenario.Training]:
+    """The scenario's model cut after ``front`` of its ``layers`` blocks, and its training, in which nobody stops early.
+
+    The back is the scenario's own, or 0 where that would leave no trunk. ``precision`` is what the run computes in.
+
+    Raises:
+        NotApplicable: nothing before the cut is trained.
+    """
+    back = setting.model.cut.back if front + setting.model.cut.back < layers else 0
+    chosen = setting.model.model_copy(update={"cut": scenario.Cut(front=front, back=back), "precision": precision})
+    training = setting.training.model_copy(update={"patience": None})
+    catalogue = private.dataset.catalogue
+    model = build(chosen, catalogue, history=setting.data.history, seed=setting.seed, training=training)
+    if not _can_be_pulled(model.parts):
+        raise NotApplicable("nothing before this cut is trained, so what is sent back moves nothing")
+    return model, training
+
+
+def hijacked(
+    private: PrivateData, model: Recommender, training: scenario.Training, lure: Lure, *, seed: int
+) -> tuple[Federation, RoundState]:
+    """A federation after all rounds but the last under a `HijackingServer`, and what the last one starts from.
+
+    Raises:
+        RunError: a client broke off, as its loss or its weights are no longer finite.
+    """
+    strategy: Strategy = plugins.load("strategies", training.strategy)(training)
+    federation = assemble(
+        private.samples, model.task, model.parts, model.initial, training, strategy, seed=seed,
+        kind=partial(HijackingServer, lure=lure),
+    )  # fmt: skip
+    states = [federation.state(1)]
+    train(federation, training.rounds - 1, done=lambda _, state: states.append(state))
+    return federation, states[-1]
+
+
+def _can_be_pulled(parts: CutModel) -> bool:
+    """Whether anything before the cut is trained, so that a gradient sent back can move it."""
+    near: Sequence[Any] = list(blocks(parts.client))[: parts.front]
+    return feeds_blocks(parts.client) or any(p.requires_grad for block in near for p in block.parameters())

@@ -1,0 +1,207 @@
+"""Which cells an audit consists of: every attack on every channel that its adversary sees, at every cut asked for."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pplr_audit.audit.extension import Extension, asks
+from pplr_audit.audit.replay.records import Trace
+from pplr_audit.audit.run_cell import Cell
+from pplr_audit.errors import InputError
+from pplr_audit.scenario import plugins
+from pplr_audit.scenario.schema import Scenario
+from pplr_audit.threat_model.attack import Attack, as_active, beside, channels_of, runs_copies
+from pplr_audit.threat_model.channels import Channel
+
+Side = Literal["front", "back"]
+
+OF_TRAINING: Mapping[Channel, tuple[Literal["activation", "gradient"], Side]] = {
+    Channel.FRONT_ACTIVATIONS: ("activation", "front"), Channel.TRUNK_ACTIVATIONS: ("activation", "back"),
+    Channel.BACK_GRADIENTS: ("gradient", "back"), Channel.TRUNK_GRADIENTS: ("gradient", "front"),
+}  # fmt: skip
+"""What crosses in a training step, and at which side of the trunk."""
+SIDES: Mapping[Channel, Side] = {
+    **{channel: side for channel, (_, side) in OF_TRAINING.items()}, Channel.INFERENCE_ACTIVATIONS: "front",
+    Channel.INFERENCE_OUTPUT: "back",
+}  # fmt: skip
+"""The side of the cut that a channel depends on: it is computed and attacked once a k (or m), not once a (k, m)."""
+MEASURED: Mapping[str, frozenset[Channel]] = {
+    "history": frozenset({*OF_TRAINING, Channel.METADATA, Channel.INFERENCE_ACTIVATIONS}),
+    "label": frozenset({*OF_TRAINING, Channel.METADATA}), "membership": frozenset({Channel.MODEL_OUTPUT}),
+    "attribute": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}),
+    "linkage": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}),
+}  # fmt: skip
+"""By secret, the channels that this version records for attacks and holds the truth of."""
+ACTIVE = "malicious_server"
+"""The adversary who chooses what it sends, in a training of its own."""
+OF_THE_TRAINED = frozenset({Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT, Channel.MODEL_OUTPUT})
+"""Channels of the trained models; the others are of a round."""
+NOTHING = (
+    "no block is left for the server (k + m = L), so nothing crosses here; updates, personal models and losses still "
+    "do, and what they tell was not measured"
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells in the order they run, those that cannot apply with the reason, and the attacks by cell."""
+
+    cells: tuple[Cell, ...]
+    impossible: tuple[tuple[Cell, str], ...]
+    attacks: Mapping[tuple[str, str], Attack]
+    """By name and settings; one object for all cells, so that what it learns at one cut serves the others."""
+    depth: int
+    """Blocks of the model."""
+    rounds: tuple[int, ...]
+    """The training rounds that are replayed."""
+
+    @property
+    def size(self) -> int:
+        """How many cells there are, those that cannot apply included."""
+        return len(self.cells) + len(self.impossible)
+
+    def attack(self, cell: Cell) -> Attack:
+        return self.attacks[cell.attack, cell.settings]
+
+    @property
+    def hijacked(self) -> int:
+        """How many cells take a training of their own, under a server that chooses what it sends."""
+        return sum(as_active(self.attack(cell)) is not None for cell in self.cells)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The fronts k that are looked at."""
+        return tuple(sorted({cell.front for cell in self.cells if cell.front is not None}))
+
+    def trace(self, cell: Cell, channel: Channel) -> Trace:
+        """Where ``channel``, one of those of a training step, is found at the cell's cut."""
+        kind, side = OF_TRAINING[channel]
+        if side == "front":
+            assert cell.front is not None
+            return Trace(kind, cell.front)
+        assert cell.back is not None
+        return Trace(kind, self.depth - cell.back)
+
+    def traces(self, round_: int) -> frozenset[Trace]:
+        """All that is looked at in a training round."""
+        return frozenset(
+            self.trace(cell, channel)
+            for cell in self.cells
+            if cell.round == round_ and cell.channel in OF_TRAINING and as_active(self.attack(cell)) is None
+            for channel in {cell.channel} | beside(self.attack(cell))
+        )
+
+
+def make_plan(scenario: Scenario, layers: int, extensions: Sequence[Extension] = (), defense: str = "none") -> Plan:
+    """All cells of the scenario and of what its run was extended by, for a model of ``layers`` blocks.
+
+    Raises:
+        InputError: a cut exceeds the model, or an attack does not take its settings.
+    """
+    rounds = _rounds(scenario.audit.rounds, scenario.training.rounds)
+    attacks: dict[tuple[str, str], Attack] = {}
+    # Keyed by cell: what was asked for twice is there once, where it was asked for first.
+    cells: dict[Cell, None] = {}
+    impossible: dict[Cell, str] = {}
+    for ask in asks(scenario.audit, extensions):
+        cuts = _cuts(ask.cuts, layers, ask.cut_field)
+        for entry in ask.attacks:
+            key, attack = _attack(entry, ask.attack_field)
+            attack = attacks.setdefault(key, attack)
+            for cell, reason in _cells_of(attack, key, scenario, rounds, cuts, layers, defense):
+                if reason:
+                    impossible.setdefault(cell, reason)
+                else:
+                    cells.setdefault(cell)
+    order = [str(name) for name in scenario.audit.adversaries].index
+    runnable = sorted(cells, key=lambda cell: order(cell.adversary))
+    without = sorted(impossible.items(), key=lambda item: order(item[0].adversary))
+    return Plan(tuple(runnable), tuple(without), attacks, layers, rounds)
+
+
+def _cells_of(
+    attack: Attack, key: tuple[str, str], scenario: Scenario, rounds: Sequence[int], cuts: Sequence[tuple[int, int]],
+    layers: int, defense: str,
+) -> Iterator[tuple[Cell, str]]:  # fmt: skip
+    """Every cell of one attack, with the reason why it cannot apply, or nothing."""
+    last = scenario.training.rounds
+    for adversary in scenario.audit.adversaries:
+        sees = channels_of(adversary)
+        level = _level(scenario.audit.knowledge, sees, runs_copies(attack))
+        readable = sorted(attack.channels & sees, key=list(Channel).index) if beside(attack) <= sees else []
+        known = MEASURED.get(attack.secret, frozenset())
+        for channel in readable or [min(attack.channels, key=list(Channel).index)]:
+            reason = ""
+            if not readable:
+                reason = f"{adversary} sees none of the channels that this attack reads"
+            elif (as_active(attack) is not None) != (adversary == ACTIVE):
+                reason = (
+                    "it chooses nothing of what is sent, so it finds what it finds for server"
+                    if adversary == ACTIVE
+                    else f"it is an attack by what is sent, which {adversary} does not choose"
+                )
+            elif channel not in known:
+                reason = f"this version does not record {channel} for attacks on {attack.secret}"
+            of_the_trained = channel in OF_THE_TRAINED
+            if reason:
+                yield Cell(*key, adversary, level, channel, None, None, last + of_the_trained, defense), reason
+                continue
+            asked = (last,) if adversary == ACTIVE else rounds  # it is there from the first round to the last
+            for round_ in (last + 1,) if of_the_trained else asked:
+                cell = Cell(*key, adversary, level, channel, None, None, round_, defense)
+                sides = {SIDES[each] for each in {channel} | beside(attack) if each in SIDES}
+                if not sides:
+                    closed_all = channel == Channel.METADATA and all(sum(cut) == layers for cut in cuts)
+                    yield cell, NOTHING if closed_all else ""
+                    continue
+                for front, back in cuts:
+                    if front + back < layers:
+                        k, m = front if "front" in sides else None, back if "back" in sides else None
+                        yield replace(cell, front=k, back=m), ""
+                closed = [cut for cut in cuts if sum(cut) == layers]
+                yield from ((replace(cell, front=front, back=back), NOTHING) for front, back in closed)
+
+
+def _level(knowledge: Literal["strongest", "base", "auxiliary"], sees: frozenset[Channel], copies: bool) -> str:
+    """What an adversary knows: pairs help only whoever sees activations, and fronts are sent to who is sent updates.
+
+    Args:
+        copies: whether the attack makes use of them.
+    """
+    if knowledge == "auxiliary" and Channel.FRONT_ACTIVATIONS in sees:
+        return "auxiliary"
+    return "front" if copies and knowledge == "strongest" and Channel.CLIENT_UPDATE in sees else "base"
+
+
+def _cuts(cuts: Any, layers: int, field: str) -> list[tuple[int, int]]:
+    """The cuts asked for, in order. ``all`` are those with a trunk, and the one that leaves all to the client."""
+    if cuts == "all":
+        return [*((k, m) for k in range(layers) for m in range(layers - k)), (layers, 0)]
+    for front, back in cuts:
+        if front < 0 or back < 0 or front + back > layers:
+            raise InputError(
+                f"{field}: [{front}, {back}] does not fit the {layers} blocks of this backbone"
+                f" (accepted: all, or pairs with front + back <= {layers})"
+            )
+    return sorted(cuts)
+
+
+def _rounds(rounds: Any, last: int) -> tuple[int, ...]:
+    if rounds == "last":
+        return (last,)
+    if rounds == "all":
+        return tuple(range(1, last + 1))
+    wrong = [r for r in rounds if not 1 <= r <= last]
+    if wrong:
+        raise InputError(f"audit.rounds: there is no round {wrong[0]} (accepted: last, all, or rounds 1 to {last})")
+    return tuple(sorted(set(rounds)))
+
+
+def _attack(entry: str | Mapping[str, Mapping[str, Any]], field: str) -> tuple[tuple[str, str], Attack]:
+    attack: Attack = plugins.make("attacks", entry, field)
+    name, settings = plugins.name_and_settings(entry)
+    missing = [part for part in ("name", "secret", "channels", "controls", "run") if not hasattr(attack, part)]
+    if missing:
+        raise InputError(f"{field}: what stands behind {name} is no attack: it has no {missing[0]}")
+    return (name, json.dumps(settings, sort_keys=True)), attack

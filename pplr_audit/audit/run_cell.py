@@ -1,0 +1,263 @@
+"""One cell of an audit: an attack on a view, its answer sealed, then scored against the truth and its control."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from pplr_audit.audit.run_attack import Failed, ask
+from pplr_audit.audit.sealed_guess import SealedGuess
+from pplr_audit.audit.truth.attribute import AttributeTruth, LinkageTruth
+from pplr_audit.audit.truth.comparisons import CONTROL, DRAWS, baseline, comparisons, influences, listed, redealt
+from pplr_audit.audit.truth.history import HistoryTruth, LabelTruth, Score
+from pplr_audit.audit.truth.membership import MembershipTruth
+from pplr_audit.audit.verdicts import SIGNED
+from pplr_audit.errors import BudgetExhausted, NotApplicable
+from pplr_audit.runs.failpoints import reach
+from pplr_audit.runs.store import Store
+from pplr_audit.scenario.seeds import derive
+from pplr_audit.scoring.intervals import mean_estimate
+from pplr_audit.scoring.verdicts import Comparison
+from pplr_audit.threat_model.attack import Attack, Guess, View, beside
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge
+
+METRICS = {
+    "history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",),
+    "label": ("label_hit@1", "label_hit@5", "label_hit@10", "mrr"), "attribute": ("auc", "accuracy"),
+    "linkage": ("auc",),
+}  # fmt: skip
+"""What stands in the findings for a secret, also where nothing could be measured."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Which attack, by whom, on what."""
+
+    attack: str
+    settings: str
+    """The attack's settings as canonical JSON."""
+    adversary: str
+    knowledge: str
+    channel: Channel
+    front: int | None
+    back: int | None
+    round: int
+    defense: str
+
+    @property
+    def slug(self) -> str:
+        """A readable file name, made unique by a hash over everything."""
+        sha = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        place = "".join(f"-{side}{at}" for side, at in (("k", self.front), ("m", self.back)) if at is not None)
+        return f"{self.attack}-{self.channel}{place}-r{self.round}-{self.adversary}-{sha}"
+
+    def row(self, metric: str, status: str, **fields: Any) -> dict[str, Any]:
+        """One finding, in the order of DESIGN's contract; ``detail`` says the attack's settings where it has any."""
+        cut = None if self.front is None and self.back is None else {"front": self.front, "back": self.back}
+        base = {
+            "cut": cut, "defense": self.defense, "adversary": self.adversary, "knowledge": self.knowledge,
+            "channel": str(self.channel), "round": self.round, "client": "all", "attack": self.attack,
+            "adaptive": True, "secret": "history", "metric": metric, "value": None, "ci": None, "baseline": None,
+            "n": 0, "status": status, "seconds": 0.0, "detail": {},
+        }  # fmt: skip
+        row = {**base, **fields}
+        if self.settings != "{}":
+            row["detail"] = {**row["detail"], "settings": json.loads(self.settings)}
+        return row
+
+
+Truth = HistoryTruth | LabelTruth | MembershipTruth | AttributeTruth | LinkageTruth
+
+
+class Exposed(Protocol):
+    """Where a cell finds what it needs; the truth is asked for only once the guess is sealed."""
+
+    def view(self, cell: Cell) -> View: ...
+    def knowledge(self, cell: Cell) -> Sequence[Knowledge]: ...
+    def truths(self, cell: Cell) -> Mapping[str, Truth]: ...
+
+
+def run_cell(cell: Cell, attack: Attack, exposed: Exposed, store: Store, *, budget: float, seed: int) -> dict[str, Any]:
+    """The cell's findings and what the report shows of it; from the run directory where they are there already.
+
+    A cell that failed is tried again when the run is continued. Raises InputError for a damaged file of the run.
+    """
+    result = _result(cell)
+    if is_done(cell, store):
+        return dict(store.read_json(result))
+    started = time.perf_counter()
+    try:
+        if SealedGuess.exists(store, cell.slug):
+            sealed = SealedGuess.open(store, cell.slug)
+        else:
+            sealed = _seal(cell, attack, exposed, store, budget, seed)
+        document = _score(cell, attack, exposed.truths(cell), sealed, seed)
+    except NotApplicable as reason:
+        document = _without_value(cell, attack, "not_applicable", str(reason))
+    except BudgetExhausted as reason:
+        document = _without_value(cell, attack, "budget_exhausted", str(reason), time.perf_counter() - started)
+    except Failed as reason:
+        store.event("attack_failed", cell=cell.slug, error=str(reason))
+        return _without_value(cell, attack, "failed", str(reason), time.perf_counter() - started)
+    store.write_json(result, document)
+    return document
+
+
+def is_done(cell: Cell, store: Store) -> bool:
+    """Whether the cell's findings are in the run directory."""
+    return store.exists(_result(cell))
+
+
+def _result(cell: Cell) -> str:
+    return f"cells/{cell.slug}.json"
+
+
+def not_applicable(cell: Cell, secret: str, reason: str) -> dict[str, Any]:
+    """The findings of a cell in which there is nothing to run."""
+    rows = [cell.row(metric, "not_applicable", secret=secret, detail={"reason": reason}) for metric in METRICS[secret]]
+    return {"findings": rows, "per_user": {}, "roc": []}
+
+
+def _without_value(cell: Cell, attack: Attack, status: str, reason: str, seconds: float = 0.0) -> dict[str, Any]:
+    document = not_applicable(cell, attack.secret, reason)
+    for row in document["findings"]:
+        row.update(status=status, seconds=seconds)
+    return document
+
+
+def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, budget: float, seed: int) -> SealedGuess:
+    """Run the attack and its controls and seal what they answered, before any truth is opened."""
+    view, turns = exposed.view(cell), exposed.knowledge(cell)
+    started = time.perf_counter()
+    guess = ask(attack, view, turns, budget)
+    seconds = time.perf_counter() - started
+    reach("attack")
+    # One record cannot be dealt to another row: then there is no control, and the findings have none.
+    controls = [
+        _control(
+            attack, exposed.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number))),
+            turns, budget,
+        )
+        for number in range(attack.controls if len(view.records) > 1 else 0)
+    ]  # fmt: skip
+    also = {"beside": sorted(beside(attack))} if beside(attack) else {}
+    known = {name: fact for knowledge in turns for name, fact in knowledge.facts.items()}
+    told = Guess(guess.arrays, {**known, **also, **guess.facts})
+    return SealedGuess.seal(store, cell.slug, told, controls, view, seconds)
+
+
+def _control(attack: Attack, shuffled: View, turns: Sequence[Knowledge], budget: float) -> Guess:
+    """What the attack answers where there is nothing to find; without that, its answer has no baseline.
+
+    It works by the same budget, but is broken off at twice of it, so that an attack that was just in time is not lost
+    to a control that was not.
+    """
+    try:
+        return ask(attack, shuffled, turns, budget, grace=2.0)
+    except (NotApplicable, BudgetExhausted, Failed) as reason:
+        raise type(reason)(f"its control, on what crossed of other rows: {reason}") from reason
+
+
+def _by_step(score: Score, users: Mapping[int, int], steps: Mapping[int, int], seed: int) -> dict[str, Any]:
+    """Of what crosses in training: the mean over users of a round's first step, for which the model as it was at the
+    start of the round is exact, and over those of later steps, each with its 95 % interval. Nothing where all are of
+    one kind.
+
+    Args:
+        users, steps: by row.
+    """
+    kinds: dict[str, dict[int, float]] = {"first_step": {}, "later_steps": {}}
+    for row, step in steps.items():
+        if step >= 0 and users[row] in score.per_user:
+            kinds["later_steps" if step else "first_step"][row] = score.per_user[users[row]]
+    if not all(kinds.values()):
+        return {}
+    return {
+        name: _mean(score.metric, list(of.values()), [users[row] for row in of], seed) for name, of in kinds.items()
+    }
+
+
+def _mean(metric: str, values: Sequence[float], users: Sequence[int], seed: int) -> dict[str, Any]:
+    """Mean, interval and number of values, by user; what lies between -1 and 1 is asked as a share, so that it has an
+    interval of one user, too."""
+    span, low = (2.0, -1.0) if metric in SIGNED else (1.0, 0.0)
+    found = mean_estimate((np.array(values) - low) / span, np.array(users), seed=seed)
+    mean, *ci = (low + span * each for each in (found.value, found.low, found.high))
+    return {"mean": mean, "ci": ci, "n": found.n}
+
+
+def _score(cell: Cell, attack: Attack, truths: Mapping[str, Truth], sealed: SealedGuess, seed: int) -> dict[str, Any]:
+    """Of the secret that the attack is after, and of the others that its answer says something of."""
+    guess, controls, steps, seconds = sealed.guess, sealed.controls, sealed.steps, sealed.seconds
+    result: dict[str, Any] = {"findings": [], "per_user": {}, "influence": {}, "roc": []}
+    for secret, truth in truths.items():
+        if secret != attack.secret and not truth.answered(guess):
+            continue
+        drawn = derive(seed, "interval") % 2**32
+        try:
+            scores = truth.score(guess, seed=drawn)
+            draws = _draws(truth, guess, controls, derive(seed, "control", cell.slug, secret))
+            curves = _curves(cell, truth, guess, scores)
+        except (ValueError, LookupError, TypeError) as error:
+            raise Failed(f"its answer cannot be scored: {type(error).__name__}: {error}") from error
+        for score in scores:
+            found = comparisons(score, draws.get(_key(score), ()))
+            by_step = {}
+            if isinstance(truth, HistoryTruth | LabelTruth):
+                by_step = _by_step(score, truth.users, steps, drawn)
+            result["findings"].append(_row(cell, secret, guess, score, found, seconds, by_step))
+            result["influence"]["/".join(_key(score))] = influences(score, found)
+        result["per_user"] |= {
+            "/".join(_key(s)): {str(user): value for user, value in s.per_user.items()} for s in scores if s.per_user
+        }
+        result["roc"] += curves
+    return result
+
+
+def _row(
+    cell: Cell, secret: str, guess: Guess, score: Score, found: Sequence[Comparison], seconds: float,
+    by_step: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """One finding."""
+    at_control = [each.reference.value for each in found if each.reference.name == CONTROL]
+    control = {CONTROL: at_control[0]} if at_control else {}
+    return cell.row(
+        score.metric, "ok", secret=secret, value=score.estimate.value, ci=[score.estimate.low, score.estimate.high],
+        baseline=baseline(score, found), n=score.estimate.n, seconds=seconds, comparisons=listed(found),
+        detail={**guess.facts, **score.detail, **by_step, **control},
+    )  # fmt: skip
+
+
+def _key(score: Score) -> tuple[str, str]:
+    return score.metric, str(score.detail.get("mode", ""))
+
+
+def _draws(
+    truth: Truth, guess: Guess, controls: Sequence[Guess], seed: int
+) -> Mapping[tuple[str, str], Sequence[Score]]:
+    """By metric and mode, what the attack scores in each draw of its control, as far as that has them."""
+    drawn = [*controls]
+    if controls and isinstance(truth, HistoryTruth | LabelTruth):
+        drawn += redealt(truth, guess, DRAWS - len(controls), np.random.default_rng(seed))
+    found: dict[tuple[str, str], list[Score]] = {}
+    for control in drawn:
+        for score in truth.score(control, seed=None):
+            found.setdefault(_key(score), []).append(score)
+    return found
+
+
+def _curves(cell: Cell, truth: Truth, guess: Guess, scores: list[Score]) -> list[dict[str, Any]]:
+    if not isinstance(truth, MembershipTruth):
+        return []
+    value = {s.detail["mode"]: s.estimate.value for s in scores if s.metric == "auc"}
+    cut = cell.row("auc", "ok")["cut"]
+    return [
+        {"attack": cell.attack, "metric_mode": mode, "client": "all", "cut": cut, "fpr": fpr.tolist(),
+         "tpr": tpr.tolist(), "auc": value[mode]}
+        for mode, (fpr, tpr) in truth.curves(guess).items()
+    ]  # fmt: skip

@@ -1,0 +1,289 @@
+"""Guess + Truth -> Finding for what is true of users as such: their attributes, and which sequences are theirs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from pplr_audit.audit.truth.history import CHANCE, Score
+from pplr_audit.data.prompts import TEMPLATE, Prompt
+from pplr_audit.scoring.classifier import log_probabilities
+from pplr_audit.scoring.influence import Influence, of_mean, of_shares
+from pplr_audit.scoring.intervals import OF_FOLDS, mean_estimate, widened
+from pplr_audit.scoring.pairs import Pairs, share_estimate, share_won, won
+from pplr_audit.scoring.verdicts import Reference
+from pplr_audit.threat_model.attack import Guess
+
+LENGTHS = "lengths"
+CLIENT = "client"
+
+
+@dataclass(frozen=True)
+class AttributeTruth:
+    """The attribute of users, one row a user, told fold by fold by who knows that of all other folds.
+
+    Two users are compared only within a fold: both were scored by one classifier. Scores of several stand on several
+    scales, and a fold with more of a value leaves less of it to learn from, so that with nothing to be found they stand
+    in the wrong order (Parker et al., *BMC Bioinformatics* 8, 2007).
+    It must stand above chance and above what the client alone tells, which the server knows from who talks to it. What
+    the items of the row themselves would tell, had the adversary read them all, stands beside it
+    (``bag_of_items_auc``). Both are learned fold by fold, in the same way and from the same users.
+
+    Args:
+        name: of the attribute.
+        values, folds: by row, of those that are asked for; others may cross besides.
+        users, clients: by row.
+        items: what the row held.
+        catalogue: how many items there are.
+    """
+
+    name: str
+    values: Mapping[int, str]
+    folds: Mapping[int, int]
+    users: Mapping[int, int]
+    clients: Mapping[int, str]
+    items: Mapping[int, Sequence[int]]
+    catalogue: int
+
+    @staticmethod
+    def answered(guess: Guess) -> bool:
+        return "values" in guess.arrays
+
+    @property
+    def told(self) -> list[Mapping[int, str]]:
+        """By turn, the values that the adversary knows, by row: all but those of one fold."""
+        return [
+            MappingProxyType({row: value for row, value in self.values.items() if self.folds[row] != fold})
+            for fold in sorted(set(self.folds.values()))
+        ]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether each of two values or more has a user in whose fold there is one with another."""
+        return len(self._columns) > 1 and all(inside.any() for inside in self._inside)
+
+    def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
+        """One-vs-rest AUC, the mean over the values, and how often the likeliest value is right.
+
+        A row without an answer is placed below all that have one.
+        """
+        scores = self._answers(guess)
+        users = np.array([self.users[row] for row in self._rows])
+        compared = self._compared(scores)
+        # Each row has one value: in the other comparisons it is on the losing side and counts nothing.
+        wins = np.sum([np.where(inside, each, 0.0).sum(1) for each, inside in compared], axis=0)
+        count = np.sum(self._inside, axis=(0, 2))
+        above = {int(user): float(w / c) for user, w, c in zip(users, wins, count, strict=True) if c}
+        alone = self._compared(self._by_client)
+        by_client = share_won(alone)
+        detail = {
+            "attribute": self.name, "turns": len(self.told), "known_users": min(map(len, self.told)),
+            "client_auc": by_client, "bag_of_items_auc": share_won(self._compared(self._by_items)),
+            "auc_by_value": {v: share_won([pairs]) for v, pairs in zip(self._columns, compared, strict=True)},
+        }  # fmt: skip
+        area = share_estimate(compared, self._truth, independent=self._independent, seed=seed)
+        likeliest = scores == scores.max(1, keepdims=True)
+        # Of several that are as likely as each other any may be named.
+        right = likeliest[np.arange(len(scores)), self._truth] / likeliest.sum(1)
+        share = mean_estimate(right, users, seed=seed)
+        floors = {"majority": self._majority, CLIENT: self._by_client.argmax(1)}
+        named = {name: self._right(answer) for name, answer in {"own": scores.argmax(1), **floors}.items()}
+        shares = {name: of_mean(each) for name, each in named.items()}
+        references = [Reference(name, shares[name][0], _over_folds(shares[name][1]), named[name]) for name in floors]
+        client = Reference(CLIENT, by_client, _over_folds(of_shares(alone, users)))
+        return [
+            Score("auc", widened(area, OF_FOLDS), 0.5, above, detail, influence=_over_folds(of_shares(compared, users)),
+                  independent=self._independent, references=(Reference(CHANCE, 0.5), client)),
+            Score("accuracy", widened(share, OF_FOLDS), max(each.value for each in references), named["own"], detail,
+                  influence=_over_folds(shares["own"][1]), references=tuple(references)),
+        ]  # fmt: skip
+
+    def _right(self, answer: Int[np.ndarray, "rows"]) -> dict[int, float]:
+        """By user, whether the value is the true one."""
+        right = (answer == self._truth).astype(float)
+        return {self.users[row]: float(each) for row, each in zip(self._rows, right, strict=True)}
+
+    @cached_property
+    def _columns(self) -> list[str]:
+        """The values, as an answer has them."""
+        return sorted(set(self.values.values()))
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        return sorted(self.values)
+
+    @cached_property
+    def _truth(self) -> Int[np.ndarray, "rows"]:
+        return np.array([self._columns.index(self.values[row]) for row in self._rows])
+
+    @cached_property
+    def _turns(self) -> list[Bool[np.ndarray, "rows"]]:
+        """By turn, who is asked for."""
+        fold = np.array([self.folds[row] for row in self._rows])
+        return [fold == each for each in np.unique(fold)]
+
+    @cached_property
+    def _inside(self) -> list[Bool[np.ndarray, "rows rows"]]:
+        """By value: who has it against who has not, where both are of one fold."""
+        together = np.any([asked[:, None] & asked for asked in self._turns], axis=0)
+        has = [self._truth == value for value in range(len(self._columns))]
+        return [np.asarray(each[:, None] & ~each & together) for each in has]
+
+    @property
+    def _independent(self) -> int:
+        """Of how many pairs of the rarest value no two share a user."""
+        counts = [np.bincount(self._truth[asked], minlength=len(self._columns)) for asked in self._turns]
+        return int(np.sum([np.minimum(count, count.sum() - count) for count in counts], axis=0).min())
+
+    @cached_property
+    def _majority(self) -> Int[np.ndarray, "rows"]:
+        """The commonest value of those that are known in the row's turn."""
+        return self._by_turn(lambda known, asked: np.full(asked.sum(), np.bincount(self._truth[known]).argmax()))
+
+    @cached_property
+    def _by_client(self) -> Float[np.ndarray, "rows values"]:
+        names = sorted(set(self.clients.values()))
+        return self._learned({row: [names.index(client)] for row, client in self.clients.items()}, len(names))
+
+    @cached_property
+    def _by_items(self) -> Float[np.ndarray, "rows values"]:
+        return self._learned(self.items, self.catalogue)
+
+    def _learned(self, held: Mapping[int, Sequence[int]], size: int) -> Float[np.ndarray, "rows values"]:
+        """What the same classifier says, learning from which of ``size`` things each row holds."""
+        bag = np.zeros((len(self._rows), size))
+        for place, row in enumerate(self._rows):
+            bag[place, list(held[row])] = 1
+        return self._by_turn(
+            lambda known, asked: log_probabilities(
+                bag[known], self._truth[known], bag[asked], seed=0, standardised=False
+            )
+        )
+
+    def _by_turn(self, said: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """What is said of all rows, by who is told in each turn which rows are known and which are asked for."""
+        parts = [said(~asked, asked) for asked in self._turns]
+        found = np.empty((len(self._rows), *parts[0].shape[1:]), dtype=parts[0].dtype)
+        for asked, part in zip(self._turns, parts, strict=True):
+            found[asked] = part
+        return found
+
+    def _compared(self, scores: Float[np.ndarray, "rows values"]) -> list[Pairs]:
+        return [(won(column, column), inside) for column, inside in zip(scores.T, self._inside, strict=True)]
+
+    def _answers(self, guess: Guess) -> Float[np.ndarray, "rows values"]:
+        answers = np.asarray(guess.arrays["values"], dtype=np.float64)
+        if answers.shape != (len(guess.arrays["rows"]), len(self._columns)) or np.isnan(answers).any():
+            raise ValueError(f"values has one number a row and value ({len(self._columns)}), none of them NaN")
+        at = {int(row): place for place, row in enumerate(guess.arrays["rows"])}
+        lowest = np.full(len(self._columns), float(answers.min(initial=0.0)) - 1.0)
+        return np.stack([answers[at[row]] if row in at else lowest for row in self._rows])
+
+
+@dataclass(frozen=True)
+class LinkageTruth:
+    """Which two rows are of one user; place i of everything but ``prompts`` is the same user.
+
+    What counts is whether a user's two rows are held for more alike than one of them and a row of another user of the
+    same client. As a user's own rows share no item, rows of two users that do are left out: they are alike for that.
+    It must stand above chance and above what the lengths alone tell. What the words of the items tell, had the
+    adversary read them, stands beside it (``bag_of_words_auc``).
+
+    Args:
+        users, clients: of each pair.
+        newer, older: its rows.
+        prompts: by row; rows count from 0.
+    """
+
+    users: Sequence[int]
+    clients: Sequence[str]
+    newer: Sequence[int]
+    older: Sequence[int]
+    prompts: Mapping[int, Prompt]
+
+    @staticmethod
+    def answered(guess: Guess) -> bool:
+        return "first" in guess.arrays
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there are two users to be told apart."""
+        return bool(self._counted.any())
+
+    def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
+        """AUC of a user's own two rows against one of them and another user's; what was not compared stands last."""
+        compared, by_length = self._compared(self._answers(guess)), self._compared(self._by_length)
+        lengths, words = share_won(by_length), share_won(self._compared(self._by_words))
+        _, client, sizes = np.unique(self.clients, return_inverse=True, return_counts=True)
+        independent = max(1, int((sizes // 2).sum()))
+        area = share_estimate(compared, client, independent=independent, seed=seed)
+        wins = np.sum([np.where(inside, each, 0.0).sum(1) for each, inside in compared], axis=0)
+        count = np.sum([inside.sum(1) for _, inside in compared], axis=0)
+        per_user = {user: float(w / c) for user, w, c in zip(self.users, wins, count, strict=True) if c}
+        references = Reference(CHANCE, 0.5), Reference(LENGTHS, lengths, of_shares(by_length, self.users))
+        detail = {"length_auc": lengths, "bag_of_words_auc": words}
+        return [
+            Score("auc", area, 0.5, per_user, detail, influence=of_shares(compared, self.users),
+                  independent=independent, references=references)
+        ]  # fmt: skip
+
+    @cached_property
+    def _counted(self) -> Bool[np.ndarray, "newer older"]:
+        """Rows of two users of one client that share no item."""
+        client = np.unique(self.clients, return_inverse=True)[1]
+        counted = np.asarray((client[:, None] == client) & ~np.eye(len(client), dtype=bool))
+        held = [[set(self.prompts[row].held.tolist()) for row in side] for side in (self.newer, self.older)]
+        for one, other in np.argwhere(counted):
+            counted[one, other] = not held[0][one] & held[1][other]
+        return counted
+
+    def _compared(self, alike: Float[np.ndarray, "newer older"]) -> list[Pairs]:
+        """Each user's own pair against its newer row with older ones of others, and its older row with newer ones."""
+        own = np.diag(alike)[:, None]
+        return [
+            (np.asarray((own > each) + 0.5 * (own == each)), counted)
+            for each, counted in ((alike, self._counted), (alike.T, self._counted.T))
+        ]
+
+    @property
+    def _by_length(self) -> Float[np.ndarray, "newer older"]:
+        newer, older = (np.array([len(self.prompts[row]) for row in side]) for side in (self.newer, self.older))
+        return np.asarray(-np.abs(newer[:, None] - older), dtype=np.float64)
+
+    @cached_property
+    def _by_words(self) -> Float[np.ndarray, "newer older"]:
+        """Cosine of TF-IDF over the tokens of titles, less what all rows have in common."""
+        from sklearn.feature_extraction.text import TfidfTransformer
+
+        prompts = [self.prompts[row] for row in (*self.newer, *self.older)]
+        read = [prompt.tokens[prompt.slots != TEMPLATE] for prompt in prompts]
+        words, column = np.unique(np.concatenate(read), return_inverse=True)
+        bags = np.zeros((len(read), len(words)))
+        np.add.at(bags, (np.repeat(np.arange(len(read)), [len(tokens) for tokens in read]), column), 1)
+        weighted = TfidfTransformer().fit_transform(bags).toarray()
+        weighted -= weighted.mean(0)
+        weighted /= np.linalg.norm(weighted, axis=1, keepdims=True).clip(1e-30)
+        return np.asarray(weighted[: len(self.newer)] @ weighted[len(self.newer) :].T)
+
+    def _answers(self, guess: Guess) -> Float[np.ndarray, "newer older"]:
+        first, second, scores = (np.asarray(guess.arrays[name]) for name in ("first", "second", "scores"))
+        if not first.shape == second.shape == scores.shape or np.isnan(scores).any():
+            raise ValueError("first, second and scores have one entry a pair, and no score is NaN")
+        place, older = np.full(2 * len(self.users), -1), np.zeros(2 * len(self.users), dtype=bool)
+        place[list(self.newer)] = place[list(self.older)] = np.arange(len(self.users))
+        older[list(self.older)] = True
+        users = len(self.users)
+        found: Float[np.ndarray, "newer older"] = np.full((users, users), float(scores.min(initial=0.0)) - 1.0)
+        across = older[first] != older[second]
+        swapped = older[first[across]]
+        one, other = place[first[across]], place[second[across]]
+        found[np.where(swapped, other, one), np.where(swapped, one, other)] = scores[across]
+        return found
+
+
+def _over_folds(influence: Influence) -> Influence:
+    """With the variance that scores over folds have."""
+    return {user: OF_FOLDS**0.5 * each for user, each in influence.items()}

@@ -1,0 +1,96 @@
+"""A score beside all that it must stand above: chance, popularity and its like, and the attack's own control.
+
+The control is what the attack scores where there is nothing to find, drawn several times: on what crossed of other
+rows, as often as the attack was run on that, and for histories and next items also on its own answers, each dealt to
+another user of the same client. What is answered for a row follows from what crossed of it, so both are draws of the
+same thing; only the second is free.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pplr_audit.audit.truth.history import HistoryTruth, LabelTruth, Score
+from pplr_audit.scoring.influence import Influence, of_mean
+from pplr_audit.scoring.verdicts import Comparison, Measured, Reference, compared, less
+from pplr_audit.threat_model.attack import Guess, dealt
+
+DRAWS = 10
+"""Of a control, at least, where answers can be dealt anew."""
+CONTROL = "control"
+DIGITS = 6
+"""Significant digits of an influence in the run directory: more than any verdict turns on, and a third of the bytes."""
+
+
+def redealt(truth: HistoryTruth | LabelTruth, guess: Guess, count: int, generator: np.random.Generator) -> list[Guess]:
+    """The attack's answers dealt to other rows ``count`` times, within clients; none where there is but one row."""
+    rows = sorted(truth.users)
+    if len(rows) < 2 or not len(guess.arrays["rows"]):
+        return []
+    clients = [truth.clients.get(row, "") for row in rows]
+    found = []
+    for _ in range(count):
+        given = dict(zip((rows[other] for other in dealt(clients, generator)), rows, strict=True))
+        named = np.array([given[int(row)] for row in guess.arrays["rows"]], dtype=np.int64)
+        found.append(Guess({**guess.arrays, "rows": named}))
+    return found
+
+
+def control_of(score: Score, draws: Sequence[Score]) -> Reference:
+    """The mean over several draws of a control; their variance is part of what it is not known by."""
+    values = np.array([draw.estimate.value for draw in draws])
+    spread = float(values.var(ddof=1)) / len(draws) if len(draws) > 1 else 0.0
+    about = {"draws": len(draws), "least": float(values.min()), "most": float(values.max())}
+    if score.influence:
+        moved = _mean([draw.measured.influence for draw in draws], len(draws))
+        return Reference(CONTROL, float(values.mean()), moved, {}, spread, about=about)
+    told: dict[int, list[float]] = {}
+    for draw in draws:
+        for user, value in draw.per_user.items():
+            told.setdefault(user, []).append(value)
+    per_user = {user: float(np.mean(each)) for user, each in told.items()}
+    moved = of_mean(per_user, score.weights)[1] if per_user else {}
+    return Reference(CONTROL, float(values.mean()), moved, per_user, spread, about=about)
+
+
+def comparisons(score: Score, draws: Sequence[Score]) -> list[Comparison]:
+    """The score beside each thing that it must stand above; ``draws`` of its control, if there are any."""
+    own = score.measured
+    references = [*score.against, *([control_of(score, draws)] if draws else [])]
+    return [compared(own, reference) for reference in references]
+
+
+def baseline(score: Score, found: Sequence[Comparison]) -> float:
+    """The number to be read beside the value: chance, where that is exactly known; else the most of its comparisons."""
+    exact = any(not each.reference.influence and not each.reference.spread for each in found)
+    return score.baseline if exact else max([score.baseline, *(each.reference.value for each in found)])
+
+
+def listed(found: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """As a finding has them."""
+    return [
+        {"name": each.reference.name, "value": each.reference.value, "ci": list(each.ci),
+         "difference": each.difference, "difference_ci": list(each.difference_ci), "p": each.p, **each.reference.about}
+        for each in found
+    ]  # fmt: skip
+
+
+def influences(score: Score, found: Sequence[Comparison]) -> dict[str, Any]:
+    """How each user moves the value and its differences, for a correction over several findings."""
+    own: Measured = score.measured
+    users = sorted({*own.influence, *(user for each in found for user in each.reference.influence)})
+    moved = [less(own.influence, each.reference.influence) for each in found]
+    return {
+        "users": users, "independent": own.independent, "low": own.low, "value": _rounded(own.influence, users),
+        "differences": [_rounded(each, users) for each in moved],
+    }  # fmt: skip
+
+
+def _mean(influences: Sequence[Influence], count: int) -> Influence:
+    users = sorted({user for each in influences for user in each})
+    return {user: sum(each.get(user, 0.0) for each in influences) / count for user in users}
+
+
+def _rounded(influence: Mapping[int, float], users: Sequence[int]) -> list[float]:
+    return [float(f"{influence.get(user, 0.0):.{DIGITS}g}") for user in users]

@@ -1,0 +1,346 @@
+"""Guess + Truth -> Finding. This is the only module that holds an attack's answer beside what is true."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.scoring.influence import Influence, of_mean
+from pplr_audit.scoring.intervals import Estimate, mean_estimate, ratio_estimate
+from pplr_audit.scoring.overlap import jaccard, order_kept
+from pplr_audit.scoring.ranking import best_first
+from pplr_audit.scoring.reconstruction import exact, item_hits, reciprocal_ranks, token_accuracy
+from pplr_audit.scoring.rouge import rouge_l, rouge_n
+from pplr_audit.scoring.verdicts import Measured, Reference
+from pplr_audit.threat_model.attack import Guess
+
+HIT_DEPTHS = (1, 5, 10)
+LABEL_DEPTHS = (1, 5, 10)
+
+
+CHANCE = "chance"
+POPULARITY = "popularity"
+OWN_MODEL = "own_model"
+
+Recommends = Callable[[Mapping[int, np.ndarray] | None], Mapping[int, np.ndarray] | None]
+"""From the histories that were read, by row (None: the true ones), to the items recommended, the best first."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one guess, before it is put beside its control."""
+
+    metric: str
+    estimate: Estimate
+    baseline: float
+    """To be read beside the value: chance, where it is known exactly, or what popularity alone gives."""
+    per_user: Mapping[int, float]
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """Of a mean over users: what else gives how much, each user's, such as popularity."""
+    weights: Mapping[int, float] | None = None
+    """Of a mean over users: how much each counts."""
+    low: float = 0.0
+    """The least that it may be; the most is 1."""
+    influence: Influence = field(default_factory=dict)
+    """Of what is no mean over users."""
+    independent: int | None = None
+    """Of how many observations at most it is, where that is not the number of users."""
+    references: tuple[Reference, ...] = ()
+    """What else it must stand above; the control is added by the caller."""
+
+    @property
+    def measured(self) -> Measured:
+        """The value with what each user says of it."""
+        if self.influence:
+            return Measured(self.estimate, self.influence, self.independent or len(self.influence), low=self.low)
+        moved = of_mean(self.per_user, self.weights)[1] if self.per_user else {}
+        return Measured(self.estimate, moved, max(len(moved), 1), self.per_user, self.low)
+
+    @property
+    def against(self) -> tuple[Reference, ...]:
+        """All that it must stand above but the control; chance, where nothing else is known."""
+        named = [Reference(name, *of_mean(each, self.weights), each) for name, each in self.beside.items()]
+        return (*self.references, *named) or (Reference(CHANCE, self.baseline),)
+
+
+class HistoryTruth:
+    """What the victims' prompts really held.
+
+    Args:
+        users: row to user; intervals are clustered by it.
+        prompts: row to the prompt that crossed.
+        title_class: items of one class have the same title and cannot be told apart.
+        popularity: of each item among those who train.
+        title_tokens: the catalogue's titles as tokens.
+        clients: row to client, within which a control deals what was answered; one by default.
+    """
+
+    def __init__(
+        self,
+        users: Mapping[int, int],
+        prompts: Mapping[int, Prompt],
+        title_class: Int[np.ndarray, "items"],
+        popularity: Float[np.ndarray, "items"],
+        title_tokens: Sequence[Int[np.ndarray, "length"]],
+        clients: Mapping[int, str] | None = None,
+    ) -> None:
+        self.users, self.prompts, self._class, self._titles = users, prompts, title_class, title_tokens
+        self.clients = clients or dict.fromkeys(prompts, "")
+        order = self._popular = _most_popular(popularity)
+        weights: dict[int, float] = {}
+        for item in order[popularity[order] > 0]:
+            for token in title_tokens[item]:
+                weights[int(token)] = weights.get(int(token), 0.0) + float(popularity[item])
+        self._common = max(weights, key=lambda token: weights[token]) if weights else -1
+
+    @staticmethod
+    def answered(guess: Guess) -> bool:
+        return "items" in guess.arrays
+
+    def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
+        """Title tokens, items and whole histories; never the template. A row without an answer counts as all wrong."""
+        rows = self._rows(guess)
+        users = np.array([self.users[row] for row in rows])
+        hits, counts, common = self._tokens(guess, rows)
+        scores = [
+            Score(
+                "token_accuracy", _of_users(ratio_estimate(hits, counts, users, seed=seed), users),
+                float(common.sum() / counts.sum()), by_user(users, hits / counts), {"tokens": int(counts.sum())},
+                beside={POPULARITY: by_user(users, common / counts)}, weights=by_user(users, counts),
+            )
+        ]  # fmt: skip
+        ranked, truth, owner = self._slots(guess, rows)
+        at_one = item_hits(ranked, truth, 1, self._class)
+        firsts = self.firsts(guess, rows)
+        for k in HIT_DEPTHS:
+            hit = item_hits(ranked, truth, k, self._class).astype(float)
+            usual = self._popular[: max(HIT_DEPTHS)]
+            popular = item_hits(np.tile(usual, (len(truth), 1)), truth, min(k, len(usual)), self._class)
+            mean = np.bincount(owner, hit) / np.bincount(owner)
+            estimate = _of_users(mean_estimate(hit, users[owner], seed=seed), users)
+            slots = np.bincount(owner)
+            usual_mean = np.bincount(owner, popular) / slots
+            scores.append(
+                Score(f"item_hit@{k}", estimate, float(popular.mean()), by_user(users, mean), {"slots": len(hit)},
+                      beside={POPULARITY: by_user(users, usual_mean)}, weights=by_user(users, slots))
+            )  # fmt: skip
+        # Items that were never there make a history another one.
+        long = np.array([len(named) > len(self.prompts[row].items) for named, row in zip(firsts, rows, strict=True)])
+        whole = (exact(at_one, owner, len(rows)) & ~long).astype(float)
+        scores.append(Score("exact_history", mean_estimate(whole, users, seed=seed), 0.0, by_user(users, whole)))
+        return [*scores, *self._texts(guess, rows, users, seed), *self._sets(firsts, rows, users, seed)]
+
+    def _texts(self, guess: Guess, rows: list[int], users: Int[np.ndarray, "rows"], seed: int | None) -> list[Score]:
+        """ROUGE of the tokens that the answer claims as words of titles, beside that of as many of the most popular
+        items' titles. Which tokens are claimed is the answer's to say: the truth is no filter on it."""
+        own: dict[str, list[float]] = {}
+        floor: dict[str, list[float]] = {}
+        claimed = np.where(_claims(guess), guess.arrays["tokens"], -1)
+        for place, row in enumerate(rows):
+            prompt = self.prompts[row]
+            read = _piece(claimed, guess.arrays["token_offsets"], place)
+            popular = self._popular[: len(prompt.items)]
+            usual = np.concatenate([np.empty(0, dtype=np.int64), *(self._titles[item] for item in popular)])
+            true = prompt.tokens[prompt.slots >= 0].tolist()
+            for into, text in ((own, read[read >= 0].tolist()), (floor, usual.tolist())):
+                into.setdefault("rouge1", []).append(rouge_n(text, true, 1))
+                into.setdefault("rouge2", []).append(rouge_n(text, true, 2))
+                into.setdefault("rougeL", []).append(rouge_l(text, true))
+        return [
+            Score(name, mean_estimate(np.array(v), users, seed=seed), float(np.mean(floor[name])),
+                  by_user(users, np.array(v)), beside={POPULARITY: by_user(users, np.array(floor[name]))})
+            for name, v in own.items()
+        ]  # fmt: skip
+
+    def _sets(
+        self,
+        firsts: Sequence[Int[np.ndarray, "slots"]],
+        rows: list[int],
+        users: Int[np.ndarray, "rows"],
+        seed: int | None,
+    ) -> list[Score]:
+        """Items in common, whatever their place, and their order, where it can be told; titles stand for items."""
+        popular = self._class[self._popular]
+        common, floor, kept = [], [], []
+        for named, row in zip(firsts, rows, strict=True):
+            mine, true = self._class[named].tolist(), self._class[self.prompts[row].items].tolist()
+            common.append(jaccard(mine, true))
+            floor.append(jaccard(popular[: len(true)].tolist(), true))
+            kept.append(order_kept(mine, true))
+        shared = np.array(common)
+        scores = [Score("history_jaccard", mean_estimate(shared, users, seed=seed), float(np.mean(floor)),
+                        by_user(users, shared), beside={POPULARITY: by_user(users, np.array(floor))})]  # fmt: skip
+        told = np.array([tau is not None for tau in kept])
+        if told.any():
+            pairs = np.array([(tau + 1) / 2 for tau in kept if tau is not None])  # the share of pairs in order
+            found = mean_estimate(pairs, users[told], seed=seed)
+            estimate = Estimate(2 * found.value - 1, 2 * found.low - 1, 2 * found.high - 1, found.n)
+            scores.append(Score("kendall_tau", estimate, 0.0, by_user(users[told], 2 * pairs - 1), low=-1.0))
+        return scores
+
+    def beside(
+        self, guess: Guess, row: int
+    ) -> tuple[Int[np.ndarray, "slots"], Int[np.ndarray, "slots"], Bool[np.ndarray, "slots"]]:
+        """True items of a row, the first guess for each slot (-1 where there is none), and which are hits, to show."""
+        rows = self._rows(guess)
+        ranked, truth, owner = self._slots(guess, rows)
+        own = owner == rows.index(row)
+        return truth[own], ranked[own, 0], item_hits(ranked[own], truth[own], 1, self._class)
+
+    def _rows(self, guess: Guess) -> list[int]:
+        """The rows answered, in the order of the answer, then those that were not."""
+        answered = [int(row) for row in guess.arrays["rows"]]
+        return answered + sorted(set(self.prompts) - set(answered))
+
+    def _tokens(self, guess: Guess, rows: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        width = max(len(self.prompts[row]) for row in rows)
+        guessed = np.full((len(rows), width), -1, dtype=np.int64)
+        true = np.full((len(rows), width), -2, dtype=np.int64)
+        counted = np.zeros((len(rows), width), dtype=bool)
+        offsets = guess.arrays["token_offsets"]
+        for place, row in enumerate(rows):
+            prompt = self.prompts[row]
+            answer = _piece(guess.arrays["tokens"], offsets, place)[: len(prompt)]
+            guessed[place, : len(answer)] = answer
+            true[place, : len(prompt)] = prompt.tokens
+            counted[place, : len(prompt)] = prompt.slots >= 0
+        hits, counts = token_accuracy(guessed, true, counted)
+        common, _ = token_accuracy(np.full_like(true, self._common), true, counted)
+        return hits, counts, common
+
+    @staticmethod
+    def firsts(guess: Guess, rows: list[int]) -> list[Int[np.ndarray, "slots"]]:
+        """The first guess for each slot that was answered, also beyond those that there are."""
+        offsets, items = guess.arrays["slot_offsets"], guess.arrays["items"]
+        found = [_piece(items, offsets, place) for place in range(len(rows))]
+        return [each[(each[:, :1] >= 0).ravel(), 0] if each.shape[1] else each.ravel() for each in found]
+
+    def _slots(self, guess: Guess, rows: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ranked items, the true item and the place of its row, for every true slot."""
+        offsets, items = guess.arrays["slot_offsets"], guess.arrays["items"]
+        ranked, truth, owner = [], [], []
+        for place, row in enumerate(rows):
+            true = self.prompts[row].items
+            answer = _piece(items, offsets, place)[: len(true)]
+            named = np.full((len(true), max(*HIT_DEPTHS, items.shape[1])), -1, dtype=np.int64)
+            named[: len(answer), : items.shape[1]] = answer
+            ranked.append(named)
+            truth.append(true)
+            owner.append(np.full(len(true), place))
+        return np.concatenate(ranked), np.concatenate(truth), np.concatenate(owner)
+
+
+@dataclass(frozen=True)
+class LabelTruth:
+    """Which item each row was trained to answer with.
+
+    Args:
+        users, targets: by row.
+        title_class: items of one class have the same title and cannot be told apart.
+        popularity: of each item among those who train.
+        clients: row to client, within which a control deals what was answered; one by default.
+        own: what the adversary's own model recommends, where it has one.
+    """
+
+    users: Mapping[int, int]
+    targets: Mapping[int, int]
+    title_class: Int[np.ndarray, "items"]
+    popularity: Float[np.ndarray, "items"]
+    clients: Mapping[int, str] = field(default_factory=dict)
+    own: Recommends | None = None
+
+    @staticmethod
+    def answered(guess: Guess) -> bool:
+        return "labels" in guess.arrays
+
+    def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
+        """Hits among the best answers, and the reciprocal rank in them. A row without an answer counts as wrong."""
+        rows = sorted(self.targets)
+        users, truth = np.array([self.users[row] for row in rows]), np.array([self.targets[row] for row in rows])
+        answers = guess.arrays["labels"]
+        depth = max(*LABEL_DEPTHS, answers.shape[1])
+        lists = {int(row): answer for row, answer in zip(guess.arrays["rows"], answers, strict=True)}
+        ranked = self._padded([lists.get(row, answers[:0].ravel()) for row in rows], depth)
+        usual = _most_popular(self.popularity)
+        floors = {POPULARITY: self._padded([usual] * len(rows), depth)}
+        detail = {}
+        if seed is not None and self.own is not None:
+            read = self._read(guess)
+            recommended = self.own(read)
+            if recommended is not None:
+                floors[OWN_MODEL] = self._padded([recommended[row] for row in rows], depth)
+                detail["own_model_reads"] = "what the attack read" if read is not None else "the true history"
+        scores = []
+        for k in LABEL_DEPTHS:
+            hits, *floor = (
+                item_hits(each, truth, k, self.title_class).astype(float) for each in (ranked, *floors.values())
+            )
+            scores.append(
+                self._score(f"label_hit@{k}", hits, [*zip(floors, floor, strict=True)], users, seed, **detail)
+            )
+        own, *floor = (reciprocal_ranks(each, truth, self.title_class) for each in (ranked, *floors.values()))
+        beside = [*zip(floors, floor, strict=True)]
+        return [*scores, self._score("mrr", own, beside, users, seed, depth=depth, **detail)]
+
+    @staticmethod
+    def _read(guess: Guess) -> dict[int, Int[np.ndarray, "slots"]] | None:
+        """By row the history that was read; None for an attack that reads none."""
+        if "items" not in guess.arrays:
+            return None
+        rows = [int(row) for row in guess.arrays["rows"]]
+        return dict(zip(rows, HistoryTruth.firsts(guess, rows), strict=True))
+
+    @staticmethod
+    def _padded(lists: Sequence[Int[np.ndarray, "items"]], depth: int) -> Int[np.ndarray, "rows depth"]:
+        """The first ``depth`` of each, -1 where there are fewer."""
+        found = np.full((len(lists), depth), -1, dtype=np.int64)
+        for row, items in zip(found, lists, strict=True):
+            row[: min(depth, len(items))] = items[:depth]
+        return found
+
+    @staticmethod
+    def _score(
+        metric: str, values: Float[np.ndarray, "rows"], floors: Sequence[tuple[str, Float[np.ndarray, "rows"]]],
+        users: Int[np.ndarray, "rows"], seed: int | None, **detail: Any,
+    ) -> Score:  # fmt: skip
+        estimate = mean_estimate(values, users, seed=seed)
+        beside = {name: by_user(users, floor) for name, floor in floors}
+        popular = float(dict(floors)[POPULARITY].mean())
+        return Score(metric, estimate, popular, by_user(users, values), detail, beside)
+
+
+def _of_users(estimate: Estimate, users: Int[np.ndarray, "rows"]) -> Estimate:
+    """The same with the number of users, who are drawn as wholes, in place of the number of what they have."""
+    return replace(estimate, n=len(np.unique(users)))
+
+
+def _most_popular(popularity: Float[np.ndarray, "items"]) -> Int[np.ndarray, "items"]:
+    """All items, the most popular first. Those that are as popular as each other stand in a random order, of one seed
+    for all runs: the catalogue's own may tell how popular they are elsewhere."""
+    return best_first(popularity, np.random.default_rng(0).permutation(len(popularity)))
+
+
+def _claims(guess: Guess) -> Bool[np.ndarray, "tokens"]:
+    """Which tokens an answer claims as words of titles in the history. Raises ValueError where it does not say so of
+    each."""
+    tokens = guess.arrays["tokens"]
+    claimed = guess.arrays.get("claimed", np.ones(len(tokens), dtype=bool))
+    if claimed.shape != tokens.shape:
+        raise ValueError(f"claimed says True or False of each of {len(tokens)} tokens; got {claimed.shape}")
+    return np.asarray(claimed.astype(bool))
+
+
+def _piece(values: np.ndarray, offsets: Int[np.ndarray, "bounds"], place: int) -> np.ndarray:
+    """Row ``place`` of ``values``; nothing past the last."""
+    return values[offsets[place] : offsets[place + 1]] if place + 1 < len(offsets) else values[:0]
+
+
+def by_user(users: Int[np.ndarray, "rows"], values: Float[np.ndarray, "rows"]) -> dict[int, float]:
+    """Mean of the rows of each user."""
+    ids, place = np.unique(users, return_inverse=True)
+    means = np.bincount(place, values) / np.bincount(place)
+    return {int(user): float(mean) for user, mean in zip(ids, means, strict=True)}

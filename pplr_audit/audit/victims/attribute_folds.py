@@ -1,0 +1,84 @@
+"""Which users' attribute an adversary knows beforehand, and of which ones it has to tell it.
+
+Nobody learns to tell an attribute without users of whom it is known, as a colluding client or a public profile would
+give it away. The victims are dealt into folds, value by value: the adversary knows the values in all folds but one, has
+to tell those in the one, and so on in turn, so that every victim is asked for once and never by who learned from it.
+There is one deal in a run, the same for every channel, cut and round, so that their findings can be compared.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pplr_audit.audit.truth.attribute import AttributeTruth
+from pplr_audit.data.dataset import Dataset
+from pplr_audit.data.partition import OTHER
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.errors import NotApplicable
+from pplr_audit.scenario.seeds import derive
+from pplr_audit.scoring import classifier
+
+FEW = 2 * classifier.FOLDS
+"""A value with fewer users counts as `OTHER`: of so many, all but one fold are enough to learn from, also of two."""
+
+
+@dataclass(frozen=True)
+class Deal:
+    """By user the value of one attribute, and the fold in whose turn it is asked for; of the others it is not known."""
+
+    name: str
+    values: Mapping[int, str]
+    folds: Mapping[int, int]
+
+    def truth(
+        self, users: Mapping[int, int], clients: Mapping[int, str], prompts: Mapping[int, Prompt], catalogue: int
+    ) -> AttributeTruth:
+        """Of rows, each of another user.
+
+        Raises NotApplicable where in some turn a value is known of too few of them, or one has nobody to tell it from.
+
+        Args:
+            users, clients, prompts: by row.
+            catalogue: how many items there are.
+        """
+        values = {row: self.values[user] for row, user in users.items() if user in self.values}
+        folds = {row: self.folds[users[row]] for row in values}
+        held = {row: prompt.held.tolist() for row, prompt in prompts.items()}
+        truth = AttributeTruth(self.name, values, folds, users, clients, held, catalogue)
+        known = [Counter(told.values()) for told in truth.told]
+        fewest = min((count[value] for count in known for value in set(self.values.values())), default=0)
+        if fewest < classifier.FOLDS or not truth.comparable:
+            raise NotApplicable(f"what crossed belongs to too few victims to learn their {self.name}")
+        return truth
+
+
+def deal(dataset: Dataset, name: str, users: Sequence[int], folds: int, seed: int) -> Deal:
+    """Deal ``users`` into ``folds``, those with each value evenly.
+
+    Rare values count as one, `OTHER`; where that is rare too, its users are left out.
+
+    Raises NotApplicable where the source has no such attribute, or too few users to learn to tell two values.
+    """
+    if name not in dataset.attributes:
+        there = ", ".join(sorted(dataset.attributes)) or "none"
+        raise NotApplicable(f"{dataset.name} has no attribute {name!r} of its users (there is: {there})")
+    of_all = dataset.attributes[name]
+    values = {user: of_all[user] for user in sorted(users) if of_all[user]}
+    said = Counter(values.values())
+    values = {user: value if said[value] >= FEW else OTHER for user, value in values.items()}
+    counted = Counter(values.values())
+    values = {user: value for user, value in values.items() if counted[value] >= FEW}
+    if len(set(values.values())) < 2:
+        found = ", ".join(f"{value}: {count}" for value, count in sorted(said.items())) or "none"
+        raise NotApplicable(
+            f"too few of {len(users)} victims say their {name} to learn to tell it: two values of {FEW} users or more "
+            f"are needed ({found}); audit.victims sets how many there are"
+        )
+    order: list[int] = []
+    for value in sorted(set(values.values())):
+        own = np.array([user for user in values if values[user] == value])
+        order += np.random.default_rng(derive(seed, "attribute", name, value)).permutation(own).tolist()
+    # Going on with the next value where the last one stopped makes the folds even.
+    return Deal(name, values, {user: place % folds for place, user in enumerate(order)})

@@ -1,0 +1,156 @@
+"""Rows: the victims and others by numbers without meaning, drawn anew for every phase and round; whose each is.
+
+Attacks are handed the numbers; what stands here is the harness's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from pplr_audit.audit.plan import OF_THE_TRAINED
+from pplr_audit.audit.replay.collusion import colluder_among, handed_on
+from pplr_audit.audit.replay.records import Watched
+from pplr_audit.audit.victims.windows import Windows, serving_windows, training_windows
+from pplr_audit.data.prepare import PrivateData
+from pplr_audit.data.prompts import Prompt, Prompts
+from pplr_audit.data.samples import Samples, serving_samples, training_samples
+from pplr_audit.errors import NotApplicable
+from pplr_audit.scenario.schema import Scenario
+from pplr_audit.scenario.seeds import derive
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.training.rounds import Federation, RoundState
+
+Phase = Literal["training", "serving", "queries"]
+
+
+def phase_of(channel: Channel) -> Phase:
+    """When a channel carries something."""
+    if channel == Channel.MODEL_OUTPUT:
+        return "queries"
+    return "serving" if channel in OF_THE_TRAINED else "training"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The rows of one phase and round."""
+
+    users: Mapping[int, int]
+    """Row to user."""
+    places: Mapping[int, int]
+    """In training, row to the sample's place in its client."""
+    prompts: Mapping[int, Prompt]
+    samples: Samples
+    """In the order of ``users``."""
+
+
+class Rows:
+    """Who is looked at, and under which numbers.
+
+    Args:
+        prompts: builds what a user is asked by.
+        federation: says who trains in a round.
+        state: what a round starts from.
+    """
+
+    def __init__(
+        self, scenario: Scenario, private: PrivateData, prompts: Prompts, federation: Federation,
+        state: Callable[[int], RoundState],
+    ) -> None:  # fmt: skip
+        self._data, self._seed, self._private, self._prompts = scenario.data, scenario.seed, private, prompts
+        self._federation, self._state = federation, state
+        self.colluder = colluder_among(private.samples) if scenario.audit.knowledge == "auxiliary" else None
+        """Of ``knowledge: auxiliary``; its own users are no victims."""
+        self.victims = private.victims(scenario.audit.victims, scenario.seed, self.colluder)
+        self.asked = lru_cache(maxsize=None)(self._asked)
+        self.handed_on = lru_cache(maxsize=None)(self._handed_on)
+
+    def client_of(self, user: int) -> str:
+        """The client that a user belongs to."""
+        return self._private.population.clients[int(self._private.population.client_of[user])]
+
+    def holder_of(self, user: int) -> str:
+        """The client that trains on a user and serves it."""
+        return self._private.holders[self.client_of(user)]
+
+    def training_in(self, round_: int) -> Int[np.ndarray, "victims"]:
+        """The victims whose client trained in a round."""
+        trained = self.clients_in(round_)
+        present = [self.holder_of(user) in trained for user in self.victims.tolist()]
+        return np.asarray(self.victims[np.array(present, dtype=bool)])
+
+    def clients_in(self, round_: int) -> set[str]:
+        """The clients that train in a round."""
+        return {client.name for client in self._federation.training_in(round_, self._state(round_).best)}
+
+    def by_client(self, rows: Mapping[int, int]) -> dict[str, list[int]]:
+        """The rows, which are given with their users, by the client that holds them."""
+        found: dict[str, list[int]] = {}
+        for row in sorted(rows):
+            found.setdefault(self.holder_of(rows[row]), []).append(row)
+        return found
+
+    def watched(self, round_: int) -> dict[str, list[Watched]]:
+        """The victims' samples in a round, by the client that holds them."""
+        asked = self.asked("training", round_)
+        return watched(self.by_client(asked.users), asked.places, asked.prompts)
+
+    def windows(self, training: bool, rounds: tuple[int, int]) -> Windows:
+        """Two windows of each victim; in training of those who trained in both rounds."""
+        if not training:
+            return serving_windows(self._private.split, self.victims, self._data.history)
+        if self._data.samples == "last":
+            raise NotApplicable(
+                "with data.samples: last a user has one window in all rounds, which would be recognized by what it "
+                "holds; linkage in training needs data.samples: all"
+            )
+        users = np.intersect1d(self.training_in(rounds[0]), self.training_in(rounds[1])).tolist()
+        return training_windows({user: self._private.samples[self.holder_of(user)] for user in users})
+
+    def require_comparable(self) -> None:
+        """Raises NotApplicable where no client has a member and a non-member among those who are asked for."""
+        candidates, population = self._private.candidates(), self._private.population
+        held = {(int(population.client_of[user]), int(population.member[user])) for user in candidates}
+        if not any((client, 0) in held and (client, 1) in held for client in range(len(population.clients))):
+            raise NotApplicable(
+                "no client has both a member and a non-member of the audit, and membership is measured within clients"
+            )
+
+    def _asked(self, phase: Phase, round_: int) -> Asked:
+        split, history = self._private.split, self._data.history
+        if phase == "serving":
+            samples = serving_samples(split, self.victims, history)
+        elif phase == "queries":
+            samples = training_samples(split, self._private.candidates(), history, "last")
+        else:
+            samples = training_samples(split, self.training_in(round_), history, "last")
+        order = np.random.default_rng(derive(self._seed, "rows", phase, round_))
+        rows = [int(row) for row in order.permutation(len(samples))]
+        users = {row: int(user) for row, user in zip(rows, samples.users, strict=True)}
+        prompts = {row: self._prompts.build(samples.history[i], int(samples.targets[i])) for i, row in enumerate(rows)}
+        places = {row: self._last_sample(user) for row, user in users.items()} if phase == "training" else {}
+        return Asked(users, places, prompts, samples)
+
+    def _last_sample(self, user: int) -> int:
+        """Where a user's last training sample stands in its client; of many prefixes the longest."""
+        own: Int[np.ndarray, samples] = self._private.samples[self.holder_of(user)].users
+        return int(np.flatnonzero(own == user)[-1])
+
+    def _handed_on(self, phase: Phase, round_: int) -> dict[int, tuple[int, Prompt]]:
+        """Of the colluding client: row (behind the victims'), its sample's place in it, and its prompt."""
+        assert self.colluder is not None
+        own = self._private.samples[self.colluder]
+        if phase == "serving":
+            own = serving_samples(self._private.split, np.unique(own.users), self._data.history)
+        first, seed = len(self.asked(phase, round_).users), derive(self._seed, "colluder", phase, round_)
+        return handed_on(own, self._prompts, first, seed)
+
+
+def watched(
+    rows: Mapping[str, Sequence[int]], places: Mapping[int, int], prompts: Mapping[int, Prompt]
+) -> dict[str, list[Watched]]:
+    """The samples of rows in training, by client."""
+    return {client: [Watched(row, places[row], len(prompts[row])) for row in own] for client, own in rows.items()}

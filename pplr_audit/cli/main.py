@@ -1,0 +1,425 @@
+"""The command line: parse, call, print. What it calls is imported where it is called, so that help is instant."""
+
+import contextlib
+import errno
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from pplr_audit import __version__
+from pplr_audit.cli.listing import Kind
+from pplr_audit.cli.streams import discard, flushed, not_printed, open_streams
+from pplr_audit.data.files.scratch import sweep
+from pplr_audit.errors import NO_SPACE, InputError, RunError, visible, visible_json, visible_lines
+from pplr_audit.scenario.paths import expanded
+from pplr_audit.training import threads as threads_
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pplr_audit.pipeline import AuditResult
+
+DEBUG = "PPLR_AUDIT_DEBUG"
+_FORMATS = "Any of html, md and json, with commas (default: html,md)."
+
+
+class ExitCodes(TyperGroup):
+    """Turns what went wrong into one message and an exit code: 1 while running, 2 wrong input, 130 stopped."""
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _exit_codes():  # --help and --version are printed here
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _exit_codes():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _exit_codes() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise _failed(str(error), 2) from None
+    except RunError as error:
+        raise _failed(str(error), 1) from None
+    except MemoryError as error:
+        said = f" ({error})" if str(error) else ""
+        raise _failed(
+            f"there is not enough memory{said}; fewer users, tokens or a smaller model need less", 1
+        ) from None
+    except KeyboardInterrupt:
+        raise _failed("stopped; the same command continues", 130) from None
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        raise _failed(_unforeseen(error), 1) from None
+
+
+# Arguments are described in the commands' own words (hidden=True leaves them out of a second list): of what typer 0.20
+# would print about them, click 8.5 loses the help and a stray backslash is left.
+app = typer.Typer(
+    cls=ExitCodes,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command ``pplr-audit``. Its output is written before its exit code is decided."""
+    threads_.wait_asleep()  # before any command imports torch
+    open_streams()
+    sweep()
+    code: int | str | None = None
+    try:
+        app()
+    except SystemExit as ended:
+        code = ended.code
+    refused = flushed(sys.stdout)
+    if refused is not None:
+        code = code or 1
+        if refused.errno != errno.EPIPE:  # a reader that has seen enough needs no message
+            typer.echo(not_printed(refused), err=True)
+    flushed(sys.__stderr__)
+    sys.exit(code)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pplr-audit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Measure what leaks when a language model is fine-tuned as a federated recommender the PPLR way."""
+
+
+def _default(says: str, default: object) -> Any:
+    """An option whose help names its default (typer 0.20 would leave a stray backslash before it)."""
+    return typer.Option(help=f"{says} (default: {default}).", show_default=False)
+
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one field. May be repeated.")
+]
+Out = Annotated[Path | None, typer.Option(help="The run directory (default: runs/NAME-HASH).")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", show_default=False,
+        help="Compute with so many threads (default: what the run began with, or as many as the model and the free"
+        " cores are good for). Another number changes the last digits.",
+    ),
+]  # fmt: skip
+
+
+@app.command()
+def run(
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", hidden=True)],
+    settings: Settings = None,
+    out: Out = None,
+    threads: Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings document and nothing else.")] = False,
+) -> None:
+    """Train, attack, score, report. The same command continues a run that was stopped.
+
+    SCENARIO is the name of a shipped scenario (see: pplr-audit list scenarios) or a YAML file.
+    """
+    from pplr_audit.scenario import schema as scenarios
+
+    chosen = scenarios.load(scenario, settings or ())
+    with _chatter_aside():
+        from pplr_audit import pipeline as audit
+        from pplr_audit.runs import progress
+
+        result = audit.run(chosen, _folder(out), progress.to(sys.stderr), _threads(threads))
+    _print_findings(result, as_json)
+
+
+@app.command()
+def train(
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", hidden=True)],
+    settings: Settings = None,
+    out: Out = None,
+    threads: Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print run, utility and costs, and nothing else.")] = False,
+) -> None:
+    """Train and measure what is recommended, without any attack. Run and attack go on from there without training.
+
+    SCENARIO is the name of a shipped scenario (see: pplr-audit list scenarios) or a YAML file. No report is written:
+    one without findings would read as if nothing leaked.
+    """
+    from pplr_audit.scenario import schema as scenarios
+
+    chosen = scenarios.load(scenario, settings or ())
+    with _chatter_aside():
+        from pplr_audit import pipeline as audit
+        from pplr_audit.runs import progress
+
+        result = audit.train(chosen, _folder(out), progress.to(sys.stderr), _threads(threads))
+    if as_json:
+        _print_json(result.document)
+        return
+    from pplr_audit.report.terminal.training import training_tables
+
+    for table in training_tables(result.document):
+        _console().print(table, markup=False, highlight=False)
+    typer.echo(visible(str(result.directory)))
+
+
+@app.command()
+def attack(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option("--attack", metavar="NAME", help="Add this attack, or 'NAME={setting: value}'. May be repeated."),
+    ] = None,
+    cuts: Annotated[
+        list[str] | None,
+        typer.Option("--cut", metavar="FRONT,BACK", help="Add this cut, or all of them: all. May be repeated."),
+    ] = None,
+    threads: Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings document and nothing else.")] = False,
+) -> None:
+    """Attack a trained run, without training. What it has found already stays; findings and report get the rest.
+
+    RUN is the directory of a run whose training is finished. Without options, what its scenario asks for and is
+    missing or failed is done. With --attack alone the attack is added at all cuts of the run, with --cut alone all
+    attacks of the run at that cut. What was added belongs to the run from then on.
+    """
+    from pplr_audit.audit import extension
+
+    more = extension.from_options(attacks or (), cuts or ())
+    with _chatter_aside():
+        from pplr_audit import pipeline as audit
+        from pplr_audit.runs import progress
+
+        result = audit.attack(expanded(directory, "RUN"), more, progress.to(sys.stderr), _threads(threads))
+    _print_findings(result, as_json)
+
+
+@app.command()
+def data(
+    path: Annotated[str, typer.Argument(metavar="PATH", hidden=True)],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="A field of the scenario's data section. May be repeated."),
+    ] = None,
+    no_examples: Annotated[bool, typer.Option("--no-examples", help="Leave out users' histories and titles.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON and nothing else.")] = False,
+) -> None:
+    """Say what a data set holds and how it was read, before anyone trains on it: which column became what, users,
+    items, lengths, times, attributes, titles, and three users' histories.
+
+    PATH is a folder, a file in it, a zip, or synthetic. Name the reader, its columns or a filter by --set, as in
+    --set 'data.reader={table: {user: uid, item: pid}}' or --set data.core=5.
+    """
+    from pplr_audit.cli import describe_data as inspection
+    from pplr_audit.runs import progress
+
+    found = inspection.inspect(path, settings or (), progress.to(sys.stderr), examples=not no_examples)
+    if as_json:
+        _print_json(found)
+        return
+    from pplr_audit.report.terminal.data import overview_table
+
+    _console().print(overview_table(found), markup=False, highlight=False)
+
+
+@app.command()
+def costs(
+    model: Annotated[str, typer.Argument(metavar="MODEL", hidden=True)],
+    link: Annotated[str, _default("Bandwidth, such as 100kbit/s, 20Mbit, 1Gbit, 2.5MB/s", "20Mbit")] = "20Mbit",
+    rtt: Annotated[str, _default("Round trip to the server, such as 20ms or 0.5s", "20ms")] = "20ms",
+    client_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Mark the cuts that fit into it, such as 8GB or 512MiB.")
+    ] = None,
+    batch: Annotated[int, _default("Sequences in a training step", 16)] = 16,
+    tokens: Annotated[int, _default("Positions of a sequence, its title and padding included", 512)] = 512,
+    samples: Annotated[int, _default("Training samples of a client", 1024)] = 1024,
+    title: Annotated[int, _default("Tokens of a generated title", 16)] = 16,
+    rank: Annotated[int, _default("Rank of LoRA", 8)] = 8,
+    precision: Annotated[str, _default("float32, bfloat16 or float16", "float32")] = "float32",
+    back: Annotated[int, _default("Blocks behind, at every row of the table", 1)] = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="A.B=C",
+            help="model.lora.targets, model.lora.dropout, model.beams, training.optimizer or training.local_epochs;"
+            " of encoders also model.recformer.train or data.history. May be repeated.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every cut as JSON and nothing else.")] = False,
+) -> None:
+    """What each cut costs a client: parameters, memory, arithmetic, traffic, time on a link. Needs no weights.
+
+    MODEL is a folder with config.json, tiny-llama, or a well-known model such as llama-7b, llama-70b, mistral-7b or
+    gpt2 (see: pplr-audit list models).
+    """
+    from pplr_audit.cli import units
+
+    speed = units.bandwidth(link, "--link"), units.duration(rtt, "--rtt")
+    memory = None if client_memory is None else units.memory(client_memory, "--client-memory")
+    with _chatter_aside():
+        from pplr_audit.training.costs import estimate as pricing
+        from pplr_audit.training.costs.wire_time import WireSpeed
+
+        asked = pricing.Asked(
+            link=WireSpeed(*speed), client_memory=memory, back=back, batch=batch, tokens=tokens,
+            samples=samples, title=title, rank=rank, precision=precision, settings=settings or (),
+        )  # fmt: skip
+        document = pricing.price(model, asked)
+    if as_json:
+        _print_json(document)
+        return
+    from pplr_audit.report.terminal.costs import lines_after, lines_before, pricing_table
+
+    for line in lines_before(document):
+        typer.echo(line)
+    _console().print(pricing_table(document), markup=False, highlight=False)
+    for line in lines_after(document):
+        typer.echo(line)
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind, typer.Argument(metavar="KIND", hidden=True)]) -> None:
+    """What there is to choose from, one line each.
+
+    KIND is attacks, defenses, scenarios, models, readers or strategies.
+    """
+    from pplr_audit.cli.listing import listing
+    from pplr_audit.scenario import plugins
+
+    found = listing(kind)
+    width = max(map(len, found), default=0)
+    for name, description in found.items():
+        typer.echo(visible(f"{name:{width}}  {description}".rstrip()))
+    for package, wrong in plugins.broken_packages().items():
+        typer.echo(visible(f"{package}: {wrong}"), err=True)
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
+    formats: Annotated[str, typer.Option("--format", metavar="NAMES", show_default=False, help=_FORMATS)] = "html,md",
+    redact: Annotated[
+        bool | None,
+        typer.Option(
+            "--redact/--no-redact",
+            show_default=False,
+            help="Leave out what came from users' data, now and whenever the run's report is written again.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write into this folder, and only read the run (default: into the run).")
+    ] = None,
+) -> None:
+    """Write the report of a run again and print the paths of the files.
+
+    RUN is the directory of a run. What --redact leaves out stands in docs/privacy.md.
+    """
+    wanted = _formats(formats)
+    from pplr_audit import pipeline as audit
+
+    for path in audit.write_report(expanded(directory, "RUN"), wanted, redact, _folder(out)):
+        typer.echo(visible(str(path)))
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+) -> None:
+    """Versions, hardware, extras, plugins, disk; what is missing and how to get it.
+
+    The exit code is 1 if the main job cannot run.
+    """
+    from pplr_audit.cli.doctor import examine
+    from pplr_audit.runs import progress
+
+    with _chatter_aside():
+        found = examine(progress.to(sys.stderr))
+    if as_json:
+        _print_json(found.document())
+    else:
+        from pplr_audit.cli.doctor.show import show
+
+        show(found, sys.stdout)
+    if not found.able:
+        raise typer.Exit(1)
+
+
+def _formats(text: str) -> list[str]:
+    chosen = [part.strip() for part in text.split(",")]
+    for name in chosen:
+        if name not in ("html", "md", "json"):
+            raise InputError(f"--format: unknown format {name!r} (accepted: html, md, json, with commas)")
+    return chosen
+
+
+def _threads(number: int | None) -> int | None:
+    """Not typer's own check of a range, which imports what draws tables."""
+    return None if number is None else threads_.checked(number, "--threads")
+
+
+def _folder(out: Path | None) -> Path | None:
+    return expanded(out, "--out") if out else None
+
+
+def _chatter_aside() -> contextlib.redirect_stdout[Any]:
+    """Whatever a library prints inside goes to the error stream: standard output holds only what was asked for."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(visible_json(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)))
+
+
+def _print_findings(result: "AuditResult", as_json: bool) -> None:
+    """The document alone, or the table and then the path of the report."""
+    if as_json:
+        _print_json(result.document)
+        return
+    from pplr_audit.report.terminal.findings import summary_table
+
+    _console().print(summary_table(result.document), markup=False, highlight=False)
+    typer.echo(visible(str(result.report)))
+
+
+def _unforeseen(error: Exception) -> str:
+    """A full disk where anything but the run's own files is written, or else a mistake of ours."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        if error.filename is None:
+            discard(sys.stdout)  # else the part that Python still holds would be refused once more at the end
+            return not_printed(error)
+        return f"{error.filename}: cannot be written: {error.strerror}"
+    return f"internal error: {type(error).__name__}: {error} (set {DEBUG}=1 to see where)"
+
+
+def _failed(message: str, code: int) -> typer.Exit:
+    typer.echo(visible_lines(message), err=True)
+    return typer.Exit(code)
+
+
+def _console() -> "Console":
+    """Standard output; where it is no terminal, wide enough for the table whoever reads it."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120)

@@ -1,0 +1,229 @@
+"""The same model uncut: for what needs no wire, such as a query to a trained model, or an adversary's own copy.
+
+It shares the frozen weights with the model that is cut and has an adapter of its own.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.models.architectures import blocks, body, family, heads
+from pplr_audit.models.backbones.transformers_api import remembering
+from pplr_audit.models.cut import Tapped, entered_at, tap
+from pplr_audit.models.cut import positions as places_of
+from pplr_audit.models.lora import adapter_off, adapter_parameters, load_adapter, read_adapter
+from pplr_audit.models.recommenders.task import Memory, Tally, Task, Weights, by_length
+from pplr_audit.models.token_tree import Branches, Prefix, asked
+
+
+class WholeModel:
+    """An uncut model with its adapter, always in evaluation mode.
+
+    Args:
+        model: as training begins with it, before it is cut; it is copied, all but the frozen weights.
+        task: what it is for; it may be given later, as what the base model works out for it takes this very model.
+    """
+
+    def __init__(self, model: Any, task: Task | None = None) -> None:
+        shared = {id(p): p for p in model.parameters() if not p.requires_grad}
+        self.model = copy.deepcopy(model, shared).eval()
+        if task is not None:
+            self.task: Task = task
+        self._parameters = adapter_parameters(self.model)
+        self._initial = read_adapter(self._parameters)
+        self.layers = len(blocks(self.model))
+        words = self.model.get_input_embeddings()
+        with torch.no_grad():
+            self.embeddings: Float[Tensor, "vocab hidden"] = words(torch.arange(words.num_embeddings))
+            """The input word embeddings of the base model, as its module makes them: a module may scale its weight."""
+
+    def states(
+        self,
+        prompts: Sequence[Prompt],
+        layers: Sequence[int],
+        adapter: Mapping[str, Tensor] | None,
+        *,
+        positions: int = 16_384,
+        serving: bool = False,
+    ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
+        """What enters each of ``layers`` for every prompt, without padding, in batches; only the blocks needed run.
+
+        Args:
+            adapter: the trained values, or None for the base model.
+            positions: of a batch, padding included.
+            serving: padded as in serving, not as in training.
+
+        Yields the place in ``prompts`` and h_l by l.
+        """
+        for rows in by_length([len(prompt) for prompt in prompts], positions):
+            part = [prompts[row] for row in rows]
+            with self._front(layers, adapter) as seen:  # left before anything is handed out: a reader may stop here
+                given = self.task.inputs(self.model, part, serving=serving)
+                body(self.model)(**given)
+            for place, (row, mask) in enumerate(zip(rows, given["attention_mask"].bool(), strict=True)):
+                yield int(row), {layer: seen[layer][place, mask] for layer in layers}
+
+    def extend(
+        self, prefix: Prefix, tokens: Int[Tensor, "nodes"], parents: Sequence[int], layers: Sequence[int],
+        adapter: Mapping[str, Tensor] | None,
+    ) -> Branches:  # fmt: skip
+        """What enters each of ``layers`` for a tree of tokens behind ``prefix``; only the blocks needed run.
+
+        Args:
+            prefix: read under the same adapter, as deep at least.
+            parents: of each node an earlier one, or -1 where it follows the prefix.
+        """
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(prefix.kept[: max(layers)]):
+            cache.update(keys, values, layer)
+        with self._front(layers, adapter) as seen:
+            body(self.model)(**asked(self.model.config, prefix.length, tokens, parents), **remembering(cache))
+        held: list[Any] = cache.layers
+        kept = tuple((layer.keys, layer.values) for layer in held)
+        return Branches({layer: seen[layer][0] for layer in layers}, prefix.length, kept)
+
+    def enter(
+        self, layer: int, embeddings: Float[Tensor, "batch length hidden"], mask: Int[Tensor, "batch length"],
+        adapter: Mapping[str, Tensor] | None,
+    ) -> Float[Tensor, "batch length hidden"]:  # fmt: skip
+        """What enters ``layer`` when these stand in the place of the tokens' embeddings, differentiable."""
+        self.set(adapter)
+        places = {"position_ids": places_of(mask), "use_cache": False} if self.causal else {}
+        with _stop_before(self.model, layer) as reached:
+            body(self.model)(inputs_embeds=embeddings, attention_mask=mask, **places)
+            end = reached[-1]
+            assert isinstance(end, _End)
+            return end.take()
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token is read without those behind it."""
+        return family(self.model).causal
+
+    @contextmanager
+    def _front(self, layers: Sequence[int], adapter: Mapping[str, Tensor] | None) -> Iterator[dict[int, Tensor]]:
+        """Within the block, a forward pass ends where it enters the deepest of ``layers``; what enters each is held."""
+        seen: dict[int, Tensor] = {}
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            self.set(adapter)
+            reached = stack.enter_context(_stop_before(self.model, max(layers)))
+            stack.enter_context(tap([Tapped(layer, reached[layer]) for layer in layers], seen.__setitem__))
+            yield seen
+
+    def log_probs(
+        self, prompts: Sequence[Prompt], adapter: Mapping[str, Tensor] | None, memory: Memory | None = None
+    ) -> list[Float[np.ndarray, "answer"]]:
+        """log-probability of each token of each prompt's answer, under the adapter or (None) the base model."""
+        memory = self._held(adapter, memory)
+        memory = self.memory(adapter) if memory is None else memory
+        self.set(adapter)
+        return self.task.log_probs(self.model, prompts, memory)
+
+    def memory(self, adapter: Mapping[str, Tensor] | None) -> Memory:
+        """What the model goes by under this adapter (None: the base model), unless it kept something older."""
+        held = self._held(adapter, None)
+        if held is None:
+            self.set(adapter)
+            held = self.task.remember(self.model)
+        return held
+
+    def logits(
+        self,
+        layer: int,
+        hidden: Float[Tensor, "batch length hidden"],
+        adapter: Mapping[str, Tensor] | None,
+        memory: Memory,
+    ) -> Float[Tensor, "batch *answers"]:
+        """What the blocks from ``layer`` on and all behind them make of ``hidden``, differentiable; no padding."""
+        self.set(adapter)
+        with entered_at(self.model, layer, hidden):
+            return self.task.logits(self.model, hidden, memory)
+
+    def front(self, layer: int, adapter: Mapping[str, Tensor] | None) -> "Front":
+        """A copy of the embeddings and the first ``layer`` blocks, to be trained further by itself."""
+        self.set(adapter)
+        with _stop_before(self.model, layer):
+            kept: dict[int, Any] = {id(head): head for head in heads(self.model)}
+            return Front(copy.deepcopy(self.model, kept), self.task)
+
+    def served(self, adapter: Mapping[str, Tensor] | None, memory: Memory | None = None) -> "ServedWhole":
+        """The model with this adapter (None: the base model), ready to recommend."""
+        return ServedWhole(self, adapter, self._held(adapter, memory))
+
+    def _held(self, adapter: Mapping[str, Tensor] | None, memory: Memory | None) -> Memory | None:
+        """What the model goes by under this adapter, ``memory`` if it was kept; None: it is to be worked out."""
+        return self.task.base_memory if adapter is None or self.task.fixed else memory
+
+    def set(self, adapter: Mapping[str, Tensor] | None) -> None:
+        """Take on these values; None: those that training begins with, which make it the base model."""
+        load_adapter(self._parameters, self._initial if adapter is None else adapter)
+
+
+class _End(nn.Module):
+    """Stands in place of a block and all behind it, and holds what reaches it."""
+
+    _held: Tensor | None = None
+
+    def forward(self, hidden_states: Float[Tensor, "batch seq hidden"], *_: Any, **__: Any) -> Tensor:
+        self._held = hidden_states
+        return hidden_states
+
+    def take(self) -> Float[Tensor, "batch seq hidden"]:
+        """What reached it last; it is held no longer."""
+        assert self._held is not None
+        held, self._held = self._held, None
+        return held
+
+
+@contextmanager
+def _stop_before(model: Any, layer: int) -> Iterator[list[nn.Module]]:
+    """Within the block, a forward pass ends where it enters ``layer``: the blocks before it, and its stand-in."""
+    inner, path, whole = body(model), family(model).blocks, blocks(model)
+    reached = [*list(whole)[:layer], _End()]
+    inner.set_submodule(path, nn.ModuleList(reached))
+    try:
+        yield reached
+    finally:
+        inner.set_submodule(path, whole)
+
+
+class Front(nn.Module):
+    """Embeddings and first blocks of a model, with parameters of its own; the adapter's are trainable.
+
+    Args:
+        model: with an `_End` for the blocks behind; its head is never run.
+    """
+
+    def __init__(self, model: Any, task: Task) -> None:
+        super().__init__()
+        self._inner, self._task, self._end = body(model), task, blocks(model)[-1]
+        self._model = [model]  # its head is no part of the front
+
+    def forward(self, prompts: Sequence[Prompt]) -> tuple[Float[Tensor, "batch seq hidden"], Int[Tensor, "batch seq"]]:
+        """h_k of each prompt, padded on the right, and the mask of what is no padding."""
+        asked = self._task.inputs(self._model[0], prompts, serving=False)
+        self._inner(**asked)
+        return self._end.take(), asked["attention_mask"]
+
+
+class ServedWhole:
+    """An uncut model that serves requests."""
+
+    def __init__(self, whole: WholeModel, adapter: Mapping[str, Tensor] | None, memory: Memory | None) -> None:
+        self._whole, self._adapter, self.memory, self.tally = whole, adapter, memory, Tally()
+
+    @contextmanager
+    def model(self, weights: Weights = "trained", *, catalogue: bool = False) -> Iterator[Any]:
+        del catalogue
+        self._whole.set(self._adapter)
+        with adapter_off(self._whole.model) if weights == "base" else nullcontext():
+            yield self._whole.model

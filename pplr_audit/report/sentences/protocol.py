@@ -1,0 +1,53 @@
+"""The check of the membership protocol: whether members can be told from non-members without any model."""
+
+from pplr_audit.report.findings.series import is_measured
+from pplr_audit.report.words.quantities import interval, number
+from pplr_audit.runs.documents import Document
+
+CHANCE = 0.5
+"""The area under the ROC curve where nothing tells them apart."""
+
+
+def model_free(findings: Document) -> tuple[float, tuple[float, float]] | None:
+    """Its area under the ROC curve with its 95 % interval; nothing where no finding says it, as in a training."""
+    for row in findings.get("findings", ()):
+        ends = row["detail"].get("model_free_ci")
+        area = row["detail"].get("model_free_auc")
+        if row["secret"] == "membership" and is_measured(row) and _is_pair(ends) and _is_share(area):
+            return float(area), (float(ends[0]), float(ends[1]))
+    return None
+
+
+def unfair_coins(findings: Document) -> list[str]:
+    """A warning where that interval leaves out one half."""
+    found = model_free(findings)
+    if found is None or found[1][0] <= CHANCE <= found[1][1]:
+        return []
+    return [
+        f"Warning: members differ from non-members before any training: history length, popularity and words alone "
+        f"tell them apart with an AUC of {_words(*found)}, which leaves out {number('auc', CHANCE)}. What attacks on "
+        "membership find may be owed to that."
+    ]
+
+
+def checked(findings: Document) -> list[str]:
+    """The check in words, or the warning; nothing where it was not made."""
+    found = model_free(findings)
+    if found is None:
+        return []
+    return unfair_coins(findings) or [
+        "As a check of the protocol, members are told from non-members without any model, by history length, "
+        f"popularity and words: AUC {_words(*found)}, which holds {number('auc', CHANCE)}, as it should."
+    ]
+
+
+def _words(area: float, ends: tuple[float, float]) -> str:
+    return f"{number('auc', area)} {interval('auc', list(ends))}"
+
+
+def _is_pair(told: object) -> bool:
+    return isinstance(told, list | tuple) and len(told) == 2 and all(map(_is_share, told))
+
+
+def _is_share(told: object) -> bool:
+    return isinstance(told, int | float) and not isinstance(told, bool) and 0 <= told <= 1

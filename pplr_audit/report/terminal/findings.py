@@ -1,0 +1,114 @@
+"""The findings on a terminal: the strongest attack on each secret at each cut, then utility."""
+
+from typing import TYPE_CHECKING
+
+from pplr_audit.report.charts.utility import strategy_name
+from pplr_audit.report.findings.by_cut import Pair, is_closed, said, sides_of, speakers_along
+from pplr_audit.report.findings.series import (
+    Finding,
+    above_baseline,
+    distinct,
+    is_measured,
+    metrics_in_order,
+    overall,
+    strongest,
+)
+from pplr_audit.report.sentences.price import cost_at, failed_rivals, headline_utility, left_out
+from pplr_audit.report.sentences.protocol import unfair_coins
+from pplr_audit.report.words.quantities import MISSING, interval, number, percent, size
+from pplr_audit.report.words.untrusted import cleaned
+from pplr_audit.report.words.vocabulary import REFERENCES, STATUS, WITHOUT_TRUNK_UNKNOWN
+from pplr_audit.runs.documents import Document, judged
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = tuple[str, str, str, str, str, str, str, str]
+
+
+def summary_table(findings: Document) -> "Table":
+    """One row for each secret and cut, then membership, then utility; costs beside the cuts."""
+    from rich.table import Table
+    from rich.text import Text
+
+    findings = cleaned(judged(findings))
+    table = Table(title=Text(f"{findings['run']['name']}: strongest attack at each cut"), title_justify="left")
+    for name in ("cut", "what", "value"):
+        table.add_column(name, no_wrap=True)
+    for name in ("95% interval", "baseline", "by", "client holds", "wire a round"):
+        table.add_column(name)
+    rows = [*_leaks(findings), *_utility(findings)]
+    for row in rows:
+        # Text, not str: a title or a client's name must not be read as rich markup
+        table.add_row(*(Text(cell) for cell in row))
+    say_missing(table, findings)
+    return table
+
+
+def say_missing(table: "Table", document: Document) -> None:
+    """Below the table, what is missing in it and why: users, channels of cuts without a trunk, rivals; and warnings."""
+    from rich.text import Text
+
+    layers = document["run"]["layers"]
+    closed = any(row["cut"] and is_closed(row["cut"], layers) for row in document.get("findings", ()))
+    missing = [*left_out(document), *([WITHOUT_TRUNK_UNKNOWN] if closed else []), *failed_rivals(document)]
+    missing += unfair_coins(document)
+    if missing:
+        table.caption, table.caption_justify = Text("\n".join(missing)), "left"
+
+
+def _leaks(findings: Document) -> list[Row]:
+    rows = overall(findings["findings"])
+    out: list[Row] = []
+    for secret in sorted(distinct(rows, "secret"), key=lambda name: name == "membership"):
+        for defense in distinct(rows, "defense"):
+            mine = [row for row in rows if row["secret"] == secret and row["defense"] == defense]
+            metrics = metrics_in_order([row for row in mine if is_measured(row)] or mine, secret)
+            of_metric = [row for row in mine if metrics and row["metric"] == metrics[0]]
+            what = secret if defense == "none" else f"{secret} ({defense})"
+            sides = sides_of(of_metric, findings["run"]["layers"])
+            at_cut = {c: r for side in sides for c, r in speakers_along(of_metric, side, findings["run"]).items()}
+            out += [_leak(said(cut, sides), what, row, _price(findings, cut)) for cut, row in at_cut.items()]
+            anywhere = [row for row in of_metric if row["cut"] is None]
+            # An adversary for whom an attack has nothing to read is in the report; here it would say nothing.
+            if anywhere and (any(map(is_measured, anywhere)) or len(anywhere) == len(of_metric)):
+                out.append(_leak("any", what, strongest(anywhere) or anywhere[0], ("", "")))
+    return out
+
+
+def _leak(cut: str, what: str, row: Finding, price: tuple[str, str]) -> Row:
+    metric = row["metric"]
+    if not is_measured(row):
+        return cut, f"{what} {metric}", STATUS[row["status"]], MISSING, MISSING, row["attack"], *price
+    near = "" if above_baseline(row) else "≈ "
+    return (
+        cut,
+        f"{what} {metric}",
+        near + number(metric, row["value"]),
+        interval(metric, row["ci"]),
+        number(metric, row["baseline"]),
+        f"{row['attack']} on {row['channel']}",
+        *price,
+    )
+
+
+def _price(findings: Document, cut: Pair) -> tuple[str, str]:
+    cost = cost_at(findings, cut)
+    return (percent(cost["client_share"]), size(cost["wire_bytes_per_round"])) if cost else (MISSING, MISSING)
+
+
+def _utility(findings: Document) -> list[Row]:
+    metric, rows = headline_utility(findings)
+    return [
+        (
+            "",
+            f"utility {metric}",
+            number(metric, row["value"]),
+            interval(metric, row["ci"]),
+            "",
+            f"{strategy_name(row)}{' (reference)' if row['strategy'] in REFERENCES else ''}",
+            "",
+            "",
+        )
+        for row in rows
+    ]

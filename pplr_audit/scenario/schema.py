@@ -1,0 +1,453 @@
+"""What to do: the validated scenario. Every field has a default; a scenario states only what it is about."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)  # fmt: skip
+from pydantic_core import PydanticCustomError
+
+from pplr_audit import scenarios
+from pplr_audit.errors import InputError
+from pplr_audit.scenario import plugins, rivals
+from pplr_audit.scenario.messages import dotted, explain
+from pplr_audit.scenario.paths import expanded
+from pplr_audit.scenario.yaml_reader import MAX_BYTES, Document, Loc, override, parse, text_of
+
+LARGEST = 2**32
+"""No whole number is larger: a larger one is a slip, and arrays could not hold what it counts."""
+
+
+class Section(BaseModel):
+    """Fields and nothing else: an unknown one is an error, an empty section stands for its defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if value is None and isinstance(kind, type) and issubclass(kind, Section):
+            return {}
+        if isinstance(value, bool) and kind is not bool:
+            raise PydanticCustomError("type", "not true or false")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"a whole number of at most {LARGEST}")
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _no_twins(cls, value: Any) -> Any:
+        if isinstance(value, tuple):
+            if not value:
+                raise ValueError("an empty list is not accepted")
+            for position, item in enumerate(value):
+                if item in value[:position]:
+                    raise ValueError(f"{list(item) if isinstance(item, tuple) else item!r} stands there twice")
+        return value
+
+
+class Market(Section):
+    """The size of the synthetic market, used where ``data.path`` is ``synthetic``."""
+
+    users: Annotated[int, Field(ge=20)] = 600
+    items: Annotated[int, Field(ge=40, le=2000)] = 160
+    tastes: Annotated[int, Field(ge=2, le=8)] = 5
+
+
+Settings = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
+Named = Annotated[str, Field(description="a name")] | Settings
+"""A plugin by its name, or ``{name: {setting: value}}``."""
+
+
+class Shares(Section):
+    """Of all interactions, ordered by time, the last go to the test and those before them to validation."""
+
+    valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+Attribute = Annotated[str, Field(pattern=r"^attribute:.+$", description="attribute:NAME")]
+
+
+class Data(Section):
+    """Where the interactions come from, who holds them, and who is audited."""
+
+    path: Annotated[str, Field(min_length=1, description="a folder or a file, or synthetic")] = "synthetic"
+    reader: Annotated[Named, Field(description="auto, or a reader's name, or {name: {setting: value}}")] = "auto"
+    market: Market = Market()
+    clients: Annotated[int, Field(ge=2)] = 5
+    min_rating: float | None = None
+    """Leave out interactions rated lower; none keeps all."""
+    duplicates: Literal["keep", "first", "last"] = "keep"
+    """Which of a user's interactions with one item are used."""
+    core: Annotated[int, Field(ge=1)] = 1
+    """Leave out users and items with fewer interactions than this, again and again until none is left."""
+    partition: Literal["kmeans", "per_user", "random"] | Attribute = "kmeans"
+    history: Annotated[int, Field(ge=1)] = 10
+    split: Literal["leave_one_out", "global_time", "given"] = "leave_one_out"
+    shares: Shares = Shares()
+    """Of ``split: global_time``."""
+    users: Annotated[int, Field(ge=2)] | None = None
+    """Take at most this many users (chosen by the seed); none takes all."""
+    audit_users: Annotated[int, Field(ge=2)] = 800
+    test_users: Annotated[int, Field(ge=1)] | None = None
+    """Measure utility on at most this many training users; none takes all."""
+    samples: Literal["last", "all"] = "last"
+
+
+class Lora(Section):
+    """The adapter: one for the whole model, its parts selected by absolute layer."""
+
+    rank: Annotated[int, Field(ge=1)] = 8
+    alpha: Annotated[float, Field(gt=0)] = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Annotated[
+        Literal["all"] | tuple[str, ...] | None,
+        Field(description="linear layers of a block, or all of them whatever the backbone's family calls them; none "
+              "takes the family's usual ones: q_proj and v_proj, c_attn (GPT-2), query and value (BERT)"),
+    ] = None  # fmt: skip
+
+
+class Cut(Section):
+    """How many blocks stay on the client: the first ``front`` and the last ``back``."""
+
+    front: Annotated[int, Field(ge=0)] = 1
+    back: Annotated[int, Field(ge=0)] = 1
+
+
+class Recformer(Section):
+    """Of ``recommender: recformer``."""
+
+    attributes: tuple[Literal["title", "categories"], ...] = ("title", "categories")
+    """What an item is read as, in this order."""
+    attribute_tokens: Annotated[int, Field(ge=1)] = 32
+    pooling: Literal["cls", "mean"] = "cls"
+    temperature: Annotated[float, Field(ge=5e-3)] = 0.05
+    train: Literal["lora", "embeddings", "all"] = "embeddings"
+    """LoRA alone; LoRA and the new embeddings; or all weights, without LoRA."""
+    ids: bool = False
+    """Train a vector for each item, too, which is added to its encoding where items are compared (UniSRec)."""
+    refresh_rounds: Annotated[int, Field(ge=0)] | None = None
+    """The item table is encoded anew at every local epoch of the first so many rounds and once after them, then it is
+    frozen; none: of the first half of the rounds. With 0 it is the base model's."""
+    refresh_steps: Annotated[int, Field(ge=1)] | None = None
+    """In those rounds also after every so many local steps of an epoch; none: only at its start."""
+
+
+class Model(Section):
+    """The backbone, the recommender built on it, and the cut that training really runs."""
+
+    backbone: Annotated[str, Field(min_length=1, description="a hub name, a folder, tiny-llama or minilm")] = (
+        "tiny-llama"
+    )
+    recommender: Literal["bigrec", "recformer"] = "bigrec"
+    recformer: Recformer = Recformer()
+    lora: Lora = Lora()
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Of the backbone's own layers in training; none leaves it as the backbone has it."""
+    max_tokens: Annotated[int, Field(ge=16)] = 512
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; auto is bfloat16 where the processor has it and the model is wide enough to gain by it."""
+    beams: Annotated[int, Field(ge=1, le=16)] = 4
+    popularity_weight: Annotated[float, Field(ge=0)] = 0.0
+    cut: Cut = Cut()
+
+
+class Training(Section):
+    """The rounds, the local optimizer, and the dynamic balance (FACTS: alpha, beta, tau)."""
+
+    strategy: Annotated[str, Field(description="a strategy's name")] = "pplr"
+    rounds: Annotated[int, Field(ge=1)] = 5
+    local_epochs: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of all local steps in which the learning rate first rises from zero."""
+    loss_on: Literal["title", "all"] = "title"
+    similarity: Literal["parameters", "update"] = "parameters"
+    alpha: Annotated[float, Field(gt=0)] = 0.7
+    beta: Annotated[float, Field(ge=1e-3)] = 5
+    tau: Annotated[float, Field(ge=1e-6)] = 0.05
+    rivals: tuple[Named, ...] | None = None
+    """Strategies to train beside it on the same samples with the same seed, and to compare with user by user: a name,
+    or {name: {setting: value}} with settings of this section that are the balance's own."""
+    ablate: tuple[Literal["similarity", "speed", "heating", "balance"], ...] | None = None
+    """Terms of pplr's balance to switch off; ``balance`` is all of it and leaves the average of fedavg."""
+    averaging: Literal["factors", "product"] = "factors"
+    """Whether A and B of a LoRA layer are averaged apart, or their product."""
+    proximal: Annotated[float, Field(ge=0)] = 0.1
+    """mu of fedprox, lambda of ditto."""
+    participation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the clients that train in a round, at least one; drawn anew for every round."""
+    shots: Annotated[int, Field(ge=1)] | None = None
+    """Train on at most this many samples, all clients together, each giving its share; none takes all."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop a client whose ``stop_on`` has not got better in so many rounds, and serve its best model; none: never."""
+    stop_on: Literal["recall@10", "ndcg@10", "recall@20", "ndcg@20"] = "recall@10"
+    """Measured on validation items of users who train."""
+    valid_users: Annotated[int, Field(ge=1)] = 200
+    """Of each client, whose validation items decide on stopping."""
+
+    _otherwise: tuple[str, ...] = PrivateAttr(())
+    """Of a rival: the settings that the run's own training has otherwise."""
+
+    @property
+    def label(self) -> str:
+        """The strategy with what is switched off of it, and a rival's own settings, as findings name it."""
+        name = f"{self.strategy} without {', '.join(sorted(self.ablate))}" if self.ablate else self.strategy
+        values = {setting: getattr(self, setting) for setting in self._otherwise}
+        told = [f"{s} {v:.12g}" if isinstance(v, float) else f"{s} {v}" for s, v in values.items()]
+        return f"{name} with {', '.join(told)}" if told else name
+
+    def beside(self, own: Self) -> Self:
+        """The same as a rival of ``own``: its label names the settings by which it differs, apart from ``ablate``."""
+        rival = self.model_copy()
+        names = (name for name in rivals.SETTINGS if name != "ablate")
+        rival._otherwise = tuple(name for name in names if getattr(self, name) != getattr(own, name))
+        return rival
+
+
+class Budget(Section):
+    """What one attack may spend on one cell."""
+
+    seconds: Annotated[float, Field(gt=0)] = 300
+
+
+Blocks = Annotated[int, Field(ge=0, strict=True)]
+Cuts = Literal["all"] | tuple[tuple[Blocks, Blocks], ...]
+"""Every front, or pairs of (front, back)."""
+
+
+class Audit(Section):
+    """Which cuts, adversaries and attacks to measure."""
+
+    cuts: Cuts = "all"
+    adversaries: tuple[Literal["server", "trunk_host", "malicious_server", "outsider"], ...] = ("server", "outsider")
+    attacks: tuple[Named, ...] = ("ridge", "loss")
+    knowledge: Literal["strongest", "base", "auxiliary"] = "strongest"
+    """What an adversary has besides the catalogue and the template. ``strongest``: whoever is sent the clients' updates
+    has their fronts at the start of the round, all others the public base weights; ``base``: those weights alone;
+    ``auxiliary``: no weights, but the prompts of one colluding client and what crossed of them. It is the client with
+    the most samples, and none of its users is a victim."""
+    auxiliary: Literal["matched", "catalogue", "public", "none"] = "matched"
+    """What an adversary runs the weights on that it has. ``matched``: histories of users outside the audit, and random
+    ones where these are too few; ``catalogue``: random histories over the same catalogue; ``public``: over the titles
+    of another one (a synthetic market's); ``none``: nothing."""
+    rounds: Literal["last", "all"] | tuple[Annotated[int, Field(ge=1, strict=True)], ...] = "last"
+    victims: Annotated[int, Field(ge=1)] = 200
+    budget: Budget = Budget()
+
+
+class Report(Section):
+    """What is written at the end."""
+
+    formats: tuple[Literal["html", "md"], ...] = ("html", "md")
+
+
+class Scenario(Section):
+    """One file says everything."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "audit"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    data: Data = Data()
+    model: Model = Model()
+    training: Training = Training()
+    defenses: tuple[Literal["none"], ...] = ("none",)
+    audit: Audit = Audit()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for field, message in _conflicts(self):
+            raise PydanticCustomError("conflict", "{message}", {"field": field, "message": message})
+        return self
+
+
+def load(source: str, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario of a shipped name or a YAML file, with ``a.b=value`` overrides applied.
+
+    Relative paths in a file start at that file, in overrides at the current folder; the scenario holds absolute ones.
+
+    Raises:
+        InputError: one line for each wrong field, with the file and line or the override it comes from.
+    """
+    text, name, folder = _read(source)
+    document = parse(text, name)
+    _require_fields(document)
+    return _resolved(document, overrides, folder)
+
+
+def of_data(path: str, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario of all defaults on the data at ``path``, with overrides. Raises InputError as `load` does."""
+    loc = ("data", "path")
+    document = Document("PATH", {"data": {"path": path}}, overrides={loc: "PATH"})
+    return _resolved(document, overrides, Path.cwd())
+
+
+def of_model(overrides: Sequence[str]) -> Scenario:
+    """The scenario of all defaults with overrides. Raises InputError as `load` does."""
+    return _resolved(Document("MODEL", {}), overrides, Path.cwd())
+
+
+def from_text(text: str, name: str = "scenario.yaml") -> Scenario:
+    """What ``dump`` wrote, also where its plugins are not installed. Raises InputError that names ``name`` and line."""
+    document = parse(text, name)
+    _require_fields(document)
+    return _validate(document)
+
+
+def dump(scenario: Scenario) -> str:
+    """The whole scenario as YAML, every default written out: ``from_text(dump(s)) == s``."""
+    return text_of(scenario.model_dump(mode="json"))
+
+
+def digest(scenario: Scenario) -> str:
+    """SHA-256 of the scenario's values, in hexadecimal: the same for all files that say the same."""
+    # Without defaults: a field that a later version adds does not make another scenario of an older one.
+    values = scenario.model_dump(mode="json", exclude_defaults=True)
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256(canonical.encode()).hexdigest()
+
+
+def _read(source: str) -> tuple[str, str, Path]:
+    """Text, the name for messages, and the folder that relative paths start at."""
+    known = tuple(scenarios.shipped())
+    if source in known:
+        return scenarios.text(source), f"{source}.yaml", Path.cwd()
+    file = expanded(source, "SCENARIO")
+    if not file.is_file():
+        if file.is_dir():
+            raise InputError(f"{source}: a folder; give a scenario's YAML file or one of {', '.join(known)}")
+        raise InputError(plugins.unknown(f"{source}: no such scenario and no such file", source, known))
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise InputError(f"{source}: larger than {MAX_BYTES // 1000} kB; a scenario is a short file")
+        return file.read_text(encoding="utf-8-sig"), source, file.absolute().parent
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not UTF-8 (byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
+
+
+def _resolved(document: Document, overrides: Sequence[str], folder: Path) -> Scenario:
+    for setting in overrides:
+        override(document, setting)
+    _make_absolute(document, folder)
+    scenario = _validate(document)
+    wrong = [f"{document.place(loc)}: {message}" for loc, message in _unknown_names(scenario)]
+    if wrong:
+        raise InputError("\n".join(wrong))
+    return scenario
+
+
+def _require_fields(document: Document) -> None:
+    """An empty file stands for all the defaults; a file of anything but fields is refused."""
+    if document.values is None:
+        document.values = {}
+    if not isinstance(document.values, dict):
+        raise InputError(f"{document.name}: holds no fields; accepted: {', '.join(Scenario.model_fields)}")
+
+
+def _validate(document: Document) -> Scenario:
+    try:
+        return Scenario.model_validate(document.values)
+    except ValidationError as error:
+        raise InputError(explain(error, document, _schema())) from None
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return Scenario.model_json_schema()
+
+
+def _make_absolute(document: Document, folder: Path) -> None:
+    for section, field, names in (("data", "path", ("synthetic",)), ("model", "backbone", ("tiny-llama", "minilm"))):
+        fields = document.values.get(section)
+        value = fields.get(field) if isinstance(fields, dict) else None
+        if not isinstance(value, str) or not value or value in names:
+            continue
+        base = Path.cwd() if document.is_overridden((section, field)) else folder
+        place = f"{document.place((section, field))}: {section}.{field}"
+        path = expanded(base / expanded(value, place), place)
+        # ``org/name`` is a name on the hub unless a folder of that name is there.
+        if field == "path" or value[0] in "./~" or path.exists():
+            fields[field] = os.path.abspath(path)
+
+
+def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Fields that are right one by one and wrong together."""
+    data, rounds, last = scenario.data, scenario.audit.rounds, scenario.training.rounds
+    if not isinstance(rounds, str) and max(rounds) > last:
+        yield "audit.rounds", f"round {max(rounds)} is not among the {last} of training.rounds"
+    if scenario.audit.knowledge == "auxiliary" and scenario.audit.auxiliary != "matched":
+        yield "audit.auxiliary", "is of adversaries with weights to run, and audit.knowledge is auxiliary"
+    users = data.users if data.users is not None else data.market.users if data.path == "synthetic" else None
+    if users is not None and users < data.clients and data.partition in ("kmeans", "random"):
+        yield "data.clients", f"{data.clients} clients cannot share {users} users"
+    training = scenario.training
+    wrong = rivals.ablation(training.strategy, training.ablate)
+    if wrong:
+        yield "training.ablate", wrong
+    yield from rivals.conflicts(training)
+    model = scenario.model
+    if model.recommender == "recformer":
+        if model.popularity_weight:
+            yield "model.popularity_weight", "weighs bigrec's distances, and model.recommender is recformer"
+        if training.loss_on == "all":
+            yield "training.loss_on", "all is of bigrec, whose sequences are generated, and not of recformer"
+        if model.recformer.refresh_rounds == 0 and model.recformer.refresh_steps is not None:
+            yield "model.recformer.refresh_steps", "without a round in which the item table is encoded anew"
+        if model.recformer.train == "all" and training.averaging == "product":
+            yield "training.averaging", "product is of LoRA's factors, and model.recformer.train is all"
+    elif model.recformer != Recformer():
+        yield "model.recformer", f"is of recformer, and model.recommender is {model.recommender}"
+    if data.shares.valid + data.shares.test >= 1:
+        yield "data.shares", f"valid {data.shares.valid} and test {data.shares.test} leave nothing to train on"
+    if data.path == "synthetic" and data.history >= data.market.items:
+        yield "data.history", f"{data.history} items are not to be had from a market of {data.market.items}"
+
+
+def _unknown_names(scenario: Scenario) -> Iterator[tuple[Loc, str]]:
+    """Plugins that are not installed, or that several packages have.
+
+    Asked when a scenario is loaded, not when an old run's is read again.
+    """
+    asked: list[tuple[plugins.Kind, Loc, str]] = [("strategies", ("training", "strategy"), scenario.training.strategy)]
+    if scenario.data.reader != "auto":
+        asked += [("readers", ("data", "reader"), name) for _, name in _names_in([scenario.data.reader])]
+    asked += [
+        ("strategies", ("training", "rivals", *at), name) for at, name in _names_in(scenario.training.rivals or ())
+    ]
+    asked += [("attacks", ("audit", "attacks", *at), name) for at, name in _names_in(scenario.audit.attacks)]
+    asked += [("defenses", ("defenses", *at), name) for at, name in _names_in(scenario.defenses)]
+    for kind, loc, name in asked:
+        refused = plugins.refusal(kind, name, dotted(loc))
+        if refused is not None:
+            yield loc, refused
+
+
+def _names_in(entries: Sequence[Any], *at: int) -> Iterator[tuple[Loc, str]]:
+    for position, entry in enumerate(entries):
+        if isinstance(entry, str):
+            yield (*at, position), entry
+        elif isinstance(entry, Mapping):
+            yield from (((*at, position), name) for name in entry)
+        else:  # several, composed
+            yield from _names_in(entry, *at, position)

@@ -1,0 +1,227 @@
+"""The threat model as types: who sees what, and how an attack answers. What it knows besides is in `knowledge`.
+
+An attack is handed a `View` and `Knowledge` and nothing else. Rows are numbered without meaning; which user a row
+belongs to, and what is true of it, stands in another object that attacks are never handed.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pplr_audit.errors import BudgetExhausted
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge
+
+Secret = Literal["history", "label", "membership", "attribute", "linkage"]
+
+SEES: Mapping[str, frozenset[Channel]] = {
+    "trunk_host": frozenset(
+        {
+            Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS, Channel.BACK_GRADIENTS, Channel.TRUNK_GRADIENTS,
+            Channel.METADATA, Channel.TRUNK_UPDATE, Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT,
+        }
+    ),
+    "aggregator": frozenset({Channel.CLIENT_UPDATE, Channel.STATUS, Channel.PERSONAL_MODEL}),
+    "outsider": frozenset({Channel.MODEL_OUTPUT}),
+}  # fmt: skip
+"""What each adversary sees by itself."""
+
+
+def channels_of(adversary: str) -> frozenset[Channel]:
+    """Every channel that ``adversary`` sees; ``server`` is trunk host and aggregator in one, as in PPLR.
+
+    ``malicious_server`` sees no more, but chooses what it sends.
+    """
+    if adversary in ("server", "malicious_server"):
+        return SEES["trunk_host"] | SEES["aggregator"]
+    return SEES[adversary]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What crossed of one row of one batch, padding taken off by the mask that crossed with it."""
+
+    row: int
+    client: str
+    round: int
+    step: int
+    tensor: Float[Tensor, "length *width"]
+    batch: int = 1
+    """Rows of the batch that it crossed in."""
+    beside: Mapping[Channel, Float[Tensor, "length *width"]] = field(default_factory=dict)
+    """What crossed of the same row in the same step on the channels that the attack reads besides."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What one adversary saw at one cut under one defence, on the channel that an attack reads and those beside it.
+
+    ``front`` and ``back`` are None where no such channel depends on that side of the cut.
+    """
+
+    adversary: str
+    channel: Channel
+    front: int | None
+    back: int | None
+    defense: str
+    records: tuple[Record, ...]
+
+    def legible(self) -> "View":
+        """Without the rows that nothing can be computed with: empty, not finite, or too large to be squared.
+
+        An attack is asked for the others, so that one broken row does not hide what the rest give away.
+        """
+        kept = tuple(r for r in self.records if all(_finite(t) for t in (r.tensor, *r.beside.values())))
+        return self if len(kept) == len(self.records) else replace(self, records=kept)
+
+    def shuffled(self, generator: np.random.Generator) -> "View":
+        """The negative control: what crossed is dealt to other rows, of the same client where it has several.
+
+        No record keeps its own, so there is nothing to find. Needs two records.
+        """
+        records = []
+        for record, other in zip(self.records, dealt([r.client for r in self.records], generator), strict=True):
+            source = self.records[other]
+            records.append(
+                replace(record, tensor=source.tensor, step=source.step, batch=source.batch, beside=source.beside)
+            )
+        return replace(self, records=tuple(records))
+
+
+def dealt(clients: Sequence[str], generator: np.random.Generator) -> list[int]:
+    """For each place whose belongings it is dealt: another's, of the same client where that has several.
+
+    Nobody keeps their own. Needs two places.
+    """
+    groups: dict[str, list[int]] = {}
+    for place in generator.permutation(len(clients)):
+        groups.setdefault(clients[place], []).append(int(place))
+    rings = [ring for _, ring in sorted(groups.items()) if len(ring) > 1]
+    alone = [ring[0] for _, ring in sorted(groups.items()) if len(ring) == 1]
+    if len(alone) == 1 and rings:
+        rings[0] = rings[0] + alone
+    elif alone:
+        rings.append(alone)
+    found = [*range(len(clients))]
+    for ring in rings:  # a cycle over a random order moves everybody
+        for place, other in zip(ring, [ring[-1], *ring[:-1]], strict=True):
+            found[place] = other
+    return found
+
+
+def _finite(tensor: Float[Tensor, "length *width"]) -> bool:
+    return bool(tensor.numel()) and bool(tensor.float().square().sum().isfinite())
+
+
+class Budget:
+    """Seconds that an attack may spend on one cell, from now on.
+
+    Args:
+        grace: how many times as long it may take before it is broken off; how it spends its time goes by ``seconds``.
+    """
+
+    def __init__(self, seconds: float, grace: float = 1.0) -> None:
+        self.seconds = seconds
+        self._start = time.monotonic()
+        self._end = self._start + seconds
+        self._last = self._start + grace * seconds
+
+    def check(self, done: int = 0, of: int = 0) -> None:
+        """Raises BudgetExhausted once the time is up. Attacks call it between rows, of which ``done`` are finished."""
+        now = time.monotonic()
+        if now <= self._last:
+            return
+        reason = f"more than {self._last - self._start:g} s"
+        if done:
+            about = math.ceil((now - self._start) * of / done)
+            reason += (
+                f": {done} of {of} rows were finished; about {about} s would do for all (audit.budget.seconds), or"
+                " fewer audit.victims"
+            )
+        raise BudgetExhausted(reason)
+
+    def left(self, share: float = 1.0) -> bool:
+        """Whether less than ``share`` of the time has gone: for an attack that may do more, or less, for a row."""
+        return time.monotonic() <= self._end - (1 - share) * self.seconds
+
+
+@dataclass(frozen=True)
+class Guess:
+    """An attack's answer, sealed before the truth is opened.
+
+    For ``history``: ``rows``, ``token_offsets`` and ``tokens`` (one guess a position, -1 for none), ``slot_offsets``
+    and ``items`` (slots, depth): the best items of the whole catalogue for each slot, oldest slot first; and
+    ``claimed``, one a token: True where the attack takes the token for a word of a title in the history, False where
+    it takes it for the template or for the answer. ROUGE is scored on the claimed tokens, so that wrong words count
+    wherever they stand. An answer without ``claimed`` claims every token that is not -1.
+    For ``label``: ``rows`` and ``labels`` (rows, depth): the best items of the whole catalogue for each row, the best
+    first, -1 where there are fewer. An answer may hold several of these; each is scored where the truth is known.
+    For ``membership``: ``rows`` and one score a row under the name of each mode; higher means member.
+    For ``attribute``: ``rows`` and ``values`` (rows, values): a score for each of the known values, in alphabetical
+    order, higher where it is the likelier. It is asked in turns (`Knowledge.known_attributes`): in each, rows of known
+    value are passed over, and nothing else of the answer is kept.
+    For ``linkage``: ``rows``, and for pairs of rows ``first``, ``second`` (row numbers) and ``scores``, higher where
+    the two are the likelier of one user; pairs within a client are enough.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the report should say of how the answer was found; never scored."""
+
+
+class Attack(Protocol):
+    """Parameters in, one verb, a guess out. One that reads several channels at once names the others in `beside`."""
+
+    name: str
+    secret: Secret
+    channels: frozenset[Channel]
+    """The channels it can read, one at a time."""
+    controls: int
+    """How often the negative control is run (more for a score that is noisy over a shuffle)."""
+
+    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+        """Raises NotApplicable or BudgetExhausted; any other error is reported as ``failed``."""
+        ...
+
+
+def beside(attack: Attack) -> frozenset[Channel]:
+    """The channels that an attack needs besides the one it reads, of the same steps (`Record.beside`)."""
+    return frozenset(getattr(attack, "beside", ()))
+
+
+def runs_copies(attack: Attack) -> bool:
+    """Whether an attack runs copies of clients' models (`copies`); one that does not needs no more than ``base``."""
+    return bool(getattr(attack, "copies", True))
+
+
+def asked_attribute(attack: Attack) -> tuple[str, int]:
+    """Which attribute an attack on one is after (`attribute`), and into how many folds users are dealt (`folds`)."""
+    return str(getattr(attack, "attribute", "")), int(getattr(attack, "folds", 5))
+
+
+Lure = Callable[[Float[Tensor, "batch seq hidden"], Int[Tensor, "batch seq"]], Float[Tensor, "batch seq hidden"]]
+"""From what a client sent in a step of training, h_k and its mask, to the gradient that it is sent back."""
+
+
+class Active(Attack, Protocol):
+    """An attack by a server that also chooses what it sends: a training of its own is run at every front.
+
+    Its `run` then gets what crossed of the victims in the last round of that training, and the same knowledge.
+    """
+
+    active: Literal[True]
+
+    def lure(self, knowledge: Knowledge, front: int, budget: Budget) -> Lure:
+        """What the server sends in place of dLoss/dh_k; called before the training, at cut k = ``front``."""
+        ...
+
+
+def as_active(attack: Attack) -> Active | None:
+    """The attack, if it is one by a server that chooses what it sends."""
+    return cast(Active, attack) if getattr(attack, "active", False) else None

@@ -1,0 +1,190 @@
+"""What each cut of a model costs a client, told from the model's config alone: what `pplr-audit costs` does."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+from pplr_audit.errors import InputError, visible
+from pplr_audit.models.architectures import blocks, family, family_of
+from pplr_audit.models.backbones import tiny_llama
+from pplr_audit.models.backbones.config import read_config
+from pplr_audit.models.backbones.folder import ModelFolder
+from pplr_audit.models.backbones.known_shapes import NAMED
+from pplr_audit.scenario import schema as scenarios
+from pplr_audit.scenario.paths import expanded
+from pplr_audit.training.costs import formulas as costs
+from pplr_audit.training.costs.memory import Held, memory_rows
+from pplr_audit.training.costs.wire_time import ROUND_TRIPS, STEP_TRIPS, WireSpeed, request_trips, steps
+
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+SETTINGS = ("model.lora.", "model.beams=", "training.optimizer=", "training.local_epochs=")
+OF_ENCODERS = ("model.recformer.train=", "data.history=")
+"""What ``--set`` may name: fields of a scenario that change what is computed here and have no option of their own."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a client is asked to do."""
+
+    link: WireSpeed
+    back: int = 1
+    """Blocks behind, in the table."""
+    client_memory: int | None = None
+    """Bytes that a client has, if the cuts that fit are to be marked."""
+    batch: int = 16
+    tokens: int = 512
+    """Positions of a training sample, its title included, and padding."""
+    samples: int = 1024
+    rank: int = 8
+    title: int = 16
+    """Tokens of the title that is generated."""
+    precision: str = "float32"
+    settings: Sequence[str] = ()
+
+
+def price(model: str, asked: Asked) -> dict[str, Any]:
+    """One JSON document: the model, what was taken for granted, and a row for each cut, with ``fits_training`` and
+    ``fits_serving`` where the client's memory is given.
+
+    Raises:
+        InputError: no such model, or a setting that is not understood.
+    """
+    for option in ("batch", "tokens", "samples", "rank", "title"):
+        if getattr(asked, option) < 1:
+            raise InputError(f"--{option}: {getattr(asked, option)} is too few (accepted: a whole number above 0)")
+        if getattr(asked, option) > scenarios.LARGEST:
+            raise InputError(f"--{option}: too many (accepted: a whole number of at most {scenarios.LARGEST})")
+    if asked.precision not in PRECISIONS:
+        raise InputError(f"--precision: unknown precision {asked.precision[:40]!r} (accepted: {', '.join(PRECISIONS)})")
+    config, source = _config(model)
+    _check_length(model, config, asked)
+    encoder = not family_of(config.model_type, "MODEL").causal
+    chosen = _scenario(model, asked, encoder)
+    shape = costs.meta_model(
+        config, chosen.model.lora, getattr(torch, asked.precision),
+        recformer=chosen.model.recformer if encoder else None, history=chosen.data.history,
+    )  # fmt: skip
+    # An encoder generates nothing: what it is given at serving is the prompt alone.
+    beams, generated = (1, 0) if encoder else (chosen.model.beams, asked.title)
+    prompt = asked.tokens - generated
+    workload = costs.Workload(
+        samples=asked.samples * chosen.training.local_epochs,
+        tokens_per_sample=asked.tokens,
+        bytes_per_value=next(shape.parameters()).element_size(),
+        prompt_tokens=prompt,
+        generated_tokens=generated,
+        title_tokens=generated,
+        beams=beams,
+    )
+    held = Held(asked.batch, asked.tokens, chosen.training.optimizer, prompt, generated, beams)
+    layers = len(blocks(shape))
+    if not 0 <= asked.back <= layers:
+        raise InputError(f"--back: {asked.back} of {layers} blocks (accepted: 0 to {layers})")
+    cuts = costs.all_cuts(layers)
+    rows = []
+    for row, memory in zip(costs.rows_of(shape, cuts, workload), memory_rows(shape, cuts, held), strict=True):
+        del row["seconds_per_round"]  # of a run: measured, arithmetic and all
+        has_trunk = row["cut"]["front"] + row["cut"]["back"] < layers
+        row["adapter_parameters"] = memory["adapter_bytes"] // workload.bytes_per_value
+        row["frozen_parameters"] = memory["weight_bytes"] // workload.bytes_per_value
+        rows.append({**row, **memory, **_wire(row, workload, asked, chosen.training.local_epochs, has_trunk)})
+        if asked.client_memory is not None:
+            for use in ("training", "serving"):
+                rows[-1][f"fits_{use}"] = memory[f"{use}_memory_bytes"] <= asked.client_memory
+    return {
+        "schema": "pplr-audit/costs/1",
+        "model": {
+            "name": model,
+            "source": source,
+            "model_type": config.model_type,
+            "layers": layers,
+            "hidden_size": config.hidden_size,
+            "attention_dropout": costs.attention_dropout(blocks(shape)[0], family(shape).products),
+            "parameters": costs.backbone_parameters(config),
+        },
+        "assumed": {
+            **{
+                name: value
+                for name, value in asdict(asked).items()
+                if name not in ("link", "client_memory", "settings")
+            },
+            "client_memory_bytes": asked.client_memory,
+            "link_bits_per_second": asked.link.bits_per_second,
+            "round_trip_seconds": asked.link.round_trip_seconds,
+            "lora": chosen.model.lora.model_dump(mode="json"),
+            "recformer": {"train": chosen.model.recformer.train, "history": chosen.data.history} if encoder else None,
+            "optimizer": chosen.training.optimizer,
+            "local_epochs": chosen.training.local_epochs,
+            "prompt_tokens": prompt,
+            "generated_tokens": generated,
+            "beams": beams,
+        },
+        "costs": rows,
+    }
+
+
+def _wire(
+    row: dict[str, Any], workload: costs.Workload, asked: Asked, epochs: int, has_trunk: bool
+) -> dict[str, float]:
+    """What crosses in a full step, and how long a step, a round and a request wait for the wire."""
+    step = asked.batch * row["wire_bytes_per_sample"]
+    in_step, in_request = (STEP_TRIPS, request_trips(int(workload.generated_tokens))) if has_trunk else (0, 0)
+    in_round = steps(asked.samples, asked.batch, epochs) * in_step + ROUND_TRIPS
+    return {
+        "wire_bytes_per_step": step,
+        "wire_seconds_per_step": asked.link.seconds(step, in_step),
+        "wire_seconds_per_round": asked.link.seconds(row["wire_bytes_per_round"], in_round),
+        "wire_seconds_per_request": asked.link.seconds(row["serving_wire_bytes_per_request"], in_request),
+    }
+
+
+def _scenario(model: str, asked: Asked, encoder: bool) -> scenarios.Scenario:
+    for setting in asked.settings:
+        named, shown = setting.strip(), visible(setting[:60])
+        if named.startswith("model.recformer.ids="):
+            raise InputError(
+                f"--set {shown}: needs a catalogue, which is not known here; add items x hidden size parameters to the"
+                " client, and to what it uploads and gets in a round"
+            )
+        if not named.startswith((*SETTINGS, *OF_ENCODERS)) or named.startswith("model.lora.rank"):
+            raise InputError(
+                f"--set {shown}: changes nothing here, or has an option of its own (accepted:"
+                " model.lora.targets, model.lora.dropout, model.beams, training.optimizer, training.local_epochs; of"
+                " encoders also model.recformer.train, data.history)"
+            )
+        if named.startswith(OF_ENCODERS) and not encoder:
+            raise InputError(f"--set {shown}: is of encoders, and {visible(model[:80])} is a decoder")
+    kind = ["model.recommender=recformer"] if encoder else []
+    return scenarios.of_model([*asked.settings, *kind, f"model.lora.rank={asked.rank}"])
+
+
+def _config(model: str) -> tuple[PreTrainedConfig, str]:
+    """The model's config, and where it is from."""
+    if model == "tiny-llama":
+        return tiny_llama.largest_config(), "trained on the spot; a small catalogue gives a smaller vocabulary"
+    if model in NAMED:
+        named = NAMED[model]
+        config: PreTrainedConfig = CONFIG_MAPPING[named.model_type](**named.config)
+        return config, f"https://huggingface.co/{named.source}"
+    folder = expanded(model, "MODEL")
+    if not folder.is_dir():
+        shown = visible(model if len(model) <= 80 else f"{model[:80]}...")
+        raise InputError(
+            f"{shown}: no such model and no such folder (accepted: a folder with config.json, tiny-llama,"
+            f" {', '.join(NAMED)})"
+        )
+    return read_config(ModelFolder(folder))[1], str(folder)
+
+
+def _check_length(model: str, config: PreTrainedConfig, asked: Asked) -> None:
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is not None and asked.tokens > longest:
+        raise InputError(
+            f"--tokens: {asked.tokens} exceeds the positions of {visible(model)} (accepted: up to {longest})"
+        )
+    if asked.title >= asked.tokens:
+        raise InputError(f"--title: {asked.title} leaves no prompt (accepted: fewer than --tokens, {asked.tokens})")

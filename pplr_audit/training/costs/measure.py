@@ -1,0 +1,158 @@
+"""What every cut costs: computed from the model's config for all of them, measured for the one that ran."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.models.build import Recommender
+from pplr_audit.models.cut import FarSide, Session
+from pplr_audit.models.recommenders.task import Tally
+from pplr_audit.scenario.schema import Scenario
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.training.costs import flops
+from pplr_audit.training.costs import formulas as costs
+from pplr_audit.training.rounds import Federation, RoundLog
+
+OVER_THE_CUT = (
+    Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS, Channel.BACK_GRADIENTS, Channel.TRUNK_GRADIENTS,
+    Channel.METADATA,
+)  # fmt: skip
+UP_AND_OVER = (*OVER_THE_CUT, Channel.CLIENT_UPDATE)
+"""What crosses for each client that trains; early stopping serves requests besides, by how many users it asks."""
+SERVING = (Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT)
+
+
+def cost_rows(
+    scenario: Scenario, model: Recommender, federation: Federation, logs: Sequence[RoundLog], tally: Tally,
+    served_bytes: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The ``costs`` rows of the findings document, per client that trained, for the last round in which one did.
+
+    What encoding the catalogue takes (RecFormer) is the mean over all rounds: some do, some do not.
+
+    Args:
+        tally: what serving the test users put through the model.
+        served_bytes: what that put on the wire.
+    """
+    last = next(log for log in reversed(logs) if log.losses)  # when all have stopped, rounds are empty
+    trained = [client for client in federation.clients if client.name in last.losses]
+    clients = len(trained)
+    samples = sum(sum(map(len, client.plan(last.round))) for client in trained)
+    positions = sum(client.positions(last.round) for client in trained)
+    requests = max(tally.requests, 1)
+    # Tables are encoded in some rounds and not in others: what it takes is told as the mean over all that trained.
+    rounds = [log for log in logs if log.losses]
+    encodings = np.mean([
+        np.mean([client.encodings(log.round) for client in federation.clients if client.name in log.losses])
+        for log in rounds
+    ])  # fmt: skip
+    encoded = float(np.mean([log.catalogue / len(log.losses) for log in rounds]))
+    workload = costs.Workload(
+        samples=samples / clients,
+        tokens_per_sample=positions / samples,
+        prompt_tokens=tally.prompt_positions / requests,
+        generated_tokens=tally.generated / requests,
+        title_tokens=tally.title_positions / requests,
+        beams=scenario.model.beams if scenario.model.recommender == "bigrec" else 1,
+        catalogue_tokens=float(encodings) * model.task.catalogue_positions,
+        status_bytes=costs.STATUS_BYTES * (1 if scenario.training.patience is None else 2),
+    )
+    chosen = scenario.model
+    recformer = chosen.recformer if chosen.recommender == "recformer" else None
+    shape = costs.meta_model(
+        model.whole.model.config, chosen.lora, recformer=recformer, history=scenario.data.history,
+        items=len(model.task.prompts.titles), precision=model.precision,
+    )  # fmt: skip
+    rows = costs.rows_of(shape, costs.all_cuts(model.layers), workload)
+    seconds = seconds_per_round(logs)
+    ran = {"front": model.parts.front, "back": model.parts.back}
+    for row in rows:
+        row["measured"] = None
+        if row["cut"] == ran:
+            forward, training = _flops_per_token(model, round(workload.tokens_per_sample))
+            row["seconds_per_round"] = seconds
+            row["measured"] = {
+                **_sizes(model),
+                "client_flops_per_token": forward,
+                "training_flops_per_token": training,
+                "wire_bytes_per_sample": _sent(last.sent, OVER_THE_CUT) / samples,
+                "wire_bytes_per_round": (
+                    _sent(last.sent, UP_AND_OVER) / clients + encoded + _download(last) + _status(last)
+                ),
+                "serving_wire_bytes_per_request": served_bytes / requests,
+                "seconds_per_round": seconds,
+            }
+    return rows
+
+
+def seconds_per_round(logs: Sequence[RoundLog]) -> float:
+    """Mean over the rounds in which a client trained of what a round takes where clients run side by side: the slowest
+    client's time and the server's. Logs of earlier versions have only all clients' time, one behind the other."""
+    return float(np.mean([log.seconds if log.alongside is None else log.alongside for log in logs if log.losses]))
+
+
+def _sent(sent: Mapping[str, int], channels: Sequence[Channel]) -> int:
+    return sum(sent.get(str(channel), 0) for channel in channels)
+
+
+def _download(log: RoundLog) -> float:
+    """Of one client that got a model; there can be more of them than clients that trained."""
+    return log.sent.get(str(Channel.PERSONAL_MODEL), 0) / max(len(log.receivers), 1)
+
+
+def _status(log: RoundLog) -> float:
+    """What one client that trained said of itself: its loss, and the metric where it stops early."""
+    said = log.sent.get(str(Channel.STATUS), 0)
+    spoken = len(log.losses) + len(log.metrics)
+    return said / spoken * (2 if log.metrics else 1)
+
+
+def _sizes(model: Recommender) -> dict[str, float]:
+    """Parameters and bytes that the client's module really holds."""
+    held = list(model.parts.client.parameters())
+    whole = sum(p.numel() for p in model.whole.model.parameters())
+    count = sum(p.numel() for p in held)
+    return {
+        "client_parameters": count,
+        "client_bytes": sum(p.numel() * p.element_size() for p in held),
+        "client_share": count / whole,
+    }
+
+
+class _Echo(FarSide):
+    """Stands for a trunk that costs nothing: hands back what it gets."""
+
+    def forward(
+        self, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq hidden"]:
+        del mask
+        # The server waits for its gradient even where the front has nothing to train.
+        return hidden if hidden.requires_grad else hidden.detach().requires_grad_()
+
+    def open(self) -> Session:
+        raise RuntimeError("nothing is generated here")
+
+
+def _flops_per_token(model: Recommender, length: int) -> tuple[float, float]:
+    """Counted by torch while the client's part runs, forward alone and with the backward pass, over its tokens."""
+    batch, parts = 2, model.parts
+    plain = np.zeros(length, dtype=np.int64)
+    # All but the first are learned, as the head runs over all; 0 stands for any item.
+    prompts = [Prompt(plain, plain, plain[:0], 1, plain, 0)] * batch
+    if parts.gap is not None:
+        parts.gap.far_side = _Echo()
+    parts.client.train()
+    counted = []
+    for backward in (False, True):
+        with flops.counter() as counter:
+            loss = model.task.loss(parts.client, prompts, model.task.base_memory)
+            if backward:
+                loss.backward()
+        counted.append(counter.get_total_flops() / (batch * length))
+    for parameter in parts.client_parameters.values():
+        parameter.grad = None
+    return counted[0], counted[1]

@@ -1,0 +1,52 @@
+"""Whether the state of a round that was read can be one of the federation that is to go on from it."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from pplr_audit.training.optimizer import MOMENTS, OptimizerState
+from pplr_audit.training.rounds import Federation, RoundState
+
+
+def require_fit(state: RoundState, federation: Federation) -> None:
+    """Raises ValueError that says what of ``state`` does not fit the federation's clients, adapters or memories."""
+    like = federation.state(1)  # of any round: names, shapes and types are those of all
+    _require_names("clients", state.adapters, like.adapters)
+    _require_names("clients with personal models", state.personal, like.personal)
+    for client, adapter in like.adapters.items():
+        models = {"adapter": state.adapters[client]}
+        if client in state.personal:
+            models["personal"] = state.personal[client]
+            _require_moments(f"{client}, personal moments", state.personal_optimizers[client], adapter)
+        if client in state.best:
+            models["best"] = state.best[client].adapter
+        for kind, model in models.items():
+            _require_alike(f"{client}, {kind}", model, adapter)
+        _require_moments(f"{client}, moments", state.optimizers[client], adapter)
+        for memories in (state.memories, state.personal_memories):
+            if client in memories:
+                _require_alike(f"{client}, memory", memories[client], federation.task.base_memory)
+
+
+def _require_names(what: str, found: Mapping[str, object], expected: Mapping[str, object]) -> None:
+    if set(found) != set(expected):
+        raise ValueError(f"{what}: {', '.join(sorted(found)) or 'none'}, where {', '.join(sorted(expected))} are")
+
+
+def _require_alike(what: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    for name in expected.keys() | found.keys():
+        if name not in found or name not in expected:
+            raise ValueError(f"{what}: {name} is {'missing' if name in expected else 'of no layer'}")
+        if (found[name].shape, found[name].dtype) != (expected[name].shape, expected[name].dtype):
+            raise ValueError(f"{what}: {name} is {_said(found[name])} and not {_said(expected[name])}")
+
+
+def _require_moments(what: str, state: OptimizerState, adapter: Mapping[str, Tensor]) -> None:
+    """Each parameter has both moments or none."""
+    named = {name.rpartition("/")[0] for name in state.moments}
+    expected = {f"{name}/{moment}": adapter[name] for name in named & adapter.keys() for moment in MOMENTS}
+    _require_alike(what, state.moments, expected)
+
+
+def _said(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

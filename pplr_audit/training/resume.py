@@ -1,0 +1,227 @@
+"""What of a job is there already: a run goes on with the inputs that it began with, from where it stopped."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pplr_audit.audit.documents import hardware, libraries
+from pplr_audit.data.prepare import PrivateData
+from pplr_audit.errors import InputError, RunError
+from pplr_audit.models.backbones.load import hidden_size
+from pplr_audit.models.build import Recommender
+from pplr_audit.models.precision import Precision
+from pplr_audit.runs.failpoints import reach
+from pplr_audit.runs.parsing import shaped
+from pplr_audit.runs.processor import processor
+from pplr_audit.runs.progress import Advance
+from pplr_audit.runs.store import MANIFEST, SCENARIO, Store
+from pplr_audit.scenario import plugins
+from pplr_audit.scenario.schema import Scenario
+from pplr_audit.training import rounds as federated
+from pplr_audit.training.checkpoints import TrainingFiles
+from pplr_audit.training.client import Client
+from pplr_audit.training.rounds import Federation, RoundLog, RoundState
+from pplr_audit.training.threads import MOST, Choice, Pace, asked_by_environment, checked, choose, limited
+
+PLAIN: Precision = "float32"
+"""What runs computed in before they noted it."""
+_Name = Annotated[str, Field(min_length=1)]
+_COMPUTED: dict[str, Any] = {
+    "threads": Annotated[int, Field(ge=1, le=MOST)], "chosen": _Name, "processor": dict[str, Any],
+    "libraries": dict[str, str],
+}  # fmt: skip
+_PROCESSOR: dict[str, Any] = {
+    "capability": str, "model": str, "instructions": list[str], "limits": dict[str, str],
+}  # fmt: skip
+"""What must stand in a manifest's ``compute``, and in its ``processor``, whoever wrote it."""
+TEMPLATE_TOKENS, TITLE_TOKENS = 20, 8
+"""About so many a prompt and a title have, for how large a model's matrix products are; max_tokens is the most."""
+
+
+def precision_of(root: Path) -> Precision | None:
+    """What the run in ``root`` began to compute in; None where no run has begun there, or none that can be read."""
+    try:
+        with Store.load(root) as store:
+            inputs = store.manifest.get("inputs")
+    except (InputError, RunError):
+        return None  # whoever opens it says why
+    if inputs is None:
+        return None
+    return shaped(inputs.get("precision", PLAIN), Precision, f"{root / MANIFEST}: inputs.precision")
+
+
+@contextmanager
+def computing(scenario: Scenario, root: Path, asked: int | None, say: Callable[[str], None]) -> Iterator[Choice]:
+    """Compute with the threads that were asked for, or else those that the run began with, or else chosen ones."""
+    noted = computed(root)
+    if asked is not None:
+        choice = Choice(checked(asked, "--threads"), "--threads")
+    elif noted is not None:
+        choice = noted
+        if (told := asked_by_environment()) not in (None, choice.number):
+            say(f"{root}: goes on with the {choice.number} threads that it began with, not {told} (--threads)")
+    else:
+        tokens = min(scenario.model.max_tokens, TEMPLATE_TOKENS + TITLE_TOKENS * scenario.data.history)
+        choice = choose(hidden_size(scenario.model.backbone), scenario.training.batch_size, tokens)
+    with limited(choice.number):
+        yield choice
+
+
+def computed(root: Path) -> Choice | None:
+    """The threads that the run in ``root`` computed with last; None where none were noted.
+
+    Raises InputError where the manifest does not say what `note_compute` writes.
+    """
+    try:
+        with Store.load(root) as store:
+            noted = store.manifest.get("compute")
+    except (InputError, RunError):
+        return None  # whoever opens it says why
+    if not noted:
+        return None
+    place = f"{root / MANIFEST}: compute"
+    for entry in shaped(noted, list[dict[str, Any]], place):
+        for name, kind in _COMPUTED.items():
+            shaped(entry.get(name), kind, f"{place}.{name}")
+        for name, kind in _PROCESSOR.items():
+            shaped(entry["processor"].get(name), kind, f"{place}.processor.{name}")
+    return Choice(noted[-1]["threads"], noted[-1]["chosen"])
+
+
+def note_compute(store: Store, threads: Choice, say: Callable[[str], None]) -> None:
+    """Note the threads, processor and libraries of a run that begins; say and note what is another when it goes on.
+
+    "Bit for bit" holds while none of them changes.
+
+    Args:
+        say: called with one line of text.
+    """
+    now = {
+        "threads": threads.number, "chosen": threads.reason, "processor": processor(), "libraries": libraries(),
+    }  # fmt: skip
+    manifest = store.manifest
+    noted = manifest.get("compute", [])
+    if not noted:
+        if "inputs" in manifest:
+            say(f"{store.root}: how many threads it began with was not noted; it goes on with {threads.number}")
+    else:
+        other = [
+            f"{what} {_spelled(noted[-1].get(what))} before, {_spelled(now[what])} now"
+            for what in ("threads", "processor", "libraries")
+            if noted[-1].get(what) != now[what]
+        ]
+        if not other:
+            return
+        say(f"{store.root}: {'; '.join(other)}: what follows differs in its last digits from a run without the change")
+        store.event("compute_changed", before=noted[-1], now=now)
+    store.update_manifest(compute=[*noted, now])
+
+
+def _spelled(value: Any) -> str:
+    """A value of JSON in a message."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_spelled(each)}" for name, each in value.items() if each)
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
+    """Note data and weights in a run that begins. Raises InputError for one that began with others."""
+    inputs = {"data": private.dataset.digest, "backbone": model.digest, "precision": model.precision}
+    before = store.manifest.get("inputs")
+    if before is None:
+        store.update_manifest(inputs=inputs, libraries=libraries(), hardware=hardware())
+        note_plugins(store, [("readers", private.dataset.reader)])
+        return
+    for what, digest in inputs.items():
+        began = before.get(what, PLAIN if what == "precision" else digest)  # an older run has noted less
+        if began != digest:
+            raise InputError(
+                f"{store.root}: began with another {what} ({str(began)[:8]}, now {digest[:8]}); "
+                "bring it back, or begin again in another directory (--out DIR)"
+            )
+
+
+def note_plugins(store: Store, used: Iterable[tuple[plugins.Kind, str]]) -> None:
+    """Write into the manifest which packages, in which versions, the plugins about to run come from.
+
+    What ran in an earlier call stays there, also if its package has another version now.
+    """
+    place = f"{store.root / MANIFEST}: plugins"
+    noted = shaped(store.manifest.get("plugins", []), list[dict[str, Any]], place)
+    for each in noted:
+        shaped(each, dict[Literal["kind", "name", "package", "version"], _Name], place)
+        shaped(each.get("kind"), plugins.Kind, f"{place}.kind")
+        for name in ("name", "package", "version"):
+            shaped(each.get(name), _Name, f"{place}.{name}")
+    new = [each for each in plugins.provenance(used) if each not in noted]
+    if new:
+        store.update_manifest(plugins=[*noted, *new])
+
+
+def training_slug(scenario: Scenario) -> str:
+    """The defence and a hash over the part of the scenario that a training depends on."""
+    part = scenario.model_dump(mode="json", include={"seed", "data", "model", "training"}, exclude_defaults=True)
+    part.get("training", {}).pop("rivals", None)
+    return f"none-{hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+def train(
+    federation: Federation,
+    files: TrainingFiles,
+    rounds: int,
+    advance: Advance,
+    validate: Callable[[Client], float | None] | None = None,
+    pace: Pace | None = None,
+) -> None:
+    """Train what is left of the rounds, with ``validate`` as `rounds.train` has it; ends with the trained models.
+
+    Args:
+        pace: told how long each round took.
+    """
+    state = files.latest()
+    if state is None:
+        state = federation.state(1)
+        files.save_state(state)
+    federation.resume(state)
+    advance((state.round - 1) * len(federation.clients))
+
+    def client_done(note: str) -> None:
+        reach("round")
+        advance(1, note)
+
+    def round_done(log: RoundLog, following: RoundState) -> None:
+        files.save(log, following)
+        if pace is not None:
+            pace.round_done(log.round, log.seconds)
+
+    federated.train(federation, rounds, first=state.round, done=round_done, advance=client_done, validate=validate)
+    federation.deliver()
+
+
+def require_trained(store: Store, files: TrainingFiles, rounds: int) -> None:
+    """Raises InputError, with the command that goes on, where a round is left to train."""
+    done = files.done()
+    if done < rounds:
+        raise InputError(
+            f"{store.root}: its training is not finished ({done} of {rounds} rounds); continue it with: "
+            f"pplr-audit train {store.root / SCENARIO} --out {store.root}"
+        )
+
+
+def once(store: Store, path: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What stands in the run directory under ``path``, made first if it is not there."""
+    if not store.exists(path):
+        store.write_json(path, make())
+    return dict(store.read_json(path))
+
+
+def add_seconds(store: Store, spent: Mapping[str, float]) -> None:
+    """Add to the manifest's wall time by phase, which is over all the calls that a run took so far."""
+    before = store.manifest.get("seconds", {})
+    total = {**before, **{name: round(before.get(name, 0.0) + seconds, 3) for name, seconds in spent.items()}}
+    store.update_manifest(seconds=total)

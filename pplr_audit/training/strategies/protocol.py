@@ -1,0 +1,80 @@
+"""What a strategy gets from the clients after a round, and what it must answer: the one thing rivals differ in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pplr_audit.scenario import schema as scenario
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One client's round as the server knows it."""
+
+    client: str
+    adapter: Mapping[str, Tensor]
+    """After the local training, before any mixing, by absolute name."""
+    update: Mapping[str, Tensor]
+    """Adapter before - adapter after (a descent direction)."""
+    loss: float
+    """Mean training loss of the round."""
+    samples: int
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """What each client takes from each other: row i holds the weights of all clients in the new model of client i."""
+
+    matrix: Float[np.ndarray, "clients clients"]
+    similarity: Float[np.ndarray, "clients clients"] | None = None
+    status: Float[np.ndarray, "clients"] | None = None
+    speed: Float[np.ndarray, "clients"] | None = None
+    absent: Float[np.ndarray, "clients"] | None = None
+    """The weights in the new model of every client that did not train in the round; None lets each keep its own."""
+
+    @property
+    def unmixed(self) -> Bool[np.ndarray, "clients"]:
+        """Who gets its own model back as it is: its row is the unit vector."""
+        return np.asarray((self.matrix == np.eye(len(self.matrix))).all(axis=1))
+
+
+@dataclass(frozen=True)
+class Local:
+    """What a strategy changes in the local training of every client, on its side of the cut and on the server's."""
+
+    proximal: float = 0.0
+    """mu: the local loss gets mu / 2 · ||theta - theta at the round's start||²."""
+    personal: float | None = None
+    """lambda: beside the shared model each client trains one of its own, which is never mixed and which it serves; its
+    loss gets lambda / 2 · ||theta - shared theta at the round's start||². None: there is no such model."""
+
+
+class Strategy(Protocol):
+    """Decides after each round who learns what from whom. Subclass it; it is built with the scenario's training.
+
+    ``mixing`` is all that a strategy must say; what else it can change has a default here.
+    """
+
+    pooled: bool = False
+    """One client, `pplr_audit.data.allocation.EVERYONE`, holds all samples, and serves all users."""
+    local: Local = Local()
+
+    def __init__(self, training: scenario.Training) -> None:
+        del training
+
+    def mixing(self, contributions: Sequence[Contribution], round_: int) -> Mixing:
+        """The weights for round ``round_`` (from 1), rows and columns in the order of ``contributions``.
+
+        ``contributions`` are those of the clients that trained in the round, in alphabetical order of their names.
+        """
+        ...
+
+
+def sample_shares(contributions: Sequence[Contribution]) -> Float[np.ndarray, "clients"]:
+    """Each client's share of all training samples: the weights of federated averaging."""
+    samples = np.array([c.samples for c in contributions], dtype=np.float64)
+    return np.asarray(samples / samples.sum())

@@ -1,0 +1,155 @@
+"""What the trained models recommend, as rows of the findings document and as each user's own scores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pplr_audit.data.prepare import PrivateData
+from pplr_audit.models.build import Recommender
+from pplr_audit.models.recommenders.task import NotFinite, Served, Tally
+from pplr_audit.runs.progress import Advance
+from pplr_audit.scenario.schema import Scenario
+from pplr_audit.scenario.seeds import derive
+from pplr_audit.scoring.balance import balance_estimates, row
+from pplr_audit.scoring.intervals import mean_estimate
+from pplr_audit.training.divergence import unrankable
+from pplr_audit.training.rounds import Federation
+from pplr_audit.training.utility.evaluate import DEPTHS, Ranking, popularity_of, rank, recommended, tested
+from pplr_audit.training.utility.user_scores import UserScores
+
+
+@dataclass(frozen=True)
+class Utility:
+    """What was measured."""
+
+    rows: list[dict[str, Any]]
+    """``utility`` of the findings document."""
+    balance: list[dict[str, Any]]
+    """``balance`` of the findings document: how evenly clients are served."""
+    scores: UserScores
+
+
+def utility_rows(
+    scenario: Scenario,
+    private: PrivateData,
+    model: Recommender,
+    federation: Federation,
+    defense: str,
+    tally: Tally,
+    advance: Advance,
+    *,
+    references: bool = True,
+) -> Utility:
+    """Recall and NDCG of the trained personal models beside references: the base model, mere popularity, the ceiling.
+
+    Every user is served by the model of its own client, over the link; ``tally`` sums up what that took. Without
+    ``references`` it is the trained models alone.
+
+    Raises:
+        RunError: a trained model's scores are not finite.
+    """
+    users = _test_users(scenario, private)
+    counts = popularity_of(private.split, private.members, len(private.dataset.catalogue))
+
+    def by(served: Served, own: Int[np.ndarray, "users"]) -> Ranking:
+        return recommended(
+            served, model.task, private.split, own, history=scenario.data.history, popularity=counts
+        )  # fmt: skip
+
+    def trained(client: str, own: Int[np.ndarray, "users"]) -> Ranking:
+        if client not in private.holders:  # without a sample it took no part: it has the model that it began with
+            return untrained(client, own)
+        (party,) = (c for c in federation.clients if c.name == private.holders[client])
+        try:
+            return by(party.served(federation.link, tally), own)
+        except NotFinite as error:
+            raise unrankable(scenario.training, client) from error
+
+    def untrained(client: str, own: Int[np.ndarray, "users"]) -> Ranking:
+        del client
+        return by(model.whole.served(None), own)
+
+    def popular(client: str, own: Int[np.ndarray, "users"]) -> Ranking:
+        del client
+        parts = np.array_split(np.arange(len(own)), -(-len(own) // 256))
+        return rank(((rows, np.tile(counts, (len(rows), 1))) for rows in parts), own, private.split)
+
+    rows: list[dict[str, Any]] = []
+    even: list[dict[str, Any]] = []
+    by_user: dict[str, dict[str, np.ndarray]] = {}
+    asked = np.concatenate(list(users.values()))
+    at = private.population.client_of[asked]
+    strategies = {scenario.training.label: trained}
+    if references:
+        strategies |= {"untrained": untrained, "popularity": popular}
+    for strategy, ranked in strategies.items():
+        rankings = {}
+        for client, own in users.items():
+            rankings[client] = ranked(client, own)
+            advance(1, f"{strategy}, {client}")
+        rows += _rows(strategy, defense, rankings, scenario.seed)
+        by_user[strategy] = {
+            metric: np.concatenate([ranking.metrics[metric] for ranking in rankings.values()])
+            for metric in next(iter(rankings.values())).metrics
+        }
+        even += _balance(strategy, defense, by_user[strategy], at, scenario.seed)
+    names = private.population.clients
+    kept = UserScores(scenario.training.label, private.dataset.digest, names, asked, at, by_user)
+    return Utility(rows + (_ceiling(private, defense) if references else []), even, kept)
+
+
+def _balance(
+    strategy: str,
+    defense: str,
+    scores: Mapping[str, Float[np.ndarray, "users"]],
+    clients: Int[np.ndarray, "users"],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Standard deviation, worst client and Jain's index of each metric; nothing where one client has all users."""
+    if len(np.unique(clients)) < 2:
+        return []
+    return [
+        {"strategy": strategy, "defense": defense, "metric": metric, "measure": measure, **row(e)}
+        for metric, values in scores.items()
+        for measure, e in balance_estimates(values, clients, seed=derive(seed, "balance") % 2**32).items()
+    ]  # fmt: skip
+
+
+def _ceiling(private: PrivateData, defense: str) -> list[dict[str, Any]]:
+    """What no recommender can surpass on average, where the law behind the data is known: exact, so without width."""
+    known = private.dataset.best_recall or {}
+    return [
+        {"strategy": "best_possible", "defense": defense, "client": "all", "metric": f"recall@{k}",
+         "value": known[k], "ci": [known[k], known[k]], "n": len(private.dataset.users)}
+        for k in DEPTHS if k in known
+    ]  # fmt: skip
+
+
+def _test_users(scenario: Scenario, private: PrivateData) -> dict[str, Int[np.ndarray, "users"]]:
+    """Users who train and have a test item, by client; at most ``data.test_users`` of them, drawn by the seed."""
+    able = tested(private.split, private.members)
+    wanted = scenario.data.test_users
+    if wanted is not None and wanted < len(able):
+        able = np.sort(np.random.default_rng(derive(scenario.seed, "test users")).choice(able, wanted, replace=False))
+    at = private.population.client_of[able]
+    by_client = {client: able[at == place] for place, client in enumerate(private.population.clients)}
+    return {client: own for client, own in by_client.items() if len(own)}
+
+
+def _rows(strategy: str, defense: str, rankings: Mapping[str, Ranking], seed: int) -> list[dict[str, Any]]:
+    groups: dict[str, Sequence[Ranking]] = {"all": list(rankings.values())}
+    groups |= {client: [ranking] for client, ranking in rankings.items()}
+    rows = []
+    for client, group in groups.items():
+        users = np.concatenate([ranking.users for ranking in group])
+        for metric in group[0].metrics:
+            values = np.concatenate([ranking.metrics[metric] for ranking in group])
+            e = mean_estimate(values, users, seed=derive(seed, "utility") % 2**32)
+            rows.append(
+                {"strategy": strategy, "defense": defense, "client": client, "metric": metric, "value": e.value,
+                 "ci": [e.low, e.high], "n": e.n}
+            )  # fmt: skip
+    return rows

@@ -1,0 +1,173 @@
+"""The text that an adversary runs copies on: real windows of users outside the audit, and where they end, random
+ones."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pplr_audit import pipeline as audit
+from pplr_audit.audit.knowledge import build as knowing
+from pplr_audit.audit.knowledge.build import Knowing
+from pplr_audit.audit.plan import make_plan
+from pplr_audit.audit.victims.rows import Rows
+from pplr_audit.data.prepare import PrivateData, prepare
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.data.samples import training_samples
+from pplr_audit.models.build import Recommender, build
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.knowledge import Knowledge
+from tests.conftest import LAYERS
+
+OUTSIDE = 40
+"""Of the small scenario's 120 users 80 are audited."""
+
+
+@pytest.fixture(scope="module")
+def private(small_scenario: scenario.Scenario) -> PrivateData:
+    return prepare(small_scenario.data, small_scenario.seed)
+
+
+@pytest.fixture(scope="module")
+def model(small_scenario: scenario.Scenario, private: PrivateData) -> Recommender:
+    return build(small_scenario.model, private.dataset.catalogue, history=3, seed=small_scenario.seed)
+
+
+@pytest.fixture
+def knowledge(small_scenario: scenario.Scenario, private: PrivateData, model: Recommender) -> Knowledge:
+    return handed(small_scenario, private, model)
+
+
+def handed(setting: scenario.Scenario, private: PrivateData, model: Recommender, **fields: Any) -> Knowledge:
+    """What the harness hands over about what is served, where it needs no trained model."""
+    chosen = setting.model_dump(mode="json")
+    chosen["audit"] |= {"knowledge": "base", "attacks": ["ridge"], **fields}
+    setting = scenario.Scenario.model_validate(chosen)
+
+    def untrained(*_: Any) -> Any:
+        pytest.fail("no trained model is asked for")
+
+    no_model: Any = untrained
+    rows, plan = Rows(setting, private, model.prompts, no_model, untrained), make_plan(setting, LAYERS)
+    of = Knowing(setting, private, model, no_model, plan, rows, untrained, untrained).of
+    return of(next(cell for cell in plan.cells if cell.channel == Channel.INFERENCE_ACTIVATIONS))
+
+
+def read(prompts: Iterable[Prompt]) -> Counter[tuple[int, ...]]:
+    return Counter(tuple(prompt.tokens.tolist()) for prompt in prompts)
+
+
+def windows(private: PrivateData, model: Recommender, audited: int) -> Counter[tuple[int, ...]]:
+    """The training prompts of all users who are audited, or of all who are not."""
+    users = np.flatnonzero(private.population.audited == audited)
+    own = training_samples(private.split, users, 3, "last")
+    return read(model.prompts.build(own.history[row], int(own.targets[row])) for row in range(len(own)))
+
+
+def draw(knowledge: Knowledge, count: int, seed: int = 0) -> list[Prompt]:
+    return knowledge.draw(count, np.random.default_rng(seed))
+
+
+def test_matched_text_is_all_of_users_outside_the_audit_and_of_nobody_else(
+    private: PrivateData, model: Recommender, knowledge: Knowledge
+) -> None:
+    drawn = draw(knowledge, OUTSIDE)
+    assert read(drawn) == windows(private, model, audited=0)
+    assert sum(read(drawn).values()) == OUTSIDE
+    # Nobody's by chance either: this market has no two users alike.
+    assert not read(drawn) & windows(private, model, audited=1)
+    assert all(prompt.answer < len(prompt) and prompt.target >= 0 for prompt in drawn), "each has its label"
+    assert knowledge.facts == {"auxiliary": "matched", "auxiliary_users": OUTSIDE, "auxiliary_random": 0}
+
+
+def test_no_victim_no_candidate_and_no_number_of_a_user_is_handed_over(
+    private: PrivateData, small_scenario: scenario.Scenario, knowledge: Knowledge
+) -> None:
+    others = private.others(OUTSIDE + 1, seed=1)
+    assert len(others) == OUTSIDE
+    assert not set(others) & {*private.victims(80, small_scenario.seed), *private.candidates()}
+    assert knowledge.others is not None
+    assert knowledge.others.users.tolist() == list(range(OUTSIDE))
+
+
+def test_no_user_is_drawn_twice_while_there_are_others(
+    private: PrivateData, model: Recommender, knowledge: Knowledge
+) -> None:
+    for seed in range(20):
+        assert read(draw(knowledge, OUTSIDE - 5, seed)) <= windows(private, model, audited=0)
+
+
+def test_where_they_are_too_few_all_of_them_stand_among_random_ones_and_that_is_said(
+    private: PrivateData, model: Recommender, knowledge: Knowledge
+) -> None:
+    drawn, own = draw(knowledge, 2 * OUTSIDE), windows(private, model, audited=0)
+    assert own <= read(drawn)
+    assert not read(drawn) - own & windows(private, model, audited=1)
+    is_real = [tuple(prompt.tokens.tolist()) in own for prompt in drawn]
+    assert 5 < sum(is_real[:OUTSIDE]) < OUTSIDE - 5, "those held out are of both kinds"
+    assert knowledge.facts == {"auxiliary": "matched", "auxiliary_users": OUTSIDE, "auxiliary_random": OUTSIDE}
+    draw(knowledge, 3)
+    assert knowledge.facts["auxiliary_random"] == OUTSIDE, "the largest draw counts, in whatever order cells are run"
+
+
+def test_without_others_all_is_random_and_that_is_said(knowledge: Knowledge) -> None:
+    alone = replace(knowledge, others=None)
+    generator = np.random.default_rng(0)
+    assert read(draw(alone, 9)) == read(alone.prompts.random(3, generator) for _ in range(9))
+    assert alone.facts == {"auxiliary": "matched", "auxiliary_users": 0, "auxiliary_random": 9}
+
+
+def test_text_over_the_catalogue_is_random_and_of_no_user(
+    small_scenario: scenario.Scenario, private: PrivateData, model: Recommender
+) -> None:
+    told = handed(small_scenario, private, model, auxiliary="catalogue")
+    generator = np.random.default_rng(5)
+    assert told.others is None
+    assert read(draw(told, 30, seed=5)) == read(model.prompts.random(3, generator) for _ in range(30))
+    assert told.facts == {"auxiliary": "catalogue"}
+    counted = np.bincount([item for prompt in draw(told, 2000) for item in prompt.held], minlength=48)
+    assert counted.min() > 0.5 * counted.mean(), "each item as likely as any other"
+
+
+def test_the_seed_decides_and_each_attack_has_windows_of_its_own(
+    small_scenario: scenario.Scenario, private: PrivateData, model: Recommender, knowledge: Knowledge
+) -> None:
+    def order(known: Knowledge, seed: int) -> list[list[int]]:
+        return [prompt.tokens.tolist() for prompt in draw(known, 60, seed)]
+
+    again = handed(small_scenario, private, model)
+    assert order(again, 0) == order(knowledge, 0)
+    assert order(again, 0) != order(again, 1)
+    assert again.others is not None
+    again.others.history.values[:] = 0  # an attack may do that
+    assert read(draw(handed(small_scenario, private, model), OUTSIDE)) == windows(private, model, audited=0)
+
+
+def test_of_very_many_users_a_few_thousand_are_drawn_by_the_seed(
+    small_scenario: scenario.Scenario, private: PrivateData, model: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knowing, "OTHERS", 7)
+    told = handed(small_scenario, private, model)
+    assert read(draw(told, 7)) <= windows(private, model, audited=0)
+    draw(told, 8)
+    assert told.facts["auxiliary_users"] == 7
+    assert private.others(7, 0).tolist() == private.others(7, 0).tolist() != private.others(7, 1).tolist()
+
+
+def test_beside_a_colluding_client_no_other_users_are_handed_over(
+    small_scenario: scenario.Scenario, private: PrivateData, model: Recommender
+) -> None:
+    assert handed(small_scenario, private, model, knowledge="auxiliary").others is None
+
+
+def test_a_finding_and_the_report_say_how_many_of_each_an_attack_learned_from(finished: audit.AuditResult) -> None:
+    rows = [row for row in finished.document["findings"] if row["attack"] == "ridge" and row["status"] == "ok"]
+    said = {(row["detail"]["auxiliary_users"], row["detail"]["auxiliary_random"]) for row in rows}
+    assert said == {(OUTSIDE, 48 + 8 - OUTSIDE)}
+    report = (finished.directory / "report.md").read_text()
+    assert "histories of 40 users outside the audit and 16 random ones over the same catalogue" in report
+    assert report.count("histories of users outside the audit, and random ones") == 2, "in the threat model and in how"

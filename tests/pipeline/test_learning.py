@@ -1,0 +1,76 @@
+"""On the synthetic market a recommender that learns stands out from one that does not, and none beats the law."""
+
+import numpy as np
+import pytest
+
+from pplr_audit.data.prepare import prepare
+from pplr_audit.models.build import build
+from pplr_audit.scenario import plugins
+from pplr_audit.scenario import schema as scenario
+from pplr_audit.scoring.intervals import mean_estimate
+from pplr_audit.training.rounds import assemble, train
+from pplr_audit.training.utility import evaluate as utility
+
+SMALLER = (
+    "data.market.users=400", "data.market.items=60", "data.samples=all", "data.history=4", "data.audit_users=40",
+    "data.clients=2",
+)  # fmt: skip
+"""Few items and every prefix: what the quickstart's own samples teach beyond the form of an answer is within noise."""
+
+
+def hits(learning_rate: float, rounds: int) -> dict[str, np.ndarray]:
+    """Recall@10 by user of the quickstart's recommender, of its base model and of mere popularity."""
+    told = scenario.load(
+        "quickstart", [*SMALLER, f"training.learning_rate={learning_rate}", f"training.rounds={rounds}"]
+    )
+    private = prepare(told.data, told.seed)
+    model = build(told.model, private.dataset.catalogue, history=told.data.history, seed=told.seed)
+    strategy = plugins.load("strategies", told.training.strategy)(told.training)
+    federation = assemble(
+        private.samples, model.task, model.parts, model.initial, told.training, strategy, seed=told.seed
+    )
+    train(federation, told.training.rounds, done=lambda log, state: None)
+    users = utility.tested(private.split, private.members)
+    at = private.population.client_of[users]
+    popularity = utility.popularity_of(private.split, private.members, len(private.dataset.catalogue))
+
+    def measured(served, own: np.ndarray) -> np.ndarray:
+        ranking = utility.recommended(
+            served, model.task, private.split, own, history=told.data.history, popularity=popularity
+        )
+        return ranking.metrics["recall@10"]
+
+    order = [users[at == place] for place in range(len(federation.clients))]
+    trained = [measured(c.served(federation.link), own) for c, own in zip(federation.clients, order, strict=True)]
+    everyone = np.concatenate(order)
+    alike = np.tile(popularity, (len(everyone), 1))
+    popular = utility.rank([(np.arange(len(everyone)), alike)], everyone, private.split)
+    return {
+        "trained": np.concatenate(trained),
+        "untrained": measured(model.whole.served(None), everyone),
+        "popularity": popular.metrics["recall@10"],
+        "best": np.array([private.dataset.best_recall[10]]),
+    }
+
+
+def gain(one: np.ndarray, other: np.ndarray):
+    return mean_estimate(one - other, np.arange(len(one)), seed=0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PPLR_AUDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def test_training_beats_the_base_model_and_popularity_and_stays_below_the_law():
+    found = hits(5e-3, rounds=2)
+    assert gain(found["trained"], found["untrained"]).low > 0
+    assert gain(found["trained"], found["popularity"]).low > 0.05
+    assert found["trained"].mean() < found["best"][0]
+
+
+def test_a_model_that_does_not_learn_is_told_from_one_that_does():
+    found = hits(1e-12, rounds=1)
+    assert np.array_equal(found["trained"], found["untrained"])

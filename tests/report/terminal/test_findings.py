@@ -1,0 +1,103 @@
+"""The terminal's table: the strongest attack at each cut, with what that cut costs."""
+
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+
+from pplr_audit.report.terminal.findings import summary_table
+from pplr_audit.report.terminal.training import CLIENTS, training_tables
+
+Json = dict[str, Any]
+Make = Callable[..., Json]
+
+
+def shown(findings: Json) -> str:
+    """The table as a wide terminal shows it."""
+    console = Console(width=200, file=StringIO(), record=True)
+    console.print(summary_table(findings))
+    return console.export_text()
+
+
+def test_each_cut_shows_its_strongest_leak_and_its_price(findings: Json) -> None:
+    (line,) = [line for line in shown(findings).splitlines() if " k=2 " in line]
+    for part in (
+        "history item_hit@1",
+        "87.2%",
+        "[82.5%, 92.0%]",
+        "1.2%",
+        "ridge on front_activations",
+        "65.0%",
+        "72.2 MB",
+    ):
+        assert part in line
+
+
+def test_a_leak_is_priced_at_a_cut_that_still_has_a_trunk(findings: Json) -> None:
+    (line,) = [line for line in shown(findings).splitlines() if " k=4 " in line]
+    assert "82.5%" in line
+    assert "72.2 MB" in line
+
+
+def test_a_cut_without_a_value_shows_its_status(findings: Json, a_finding: Make, no_finding: Make) -> None:
+    findings["findings"] = [
+        a_finding(cut={"front": 0, "back": None}),
+        no_finding("budget_exhausted", "too slow", cut={"front": 1, "back": None}),
+    ]
+    (line,) = [line for line in shown(findings).splitlines() if " k=1 " in line]
+    assert "budget exhausted" in line
+    assert "0%" not in line.split("budget exhausted")[1].split("ridge")[0]
+
+
+def test_the_next_item_is_shown_by_k_and_m_with_the_price_of_that_cut(findings: Json, label_rows: list[Json]) -> None:
+    findings["findings"] = label_rows
+    lines = [line for line in shown(findings).splitlines() if "label_hit@1" in line]
+    cuts = [line.split("│")[1].strip() for line in lines]
+    assert cuts == [f"k={k}, m=1" for k in range(4)] + ["k=1, m=0", "k=1, m=2", "k=1, m=3"]
+    (behind,) = [line for line in lines if "k=1, m=2" in line]
+    for part in ("84.0%", "bidirectional on back_gradients", "65.0%", "72.2 MB"):
+        assert part in behind
+    (front,) = [line for line in lines if "k=1, m=3" in line]
+    assert "ridge on front_activations" in front
+
+
+def test_what_is_read_behind_alone_is_shown_by_m(findings: Json, label_rows: list[Json]) -> None:
+    findings["findings"] = [row for row in label_rows if row["attack"] == "label_match"]
+    lines = [line for line in shown(findings).splitlines() if "label_hit@1" in line]
+    assert [line.split("│")[1].strip() for line in lines] == [f"m={m}" for m in range(5)]
+
+
+def test_utility_stands_beside_its_references(findings: Json) -> None:
+    text = shown(findings)
+    assert "popularity (reference)" in text
+    assert "0.1280" in text
+
+
+def training(findings: Json) -> list[str]:
+    """The lines of a training's tables."""
+    console = Console(width=200, file=StringIO(), record=True)
+    for table in training_tables(findings):
+        console.print(table)
+    return console.export_text().splitlines()
+
+
+def test_a_training_shows_each_client_beside_the_references_and_what_each_front_costs(findings: Json) -> None:
+    lines = training(findings)
+    assert any("popularity (reference)" in line for line in lines)
+    (overall,) = [line for line in lines if line.startswith("│ all ")]
+    assert "0.1280" in overall
+    assert sum(" k=" in line for line in lines) == findings["run"]["layers"] + 1
+    (ran,) = [line for line in lines if "(ran)" in line]
+    cut = findings["run"]["cut"]
+    assert f"k={cut['front']}, m={cut['back']} (ran)" in ran
+
+
+def test_of_very_many_clients_the_first_are_shown_and_the_others_counted(findings: Json) -> None:
+    one = next(row for row in findings["utility"] if row["client"] != "all" and row["metric"] == "recall@10")
+    findings["utility"] += [{**one, "client": f"user-{number}\x1b[2J"} for number in range(100)]
+    lines = training(findings)
+    shown = sum("user-" in line for line in lines)
+    assert 20 <= shown <= CLIENTS
+    assert any("more" in line for line in lines)
+    assert not any("\x1b" in line for line in lines)
