@@ -16,14 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from pplr_audit import scenario
 from pplr_audit.data.prepare import prepare
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.architectures import blocks
 from pplr_audit.models.backbones.load import set_dropout
 from pplr_audit.models.build import Recommender, build
-from pplr_audit.models.cut import Tapped
 from pplr_audit.models.lora import Adapter, adapter_parameters, read_adapter
-from pplr_audit.scenario import schema as scenario
+from pplr_audit.models.taps import Tapped
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Stretch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

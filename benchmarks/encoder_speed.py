@@ -25,6 +25,7 @@ from padding import federated, rows, settings, share
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Catalogue, Dataset, Ragged
 from pplr_audit.data.load import load
 from pplr_audit.data.prompts import Prompt, Prompts
@@ -39,7 +40,6 @@ from pplr_audit.models.precision import Precision, choose_attention, compute_in,
 from pplr_audit.models.recommenders.recformer import POSITIONS, RecFormer
 from pplr_audit.models.recommenders.task import padded
 from pplr_audit.models.trainable import make_trainable
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.costs.flops import counter
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Stretch
 from pplr_audit.training.schedule import batches

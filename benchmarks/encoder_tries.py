@@ -21,8 +21,8 @@ from encoder_utility import markov, validation
 from measuring import RESULTS, machine, table, write
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.data.prepare import prepare
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scoring.intervals import mean_estimate, paired_difference
 from pplr_audit.training.utility import user_scores as per_user
 

@@ -20,17 +20,18 @@ from measuring import RESULTS, machine, table, write
 from scipy.sparse import csr_matrix
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Split
+from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.data.samples import seen_items
 from pplr_audit.models.build import build
 from pplr_audit.runs.store import Store
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scoring.intervals import mean_estimate, paired_difference
 from pplr_audit.training import resume
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.utility import user_scores as per_user
-from pplr_audit.training.utility.evaluate import Ranking, popularity_of, rank, recommended, tested
+from pplr_audit.training.utility.evaluate import Ranking, rank, recommended, tested
 
 ENCODER: Mapping[str, Any] = {
     "backbone": "minilm", "recommender": "recformer", "max_tokens": 256, "dropout": 0.0, "precision": "bfloat16",

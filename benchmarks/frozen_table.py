@@ -21,11 +21,11 @@ from measuring import RESULTS, machine, table, write
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from pplr_audit import scenario
 from pplr_audit.data.prepare import prepare
 from pplr_audit.data.samples import Samples, serving_samples, training_samples
 from pplr_audit.models.build import build
 from pplr_audit.models.recommenders.recformer import ITEMS
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scoring.intervals import mean_estimate
 from pplr_audit.training.utility.evaluate import rank
 

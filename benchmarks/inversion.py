@@ -21,14 +21,15 @@ from torch import Tensor
 from pplr_audit.attacks.activation.inverter import Inverter
 from pplr_audit.attacks.activation.prefix_search import PrefixSearch
 from pplr_audit.attacks.activation.ridge import Ridge
-from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.audit.truth.history import HistoryTruth
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.models.cut import tap
 from pplr_audit.models.lora import Adapter
-from pplr_audit.threat_model.attack import Attack, Budget, Record, View
+from pplr_audit.models.taps import tap
+from pplr_audit.threat_model.attack import Attack, Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.view import Record, View
 
 STEPS, VICTIMS, PROMPTS, HELD_OUT = 50, 96, 512, 32
 SECONDS = 600.0, 60.0

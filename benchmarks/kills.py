@@ -22,10 +22,10 @@ from typing import Any
 import llama
 from measuring import arguments, machine, spread, table, write
 
+from pplr_audit import scenario as scenarios
 from pplr_audit.data.load import load
 from pplr_audit.errors import InputError
 from pplr_audit.runs.store import LOCK, Store
-from pplr_audit.scenario import schema as scenarios
 from pplr_audit.scenario.schema import Scenario
 
 SEED = 0

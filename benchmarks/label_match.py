@@ -19,14 +19,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from pplr_audit.attacks.gradient.label_match import LabelMatch
-from pplr_audit.audit.replay.records import KnownModel
-from pplr_audit.audit.truth.history import LabelTruth
+from pplr_audit.audit.knowledge.known_model import KnownModel
+from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.models.cut import tap
 from pplr_audit.models.recommenders.recformer import ITEMS, RecFormer
-from pplr_audit.threat_model.attack import Budget, Record, View
+from pplr_audit.models.taps import tap
+from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.view import Record, View
 
 STEPS, VICTIMS = 50, 96
 GOAL = 0.98

@@ -20,12 +20,12 @@ import numpy as np
 import polars as pl
 from measuring import arguments, goal, goal_text, machine, spread, table, write
 
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Catalogue, Dataset, Ragged
 from pplr_audit.data.load import load
 from pplr_audit.data.population import populate
 from pplr_audit.data.samples import training_samples
 from pplr_audit.data.split import split
-from pplr_audit.scenario import schema as scenario
 
 SECONDS, BYTES = 60.0, 2e9
 USERS, ITEMS, ROWS = 138_000, 27_000, 20_000_000

@@ -19,8 +19,8 @@ from measuring import RESULTS, machine, table, write
 from paper_numbers import over_all, ratios
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.data.prepare import prepare
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scoring.intervals import Estimate, mean_estimate, paired_difference
 
 METRICS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")

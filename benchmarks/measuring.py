@@ -79,7 +79,7 @@ def machine() -> dict[str, Any]:
     import torch
 
     from pplr_audit import __version__
-    from pplr_audit.audit.documents import hardware, libraries
+    from pplr_audit.runs.environment import hardware, libraries
 
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -13,12 +13,12 @@ from jaxtyping import Int
 from measuring import arguments, goal, goal_text, machine, spread, table, write
 from paper_table import SEEDS, groups
 
+from pplr_audit import scenario
 from pplr_audit.data.allocation import allotted
 from pplr_audit.data.prepare import prepare
 from pplr_audit.errors import InputError
 from pplr_audit.models.backbones.load import load_backbone
 from pplr_audit.models.build import prompts_over
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.schedule import batches
 
 AT_MOST = 0.1

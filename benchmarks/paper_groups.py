@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 from pplr_audit.scenario.rivals import trainings
 
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA", Path(__file__).parents[2] / "shared" / "data"))

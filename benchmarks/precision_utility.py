@@ -16,7 +16,7 @@ from paper_groups import Group, groups
 from paper_numbers import over_all
 
 from pplr_audit import pipeline as audit
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 from pplr_audit.scoring.intervals import paired_difference
 from pplr_audit.training.utility import user_scores as per_user
 

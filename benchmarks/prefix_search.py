@@ -21,7 +21,7 @@ from measuring import arguments, goal, goal_text, machine, spread, table, write
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pplr_audit.attacks.activation.prefix_search import PrefixSearch
-from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.data.load import load
 from pplr_audit.data.prompts import Prompt
@@ -29,9 +29,10 @@ from pplr_audit.models.backbones.tiny_llama import Recipe, train_tokenizer
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.token_tree import Prefix
 from pplr_audit.scenario.schema import Cut, Data, Market, Model
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.view import Record, View
 
 SHARE_AT_MOST = 0.01
 HISTORY = 10

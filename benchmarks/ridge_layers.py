@@ -24,14 +24,17 @@ import torch
 from measuring import arguments, goal, goal_text, interleaved, machine, ratios, spread, table, write
 
 from pplr_audit.attacks.activation.ridge import Ridge
-from pplr_audit.audit.replay.records import KnownModel, Trace, serving_records
+from pplr_audit.audit.knowledge.known_model import KnownModel
+from pplr_audit.audit.replay.records import serving_records
 from pplr_audit.audit.replay.spool import Spool
+from pplr_audit.audit.tap_points import Trace
 from pplr_audit.data.load import load
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.scenario.schema import Cut, Data, Market, Model
-from pplr_audit.threat_model.attack import Budget, Record, View
+from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.view import Record, View
 
 RATIO_AT_MOST, BYTES_AT_MOST = 1.5, 4e9
 HISTORY = 10

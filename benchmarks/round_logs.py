@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pplr_audit import scenario
 from pplr_audit.errors import InputError
 from pplr_audit.runs.store import SCENARIO, Store
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scenario.rivals import trainings
 from pplr_audit.training import resume
 from pplr_audit.training.checkpoints import TrainingFiles

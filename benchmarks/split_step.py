@@ -20,13 +20,13 @@ from measuring import arguments, goal, goal_text, interleaved, machine, ratios, 
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import TARGET, TEMPLATE, Prompt, Prompts, collate
 from pplr_audit.data.samples import Samples
 from pplr_audit.models.cut import cut
 from pplr_audit.models.lora import Adapter, adapter_parameters, add_lora, read_adapter
 from pplr_audit.models.recommenders.bigrec import BigRec, tensors
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.rounds import assemble, train
 from pplr_audit.training.strategies.pplr import Pplr
 

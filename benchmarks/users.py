@@ -22,13 +22,13 @@ from measuring import arguments, goal, goal_text, in_child, machine, table, writ
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from pplr_audit import scenario
 from pplr_audit.data.population import populate
 from pplr_audit.data.prompts import Pieces, Prompt, Prompts, ragged
 from pplr_audit.data.samples import training_samples
 from pplr_audit.data.split import split
 from pplr_audit.models.recommenders.recformer import ITEMS, RecFormer
 from pplr_audit.models.recommenders.task import Memory, Tally
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.client import Client, ClientPart
 from pplr_audit.training.utility.evaluate import recommended
 

@@ -18,14 +18,6 @@ class RunError(Exception):
     """The run failed while running (a full disk, a loss that is not finite): exit code 1."""
 
 
-class NotApplicable(Exception):
-    """The view cannot carry what the attack is after; the reason is the message."""
-
-
-class BudgetExhausted(Exception):
-    """An attack ran out of what it may spend."""
-
-
 _ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 

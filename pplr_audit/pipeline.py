@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pplr_audit import scenario as scenarios
 from pplr_audit.audit import extension as extensions
+from pplr_audit.audit.cell import not_applicable
 from pplr_audit.audit.documents import evidence_document, findings_document, training_document
 from pplr_audit.audit.examples import examples
 from pplr_audit.audit.extension import Extension
 from pplr_audit.audit.harness import Exposure
 from pplr_audit.audit.plan import Plan, make_plan
-from pplr_audit.audit.run_cell import is_done, not_applicable, run_cell
+from pplr_audit.audit.run_cell import is_done, run_cell
 from pplr_audit.audit.user_spread import with_spread
 from pplr_audit.data.allocation import allotted
 from pplr_audit.data.prepare import PrivateData, prepare
@@ -24,13 +26,12 @@ from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.recommenders.task import Tally
 from pplr_audit.report.findings.redaction import redacted, redacted_training
 from pplr_audit.report.write import FINDINGS, read_documents, reports, write_documents, write_reports
-from pplr_audit.runs import stored
+from pplr_audit.runs import manifest, stored
 from pplr_audit.runs.atomic import make_private_folder, write_whole
 from pplr_audit.runs.ledger import Ledger
 from pplr_audit.runs.progress import Clock, Progress, Silent
 from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenarios
 from pplr_audit.scenario.rivals import trainings
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.training import resume
@@ -96,7 +97,7 @@ def train(
         require_stopping(scenario, ready.private)
         with _opened(scenario, directory) as store:
             trained = _train(ready, store, clock)
-            resume.add_seconds(store, clock.seconds)
+            manifest.add_seconds(store, clock.seconds)
             document = training_document(
                 scenario,
                 ready.private,
@@ -290,7 +291,7 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
 
         if store.exists(UTILITY):
             advance(steps)
-        measured = stored.measured(resume.once(store, UTILITY, measure), store.root / UTILITY)
+        measured = stored.measured(manifest.once(store, UTILITY, measure), store.root / UTILITY)
     for rival, scores in reversed(beside):
         for part in ("utility", "balance"):  # behind the run's own rows, before the references
             own = sum(row["strategy"] == scenario.training.label for row in measured[part])
@@ -339,7 +340,7 @@ def _train_rival(ready: _Ready, store: Store, clock: Clock) -> tuple[dict[str, A
             return {"utility": utility.rows, "balance": utility.balance}
 
         path = f"{files.folder}/{UTILITY}"
-        measured = stored.measured(resume.once(store, path, measure), store.root / path)
+        measured = stored.measured(manifest.once(store, path, measure), store.root / path)
         return measured, UserScores.of(store, scores)
 
 
@@ -374,7 +375,7 @@ def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: C
         results += [not_applicable(cell, plan.attack(cell).secret, why) for cell, why in plan.impossible]
 
     with clock.phase("writing the report"):
-        resume.add_seconds(store, clock.seconds)
+        manifest.add_seconds(store, clock.seconds)
         document = findings_document(
             scenario, private, model, plan, len(exposure.rows.victims), results, measured["utility"], measured["costs"],
             store.manifest, extensions.recorded(store), measured.get("balance", ()), measured.get("differences", ()),

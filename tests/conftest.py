@@ -23,11 +23,11 @@ from transformers import (
 )  # fmt: skip
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.data.bigrec_prompts import prompt_text
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.synthetic import market
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
 
 LAYERS = 3
 

@@ -14,11 +14,13 @@ import numpy as np
 from jaxtyping import Float
 
 from pplr_audit.attacks.decoding.word_scores import require_whole
-from pplr_audit.errors import InputError, NotApplicable
+from pplr_audit.errors import InputError
 from pplr_audit.scoring.classifier import FOLDS, log_probabilities
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.view import Record, View
 
 
 class Attribute:

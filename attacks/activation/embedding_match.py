@@ -24,9 +24,10 @@ from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_records, require_whole
 from pplr_audit.errors import InputError
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge, Model
+from pplr_audit.threat_model.view import Record, View
 
 POSITIONS = 2048
 """Of a batch, padding included."""

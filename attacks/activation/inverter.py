@@ -18,10 +18,12 @@ from torch import Tensor
 
 from pplr_audit.attacks.decoding.word_scores import Learned, Reading, Words, read, require_whole
 from pplr_audit.attacks.learners.networks import KINDS, OTHER, Example, Kind, Network, trained
-from pplr_audit.errors import InputError, NotApplicable
-from pplr_audit.threat_model.attack import Budget, Guess, View
+from pplr_audit.errors import InputError
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge, Pair
+from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.view import View
 
 
 class Inverter:

@@ -22,10 +22,12 @@ from pplr_audit.attacks.decoding.word_scores import packed, require_records, req
 from pplr_audit.attacks.search.candidates import Front, Memory
 from pplr_audit.attacks.search.refinement import Refiner
 from pplr_audit.attacks.search.walks import Answer, Candidates, Crossed, Walk, by_titles, by_tokens
-from pplr_audit.errors import InputError, NotApplicable
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.errors import InputError
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.view import Record, View
 
 
 class PrefixSearch:

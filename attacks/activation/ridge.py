@@ -18,9 +18,10 @@ from torch.nn.functional import normalize
 
 from pplr_audit.attacks.decoding.word_scores import Learned, Reading, Words, read, require_whole
 from pplr_audit.attacks.learners.normal_equations import Inverter, NormalEquations
-from pplr_audit.threat_model.attack import Budget, Guess, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge, Pair
+from pplr_audit.threat_model.view import View
 
 CHUNK = 2048
 """Positions, at least, that go into the sums together."""

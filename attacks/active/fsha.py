@@ -27,10 +27,11 @@ from pplr_audit.attacks.active.adversarial import (
 )
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_records
-from pplr_audit.errors import NotApplicable
-from pplr_audit.threat_model.attack import Budget, Guess, Lure, View
+from pplr_audit.threat_model.attack import Budget, Guess, Lure
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Front, Knowledge
+from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.view import View
 
 PILOT_RATE = 1e-3
 

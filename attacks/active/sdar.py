@@ -32,9 +32,10 @@ from pplr_audit.attacks.active.adversarial import (
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_records
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge, Model
+from pplr_audit.threat_model.view import Record, View
 
 FRONT_RATE = 1e-3
 

@@ -15,10 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pplr_audit.attacks.decoding.titles import DEPTH, LABELS, TitleReader
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
-from pplr_audit.threat_model.attack import Budget, Guess, View
+from pplr_audit.errors import InputError
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import View
 
 ANSWERED = frozenset({Channel.FRONT_ACTIVATIONS, Channel.BACK_GRADIENTS})
 """Of a training sequence, which holds its answer where the template has a place for one."""

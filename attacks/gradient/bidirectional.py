@@ -25,10 +25,11 @@ from pplr_audit.attacks.decoding.titles import LABELS, TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_records
 from pplr_audit.attacks.gradient.label_match import LabelMatch
 from pplr_audit.attacks.gradient.soft_labels import words_of
-from pplr_audit.errors import NotApplicable
-from pplr_audit.threat_model.attack import Budget, Guess, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.view import View
 
 UP, DOWN = Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS
 SHARPNESS = 10.0

@@ -37,11 +37,12 @@ from pplr_audit.attacks.decoding.word_scores import answered, require_readable, 
 from pplr_audit.attacks.gradient.closed_form import solved
 from pplr_audit.attacks.gradient.soft_labels import words_of
 from pplr_audit.data.prompts import Prompts
-from pplr_audit.errors import NotApplicable
 from pplr_audit.scoring.ranking import best_first
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge, Model
+from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.view import Record, View
 
 TOGETHER = 1 << 25
 """Elements of z held at once."""

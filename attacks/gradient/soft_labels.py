@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pplr_audit.attacks.decoding.titles import TitleReader
-from pplr_audit.threat_model.attack import Record
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.view import Record
 
 SQUARED, ABSOLUTE = 0.85, 0.15
 """Weights of the two norms."""

@@ -8,10 +8,11 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from pplr_audit.errors import NotApplicable
-from pplr_audit.threat_model.attack import Budget, Guess, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.view import View
 
 
 class Loss:

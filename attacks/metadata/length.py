@@ -23,11 +23,12 @@ from jaxtyping import Bool, Float, Int
 from pplr_audit.attacks.decoding.titles import DEPTH, LABELS
 from pplr_audit.attacks.decoding.word_scores import packed, require_whole
 from pplr_audit.data.prompts import Prompts
-from pplr_audit.errors import NotApplicable
 from pplr_audit.scoring.ranking import best_first
-from pplr_audit.threat_model.attack import Budget, Guess, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.view import View
 
 
 class Length:

@@ -1,13 +1,9 @@
 """What is written down at the end: the findings document and the evidence behind it, as DESIGN's contract has them."""
 
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from pplr_audit import __version__
 from pplr_audit.audit.extension import Extension
@@ -16,14 +12,14 @@ from pplr_audit.audit.verdicts import with_verdicts
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.models.build import Recommender
 from pplr_audit.report.words.vocabulary import WITHOUT_TRUNK_UNKNOWN
+from pplr_audit.runs.environment import hardware, libraries
 from pplr_audit.scenario.schema import Scenario
-from pplr_audit.threat_model.attack import beside, channels_of
+from pplr_audit.threat_model.adversaries import channels_of
+from pplr_audit.threat_model.attack import beside
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training.rounds import RoundLog
 from pplr_audit.training.strategies.protocol import Mixing
 from pplr_audit.training.utility.validation import left_out, never_stopping
-
-LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "scikit-learn", "numpy", "scipy", "safetensors")
 
 
 def findings_document(
@@ -165,19 +161,6 @@ def _terms(mixing: Mixing) -> dict[str, Any]:
     return {name: values.tolist() for name, values in terms.items() if values is not None}
 
 
-def libraries() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    return {name: version(name) for name in LIBRARIES}
-
-
-def hardware() -> dict[str, Any]:
-    """The machine that a run ran on."""
-    return {
-        "cpu": _cpu(), "cores": psutil.cpu_count() or 1, "memory_bytes": psutil.virtual_memory().total,
-        "platform": platform.platform(),
-    }  # fmt: skip
-
-
 def not_measured(scenario: Scenario, plan: Plan) -> list[str]:
     """What this audit says nothing about, in words for the report."""
     read = {channel for cell in plan.cells for channel in {cell.channel} | beside(plan.attack(cell))}
@@ -198,12 +181,3 @@ def not_measured(scenario: Scenario, plan: Plan) -> list[str]:
     ]
     return said
 
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.harness import Exposure
-from pplr_audit.audit.run_cell import Cell
 from pplr_audit.audit.sealed_guess import SealedGuess
-from pplr_audit.audit.truth.history import HistoryTruth, LabelTruth
+from pplr_audit.audit.truth.history import HistoryTruth
+from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.runs.store import Store
 from pplr_audit.threat_model.attack import Guess

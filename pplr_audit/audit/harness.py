@@ -11,36 +11,36 @@ from pathlib import Path
 
 import numpy as np
 
+from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.knowledge.build import Knowing
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.audit.own_trainings.hijack import hijackable, hijacked
 from pplr_audit.audit.plan import Plan
 from pplr_audit.audit.replay.collusion import colluded
-from pplr_audit.audit.replay.records import (
-    KnownModel,
-    Trace,
-    mask_records,
-    query_records,
-    serving_records,
-    training_records,
-)
+from pplr_audit.audit.replay.records import mask_records, query_records, serving_records, training_records
 from pplr_audit.audit.replay.spool import Spool
-from pplr_audit.audit.run_attack import Failed
-from pplr_audit.audit.run_cell import Cell, Truth
-from pplr_audit.audit.truth.history import HistoryTruth, LabelTruth, Recommends
+from pplr_audit.audit.tap_points import Phase, Trace, phase_of
+from pplr_audit.audit.truth.attribute import AttributeTruth
+from pplr_audit.audit.truth.history import HistoryTruth, Recommends
+from pplr_audit.audit.truth.label import LabelTruth
+from pplr_audit.audit.truth.linkage import LinkageTruth
 from pplr_audit.audit.truth.membership import MembershipTruth
 from pplr_audit.audit.truth.own_model import OwnModel
 from pplr_audit.audit.victims.linked_windows import Links
-from pplr_audit.audit.victims.rows import Asked, Phase, Rows, phase_of, watched
+from pplr_audit.audit.victims.rows import Asked, Rows, watched
+from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import PrivateData, model_free_features
-from pplr_audit.errors import BudgetExhausted, NotApplicable
 from pplr_audit.models.build import Recommender
 from pplr_audit.scenario.schema import Scenario
-from pplr_audit.threat_model.attack import Budget, Record, View, as_active, asked_attribute, beside
+from pplr_audit.threat_model.attack import Budget, as_active, asked_attribute, beside
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
+from pplr_audit.threat_model.view import Record, View
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.rounds import Federation
-from pplr_audit.training.utility.evaluate import popularity_of
+
+Truth = HistoryTruth | LabelTruth | MembershipTruth | AttributeTruth | LinkageTruth
 
 
 class Exposure:

@@ -5,27 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.extension import Extension, asks
-from pplr_audit.audit.replay.records import Trace
-from pplr_audit.audit.run_cell import Cell
+from pplr_audit.audit.tap_points import OF_THE_TRAINED, OF_TRAINING, SIDES, Trace
 from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
 from pplr_audit.scenario.schema import Scenario
-from pplr_audit.threat_model.attack import Attack, as_active, beside, channels_of, runs_copies
+from pplr_audit.threat_model.adversaries import channels_of
+from pplr_audit.threat_model.attack import Attack, as_active, beside, runs_copies
 from pplr_audit.threat_model.channels import Channel
 
-Side = Literal["front", "back"]
-
-OF_TRAINING: Mapping[Channel, tuple[Literal["activation", "gradient"], Side]] = {
-    Channel.FRONT_ACTIVATIONS: ("activation", "front"), Channel.TRUNK_ACTIVATIONS: ("activation", "back"),
-    Channel.BACK_GRADIENTS: ("gradient", "back"), Channel.TRUNK_GRADIENTS: ("gradient", "front"),
-}  # fmt: skip
-"""What crosses in a training step, and at which side of the trunk."""
-SIDES: Mapping[Channel, Side] = {
-    **{channel: side for channel, (_, side) in OF_TRAINING.items()}, Channel.INFERENCE_ACTIVATIONS: "front",
-    Channel.INFERENCE_OUTPUT: "back",
-}  # fmt: skip
-"""The side of the cut that a channel depends on: it is computed and attacked once a k (or m), not once a (k, m)."""
 MEASURED: Mapping[str, frozenset[Channel]] = {
     "history": frozenset({*OF_TRAINING, Channel.METADATA, Channel.INFERENCE_ACTIVATIONS}),
     "label": frozenset({*OF_TRAINING, Channel.METADATA}), "membership": frozenset({Channel.MODEL_OUTPUT}),
@@ -35,8 +24,6 @@ MEASURED: Mapping[str, frozenset[Channel]] = {
 """By secret, the channels that this version records for attacks and holds the truth of."""
 ACTIVE = "malicious_server"
 """The adversary who chooses what it sends, in a training of its own."""
-OF_THE_TRAINED = frozenset({Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT, Channel.MODEL_OUTPUT})
-"""Channels of the trained models; the others are of a round."""
 NOTHING = (
     "no block is left for the server (k + m = L), so nothing crosses here; updates, personal models and losses still "
     "do, and what they tell was not measured"

@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from pplr_audit.errors import BudgetExhausted, NotApplicable
-from pplr_audit.threat_model.attack import Attack, Budget, Guess, View
+from pplr_audit.threat_model.attack import Attack, Budget, Guess
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
+from pplr_audit.threat_model.view import View
 
 KINDS = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"})
 """Of numbers that can be sealed, by kind and bytes."""
-
-
-class Failed(Exception):
-    """An attack broke off, or answered what cannot be scored; the reason is the message."""
 
 
 def ask(attack: Attack, view: View, turns: Sequence[Knowledge], seconds: float, grace: float = 1.0) -> Guess:

@@ -1,77 +1,30 @@
 """One cell of an audit: an attack on a view, its answer sealed, then scored against the truth and its control."""
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from pplr_audit.audit.run_attack import Failed, ask
+from pplr_audit.audit.cell import Cell, _without_value
+from pplr_audit.audit.harness import Truth
+from pplr_audit.audit.run_attack import ask
 from pplr_audit.audit.sealed_guess import SealedGuess
-from pplr_audit.audit.truth.attribute import AttributeTruth, LinkageTruth
 from pplr_audit.audit.truth.comparisons import CONTROL, DRAWS, baseline, comparisons, influences, listed, redealt
-from pplr_audit.audit.truth.history import HistoryTruth, LabelTruth, Score
+from pplr_audit.audit.truth.history import HistoryTruth
+from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.audit.truth.membership import MembershipTruth
+from pplr_audit.audit.truth.score import Score
 from pplr_audit.audit.verdicts import SIGNED
-from pplr_audit.errors import BudgetExhausted, NotApplicable
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.scoring.intervals import mean_estimate
 from pplr_audit.scoring.verdicts import Comparison
-from pplr_audit.threat_model.attack import Attack, Guess, View, beside
-from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.attack import Attack, Guess, beside
 from pplr_audit.threat_model.knowledge import Knowledge
-
-METRICS = {
-    "history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",),
-    "label": ("label_hit@1", "label_hit@5", "label_hit@10", "mrr"), "attribute": ("auc", "accuracy"),
-    "linkage": ("auc",),
-}  # fmt: skip
-"""What stands in the findings for a secret, also where nothing could be measured."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Which attack, by whom, on what."""
-
-    attack: str
-    settings: str
-    """The attack's settings as canonical JSON."""
-    adversary: str
-    knowledge: str
-    channel: Channel
-    front: int | None
-    back: int | None
-    round: int
-    defense: str
-
-    @property
-    def slug(self) -> str:
-        """A readable file name, made unique by a hash over everything."""
-        sha = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
-        place = "".join(f"-{side}{at}" for side, at in (("k", self.front), ("m", self.back)) if at is not None)
-        return f"{self.attack}-{self.channel}{place}-r{self.round}-{self.adversary}-{sha}"
-
-    def row(self, metric: str, status: str, **fields: Any) -> dict[str, Any]:
-        """One finding, in the order of DESIGN's contract; ``detail`` says the attack's settings where it has any."""
-        cut = None if self.front is None and self.back is None else {"front": self.front, "back": self.back}
-        base = {
-            "cut": cut, "defense": self.defense, "adversary": self.adversary, "knowledge": self.knowledge,
-            "channel": str(self.channel), "round": self.round, "client": "all", "attack": self.attack,
-            "adaptive": True, "secret": "history", "metric": metric, "value": None, "ci": None, "baseline": None,
-            "n": 0, "status": status, "seconds": 0.0, "detail": {},
-        }  # fmt: skip
-        row = {**base, **fields}
-        if self.settings != "{}":
-            row["detail"] = {**row["detail"], "settings": json.loads(self.settings)}
-        return row
-
-
-Truth = HistoryTruth | LabelTruth | MembershipTruth | AttributeTruth | LinkageTruth
+from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
+from pplr_audit.threat_model.view import View
 
 
 class Exposed(Protocol):
@@ -115,19 +68,6 @@ def is_done(cell: Cell, store: Store) -> bool:
 
 def _result(cell: Cell) -> str:
     return f"cells/{cell.slug}.json"
-
-
-def not_applicable(cell: Cell, secret: str, reason: str) -> dict[str, Any]:
-    """The findings of a cell in which there is nothing to run."""
-    rows = [cell.row(metric, "not_applicable", secret=secret, detail={"reason": reason}) for metric in METRICS[secret]]
-    return {"findings": rows, "per_user": {}, "roc": []}
-
-
-def _without_value(cell: Cell, attack: Attack, status: str, reason: str, seconds: float = 0.0) -> dict[str, Any]:
-    document = not_applicable(cell, attack.secret, reason)
-    for row in document["findings"]:
-        row.update(status=status, seconds=seconds)
-    return document
 
 
 def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, budget: float, seed: int) -> SealedGuess:

@@ -20,7 +20,8 @@ from pplr_audit.errors import InputError
 from pplr_audit.runs import tensors
 from pplr_audit.runs.parsing import MEND, parsed, understood
 from pplr_audit.runs.store import Store
-from pplr_audit.threat_model.attack import Guess, View
+from pplr_audit.threat_model.attack import Guess
+from pplr_audit.threat_model.view import View
 
 EVENT = "guess_sealed"
 _ROWS, _STEPS = "view/rows", "view/steps"

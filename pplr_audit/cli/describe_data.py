@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pplr_audit import scenario as scenarios
 from pplr_audit.data.load import load
 from pplr_audit.data.overview import overview
 from pplr_audit.runs.progress import Progress
-from pplr_audit.scenario import schema as scenarios
 
 
 def inspect(path: str, settings: Sequence[str], progress: Progress, *, examples: bool = True) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def run(
 
     SCENARIO is the name of a shipped scenario (see: pplr-audit list scenarios) or a YAML file.
     """
-    from pplr_audit.scenario import schema as scenarios
+    from pplr_audit import scenario as scenarios
 
     chosen = scenarios.load(scenario, settings or ())
     with _chatter_aside():
@@ -166,7 +166,7 @@ def train(
     SCENARIO is the name of a shipped scenario (see: pplr-audit list scenarios) or a YAML file. No report is written:
     one without findings would read as if nothing leaked.
     """
-    from pplr_audit.scenario import schema as scenarios
+    from pplr_audit import scenario as scenarios
 
     chosen = scenarios.load(scenario, settings or ())
     with _chatter_aside():
@@ -204,9 +204,9 @@ def attack(
     missing or failed is done. With --attack alone the attack is added at all cuts of the run, with --cut alone all
     attacks of the run at that cut. What was added belongs to the run from then on.
     """
-    from pplr_audit.audit import extension
+    from pplr_audit.cli import attack_options
 
-    more = extension.from_options(attacks or (), cuts or ())
+    more = attack_options.from_options(attacks or (), cuts or ())
     with _chatter_aside():
         from pplr_audit import pipeline as audit
         from pplr_audit.runs import progress

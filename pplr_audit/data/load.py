@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.files.archive import inside_of, unzipped
 from pplr_audit.data.filters import filtered
@@ -16,7 +17,6 @@ from pplr_audit.data.readers.protocol import Reader
 from pplr_audit.data.synthetic import market
 from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scenario.paths import expanded
 from pplr_audit.scenario.seeds import derive
 

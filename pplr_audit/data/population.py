@@ -5,11 +5,11 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset, Population, Split
 from pplr_audit.data.partition import ATTRIBUTE, assign, by_attribute
 from pplr_audit.data.ragged import take
 from pplr_audit.errors import InputError
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scenario.seeds import derive
 
 FEWEST = 2

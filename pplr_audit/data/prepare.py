@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset, Population, Split
 from pplr_audit.data.load import load
 from pplr_audit.data.population import populate
 from pplr_audit.data.samples import Samples, new_items, training_samples
 from pplr_audit.data.split import split as split_dataset
 from pplr_audit.errors import InputError
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scenario.seeds import derive
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Catalogue, Dataset, Ragged
 from pplr_audit.data.synthetic_titles import GENRES, titles
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scenario.seeds import derive
 
 FOLLOWS = 0.5

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from pplr_audit import scenario
 from pplr_audit.data.bigrec_prompts import title_prompts
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.data.prompts import Prompts
@@ -18,7 +19,6 @@ from pplr_audit.models.recommenders.recformer import RecFormer
 from pplr_audit.models.recommenders.task import Task
 from pplr_audit.models.trainable import make_trainable
 from pplr_audit.models.uncut import WholeModel
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scenario.seeds import derive
 
 

@@ -8,7 +8,7 @@ leave every bit of what passes as it is.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -255,86 +255,3 @@ def _draws(block: nn.Module) -> bool:
     rates = [m.p for m in block.modules() if isinstance(m, nn.Dropout)]
     return any(rates) or any(getattr(m, "attention_dropout", 0.0) for m in block.modules())
 
-
-Sink = Callable[[int, Tensor], None]
-"""Called with l and h_l, (batch, seq, hidden), or its gradient."""
-
-
-@dataclass(frozen=True)
-class Tapped:
-    """Where h_l is met: it enters block l; of the last one it is also seen what leaves, l = L."""
-
-    layer: int
-    block: nn.Module
-    leaves: bool = False
-
-
-@contextmanager
-def tap(tapped: list[Tapped], activation: Sink, gradient: Sink | None = None) -> Iterator[None]:
-    """Within the block, hand on each h_l, and optionally dLoss/dh_l when it is known."""
-
-    def note(layer: int, hidden: Tensor) -> None:
-        activation(layer, hidden.detach())
-        if gradient is not None and hidden.requires_grad:
-            hidden.register_hook(lambda grad: gradient(layer, grad))
-
-    def entering(layer: int) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            note(layer, args[0] if args else kwargs["hidden_states"])
-
-        return hook
-
-    def leaving(layer: int) -> Callable[..., None]:
-        def hook(_: nn.Module, __: tuple[Any, ...], out: Any) -> None:
-            note(layer, out[0] if isinstance(out, tuple) else out)
-
-        return hook
-
-    handles = [
-        each.block.register_forward_hook(leaving(each.layer))
-        if each.leaves
-        else each.block.register_forward_pre_hook(entering(each.layer), with_kwargs=True)
-        for each in tapped
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def tappable(parts: CutModel) -> list[Tapped]:
-    """Every place in both parts where two blocks meet, by its absolute layer, from 0 to L."""
-    near = list(blocks(parts.client))
-    middle = [] if parts.trunk is None else list(blocks(parts.trunk))
-    whole = [*near[: parts.front], *middle, *near[len(near) - parts.back :]]
-    return [*(Tapped(layer, block) for layer, block in enumerate(whole)), Tapped(len(whole), whole[-1], leaves=True)]
-
-
-class Given(nn.Module):
-    """Stands before the blocks of a part: what enters is passed over for what was given."""
-
-    def __init__(self, hidden: Float[Tensor, "batch seq hidden"]) -> None:
-        super().__init__()
-        self._hidden = hidden
-
-    def forward(self, *_: Any, **__: Any) -> Float[Tensor, "batch seq hidden"]:
-        return self._hidden
-
-
-@contextmanager
-def entered_at(model: Any, layer: int, hidden: Float[Tensor, "batch seq hidden"]) -> Iterator[None]:
-    """Within the block, an uncut model's forward pass goes on from ``hidden`` as what enters block ``layer``."""
-    inner, path, whole = body(model), family(model).blocks, blocks(model)
-    configs = {id(c): c for c in (model.config, inner.config)}.values()
-    before = [(config, dict(vars(config))) for config in configs]
-    last = len(whole) - 1
-    inner.set_submodule(path, nn.ModuleList([Given(hidden), *list(whole)[layer:]]))
-    for config in configs:
-        _shorten(config, [min(layer, last), *range(layer, len(whole))])
-    try:
-        yield
-    finally:
-        inner.set_submodule(path, whole)
-        for config, values in before:
-            vars(config).update(values)

@@ -13,9 +13,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from pplr_audit import scenario
 from pplr_audit.errors import InputError
 from pplr_audit.models.architectures import blocks, family
-from pplr_audit.scenario import schema as scenario
 
 LINEAR = (nn.Linear, Conv1D)
 """What counts as a linear layer: Conv1D is GPT-2's, with its weight transposed."""

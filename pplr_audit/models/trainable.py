@@ -2,9 +2,9 @@
 
 from torch import nn
 
+from pplr_audit import scenario
 from pplr_audit.models.lora import add_lora
 from pplr_audit.models.recommenders.recformer import IDS, MARKS, add_ids, add_marks
-from pplr_audit.scenario import schema as scenario
 
 
 def make_trainable(model: nn.Module, settings: scenario.Model, *, history: int, items: int, seed: int) -> None:

@@ -17,10 +17,10 @@ from transformers.cache_utils import DynamicCache
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.architectures import blocks, body, family, heads
 from pplr_audit.models.backbones.transformers_api import remembering
-from pplr_audit.models.cut import Tapped, entered_at, tap
 from pplr_audit.models.cut import positions as places_of
 from pplr_audit.models.lora import adapter_off, adapter_parameters, load_adapter, read_adapter
 from pplr_audit.models.recommenders.task import Memory, Tally, Task, Weights, by_length
+from pplr_audit.models.taps import Tapped, entered_at, tap
 from pplr_audit.models.token_tree import Branches, Prefix, asked
 
 

@@ -1,0 +1,57 @@
+"""A scenario says what to do: data, model, training, audit and report. Import its public names from here.
+
+They are looked up when they are first used, so that ``pplr-audit --help`` needs no pydantic.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pplr_audit.scenario.loading import digest, dump, from_text, load, of_data, of_model
+    from pplr_audit.scenario.schema import (
+        Audit,
+        Budget,
+        Cut,
+        Data,
+        Lora,
+        Market,
+        Model,
+        Named,
+        Recformer,
+        Report,
+        Scenario,
+        Section,
+        Shares,
+        Training,
+    )
+
+__all__ = [
+    "Audit",
+    "Budget",
+    "Cut",
+    "Data",
+    "Lora",
+    "Market",
+    "Model",
+    "Named",
+    "Recformer",
+    "Report",
+    "Scenario",
+    "Section",
+    "Shares",
+    "Training",
+    "digest",
+    "dump",
+    "from_text",
+    "load",
+    "of_data",
+    "of_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name from the module that defines it (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "schema" if name[0].isupper() else "loading"
+    return getattr(import_module(f"{__name__}.{home}"), name)

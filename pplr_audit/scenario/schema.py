@@ -1,11 +1,6 @@
 """What to do: the validated scenario. Every field has a default; a scenario states only what it is about."""
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from hashlib import sha256
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -13,19 +8,13 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )  # fmt: skip
 from pydantic_core import PydanticCustomError
 
-from pplr_audit import scenarios
-from pplr_audit.errors import InputError
-from pplr_audit.scenario import plugins, rivals
-from pplr_audit.scenario.messages import dotted, explain
-from pplr_audit.scenario.paths import expanded
-from pplr_audit.scenario.yaml_reader import MAX_BYTES, Document, Loc, override, parse, text_of
+from pplr_audit.scenario import rivals
 
 LARGEST = 2**32
 """No whole number is larger: a larger one is a slip, and arrays could not hold what it counts."""
@@ -280,117 +269,6 @@ class Scenario(Section):
         return self
 
 
-def load(source: str, overrides: Sequence[str] = ()) -> Scenario:
-    """The scenario of a shipped name or a YAML file, with ``a.b=value`` overrides applied.
-
-    Relative paths in a file start at that file, in overrides at the current folder; the scenario holds absolute ones.
-
-    Raises:
-        InputError: one line for each wrong field, with the file and line or the override it comes from.
-    """
-    text, name, folder = _read(source)
-    document = parse(text, name)
-    _require_fields(document)
-    return _resolved(document, overrides, folder)
-
-
-def of_data(path: str, overrides: Sequence[str] = ()) -> Scenario:
-    """The scenario of all defaults on the data at ``path``, with overrides. Raises InputError as `load` does."""
-    loc = ("data", "path")
-    document = Document("PATH", {"data": {"path": path}}, overrides={loc: "PATH"})
-    return _resolved(document, overrides, Path.cwd())
-
-
-def of_model(overrides: Sequence[str]) -> Scenario:
-    """The scenario of all defaults with overrides. Raises InputError as `load` does."""
-    return _resolved(Document("MODEL", {}), overrides, Path.cwd())
-
-
-def from_text(text: str, name: str = "scenario.yaml") -> Scenario:
-    """What ``dump`` wrote, also where its plugins are not installed. Raises InputError that names ``name`` and line."""
-    document = parse(text, name)
-    _require_fields(document)
-    return _validate(document)
-
-
-def dump(scenario: Scenario) -> str:
-    """The whole scenario as YAML, every default written out: ``from_text(dump(s)) == s``."""
-    return text_of(scenario.model_dump(mode="json"))
-
-
-def digest(scenario: Scenario) -> str:
-    """SHA-256 of the scenario's values, in hexadecimal: the same for all files that say the same."""
-    # Without defaults: a field that a later version adds does not make another scenario of an older one.
-    values = scenario.model_dump(mode="json", exclude_defaults=True)
-    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return sha256(canonical.encode()).hexdigest()
-
-
-def _read(source: str) -> tuple[str, str, Path]:
-    """Text, the name for messages, and the folder that relative paths start at."""
-    known = tuple(scenarios.shipped())
-    if source in known:
-        return scenarios.text(source), f"{source}.yaml", Path.cwd()
-    file = expanded(source, "SCENARIO")
-    if not file.is_file():
-        if file.is_dir():
-            raise InputError(f"{source}: a folder; give a scenario's YAML file or one of {', '.join(known)}")
-        raise InputError(plugins.unknown(f"{source}: no such scenario and no such file", source, known))
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise InputError(f"{source}: larger than {MAX_BYTES // 1000} kB; a scenario is a short file")
-        return file.read_text(encoding="utf-8-sig"), source, file.absolute().parent
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source}: not UTF-8 (byte {error.start})") from None
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
-
-
-def _resolved(document: Document, overrides: Sequence[str], folder: Path) -> Scenario:
-    for setting in overrides:
-        override(document, setting)
-    _make_absolute(document, folder)
-    scenario = _validate(document)
-    wrong = [f"{document.place(loc)}: {message}" for loc, message in _unknown_names(scenario)]
-    if wrong:
-        raise InputError("\n".join(wrong))
-    return scenario
-
-
-def _require_fields(document: Document) -> None:
-    """An empty file stands for all the defaults; a file of anything but fields is refused."""
-    if document.values is None:
-        document.values = {}
-    if not isinstance(document.values, dict):
-        raise InputError(f"{document.name}: holds no fields; accepted: {', '.join(Scenario.model_fields)}")
-
-
-def _validate(document: Document) -> Scenario:
-    try:
-        return Scenario.model_validate(document.values)
-    except ValidationError as error:
-        raise InputError(explain(error, document, _schema())) from None
-
-
-@cache
-def _schema() -> dict[str, Any]:
-    return Scenario.model_json_schema()
-
-
-def _make_absolute(document: Document, folder: Path) -> None:
-    for section, field, names in (("data", "path", ("synthetic",)), ("model", "backbone", ("tiny-llama", "minilm"))):
-        fields = document.values.get(section)
-        value = fields.get(field) if isinstance(fields, dict) else None
-        if not isinstance(value, str) or not value or value in names:
-            continue
-        base = Path.cwd() if document.is_overridden((section, field)) else folder
-        place = f"{document.place((section, field))}: {section}.{field}"
-        path = expanded(base / expanded(value, place), place)
-        # ``org/name`` is a name on the hub unless a folder of that name is there.
-        if field == "path" or value[0] in "./~" or path.exists():
-            fields[field] = os.path.abspath(path)
-
-
 def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """Fields that are right one by one and wrong together."""
     data, rounds, last = scenario.data, scenario.audit.rounds, scenario.training.rounds
@@ -423,31 +301,3 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
     if data.path == "synthetic" and data.history >= data.market.items:
         yield "data.history", f"{data.history} items are not to be had from a market of {data.market.items}"
 
-
-def _unknown_names(scenario: Scenario) -> Iterator[tuple[Loc, str]]:
-    """Plugins that are not installed, or that several packages have.
-
-    Asked when a scenario is loaded, not when an old run's is read again.
-    """
-    asked: list[tuple[plugins.Kind, Loc, str]] = [("strategies", ("training", "strategy"), scenario.training.strategy)]
-    if scenario.data.reader != "auto":
-        asked += [("readers", ("data", "reader"), name) for _, name in _names_in([scenario.data.reader])]
-    asked += [
-        ("strategies", ("training", "rivals", *at), name) for at, name in _names_in(scenario.training.rivals or ())
-    ]
-    asked += [("attacks", ("audit", "attacks", *at), name) for at, name in _names_in(scenario.audit.attacks)]
-    asked += [("defenses", ("defenses", *at), name) for at, name in _names_in(scenario.defenses)]
-    for kind, loc, name in asked:
-        refused = plugins.refusal(kind, name, dotted(loc))
-        if refused is not None:
-            yield loc, refused
-
-
-def _names_in(entries: Sequence[Any], *at: int) -> Iterator[tuple[Loc, str]]:
-    for position, entry in enumerate(entries):
-        if isinstance(entry, str):
-            yield (*at, position), entry
-        elif isinstance(entry, Mapping):
-            yield from (((*at, position), name) for name in entry)
-        else:  # several, composed
-            yield from _names_in(entry, *at, position)

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 
@@ -46,17 +44,3 @@ class Crossing:
         """Bytes of the payload as it stands in memory (no framing, no compression)."""
         return sum(t.numel() * t.element_size() for t in self.tensors.values())
 
-
-@runtime_checkable
-class Defense(Protocol):
-    """Something that changes what crosses. A defence is a value: parameters in, one verb, a crossing out.
-
-    ``holds_against`` names the adversaries its formal guarantee binds (empty where it has none).
-    """
-
-    name: str
-    holds_against: frozenset[str]
-
-    def apply(self, crossing: Crossing, generator: torch.Generator) -> Crossing:
-        """What the receiver gets instead of ``crossing``. Draws randomness from ``generator`` alone."""
-        ...

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.data.samples import Samples
-from pplr_audit.errors import NotApplicable
 from pplr_audit.models.token_tree import Branches, Prefix
+from pplr_audit.threat_model.outcomes import NotApplicable
 
 
 class Front(Protocol):

@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from pplr_audit import scenario
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import Samples
 from pplr_audit.models.cut import Gap, Randomness
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
 from pplr_audit.models.recommenders.task import Memory, Tally, Task, Weights
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.divergence import diverged, diverged_before, of_adapter, of_loss
 from pplr_audit.training.link import Link
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Pull

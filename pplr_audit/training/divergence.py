@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from pplr_audit import scenario
 from pplr_audit.errors import RunError
-from pplr_audit.scenario import schema as scenario
 
 EXPLODED = 1e3
 """A training loss above this has exploded, in nats a token: guessing at random costs ln(vocabulary), 13 at the most."""

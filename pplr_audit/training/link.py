@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pplr_audit.models.recommenders.task import Weights
 from pplr_audit.scenario.seeds import derive
-from pplr_audit.threat_model.channels import Channel, Crossing, Defense
+from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.threat_model.defense import Defense
 
 Recorder = Callable[[Crossing], None]
 """Called with everything that crosses, as the receiver got it. Tensors are not copied: clone what is kept."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -2,19 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pplr_audit.audit.documents import hardware, libraries
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.errors import InputError, RunError
 from pplr_audit.models.backbones.load import hidden_size
 from pplr_audit.models.build import Recommender
 from pplr_audit.models.precision import Precision
+from pplr_audit.runs.environment import hardware, libraries
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.parsing import shaped
 from pplr_audit.runs.processor import processor
@@ -212,16 +212,3 @@ def require_trained(store: Store, files: TrainingFiles, rounds: int) -> None:
             f"pplr-audit train {store.root / SCENARIO} --out {store.root}"
         )
 
-
-def once(store: Store, path: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What stands in the run directory under ``path``, made first if it is not there."""
-    if not store.exists(path):
-        store.write_json(path, make())
-    return dict(store.read_json(path))
-
-
-def add_seconds(store: Store, spent: Mapping[str, float]) -> None:
-    """Add to the manifest's wall time by phase, which is over all the calls that a run took so far."""
-    before = store.manifest.get("seconds", {})
-    total = {**before, **{name: round(before.get(name, 0.0) + seconds, 3) for name, seconds in spent.items()}}
-    store.update_manifest(seconds=total)

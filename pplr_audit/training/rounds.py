@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pplr_audit import scenario
 from pplr_audit.data.samples import Samples
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.lora import Adapter
 from pplr_audit.models.recommenders.task import Memory, Task
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.channels import Defense
+from pplr_audit.threat_model.defense import Defense
 from pplr_audit.training.client import Client, ClientPart
 from pplr_audit.training.link import Link, Recorder
 from pplr_audit.training.optimizer import OptimizerState

@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from pplr_audit import scenario
 from pplr_audit.models.backbones.transformers_api import remembering
 from pplr_audit.models.cut import Randomness, positions
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
 from pplr_audit.models.recommenders.task import Weights
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.divergence import diverged, mixed_badly, of_adapter
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Pull
 from pplr_audit.training.schedule import stretch

@@ -11,10 +11,12 @@ import torch
 from pplr_audit.attacks.activation.attribute import Attribute
 from pplr_audit.audit.run_attack import ask
 from pplr_audit.audit.truth.attribute import AttributeTruth
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.errors import InputError
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import Record, View
 
 USERS, HIDDEN = 120, 24
 

@@ -9,11 +9,13 @@ import torch
 
 from pplr_audit.attacks.gradient.bidirectional import DOWN, UP, Bidirectional
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.errors import InputError
 from pplr_audit.models.build import Recommender
-from pplr_audit.threat_model.attack import Budget, Guess, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import View
 from tests.attacks.test_label_match import adapter, hits, knowledge, model, prompts, view_of  # noqa: F401
 
 Both = Callable[[float, float], View]

@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pplr_audit import scenario
 from pplr_audit.attacks.activation.embedding_match import EmbeddingMatch
 from pplr_audit.attacks.activation.ridge import Ridge
-from pplr_audit.audit.replay.records import NoModel
+from pplr_audit.audit.knowledge.known_model import NoModel
 from pplr_audit.data.dataset import Dataset
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.errors import InputError
 from pplr_audit.models.build import build
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.attack import Budget, View
+from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import View
 from tests.attacks.test_inverter import Setting
 
 FEW: dict[str, Any] = {"prompts": 1, "held_out": 1}

@@ -9,19 +9,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.attacks.activation.attribute import Attribute
 from pplr_audit.attacks.activation.embedding_match import EmbeddingMatch
-from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.data.bigrec_prompts import prompt_text
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.synthetic import market
 from pplr_audit.models.architectures import FAMILIES
 from pplr_audit.models.build import build as build_model
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.attack import Budget, Record, View
+from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.view import Record, View
 from tests.attacks.test_inverter import Setting
 from tests.models.architectures import build, config
 

@@ -10,21 +10,23 @@ import torch
 from torch import Tensor
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.attacks.active.fsha import Fsha
 from pplr_audit.audit import plan
 from pplr_audit.audit.harness import Exposure
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.audit.own_trainings.hijack import HijackingServer, hijackable
-from pplr_audit.audit.replay.records import KnownModel
 from pplr_audit.audit.run_cell import run_cell
 from pplr_audit.data.prepare import PrivateData, prepare
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.errors import InputError
 from pplr_audit.models.build import Recommender
 from pplr_audit.runs.store import Store
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.attack import Budget, Record, View, as_active
+from pplr_audit.threat_model.attack import Budget, as_active
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import Record, View
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.rounds import Federation, RoundState, assemble, train
 from tests.conftest import LAYERS

@@ -9,18 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from pplr_audit import scenario
 from pplr_audit.attacks.activation.inverter import Inverter
 from pplr_audit.attacks.learners.networks import KINDS, OTHER, Example, Kind, Network, trained
-from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.synthetic import other_catalogue
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.errors import InputError
 from pplr_audit.models.build import Recommender, build, prompts_over
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import Record, View
 from tests.conftest import LAYERS
 
 LLAMA: dict[Kind, dict[str, int]] = {

@@ -11,21 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pplr_audit import scenario
 from pplr_audit.attacks.gradient import label_match
 from pplr_audit.attacks.gradient.closed_form import solved
 from pplr_audit.attacks.gradient.label_match import LabelMatch
-from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.errors import InputError
 from pplr_audit.models.architectures import blocks
 from pplr_audit.models.build import Recommender, build
-from pplr_audit.models.cut import Tapped, tap
 from pplr_audit.models.recommenders.task import Memory
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.attack import Budget, Record, View
+from pplr_audit.models.taps import Tapped, tap
+from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import Record, View
 from tests.conftest import LAYERS
 
 BACKS = list(range(LAYERS))

@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from pplr_audit.attacks.metadata.length import Length, TitleLengths
-from pplr_audit.audit.truth.history import HistoryTruth, LabelTruth
+from pplr_audit.audit.truth.history import HistoryTruth
+from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.data.prompts import Pieces, Prompt, Prompts, ragged
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.errors import InputError
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import Record, View
 
 ANSWERED, PLAIN = [90, 91], []
 """The end of BIGRec's template; RecFormer's has none."""

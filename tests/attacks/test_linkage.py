@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from pplr_audit.attacks.activation.linkage import Linkage
-from pplr_audit.audit.truth.attribute import LinkageTruth
+from pplr_audit.audit.truth.linkage import LinkageTruth
 from pplr_audit.data.prompts import TEMPLATE, Prompt
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.errors import InputError
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import Record, View
 
 USERS, HIDDEN = 60, 16
 UNKNOWN: Any = None

@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from pplr_audit import scenario
 from pplr_audit.attacks.membership.loss import Loss
-from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt, collate
-from pplr_audit.errors import NotApplicable
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.cut import positions
 from pplr_audit.models.lora import adapter_parameters, read_adapter
 from pplr_audit.models.recommenders.bigrec import answer_loss, tensors
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scoring.membership import auc
-from pplr_audit.threat_model.attack import Budget, Record, View
+from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.view import Record, View
 
 
 @pytest.fixture(scope="module")

@@ -12,21 +12,23 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from pplr_audit import scenario
 from pplr_audit.attacks.activation.prefix_search import PrefixSearch
 from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.search.refinement import Refiner
 from pplr_audit.attacks.search.walks import Candidates
-from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.errors import InputError
 from pplr_audit.models.backbones.tiny_llama import Recipe, train_tokenizer
 from pplr_audit.models.build import Recommender, build
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import Record, View
 from tests.conftest import LAYERS
 
 FRONTS = tuple(range(LAYERS))

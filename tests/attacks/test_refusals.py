@@ -10,10 +10,11 @@ from pplr_audit.attacks.activation.inverter import Inverter
 from pplr_audit.attacks.activation.prefix_search import PrefixSearch
 from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.active.sdar import Sdar
-from pplr_audit.errors import NotApplicable
-from pplr_audit.threat_model.attack import Attack, Budget, Record, View
+from pplr_audit.threat_model.attack import Attack, Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.view import Record, View
 
 WIDE, MOST = 8, 5
 

@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from pplr_audit import scenario
 from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.learners.normal_equations import NormalEquations
-from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.errors import InputError
 from pplr_audit.models.build import Recommender, build
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.attack import Budget, Record, View
+from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import Record, View
 
 
 @pytest.fixture(scope="module")

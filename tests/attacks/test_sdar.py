@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 import torch
 
+from pplr_audit import scenario
 from pplr_audit.attacks.active import sdar
 from pplr_audit.attacks.active.sdar import Sdar
-from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.data.bigrec_prompts import title_prompts
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prepare import prepare
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.synthetic import other_catalogue
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.errors import InputError
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import Record, View
 from pplr_audit.training.rounds import assemble, train
 from tests.conftest import LAYERS
 

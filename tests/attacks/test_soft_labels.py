@@ -9,20 +9,21 @@ import torch
 from torch import Tensor
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.attacks.gradient.bidirectional import UP, Bidirectional
 from pplr_audit.attacks.gradient.label_match import LabelMatch
 from pplr_audit.attacks.gradient.soft_labels import NEAR, matched
-from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.errors import BudgetExhausted
 from pplr_audit.models.architectures import blocks
 from pplr_audit.models.build import Recommender, build
-from pplr_audit.models.cut import Tapped, tap
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.attack import Attack, Budget, Guess, Record, View
+from pplr_audit.models.taps import Tapped, tap
+from pplr_audit.threat_model.attack import Attack, Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted
+from pplr_audit.threat_model.view import Record, View
 from tests.conftest import LAYERS
 
 COUNT = 4

@@ -9,15 +9,17 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.examples import LABELS, examples
 from pplr_audit.audit.harness import Exposure
-from pplr_audit.audit.run_cell import Cell
 from pplr_audit.audit.sealed_guess import SealedGuess
-from pplr_audit.audit.truth.history import HistoryTruth, LabelTruth
+from pplr_audit.audit.truth.history import HistoryTruth
+from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.runs.store import Store
-from pplr_audit.threat_model.attack import Guess, View
+from pplr_audit.threat_model.attack import Guess
 from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.view import View
 
 TITLES = ("Solar Rocket", "Hidden Unicorn", "Solar Rocket", "Golden Spell")
 ROWS = 8

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from pplr_audit.audit.run_attack import Failed, ask
+from pplr_audit.audit.run_attack import ask
 from pplr_audit.audit.truth.attribute import AttributeTruth
-from pplr_audit.errors import BudgetExhausted, NotApplicable
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
+from pplr_audit.threat_model.view import Record, View
 
 ROWS = 60
 VALUES = {row: "ab"[row % 2] for row in range(ROWS - 10)}

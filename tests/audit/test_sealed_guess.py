@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from pplr_audit.audit.run_cell import Cell, run_cell
+from pplr_audit.audit.cell import Cell
+from pplr_audit.audit.run_cell import run_cell
 from pplr_audit.audit.sealed_guess import SealedGuess
 from pplr_audit.errors import InputError
 from pplr_audit.runs.store import Store
-from pplr_audit.threat_model.attack import Guess, Record, View
+from pplr_audit.threat_model.attack import Guess
 from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.view import Record, View
 
 CELL = Cell("stub", "{}", "server", "base", Channel.FRONT_ACTIVATIONS, 1, None, 3, "none")
 PATH = f"guesses/{CELL.slug}.safetensors"

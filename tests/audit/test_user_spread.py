@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pplr_audit.audit.run_cell import Cell
+from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.user_spread import LEAST, with_spread
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.scoring.intervals import mean_estimate

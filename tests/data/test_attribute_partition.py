@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pplr_audit import scenario
 from pplr_audit.data.population import populate
 from pplr_audit.data.split import split
 from pplr_audit.data.synthetic import market
 from pplr_audit.errors import InputError
-from pplr_audit.scenario import schema as scenario
 
 MARKET = market(scenario.Market(), 0)
 SPLIT = split(MARKET, "leave_one_out")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from pplr_audit import scenario
 from pplr_audit.data.load import load
 from pplr_audit.data.readers.protocol import Reader
 from pplr_audit.errors import InputError
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scenario.plugins import load as plugin
 from pplr_audit.scenario.plugins import names
 

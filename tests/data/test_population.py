@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pplr_audit import scenario
 from pplr_audit.data import population
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.population import named, populate, toss
@@ -12,7 +13,6 @@ from pplr_audit.data.ragged import keep, row_of
 from pplr_audit.data.split import split
 from pplr_audit.data.synthetic import drawn, market
 from pplr_audit.errors import InputError
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scenario.seeds import derive
 
 MARKET = market(scenario.Market(), 0)

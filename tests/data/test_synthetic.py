@@ -5,9 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from pplr_audit import scenario
 from pplr_audit.data.synthetic import FOLLOWS, drawn, market
 from pplr_audit.data.synthetic_titles import GENRES, titles
-from pplr_audit.scenario import schema as scenario
 
 SIZES = [
     scenario.Market(),

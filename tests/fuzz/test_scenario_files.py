@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from pplr_audit.audit.extension import Extension, from_options
+from pplr_audit.audit.extension import Extension
+from pplr_audit.cli.attack_options import from_options
 from pplr_audit.cli.main import app
 from pplr_audit.errors import InputError
-from pplr_audit.scenario.schema import Scenario, digest, dump, from_text, load
+from pplr_audit.scenario.loading import digest, dump, from_text, load
+from pplr_audit.scenario.schema import Scenario
 
 BROKEN = sorted((Path(__file__).parent / "scenarios").iterdir())
 SCHEMA = Scenario.model_json_schema()

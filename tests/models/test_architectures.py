@@ -11,15 +11,16 @@ import transformers
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
+from pplr_audit import scenario
 from pplr_audit.data.prompts import Prompt, collate
 from pplr_audit.errors import InputError
 from pplr_audit.models.architectures import FAMILIES, blocks, body, ends, family
-from pplr_audit.models.cut import Randomness, Tapped, cut, positions, tap, tappable
+from pplr_audit.models.cut import Randomness, cut, positions
 from pplr_audit.models.lora import adapter_parameters, add_lora
 from pplr_audit.models.recommenders.bigrec import answer_loss
 from pplr_audit.models.recommenders.task import tensors
+from pplr_audit.models.taps import Tapped, tap, tappable
 from pplr_audit.models.uncut import WholeModel
-from pplr_audit.scenario import schema as scenario
 from tests.models.architectures import CAUSAL, CONFIGS, ENCODERS, LAYERS, VOCABULARY, build, config
 from tests.models.wire import Gradients, adapted, connected, gradients, one_step
 

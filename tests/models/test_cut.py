@@ -8,11 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaForCausalLM
 
+from pplr_audit import scenario
 from pplr_audit.errors import InputError
-from pplr_audit.models.cut import CutModel, cut, positions, tap, tappable
+from pplr_audit.models.cut import CutModel, cut, positions
 from pplr_audit.models.lora import adapter_parameters, add_lora, read_adapter
 from pplr_audit.models.recommenders.bigrec import answer_loss
-from pplr_audit.scenario import schema as scenario
+from pplr_audit.models.taps import tap, tappable
 from pplr_audit.training.link import Link
 from pplr_audit.training.server import Server
 from tests.conftest import LAYERS

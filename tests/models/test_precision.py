@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models import precision
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.recommenders.bigrec import generate_titles
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.rounds import assemble, train
 from pplr_audit.training.strategies.pplr import Pplr
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
+from pplr_audit import scenario
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.lora import adapter_parameters, add_lora, read_adapter
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.link import Link
 from pplr_audit.training.server import Server, TrunkPart
 from pplr_audit.training.strategies.fedavg import FedAvg

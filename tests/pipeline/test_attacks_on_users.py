@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.attacks.activation.attribute import Attribute
 from pplr_audit.attacks.activation.linkage import Linkage
 from pplr_audit.attacks.metadata.length import Length
 from pplr_audit.audit.plan import make_plan
 from pplr_audit.runs.documents import validate
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.attack import Budget, Guess, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.view import View
 from tests.conftest import LAYERS
 
 OWN: dict[str, Any] = {"length": Length, "attribute": Attribute, "linkage": Linkage}

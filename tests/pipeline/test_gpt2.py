@@ -7,10 +7,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.errors import InputError
 from pplr_audit.models.backbones.tiny_llama import Recipe, train_tokenizer
-from pplr_audit.scenario import schema as scenario
 
 
 def save(folder: Path, small_market: Dataset) -> Path:

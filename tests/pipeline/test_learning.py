@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from pplr_audit import scenario
 from pplr_audit.data.prepare import prepare
 from pplr_audit.models.build import build
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scoring.intervals import mean_estimate
 from pplr_audit.training.rounds import assemble, train
 from pplr_audit.training.utility import evaluate as utility

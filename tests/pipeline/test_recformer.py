@@ -9,9 +9,9 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
+from pplr_audit import scenario
 from pplr_audit.cli import main as cli
 from pplr_audit.runs.documents import validate, validate_evidence
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.server import Server
 from tests.conftest import LAYERS, comparable
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.cli import main as cli
 from pplr_audit.errors import InputError, RunError
 from pplr_audit.pipeline import AuditResult
@@ -19,7 +20,6 @@ from pplr_audit.runs import failpoints
 from pplr_audit.runs.atomic import unwritable
 from pplr_audit.runs.documents import validate
 from pplr_audit.runs.store import Store
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scenario.rivals import trainings
 from pplr_audit.training.strategies.fedavg import FedAvg
 from pplr_audit.training.utility.user_scores import compared, read

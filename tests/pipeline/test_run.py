@@ -18,15 +18,16 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.cli import main as cli
 from pplr_audit.data.synthetic import market
 from pplr_audit.errors import InputError
 from pplr_audit.runs.documents import validate, validate_evidence
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.attack import Budget, Guess, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.view import View
 from tests.conftest import LAYERS, comparable
 
 

@@ -12,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.cli import main as cli
 from pplr_audit.data.allocation import EVERYONE, allotted
 from pplr_audit.data.dataset import Ragged
@@ -21,7 +22,6 @@ from pplr_audit.models.recommenders.bigrec import BigRec
 from pplr_audit.report.findings.redaction import redacted
 from pplr_audit.runs.documents import validate, validate_evidence
 from pplr_audit.runs.store import Store
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training import divergence
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.client import Client

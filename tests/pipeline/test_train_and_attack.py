@@ -11,19 +11,21 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pplr_audit import __version__
+from pplr_audit import __version__, scenario
 from pplr_audit import pipeline as audit
-from pplr_audit.audit.extension import Extension, asks, from_options
+from pplr_audit.audit.extension import Extension, asks
 from pplr_audit.cli import main as cli
-from pplr_audit.errors import InputError, NotApplicable, RunError
+from pplr_audit.cli.attack_options import from_options
+from pplr_audit.errors import InputError, RunError
 from pplr_audit.models import precision
 from pplr_audit.runs.documents import validate
 from pplr_audit.runs.store import Store
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
-from pplr_audit.threat_model.attack import Budget, Guess, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.view import View
 from pplr_audit.training import resume
 from pplr_audit.training.server import Server
 from tests.conftest import LAYERS, comparable

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pplr_audit import scenario
 from pplr_audit.data.load import load
 from pplr_audit.data.population import populate
 from pplr_audit.data.readers.movielens import MovieLens
 from pplr_audit.data.split import split
-from pplr_audit.scenario import schema as scenario
 
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 COUNTS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pplr_audit import pipeline as audit
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA", SHARED / "data")) / "ml-100k"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from pplr_audit import scenario
 from pplr_audit.data.prepare import prepare
-from pplr_audit.scenario import schema as scenario
 
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 

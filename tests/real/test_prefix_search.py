@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from pplr_audit.attacks.activation.prefix_search import PrefixSearch
-from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.data.load import load
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import training_samples
 from pplr_audit.data.split import split
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.scenario.schema import Cut, Data, Model
-from pplr_audit.threat_model.attack import Budget, Record, View
+from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.view import Record, View
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or SHARED / "data") / "ml-100k"

@@ -21,11 +21,11 @@ from safetensors.numpy import load, save
 from typer.testing import CliRunner
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.cli import main as cli
 from pplr_audit.errors import InputError
 from pplr_audit.runs.documents import _schema, validate, validate_part
 from pplr_audit.runs.store import Store
-from pplr_audit.scenario import schema as scenario
 from tests.conftest import comparable
 
 FILES = {

@@ -17,11 +17,11 @@ import yaml
 from typer.testing import CliRunner
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.cli import main as cli
 from pplr_audit.errors import InputError, RunError
 from pplr_audit.runs import store as stores
 from pplr_audit.runs.store import Store
-from pplr_audit.scenario import schema as scenario
 from tests.conftest import comparable
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from pplr_audit import pipeline as audit
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 from tests.conftest import comparable
 
 KILLS = 3

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pplr_audit.audit.extension import from_options
+from pplr_audit import scenario
 from pplr_audit.audit.plan import make_plan
+from pplr_audit.cli.attack_options import from_options
 from pplr_audit.data.load import detected
 from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 KINDS: tuple[plugins.Kind, ...] = ("attacks", "defenses", "strategies", "readers")

@@ -13,7 +13,8 @@ from jsonschema import Draft202012Validator
 from pplr_audit import scenarios
 from pplr_audit.errors import InputError
 from pplr_audit.scenario import json_schema as scenario_schema
-from pplr_audit.scenario.schema import Audit, Data, Scenario, digest, dump, from_text, load
+from pplr_audit.scenario.loading import digest, dump, from_text, load
+from pplr_audit.scenario.schema import Audit, Data, Scenario
 
 
 def _write(folder: Path, text: str) -> str:

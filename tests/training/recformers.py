@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
+from pplr_audit import scenario
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.link import Recorder
 from pplr_audit.training.rounds import Federation, RoundLog, RoundState, assemble, train
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.runs.store import Store
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.checkpoints import TrainingFiles
 
 PAGE = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from pplr_audit import scenario
 from pplr_audit.audit.replay.records import query_records
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models.build import Recommender
 from pplr_audit.models.lora import Adapter
 from pplr_audit.models.recommenders.recformer import ITEMS, RecFormer
 from pplr_audit.runs.store import Store
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.client import Client

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.errors import RunError
 from pplr_audit.models.build import Recommender, build
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Stretch
 from pplr_audit.training.rounds import Federation, RoundLog, RoundState, assemble, train

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 from pplr_audit.training.optimizer import Stretch, rate_factor
 from pplr_audit.training.schedule import batches, steps_per_round, stretch
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pplr_audit import scenario
 from pplr_audit.data.prepare import PrivateData, prepare
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.training.client import Client
 from pplr_audit.training.costs.measure import seconds_per_round

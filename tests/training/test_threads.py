@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info
 from typer.testing import CliRunner
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.cli import main as cli
 from pplr_audit.cli.doctor import machine
 from pplr_audit.errors import InputError
@@ -25,7 +26,6 @@ from pplr_audit.models.backbones.load import hidden_size
 from pplr_audit.runs import processor
 from pplr_audit.runs.progress import Advance, Bars, Lines, to
 from pplr_audit.runs.store import Store
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training import resume, threads
 from pplr_audit.training.server import Server
 from pplr_audit.training.threads import Choice, Cores, Pace, choose, limited, watched

@@ -7,24 +7,26 @@ from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
+from pplr_audit.audit.cell import Cell
+from pplr_audit.audit.knowledge.known_model import KnownModel, NoModel
 from pplr_audit.audit.plan import Plan
 from pplr_audit.audit.replay.collusion import Collusion, codes
-from pplr_audit.audit.replay.records import KnownModel, NoModel
 from pplr_audit.audit.replay.spool import Spool
-from pplr_audit.audit.run_cell import Cell
+from pplr_audit.audit.tap_points import Phase, phase_of
 from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.audit.victims.attribute_folds import deal
-from pplr_audit.audit.victims.rows import Phase, Rows, phase_of
+from pplr_audit.audit.victims.rows import Rows
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.data.samples import Samples, training_samples
 from pplr_audit.data.synthetic import other_catalogue
-from pplr_audit.errors import InputError, NotApplicable
+from pplr_audit.errors import InputError
 from pplr_audit.models.build import Recommender, prompts_over
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.threat_model.attack import asked_attribute
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.training.rounds import Federation, RoundState
 
 OTHERS = 4096

@@ -11,16 +11,16 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pplr_audit import scenario
 from pplr_audit.data.prepare import PrivateData
-from pplr_audit.errors import NotApplicable
 from pplr_audit.models.architectures import blocks
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.precision import Precision
 from pplr_audit.models.recommenders.recformer import feeds_blocks
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.threat_model.attack import Lure
+from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.training.rounds import Federation, RoundState, assemble, train
 from pplr_audit.training.server import Server
 from pplr_audit.training.strategies.protocol import Strategy

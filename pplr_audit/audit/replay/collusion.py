@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pplr_audit.audit.replay.records import Trace
 from pplr_audit.audit.replay.spool import Spool
+from pplr_audit.audit.tap_points import Trace
 from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.data.samples import Samples
 

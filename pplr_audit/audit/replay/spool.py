@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pplr_audit.errors import NO_SPACE, RunError
-from pplr_audit.threat_model.attack import Record
+from pplr_audit.threat_model.view import Record
 
 _Held = tuple[Record, int, tuple[int, ...], np.dtype]
 

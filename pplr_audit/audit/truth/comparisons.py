@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from pplr_audit.audit.truth.history import HistoryTruth, LabelTruth, Score
+from pplr_audit.audit.truth.history import HistoryTruth
+from pplr_audit.audit.truth.label import LabelTruth
+from pplr_audit.audit.truth.score import Score
 from pplr_audit.scoring.influence import Influence, of_mean
 from pplr_audit.scoring.verdicts import Comparison, Measured, Reference, compared, less
-from pplr_audit.threat_model.attack import Guess, dealt
+from pplr_audit.threat_model.attack import Guess
+from pplr_audit.threat_model.view import dealt
 
 DRAWS = 10
 """Of a control, at least, where answers can be dealt anew."""

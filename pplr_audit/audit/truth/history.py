@@ -1,70 +1,26 @@
 """Guess + Truth -> Finding. This is the only module that holds an attack's answer beside what is true."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from pplr_audit.audit.truth.score import Score, by_user
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.scoring.influence import Influence, of_mean
 from pplr_audit.scoring.intervals import Estimate, mean_estimate, ratio_estimate
 from pplr_audit.scoring.overlap import jaccard, order_kept
 from pplr_audit.scoring.ranking import best_first
-from pplr_audit.scoring.reconstruction import exact, item_hits, reciprocal_ranks, token_accuracy
+from pplr_audit.scoring.reconstruction import exact, item_hits, token_accuracy
 from pplr_audit.scoring.rouge import rouge_l, rouge_n
-from pplr_audit.scoring.verdicts import Measured, Reference
 from pplr_audit.threat_model.attack import Guess
 
 HIT_DEPTHS = (1, 5, 10)
-LABEL_DEPTHS = (1, 5, 10)
-
-
-CHANCE = "chance"
 POPULARITY = "popularity"
 OWN_MODEL = "own_model"
 
 Recommends = Callable[[Mapping[int, np.ndarray] | None], Mapping[int, np.ndarray] | None]
 """From the histories that were read, by row (None: the true ones), to the items recommended, the best first."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """One metric of one guess, before it is put beside its control."""
-
-    metric: str
-    estimate: Estimate
-    baseline: float
-    """To be read beside the value: chance, where it is known exactly, or what popularity alone gives."""
-    per_user: Mapping[int, float]
-    detail: Mapping[str, Any] = field(default_factory=dict)
-    beside: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
-    """Of a mean over users: what else gives how much, each user's, such as popularity."""
-    weights: Mapping[int, float] | None = None
-    """Of a mean over users: how much each counts."""
-    low: float = 0.0
-    """The least that it may be; the most is 1."""
-    influence: Influence = field(default_factory=dict)
-    """Of what is no mean over users."""
-    independent: int | None = None
-    """Of how many observations at most it is, where that is not the number of users."""
-    references: tuple[Reference, ...] = ()
-    """What else it must stand above; the control is added by the caller."""
-
-    @property
-    def measured(self) -> Measured:
-        """The value with what each user says of it."""
-        if self.influence:
-            return Measured(self.estimate, self.influence, self.independent or len(self.influence), low=self.low)
-        moved = of_mean(self.per_user, self.weights)[1] if self.per_user else {}
-        return Measured(self.estimate, moved, max(len(moved), 1), self.per_user, self.low)
-
-    @property
-    def against(self) -> tuple[Reference, ...]:
-        """All that it must stand above but the control; chance, where nothing else is known."""
-        named = [Reference(name, *of_mean(each, self.weights), each) for name, each in self.beside.items()]
-        return (*self.references, *named) or (Reference(CHANCE, self.baseline),)
 
 
 class HistoryTruth:
@@ -234,85 +190,6 @@ class HistoryTruth:
         return np.concatenate(ranked), np.concatenate(truth), np.concatenate(owner)
 
 
-@dataclass(frozen=True)
-class LabelTruth:
-    """Which item each row was trained to answer with.
-
-    Args:
-        users, targets: by row.
-        title_class: items of one class have the same title and cannot be told apart.
-        popularity: of each item among those who train.
-        clients: row to client, within which a control deals what was answered; one by default.
-        own: what the adversary's own model recommends, where it has one.
-    """
-
-    users: Mapping[int, int]
-    targets: Mapping[int, int]
-    title_class: Int[np.ndarray, "items"]
-    popularity: Float[np.ndarray, "items"]
-    clients: Mapping[int, str] = field(default_factory=dict)
-    own: Recommends | None = None
-
-    @staticmethod
-    def answered(guess: Guess) -> bool:
-        return "labels" in guess.arrays
-
-    def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
-        """Hits among the best answers, and the reciprocal rank in them. A row without an answer counts as wrong."""
-        rows = sorted(self.targets)
-        users, truth = np.array([self.users[row] for row in rows]), np.array([self.targets[row] for row in rows])
-        answers = guess.arrays["labels"]
-        depth = max(*LABEL_DEPTHS, answers.shape[1])
-        lists = {int(row): answer for row, answer in zip(guess.arrays["rows"], answers, strict=True)}
-        ranked = self._padded([lists.get(row, answers[:0].ravel()) for row in rows], depth)
-        usual = _most_popular(self.popularity)
-        floors = {POPULARITY: self._padded([usual] * len(rows), depth)}
-        detail = {}
-        if seed is not None and self.own is not None:
-            read = self._read(guess)
-            recommended = self.own(read)
-            if recommended is not None:
-                floors[OWN_MODEL] = self._padded([recommended[row] for row in rows], depth)
-                detail["own_model_reads"] = "what the attack read" if read is not None else "the true history"
-        scores = []
-        for k in LABEL_DEPTHS:
-            hits, *floor = (
-                item_hits(each, truth, k, self.title_class).astype(float) for each in (ranked, *floors.values())
-            )
-            scores.append(
-                self._score(f"label_hit@{k}", hits, [*zip(floors, floor, strict=True)], users, seed, **detail)
-            )
-        own, *floor = (reciprocal_ranks(each, truth, self.title_class) for each in (ranked, *floors.values()))
-        beside = [*zip(floors, floor, strict=True)]
-        return [*scores, self._score("mrr", own, beside, users, seed, depth=depth, **detail)]
-
-    @staticmethod
-    def _read(guess: Guess) -> dict[int, Int[np.ndarray, "slots"]] | None:
-        """By row the history that was read; None for an attack that reads none."""
-        if "items" not in guess.arrays:
-            return None
-        rows = [int(row) for row in guess.arrays["rows"]]
-        return dict(zip(rows, HistoryTruth.firsts(guess, rows), strict=True))
-
-    @staticmethod
-    def _padded(lists: Sequence[Int[np.ndarray, "items"]], depth: int) -> Int[np.ndarray, "rows depth"]:
-        """The first ``depth`` of each, -1 where there are fewer."""
-        found = np.full((len(lists), depth), -1, dtype=np.int64)
-        for row, items in zip(found, lists, strict=True):
-            row[: min(depth, len(items))] = items[:depth]
-        return found
-
-    @staticmethod
-    def _score(
-        metric: str, values: Float[np.ndarray, "rows"], floors: Sequence[tuple[str, Float[np.ndarray, "rows"]]],
-        users: Int[np.ndarray, "rows"], seed: int | None, **detail: Any,
-    ) -> Score:  # fmt: skip
-        estimate = mean_estimate(values, users, seed=seed)
-        beside = {name: by_user(users, floor) for name, floor in floors}
-        popular = float(dict(floors)[POPULARITY].mean())
-        return Score(metric, estimate, popular, by_user(users, values), detail, beside)
-
-
 def _of_users(estimate: Estimate, users: Int[np.ndarray, "rows"]) -> Estimate:
     """The same with the number of users, who are drawn as wholes, in place of the number of what they have."""
     return replace(estimate, n=len(np.unique(users)))
@@ -338,9 +215,3 @@ def _piece(values: np.ndarray, offsets: Int[np.ndarray, "bounds"], place: int) -
     """Row ``place`` of ``values``; nothing past the last."""
     return values[offsets[place] : offsets[place + 1]] if place + 1 < len(offsets) else values[:0]
 
-
-def by_user(users: Int[np.ndarray, "rows"], values: Float[np.ndarray, "rows"]) -> dict[int, float]:
-    """Mean of the rows of each user."""
-    ids, place = np.unique(users, return_inverse=True)
-    means = np.bincount(place, values) / np.bincount(place)
-    return {int(user): float(mean) for user, mean in zip(ids, means, strict=True)}

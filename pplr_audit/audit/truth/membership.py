@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from pplr_audit.audit.truth.history import CHANCE, Score, by_user
+from pplr_audit.audit.truth.score import CHANCE, Score, by_user
 from pplr_audit.scoring.influence import of_auc, of_tpr
 from pplr_audit.scoring.intervals import OF_FOLDS, widened
 from pplr_audit.scoring.membership import (

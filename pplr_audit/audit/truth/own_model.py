@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
-from pplr_audit.audit.replay.records import KnownModel
+from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.models.recommenders.task import NotFinite
 from pplr_audit.scoring.ranking import best_first

@@ -16,9 +16,9 @@ from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.partition import OTHER
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.errors import NotApplicable
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.scoring import classifier
+from pplr_audit.threat_model.outcomes import NotApplicable
 
 FEW = 2 * classifier.FOLDS
 """A value with fewer users counts as `OTHER`: of so many, all but one fold are enough to learn from, also of two."""

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pplr_audit.audit.replay.records import Trace, Watched, serving_records, training_records
+from pplr_audit.audit.replay.records import Watched, serving_records, training_records
 from pplr_audit.audit.replay.spool import Spool
-from pplr_audit.audit.truth.attribute import LinkageTruth
+from pplr_audit.audit.tap_points import Trace
+from pplr_audit.audit.truth.linkage import LinkageTruth
 from pplr_audit.audit.victims.rows import Rows
 from pplr_audit.audit.victims.windows import Windows
 from pplr_audit.data.prompts import Prompt, Prompts
-from pplr_audit.errors import NotApplicable
 from pplr_audit.models.build import Recommender
 from pplr_audit.scenario.seeds import derive
+from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.training.rounds import Federation, RoundState
 
 ClientOf = Callable[[int], str]

@@ -6,32 +6,21 @@ Attacks are handed the numbers; what stands here is the harness's.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
 
-from pplr_audit.audit.plan import OF_THE_TRAINED
 from pplr_audit.audit.replay.collusion import colluder_among, handed_on
 from pplr_audit.audit.replay.records import Watched
+from pplr_audit.audit.tap_points import Phase
 from pplr_audit.audit.victims.windows import Windows, serving_windows, training_windows
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.data.samples import Samples, serving_samples, training_samples
-from pplr_audit.errors import NotApplicable
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.scenario.seeds import derive
-from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.training.rounds import Federation, RoundState
-
-Phase = Literal["training", "serving", "queries"]
-
-
-def phase_of(channel: Channel) -> Phase:
-    """When a channel carries something."""
-    if channel == Channel.MODEL_OUTPUT:
-        return "queries"
-    return "serving" if channel in OF_THE_TRAINED else "training"
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils.checkpoint import checkpoint
 
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Prompt, Prompts, collate
 from pplr_audit.models.architectures import body, family
 from pplr_audit.models.recommenders.task import Memory, Served, by_length, padded, tensors
-from pplr_audit.scenario import schema as scenario
 
 ITEMS = "items"
 """The item table in the memory: one unit vector an item."""

@@ -7,13 +7,13 @@ from typing import Any, Literal, get_args
 import torch
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
+from pplr_audit import scenario as scenarios
 from pplr_audit.errors import InputError, visible
 from pplr_audit.models.architectures import blocks, family, family_of
 from pplr_audit.models.backbones import tiny_llama
 from pplr_audit.models.backbones.config import read_config
 from pplr_audit.models.backbones.folder import ModelFolder
 from pplr_audit.models.backbones.known_shapes import NAMED
-from pplr_audit.scenario import schema as scenarios
 from pplr_audit.scenario.paths import expanded
 from pplr_audit.training.costs import formulas as costs
 from pplr_audit.training.costs.memory import Held, memory_rows

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
+from pplr_audit import scenario
 from pplr_audit.models.architectures import Products, blocks, ends, family, family_of, heads
 from pplr_audit.models.backbones.transformers_api import from_config
 from pplr_audit.models.cut import check_cut
@@ -23,7 +24,6 @@ from pplr_audit.models.lora import LINEAR, add_lora
 from pplr_audit.models.precision import Precision, choose_attention, fused
 from pplr_audit.models.recommenders.recformer import feeds_blocks
 from pplr_audit.models.trainable import make_trainable
-from pplr_audit.scenario import schema as scenario
 
 MASK_BYTES = 1
 BEAM_BYTES = 4

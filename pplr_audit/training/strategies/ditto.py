@@ -6,7 +6,7 @@ lambda is ``training.proximal``. Both take a round's local steps, so a round cos
 of FedAvg; of v, the client's part never leaves the client, and the trunk's stays with the server.
 """
 
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 from pplr_audit.training.strategies.fedavg import FedAvg
 from pplr_audit.training.strategies.protocol import Local
 

@@ -4,7 +4,7 @@ Each client minimises h(theta) = F(theta) + mu / 2 · ||theta - theta_t||² from
 mu is ``training.proximal``, and the reported training loss is F alone.
 """
 
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 from pplr_audit.training.strategies.fedavg import FedAvg
 from pplr_audit.training.strategies.protocol import Local
 

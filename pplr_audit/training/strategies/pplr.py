@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 from pplr_audit.training.strategies.averaging import product_similarity, products
 from pplr_audit.training.strategies.balance import learning_speed, learning_status, mixing_matrix, similarity
 from pplr_audit.training.strategies.protocol import Contribution, Mixing, Strategy, sample_shares

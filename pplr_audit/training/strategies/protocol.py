@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 
 
 @dataclass(frozen=True)

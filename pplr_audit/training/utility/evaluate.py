@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pplr_audit.data.dataset import Split
-from pplr_audit.data.ragged import take
 from pplr_audit.data.samples import new_items, seen_items, serving_samples
 from pplr_audit.models.recommenders.task import NotFinite, Served, Task
 from pplr_audit.scoring.ranking import ndcg_at, places_of, recall_at
@@ -76,11 +75,6 @@ def _finite(
         if not np.isfinite(scores).all():
             raise NotFinite("scores of items that are not finite")
         yield rows, scores
-
-
-def popularity_of(split: Split, users: Int[np.ndarray, "users"], items: int) -> Float[np.ndarray, "items"]:
-    """How often the training items of ``users`` hold each item."""
-    return np.bincount(take(split.train, users).values, minlength=items).astype(np.float64)
 
 
 def tested(split: Split, users: Int[np.ndarray, "users"]) -> Int[np.ndarray, "tested"]:

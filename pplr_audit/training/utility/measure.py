@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.models.build import Recommender
 from pplr_audit.models.recommenders.task import NotFinite, Served, Tally
@@ -17,7 +18,7 @@ from pplr_audit.scoring.balance import balance_estimates, row
 from pplr_audit.scoring.intervals import mean_estimate
 from pplr_audit.training.divergence import unrankable
 from pplr_audit.training.rounds import Federation
-from pplr_audit.training.utility.evaluate import DEPTHS, Ranking, popularity_of, rank, recommended, tested
+from pplr_audit.training.utility.evaluate import DEPTHS, Ranking, rank, recommended, tested
 from pplr_audit.training.utility.user_scores import UserScores
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pplr_audit.data.dataset import Ragged, Split
+from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.errors import InputError
 from pplr_audit.models.build import Recommender
@@ -19,7 +20,7 @@ from pplr_audit.scenario.seeds import derive
 from pplr_audit.training.client import Client
 from pplr_audit.training.divergence import unrankable
 from pplr_audit.training.rounds import Federation
-from pplr_audit.training.utility.evaluate import popularity_of, recommended, repeating, tested
+from pplr_audit.training.utility.evaluate import recommended, repeating, tested
 
 
 def as_test(split: Split) -> Split:

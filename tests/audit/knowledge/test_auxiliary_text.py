@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.audit.knowledge import build as knowing
 from pplr_audit.audit.knowledge.build import Knowing
 from pplr_audit.audit.plan import make_plan
@@ -18,7 +19,6 @@ from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import training_samples
 from pplr_audit.models.build import Recommender, build
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from tests.conftest import LAYERS

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.audit.documents import not_measured
 from pplr_audit.audit.harness import Exposure
@@ -15,13 +16,12 @@ from pplr_audit.audit.plan import make_plan
 from pplr_audit.audit.replay.collusion import Collusion
 from pplr_audit.data.allocation import allotted
 from pplr_audit.data.prepare import PrivateData, prepare
-from pplr_audit.errors import NotApplicable
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.runs.documents import validate
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.training.rounds import Federation, RoundState, assemble, train
 from pplr_audit.training.strategies.pplr import Pplr
 from tests.conftest import LAYERS

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from pplr_audit import scenario
 from pplr_audit.audit.replay.records import mask_records
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models.build import build
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training.rounds import assemble, train
 from pplr_audit.training.strategies.pplr import Pplr

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from pplr_audit import scenario
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.data.samples import serving_samples
 from pplr_audit.models.build import Recommender
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.training.rounds import Federation, RoundState
 from tests.audit.replay.watching import CROSSINGS, recorded, replayed, same_as_recorded, served, trace_of

@@ -6,12 +6,12 @@ from functools import cache
 import pytest
 import torch
 
-from pplr_audit.audit.replay.records import Trace
+from pplr_audit import scenario
+from pplr_audit.audit.tap_points import Trace
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.data.samples import serving_samples
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.recommenders.bigrec import generate_titles
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.training.rounds import Federation, RoundState, assemble, train
 from pplr_audit.training.strategies.pplr import Pplr

@@ -10,8 +10,8 @@ import torch
 
 from pplr_audit.audit.replay.spool import Spool
 from pplr_audit.errors import RunError
-from pplr_audit.threat_model.attack import Record
 from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.view import Record
 
 
 def record(row: int, value: float, *shape: int, dtype: torch.dtype = torch.float32) -> Record:

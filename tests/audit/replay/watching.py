@@ -5,14 +5,14 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import torch
 
-from pplr_audit.audit.plan import OF_TRAINING
-from pplr_audit.audit.replay.records import Trace, Watched, serving_records, training_records
+from pplr_audit.audit.replay.records import Watched, serving_records, training_records
+from pplr_audit.audit.tap_points import OF_TRAINING, Trace
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import Samples
 from pplr_audit.models.build import Recommender
 from pplr_audit.models.cut import CutModel
-from pplr_audit.threat_model.attack import Record
 from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.threat_model.view import Record
 from pplr_audit.training.rounds import Federation, RoundState
 
 # A channel and the cut at which a live link recorded it.

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from pplr_audit.audit.truth.comparisons import DRAWS, baseline, comparisons, control_of, influences, listed, redealt
-from pplr_audit.audit.truth.history import LabelTruth
+from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.audit.truth.membership import MembershipTruth
 from pplr_audit.audit.truth.own_model import OwnModel
 from pplr_audit.audit.verdicts import judged, with_verdicts
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.models.recommenders.task import NotFinite
-from pplr_audit.threat_model.attack import Guess, dealt
+from pplr_audit.threat_model.attack import Guess
+from pplr_audit.threat_model.view import dealt
 
 USERS, ITEMS = 60, 40
 TARGETS = {row: (7 * row) % ITEMS for row in range(USERS)}

@@ -7,20 +7,25 @@ import numpy as np
 import pytest
 import torch
 
+from pplr_audit import scenario
+from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.plan import make_plan
-from pplr_audit.audit.run_cell import Cell, _by_step, run_cell
-from pplr_audit.audit.truth.history import HistoryTruth, LabelTruth, Score
+from pplr_audit.audit.run_cell import _by_step, run_cell
+from pplr_audit.audit.truth.history import HistoryTruth
+from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.audit.truth.membership import MembershipTruth
+from pplr_audit.audit.truth.score import Score
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt, Prompts
-from pplr_audit.errors import BudgetExhausted, InputError, NotApplicable
+from pplr_audit.errors import InputError
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.runs.store import Store
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scoring.intervals import Estimate, mean_estimate
-from pplr_audit.threat_model.attack import Budget, Guess, Record, View
+from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.view import Record, View
 
 
 @pytest.fixture(scope="module")

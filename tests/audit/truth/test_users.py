@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pplr_audit.audit.truth.attribute import AttributeTruth, LinkageTruth
+from pplr_audit.audit.truth.attribute import AttributeTruth
+from pplr_audit.audit.truth.linkage import LinkageTruth
 from pplr_audit.data.prompts import TEMPLATE, Prompt
 from pplr_audit.threat_model.attack import Guess
 

@@ -11,7 +11,7 @@ from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.audit.victims.attribute_folds import FEW, Deal, deal
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.errors import NotApplicable
+from pplr_audit.threat_model.outcomes import NotApplicable
 
 
 def with_kind(market: Dataset, values: list[str]) -> Dataset:

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM, BertModel, RobertaForMaskedLM
 
+from pplr_audit import scenario
 from pplr_audit.errors import InputError
 from pplr_audit.models.architectures import blocks
 from pplr_audit.models.build import build
-from pplr_audit.scenario import schema as scenario
 from tests.models.architectures import LAYERS, VOCABULARY
 from tests.models.encoder_folder import CATALOGUE, load, save
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM
 
+from pplr_audit import scenario
 from pplr_audit.data.bigrec_prompts import title_prompts
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.errors import InputError
@@ -29,7 +30,6 @@ from pplr_audit.models.backbones.known_shapes import NAMED
 from pplr_audit.models.backbones.load import Backbone, load_backbone, set_dropout
 from pplr_audit.models.backbones.tokenizer import BY_CLASS, BY_TYPE
 from pplr_audit.models.recommenders.bigrec import generate_titles
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.costs.formulas import attention_dropout
 from tests.models.architectures import CONFIGS, LAYERS, VOCABULARY, build, config
 

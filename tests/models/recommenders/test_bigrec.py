@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import collate
 from pplr_audit.models.build import Recommender, build
@@ -18,7 +19,6 @@ from pplr_audit.models.recommenders.bigrec import (
     generate_titles,
 )
 from pplr_audit.models.recommenders.task import tensors
-from pplr_audit.scenario import schema as scenario
 
 
 @pytest.fixture(scope="module")

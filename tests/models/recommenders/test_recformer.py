@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Catalogue, Dataset, Ragged
 from pplr_audit.data.prompts import Prompt, collate, ragged
 from pplr_audit.errors import InputError
@@ -18,7 +19,6 @@ from pplr_audit.models.lora import adapter_parameters
 from pplr_audit.models.recommenders import recformer
 from pplr_audit.models.recommenders.recformer import IDS, ITEMS, MARKS, RecFormer, embeddings, softmax_loss
 from pplr_audit.models.recommenders.task import Tally, tensors
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.costs.activations import Live
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Stretch
 

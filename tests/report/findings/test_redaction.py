@@ -11,13 +11,13 @@ import yaml
 from typer.testing import CliRunner
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.audit import documents
 from pplr_audit.cli import main as cli
 from pplr_audit.report.findings.redaction import redacted
 from pplr_audit.report.sentences.answer import answer
 from pplr_audit.runs import processor
 from pplr_audit.runs.documents import validate
-from pplr_audit.scenario import schema as scenario
 
 MARKS = {
     "user": "qzuser", "title": "qztitle", "attribute value": "qzvalue", "client": "qzclient", "folder": "qzfolder",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pplr_audit import pipeline as audit
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 
 
 def test_traffic_of_a_round_holds_the_mean_of_what_encoding_takes(

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig
 
+from pplr_audit import scenario
 from pplr_audit.errors import InputError
 from pplr_audit.models.architectures import blocks, family
 from pplr_audit.models.backbones.transformers_api import from_config
 from pplr_audit.models.cut import CutModel, cut, positions
 from pplr_audit.models.lora import add_lora
 from pplr_audit.models.recommenders.bigrec import answer_loss
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.scenario.schema import Lora
 from pplr_audit.training.costs.activations import Live
 from pplr_audit.training.costs.formulas import all_cuts, meta_model

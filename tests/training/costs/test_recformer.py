@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from pplr_audit import scenario
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models.backbones.transformers_api import from_config
 from pplr_audit.models.cut import CutModel, cut
 from pplr_audit.models.recommenders.recformer import IDS, embeddings, marks
 from pplr_audit.models.recommenders.task import Tally
 from pplr_audit.models.trainable import make_trainable
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.costs.activations import Live
 from pplr_audit.training.costs.flops import counter
 from pplr_audit.training.costs.formulas import Workload, all_cuts, meta_model, rows_of

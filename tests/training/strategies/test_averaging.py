@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 from pplr_audit.training.strategies.averaging import averaged, averaged_product, product_similarity, products
 from pplr_audit.training.strategies.balance import mix, similarity
 from pplr_audit.training.strategies.pplr import Pplr

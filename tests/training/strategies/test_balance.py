@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pplr_audit.scenario import schema as scenario
+from pplr_audit import scenario
 from pplr_audit.training.strategies.balance import learning_speed, learning_status, mix, mixing_matrix, similarity
 from pplr_audit.training.strategies.fedavg import FedAvg
 from pplr_audit.training.strategies.pplr import Pplr

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.errors import RunError
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.strategies.check_mixing import checked
 from pplr_audit.training.strategies.fedavg import FedAvg
 from pplr_audit.training.strategies.protocol import Mixing

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from pplr_audit import scenario
 from pplr_audit.data.allocation import EVERYONE, allotted
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.recommenders.bigrec import generate_titles
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Pull, Stretch
 from pplr_audit.training.rounds import Federation, RoundLog, RoundState, assemble, train
 from pplr_audit.training.strategies.balance import learning_status, mixing_matrix

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.data.dataset import Ragged, Split
 from pplr_audit.data.prepare import prepare
 from pplr_audit.errors import InputError
 from pplr_audit.report.terminal.findings import summary_table
 from pplr_audit.report.terminal.training import training_tables
 from pplr_audit.runs.documents import validate
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.utility import evaluate as utility
 
 

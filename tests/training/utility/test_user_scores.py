@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pplr_audit import pipeline as audit
+from pplr_audit import scenario
 from pplr_audit.errors import InputError
-from pplr_audit.scenario import schema as scenario
 from pplr_audit.training.utility.user_scores import UserScores, compared, read
 
 

@@ -1,0 +1,66 @@
+"""TODO: pplr_audit.audit.cell."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pplr_audit.threat_model.attack import Attack
+from pplr_audit.threat_model.channels import Channel
+
+METRICS = {
+    "history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",),
+    "label": ("label_hit@1", "label_hit@5", "label_hit@10", "mrr"), "attribute": ("auc", "accuracy"),
+    "linkage": ("auc",),
+}  # fmt: skip
+"""What stands in the findings for a secret, also where nothing could be measured."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Which attack, by whom, on what."""
+
+    attack: str
+    settings: str
+    """The attack's settings as canonical JSON."""
+    adversary: str
+    knowledge: str
+    channel: Channel
+    front: int | None
+    back: int | None
+    round: int
+    defense: str
+
+    @property
+    def slug(self) -> str:
+        """A readable file name, made unique by a hash over everything."""
+        sha = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        place = "".join(f"-{side}{at}" for side, at in (("k", self.front), ("m", self.back)) if at is not None)
+        return f"{self.attack}-{self.channel}{place}-r{self.round}-{self.adversary}-{sha}"
+
+    def row(self, metric: str, status: str, **fields: Any) -> dict[str, Any]:
+        """One finding, in the order of DESIGN's contract; ``detail`` says the attack's settings where it has any."""
+        cut = None if self.front is None and self.back is None else {"front": self.front, "back": self.back}
+        base = {
+            "cut": cut, "defense": self.defense, "adversary": self.adversary, "knowledge": self.knowledge,
+            "channel": str(self.channel), "round": self.round, "client": "all", "attack": self.attack,
+            "adaptive": True, "secret": "history", "metric": metric, "value": None, "ci": None, "baseline": None,
+            "n": 0, "status": status, "seconds": 0.0, "detail": {},
+        }  # fmt: skip
+        row = {**base, **fields}
+        if self.settings != "{}":
+            row["detail"] = {**row["detail"], "settings": json.loads(self.settings)}
+        return row
+
+
+def not_applicable(cell: Cell, secret: str, reason: str) -> dict[str, Any]:
+    """The findings of a cell in which there is nothing to run."""
+    rows = [cell.row(metric, "not_applicable", secret=secret, detail={"reason": reason}) for metric in METRICS[secret]]
+    return {"findings": rows, "per_user": {}, "roc": []}
+
+
+def _without_value(cell: Cell, attack: Attack, status: str, reason: str, seconds: float = 0.0) -> dict[str, Any]:
+    document = not_applicable(cell, attack.secret, reason)
+    for row in document["findings"]:
+        row.update(status=status, seconds=seconds)
+    return document

@@ -1,0 +1,100 @@
+"""TODO: pplr_audit.audit.knowledge.known_model."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pplr_audit.data.dataset import Ragged
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.models.recommenders.task import Memory
+from pplr_audit.models.token_tree import Branches, Prefix
+from pplr_audit.models.uncut import Front, WholeModel
+from pplr_audit.threat_model.outcomes import NotApplicable
+
+NO_MODEL = "this attack runs the model, and the adversary has no weights, only pairs of a colluding client"
+
+
+class KnownModel:
+    """A model that an adversary can run: the whole model under one set of adapter values, or (None) the base model.
+
+    Args:
+        memory: what the model goes by, where the adversary knows it; else it works it out once.
+    """
+
+    def __init__(self, whole: WholeModel, adapter: Mapping[str, Tensor] | None, memory: Memory | None = None) -> None:
+        self._whole, self._adapter, self._memory = whole, adapter, memory
+
+    def states(
+        self, prompts: Sequence[Prompt], layers: Sequence[int]
+    ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
+        return self._whole.states(prompts, layers, self._adapter)
+
+    def extend(
+        self, prefix: Prefix, tokens: Int[np.ndarray, "nodes"], parents: Sequence[int], layers: Sequence[int]
+    ) -> Branches:
+        return self._whole.extend(prefix, torch.from_numpy(tokens), parents, layers, self._adapter)
+
+    @property
+    def causal(self) -> bool:
+        return self._whole.causal
+
+    def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
+        return self._whole.log_probs(prompts, self._adapter, self._remembered())
+
+    def recommend(
+        self, history: Ragged, popularity: Float[np.ndarray, "items"]
+    ) -> Iterator[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]]:
+        """As `Task.recommend`."""
+        served = self._whole.served(self._adapter, self._remembered())
+        return self._whole.task.recommend(served, history, popularity)
+
+    def enter(
+        self, layer: int, embeddings: Float[Tensor, "batch length hidden"], mask: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length hidden"]:
+        return self._whole.enter(layer, embeddings, mask, self._adapter)
+
+    def logits(self, layer: int, hidden: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch *answers"]:
+        return self._whole.logits(layer, hidden, self._adapter, self._remembered())
+
+    def front(self, layer: int) -> Front:
+        return self._whole.front(layer, self._adapter)
+
+    def _remembered(self) -> Memory:
+        if self._memory is None:
+            self._memory = self._whole.memory(self._adapter)
+        return self._memory
+
+
+class NoModel:
+    """In the place of a model that an adversary does not have."""
+
+    def states(
+        self, prompts: Sequence[Prompt], layers: Sequence[int]
+    ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
+        raise NotApplicable(NO_MODEL)
+
+    def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
+        raise NotApplicable(NO_MODEL)
+
+    def enter(
+        self, layer: int, embeddings: Float[Tensor, "batch length hidden"], mask: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length hidden"]:
+        raise NotApplicable(NO_MODEL)
+
+    def logits(self, layer: int, hidden: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch *answers"]:
+        raise NotApplicable(NO_MODEL)
+
+    def extend(
+        self, prefix: Prefix, tokens: Int[np.ndarray, "nodes"], parents: Sequence[int], layers: Sequence[int]
+    ) -> Branches:
+        raise NotApplicable(NO_MODEL)
+
+    def front(self, layer: int) -> Front:
+        raise NotApplicable(NO_MODEL)
+
+    @property
+    def causal(self) -> bool:
+        raise NotApplicable(NO_MODEL)

@@ -1,0 +1,45 @@
+"""TODO: pplr_audit.audit.tap_points."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pplr_audit.threat_model.channels import Channel
+
+Side = Literal["front", "back"]
+
+
+OF_TRAINING: Mapping[Channel, tuple[Literal["activation", "gradient"], Side]] = {
+    Channel.FRONT_ACTIVATIONS: ("activation", "front"), Channel.TRUNK_ACTIVATIONS: ("activation", "back"),
+    Channel.BACK_GRADIENTS: ("gradient", "back"), Channel.TRUNK_GRADIENTS: ("gradient", "front"),
+}  # fmt: skip
+"""What crosses in a training step, and at which side of the trunk."""
+
+
+SIDES: Mapping[Channel, Side] = {
+    **{channel: side for channel, (_, side) in OF_TRAINING.items()}, Channel.INFERENCE_ACTIVATIONS: "front",
+    Channel.INFERENCE_OUTPUT: "back",
+}  # fmt: skip
+"""The side of the cut that a channel depends on: it is computed and attacked once a k (or m), not once a (k, m)."""
+
+
+OF_THE_TRAINED = frozenset({Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT, Channel.MODEL_OUTPUT})
+"""Channels of the trained models; the others are of a round."""
+
+
+Phase = Literal["training", "serving", "queries"]
+
+
+def phase_of(channel: Channel) -> Phase:
+    """When a channel carries something."""
+    if channel == Channel.MODEL_OUTPUT:
+        return "queries"
+    return "serving" if channel in OF_THE_TRAINED else "training"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What is looked at: h_l, or dLoss/dh_l, at layer l from 0 to L."""
+
+    kind: Literal["activation", "gradient"]
+    layer: int

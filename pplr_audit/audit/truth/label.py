@@ -1,0 +1,95 @@
+"""TODO: pplr_audit.audit.truth.label."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pplr_audit.audit.truth.history import OWN_MODEL, POPULARITY, HistoryTruth, Recommends, _most_popular
+from pplr_audit.audit.truth.score import Score, by_user
+from pplr_audit.scoring.intervals import mean_estimate
+from pplr_audit.scoring.reconstruction import item_hits, reciprocal_ranks
+from pplr_audit.threat_model.attack import Guess
+
+LABEL_DEPTHS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class LabelTruth:
+    """Which item each row was trained to answer with.
+
+    Args:
+        users, targets: by row.
+        title_class: items of one class have the same title and cannot be told apart.
+        popularity: of each item among those who train.
+        clients: row to client, within which a control deals what was answered; one by default.
+        own: what the adversary's own model recommends, where it has one.
+    """
+
+    users: Mapping[int, int]
+    targets: Mapping[int, int]
+    title_class: Int[np.ndarray, "items"]
+    popularity: Float[np.ndarray, "items"]
+    clients: Mapping[int, str] = field(default_factory=dict)
+    own: Recommends | None = None
+
+    @staticmethod
+    def answered(guess: Guess) -> bool:
+        return "labels" in guess.arrays
+
+    def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
+        """Hits among the best answers, and the reciprocal rank in them. A row without an answer counts as wrong."""
+        rows = sorted(self.targets)
+        users, truth = np.array([self.users[row] for row in rows]), np.array([self.targets[row] for row in rows])
+        answers = guess.arrays["labels"]
+        depth = max(*LABEL_DEPTHS, answers.shape[1])
+        lists = {int(row): answer for row, answer in zip(guess.arrays["rows"], answers, strict=True)}
+        ranked = self._padded([lists.get(row, answers[:0].ravel()) for row in rows], depth)
+        usual = _most_popular(self.popularity)
+        floors = {POPULARITY: self._padded([usual] * len(rows), depth)}
+        detail = {}
+        if seed is not None and self.own is not None:
+            read = self._read(guess)
+            recommended = self.own(read)
+            if recommended is not None:
+                floors[OWN_MODEL] = self._padded([recommended[row] for row in rows], depth)
+                detail["own_model_reads"] = "what the attack read" if read is not None else "the true history"
+        scores = []
+        for k in LABEL_DEPTHS:
+            hits, *floor = (
+                item_hits(each, truth, k, self.title_class).astype(float) for each in (ranked, *floors.values())
+            )
+            scores.append(
+                self._score(f"label_hit@{k}", hits, [*zip(floors, floor, strict=True)], users, seed, **detail)
+            )
+        own, *floor = (reciprocal_ranks(each, truth, self.title_class) for each in (ranked, *floors.values()))
+        beside = [*zip(floors, floor, strict=True)]
+        return [*scores, self._score("mrr", own, beside, users, seed, depth=depth, **detail)]
+
+    @staticmethod
+    def _read(guess: Guess) -> dict[int, Int[np.ndarray, "slots"]] | None:
+        """By row the history that was read; None for an attack that reads none."""
+        if "items" not in guess.arrays:
+            return None
+        rows = [int(row) for row in guess.arrays["rows"]]
+        return dict(zip(rows, HistoryTruth.firsts(guess, rows), strict=True))
+
+    @staticmethod
+    def _padded(lists: Sequence[Int[np.ndarray, "items"]], depth: int) -> Int[np.ndarray, "rows depth"]:
+        """The first ``depth`` of each, -1 where there are fewer."""
+        found = np.full((len(lists), depth), -1, dtype=np.int64)
+        for row, items in zip(found, lists, strict=True):
+            row[: min(depth, len(items))] = items[:depth]
+        return found
+
+    @staticmethod
+    def _score(
+        metric: str, values: Float[np.ndarray, "rows"], floors: Sequence[tuple[str, Float[np.ndarray, "rows"]]],
+        users: Int[np.ndarray, "rows"], seed: int | None, **detail: Any,
+    ) -> Score:  # fmt: skip
+        estimate = mean_estimate(values, users, seed=seed)
+        beside = {name: by_user(users, floor) for name, floor in floors}
+        popular = float(dict(floors)[POPULARITY].mean())
+        return Score(metric, estimate, popular, by_user(users, values), detail, beside)

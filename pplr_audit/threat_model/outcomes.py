@@ -1,0 +1,17 @@
+"""TODO: pplr_audit.threat_model.outcomes."""
+
+
+
+
+
+
+class Failed(Exception):
+    """An attack broke off, or answered what cannot be scored; the reason is the message."""
+
+
+class NotApplicable(Exception):
+    """The view cannot carry what the attack is after; the reason is the message."""
+
+
+class BudgetExhausted(Exception):
+    """An attack ran out of what it may spend."""
