@@ -1,0 +1,1 @@
+"""Attacks: one file each, in a folder named after what it reads."""

@@ -59,7 +59,7 @@ class Client:
         network.train()
         for step in range(steps):
             rows = np.random.default_rng(step).choice(len(prompts), BATCH, replace=False)
-            self.model.task.loss(network, [prompts[row] for row in rows], self.model.task.base_memory).backward()
+            self.model.task.loss(network, [prompts[row] for row in rows], self.model.task.base_encoding).backward()
             optimizer.step()
             if step + 1 in {*kept, steps}:
                 found[step + 1] = read_adapter(parameters)

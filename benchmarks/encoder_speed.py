@@ -129,7 +129,7 @@ def step(model: Any, task: RecFormer, prompts: list[Prompt]) -> Callable[[], obj
     optimizer = LocalOptimizer(trained, TRAINING, Stretch(0, 100), OptimizerState())
 
     def once() -> None:
-        task.loss(model, prompts, task.base_memory).backward()
+        task.loss(model, prompts, task.base_encoding).backward()
         optimizer.step()
 
     return once

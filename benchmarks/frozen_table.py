@@ -108,7 +108,7 @@ def main() -> None:
     private = prepare(chosen.data, chosen.seed)
     catalogue, split = private.dataset.catalogue, private.split
     recommender = build(chosen.model, catalogue, history=HISTORY, seed=0)
-    items = recommender.task.base_memory[ITEMS]
+    items = recommender.task.base_encoding[ITEMS]
     users = np.arange(len(split.train))
     trained = training_samples(split, users, HISTORY, "all")
     served = newest(serving_samples(split, users, HISTORY), len(items))

@@ -83,7 +83,7 @@ def crossed(
             part = victims[start : start + BATCH]
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 torch.manual_seed(start)
-                model.task.loss(model.whole.model, part, model.task.base_memory)
+                model.task.loss(model.whole.model, part, model.task.base_encoding)
             for layer in layers:
                 for row, prompt in enumerate(part):
                     hidden = seen[layer][row, : len(prompt)].clone()
@@ -139,7 +139,9 @@ def answers(
     model, steps = client.model, max(adapters)
     behind = max(age for age in adapters if age <= max(steps - case.behind, 0))
     base = KnownModel(model.whole, None)
-    copies = {} if case.public else {("client-0", 1): KnownModel(model.whole, adapters[behind], model.task.base_memory)}
+    copies = (
+        {} if case.public else {("client-0", 1): KnownModel(model.whole, adapters[behind], model.task.base_encoding)}
+    )
     knowledge = Knowledge(
         "base" if case.public else "front", model.prompts, model.whole.embeddings, base, copies, layers,
         client.scenario.data.history, model.layers,

@@ -66,10 +66,10 @@ def cases(layers: int) -> list[Case]:
 class InBatch(RecFormer):
     """The same, with the batch's own targets as the only negatives."""
 
-    def loss(self, model: Any, prompts: Sequence[Prompt], memory: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, model: Any, prompts: Sequence[Prompt], encoding: Mapping[str, Tensor]) -> Tensor:
         places = torch.tensor([prompt.target for prompt in prompts])
         return cross_entropy(
-            self.points(model, prompts) / self._temperature @ memory[ITEMS][places].T, torch.arange(len(prompts))
+            self.points(model, prompts) / self._temperature @ encoding[ITEMS][places].T, torch.arange(len(prompts))
         )
 
 
@@ -89,7 +89,7 @@ def crossed(client: Client, task: RecFormer, victims: Sequence[Prompt], case: Ca
             part = victims[start : start + BATCH]
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(start)
-                task.loss(network, part, task.base_memory).backward()
+                task.loss(network, part, task.base_encoding).backward()
             network.zero_grad()
             for row, prompt in enumerate(part):
                 down, up = (seen[way][row, : len(prompt)].clone() for way in ("down", "up"))
@@ -115,14 +115,14 @@ def measure(client: Client, asked: Any, at: Mapping[str, Any]) -> None:
     adapters = client.trained(own, steps, [steps - case.behind for case in cases(model.layers)])
     in_batch = InBatch(model.whole.model, model.prompts, client.scenario.model.recformer, rounds=1)
     items, classes, popular = len(model.prompts.titles), model.prompts.title_classes(), client.popularity(own)
-    base, memory = KnownModel(model.whole, None), model.task.base_memory
+    base, encoding = KnownModel(model.whole, None), model.task.base_encoding
     lines, figures = [], []
     for case in cases(model.layers):
         model.whole.set(adapters[steps])
         task, part = in_batch if case.in_batch else model.task, victims[: round(case.share * count)]
         records = crossed(client, task, part, case)  # type: ignore[arg-type]
         behind = max((age for age in adapters if age <= steps - case.behind), default=0)
-        known = {} if case.public else {("client-0", 1): KnownModel(model.whole, adapters[behind], memory)}
+        known = {} if case.public else {("client-0", 1): KnownModel(model.whole, adapters[behind], encoding)}
         level = "base" if case.public else "front"
         knowledge = Knowledge(
             level, model.prompts, model.whole.embeddings, base, known, (), client.scenario.data.history, model.layers

@@ -95,7 +95,7 @@ class Answers(BigRec):
     """BIGRec that only trains: it has no catalogue to rank."""
 
     def __init__(self, prompts: Prompts) -> None:
-        self.prompts, self._loss_on, self.base_memory = prompts, "title", {}
+        self.prompts, self._loss_on, self.base_encoding = prompts, "title", {}
 
 
 def base_model(size: Size, seed: int) -> Any:

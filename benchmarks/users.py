@@ -1,4 +1,4 @@
-"""Memory by the number of users: data, clients, samples, the plan of a round, and ranking for all of them.
+"""CatalogueEncoding by the number of users: data, clients, samples, the plan of a round, and ranking for all of them.
 
 Two processes do the same with few and with many synthetic users of ten items each; the slope of the peak between them
 is what a user costs, whatever the libraries take. No language model is run: the clients are the real ones with nothing
@@ -28,7 +28,7 @@ from pplr_audit.data.prompts import Pieces, Prompt, Prompts, ragged
 from pplr_audit.data.samples import training_samples
 from pplr_audit.data.split import split
 from pplr_audit.models.recommenders.recformer import ITEMS, RecFormer
-from pplr_audit.models.recommenders.task import Memory, Tally
+from pplr_audit.models.recommenders.task import CatalogueEncoding, Tally
 from pplr_audit.training.client import Client, ClientPart
 from pplr_audit.training.utility.evaluate import recommended
 
@@ -50,7 +50,7 @@ class RandomPoints(RecFormer):
         self.prompts = Prompts(tokenizer, pieces, texts, content, max_tokens=128, history=HISTORY, newest_first=True)
         self._temperature = 0.05
         self._draw = torch.Generator().manual_seed(0)
-        self.base_memory = {ITEMS: self._points(items)}
+        self.base_encoding = {ITEMS: self._points(items)}
 
     def _points(self, count: int) -> Tensor:
         return normalize(torch.randn(count, HIDDEN, generator=self._draw), dim=1)
@@ -58,15 +58,15 @@ class RandomPoints(RecFormer):
     def encode(self, model: Any, prompts: Sequence[Prompt]) -> Tensor:
         return self._points(len(prompts))
 
-    def table(self, model: Any, memory: Memory) -> Tensor:
-        return memory[ITEMS]
+    def table(self, model: Any, encoding: CatalogueEncoding) -> Tensor:
+        return encoding[ITEMS]
 
 
 class NoModel:
     """Serves, without a model."""
 
     def __init__(self, task: RandomPoints) -> None:
-        self.memory, self.tally = task.base_memory, Tally()
+        self.encoding, self.tally = task.base_encoding, Tally()
 
     @contextmanager
     def model(self, *_: Any, **__: Any) -> Iterator[None]:
@@ -130,7 +130,7 @@ def main() -> None:
     }  # fmt: skip
     head = ["peak", f"{few:,} users", f"{many:,} users", "seconds", "bytes a user", "goal"]
     text = f"{ITEM_COUNT:,} items, ten a user; {more['ranked']:,} users ranked, {more['steps']:,} steps planned.\n\n"
-    write("users", "Memory by the number of users", text + table(head, lines), figures, at, chosen.results)
+    write("users", "CatalogueEncoding by the number of users", text + table(head, lines), figures, at, chosen.results)
 
 
 if __name__ == "__main__":

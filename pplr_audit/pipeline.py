@@ -15,7 +15,7 @@ from pplr_audit.audit.cell import not_applicable
 from pplr_audit.audit.documents import evidence_document, findings_document, training_document
 from pplr_audit.audit.examples import examples
 from pplr_audit.audit.extension import Extension
-from pplr_audit.audit.harness import Exposure
+from pplr_audit.audit.harness import Harness
 from pplr_audit.audit.plan import Plan, make_plan
 from pplr_audit.audit.run_cell import is_done, run_cell
 from pplr_audit.audit.user_spread import with_spread
@@ -361,27 +361,27 @@ def _train_rounds(ready: _Ready, files: TrainingFiles, store: Store, clock: Cloc
 def _attack(ready: _Ready, trained: _Trained, plan: Plan, store: Store, clock: Clock) -> AuditResult:
     """Run the cells that are left, then write findings and report of all of them."""
     scenario, private, model, measured = ready.scenario, ready.private, ready.model, trained.measured
-    exposure = Exposure(scenario, private, model, ready.federation, trained.files, plan, store.root)
+    harness = Harness(scenario, private, model, ready.federation, trained.files, plan, store.root)
     resume.note_plugins(store, (("attacks", cell.attack) for cell in plan.cells if not is_done(cell, store)))
     more = f" (cells with a training of their own: {plan.hijacked})" if plan.hijacked else ""
     with clock.phase(f"attacking{more}", len(plan.cells)) as advance:
         results = []
         for cell in plan.cells:
             budget = scenario.audit.budget.seconds
-            found = run_cell(cell, plan.attack(cell), exposure, store, budget=budget, seed=scenario.seed)
+            found = run_cell(cell, plan.attack(cell), harness, store, budget=budget, seed=scenario.seed)
             results.append(stored.cell(found, store.root / f"cells/{cell.slug}.json", len(private.dataset.users)))
             advance(1, f"{cell.attack} on {cell.channel}" + ("" if cell.front is None else f", k = {cell.front}"))
-        results = with_spread(results, exposure.rows.client_of, seed=scenario.seed)
+        results = with_spread(results, harness.rows.client_of, seed=scenario.seed)
         results += [not_applicable(cell, plan.attack(cell).secret, why) for cell, why in plan.impossible]
 
     with clock.phase("writing the report"):
         manifest.add_seconds(store, clock.seconds)
         document = findings_document(
-            scenario, private, model, plan, len(exposure.rows.victims), results, measured["utility"], measured["costs"],
+            scenario, private, model, plan, len(harness.rows.victims), results, measured["utility"], measured["costs"],
             store.manifest, extensions.recorded(store), measured.get("balance", ()), measured.get("differences", ()),
             trained.failed,
         )  # fmt: skip
-        shown = examples(plan.cells, exposure, private.dataset.catalogue, model.tokenizer, store)
+        shown = examples(plan.cells, harness, private.dataset.catalogue, model.tokenizer, store)
         evidence = evidence_document(trained.logs, results, shown)
         write_documents(store, document, evidence)
         redact = _redacts(store)

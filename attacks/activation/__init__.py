@@ -1,0 +1,1 @@
+"""Attacks on activations at the front cut."""

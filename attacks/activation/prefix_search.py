@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.decoding.word_scores import packed, require_records, require_whole
-from pplr_audit.attacks.search.candidates import Front, Memory
+from pplr_audit.attacks.search.candidates import Front, PathCache
 from pplr_audit.attacks.search.refinement import Refiner
 from pplr_audit.attacks.search.walks import Answer, Candidates, Crossed, Walk, by_titles, by_tokens
 from pplr_audit.errors import InputError
@@ -104,7 +104,7 @@ class _Search:
         )
         self._words = normalize(knowledge.embeddings[self.reader.vocabulary].float(), dim=1)
         self._fronts: dict[tuple[str, int], Front] = {}
-        self._memory = Memory()
+        self._cache = PathCache()
         self._fitting = ridge.evaluations
 
     @property
@@ -121,7 +121,7 @@ class _Search:
             return None
         key = ("", 0) if model is knowledge.base else (client, round_)
         if key not in self._fronts:
-            self._fronts[key] = Front(model, knowledge.prompts.prefix, knowledge.layers, self._memory)
+            self._fronts[key] = Front(model, knowledge.prompts.prefix, knowledge.layers, self._cache)
         return self._fronts[key]
 
     def read(self, record: Record, layer: int, knowledge: Knowledge, budget: Budget, share: float) -> Answer:

@@ -1,0 +1,1 @@
+"""Attacks that also learn adversarially, or choose what the server sends."""

@@ -27,7 +27,7 @@ from pplr_audit.attacks.active.adversarial import (
 )
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_records
-from pplr_audit.threat_model.attack import Budget, Guess, Lure
+from pplr_audit.threat_model.attack import Budget, GradientCrafter, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Front, Knowledge
 from pplr_audit.threat_model.outcomes import NotApplicable
@@ -67,7 +67,7 @@ class Fsha:
         self.width, self.seed = width, seed
         self._pilots: WeakKeyDictionary[Knowledge, dict[int, _Pilot]] = WeakKeyDictionary()
 
-    def lure(self, knowledge: Knowledge, front: int, budget: Budget) -> Lure:
+    def craft_gradient(self, knowledge: Knowledge, front: int, budget: Budget) -> GradientCrafter:
         pilot = _Pilot(self, knowledge, front, budget)
         self._pilots.setdefault(knowledge, {})[front] = pilot
         return pilot.pull

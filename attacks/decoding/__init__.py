@@ -1,0 +1,1 @@
+"""Decoding of word scores into titles, items and labels."""

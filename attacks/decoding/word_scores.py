@@ -109,7 +109,7 @@ def require_readable(view: View, knowledge: Knowledge) -> None:
         raise NotApplicable("nothing crossed that belongs to a victim")
     most, wide = knowledge.prompts.max_tokens, knowledge.embeddings.shape[1]
     for record in view.records:
-        for tensor in (record.tensor, *record.beside.values()):
+        for tensor in (record.tensor, *record.also_reads.values()):
             length, width = tensor.shape
             if width != wide:
                 raise NotApplicable(f"what crossed of row {record.row} is {width} wide, the known model {wide}")

@@ -1,0 +1,1 @@
+"""Attacks on the gradients that cross at the back cut."""

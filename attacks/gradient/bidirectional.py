@@ -51,7 +51,7 @@ class Bidirectional:
     name = "bidirectional"
     secret = "label"
     channels = frozenset({Channel.BACK_GRADIENTS})
-    beside = frozenset({UP, DOWN})
+    also_reads = frozenset({UP, DOWN})
     controls = 1
 
     def __init__(self, shortlist: int = 16, prompts: int = 128, held_out: int = 16, seed: int = 0) -> None:
@@ -68,7 +68,7 @@ class Bidirectional:
             reading = self._forward.learned(
                 record.client, record.round, front, knowledge, reader.vocabulary, budget
             )  # fmt: skip
-            fits.append(reading.fit(record.beside[UP].float()).numpy())
+            fits.append(reading.fit(record.also_reads[UP].float()).numpy())
         join = self._whole if knowledge.loss_on == "all" else self._at_label
         arrays, explained = join(view, view.back, fits, reader, knowledge, budget)
         means = np.array(explained).mean(0).tolist()

@@ -67,7 +67,7 @@ class LabelMatch:
     name = "label_match"
     secret = "label"
     channels = frozenset({Channel.BACK_GRADIENTS})
-    beside = frozenset({Channel.TRUNK_ACTIVATIONS})
+    also_reads = frozenset({Channel.TRUNK_ACTIVATIONS})
     controls = 1
 
     def __init__(self, shortlist: int = 16) -> None:
@@ -106,7 +106,7 @@ class LabelMatch:
         """Items, the best first, and how much of what came back the best leaves unexplained, from 0 to about 1, where
         the answer alone is trained on. Raises NotApplicable where there is no model to run.
         """
-        hidden = record.beside[Channel.TRUNK_ACTIVATIONS]
+        hidden = record.also_reads[Channel.TRUNK_ACTIVATIONS]
         gradient = record.tensor * record.batch  # the loss is the mean over the batch
         model = knowledge.copy(record.client, record.round)
         size = float(gradient.norm())

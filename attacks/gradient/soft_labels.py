@@ -48,7 +48,7 @@ def words_of(
     """
     model, words = knowledge.copy(record.client, record.round), torch.from_numpy(reader.vocabulary)
     found = matched(
-        lambda hidden: model.logits(knowledge.depth - back, hidden), record.beside[Channel.TRUNK_ACTIVATIONS],
+        lambda hidden: model.logits(knowledge.depth - back, hidden), record.also_reads[Channel.TRUNK_ACTIVATIONS],
         record.tensor * record.batch, words, left,  # the loss is the mean over the batch
         start=None if start is None else torch.from_numpy(start[1:]),
     )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Models that an attack fits: normal equations and small networks."""

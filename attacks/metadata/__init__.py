@@ -1,0 +1,1 @@
+"""Attacks on what crosses besides tensors: masks and lengths."""

@@ -1,0 +1,1 @@
+"""Search for the tokens or titles that explain what crossed."""

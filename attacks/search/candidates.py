@@ -64,7 +64,7 @@ class Trial:
         return self.distances[self.best]
 
 
-class Memory:
+class PathCache:
     """What chosen pieces of paths gave at several layers, by model and tokens, as long as there is room."""
 
     def __init__(self) -> None:
@@ -88,13 +88,13 @@ class Front:
     Args:
         opening: the tokens that every sequence begins with.
         layers: every front that may be asked about.
-        memory: may be shared by several models.
+        cache: may be shared by several models.
     """
 
     def __init__(
-        self, model: Model, opening: Int[np.ndarray, "opening"], layers: Sequence[int], memory: Memory
+        self, model: Model, opening: Int[np.ndarray, "opening"], layers: Sequence[int], cache: PathCache
     ) -> None:
-        self._model, self._layers, self._memory = model, tuple(layers), memory
+        self._model, self._layers, self._cache = model, tuple(layers), cache
         branches = model.extend(Prefix(), opening, range(-1, len(opening) - 1), self._layers)
         self._start = opening, branches.along(range(len(opening))), branches.states
         self.evaluations = max(layers) * len(opening)
@@ -125,7 +125,7 @@ class Front:
 
     def remember(self, before: Path, path: Path) -> None:
         """Keep what the last piece of ``path`` gave behind ``before``, for a search at another layer."""
-        self._memory.put(self._key(before, path.tokens[len(before) :]), path.states)
+        self._cache.put(self._key(before, path.tokens[len(before) :]), path.states)
 
     def _key(self, before: Path, piece: Int[np.ndarray, "piece"]) -> Hashable:
         return id(self), before.tokens.tobytes(), piece.tobytes()
@@ -137,7 +137,7 @@ class Front:
         """The place of each piece, its distances, and how to go on along it."""
         unknown = []
         for place, piece in enumerate(pieces):
-            states = self._memory.get(self._key(path, piece))
+            states = self._cache.get(self._key(path, piece))
             if layer in states:
                 found = relative(states[layer], crossed[: len(piece)])
                 yield place, found, partial(Path, np.concatenate([path.tokens, piece]), path.prefix, states)

@@ -1,0 +1,1 @@
+"""From a trained run to findings: plan, views, knowledge, truths, cells."""

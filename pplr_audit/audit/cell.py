@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.audit.cell."""
+"""One cell of an audit, and the rows that it leaves in the findings."""
 
 import hashlib
 import json

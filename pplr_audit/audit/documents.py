@@ -15,7 +15,7 @@ from pplr_audit.report.words.vocabulary import WITHOUT_TRUNK_UNKNOWN
 from pplr_audit.runs.environment import hardware, libraries
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.threat_model.adversaries import channels_of
-from pplr_audit.threat_model.attack import beside
+from pplr_audit.threat_model.attack import also_reads
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training.rounds import RoundLog
 from pplr_audit.training.strategies.protocol import Mixing
@@ -163,7 +163,7 @@ def _terms(mixing: Mixing) -> dict[str, Any]:
 
 def not_measured(scenario: Scenario, plan: Plan) -> list[str]:
     """What this audit says nothing about, in words for the report."""
-    read = {channel for cell in plan.cells for channel in {cell.channel} | beside(plan.attack(cell))}
+    read = {channel for cell in plan.cells for channel in {cell.channel} | also_reads(plan.attack(cell))}
     seen = {channel for adversary in scenario.audit.adversaries for channel in channels_of(adversary)}
     unread = sorted((str(c) for c in seen - read), key=[str(c) for c in Channel].index)
     said = []
@@ -180,4 +180,3 @@ def not_measured(scenario: Scenario, plan: Plan) -> list[str]:
         "Attacks that are not in the list of findings: a low figure bounds the tested attacks, not what is possible.",
     ]
     return said
-

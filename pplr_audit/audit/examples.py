@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pplr_audit.audit.cell import Cell
-from pplr_audit.audit.harness import Exposure
+from pplr_audit.audit.harness import Harness
 from pplr_audit.audit.sealed_guess import SealedGuess
 from pplr_audit.audit.truth.history import HistoryTruth
 from pplr_audit.audit.truth.label import LabelTruth
@@ -24,7 +24,7 @@ LABELS = 6
 
 
 def examples(
-    cells: Sequence[Cell], exposure: Exposure, catalogue: Catalogue, tokenizer: Any, store: Store
+    cells: Sequence[Cell], harness: Harness, catalogue: Catalogue, tokenizer: Any, store: Store
 ) -> list[dict[str, Any]]:
     """The same victims for every cut of a channel, at the shallowest, the middle and the deepest cut."""
     shown = []
@@ -32,16 +32,16 @@ def examples(
         if not SealedGuess.exists(store, cell.slug):
             continue
         guess = SealedGuess.open(store, cell.slug).guess
-        for truth in exposure.truths(cell).values():
+        for truth in harness.truths(cell).values():
             if not truth.answered(guess):
                 continue
             if isinstance(truth, HistoryTruth):
                 for row in _victims(truth, guess, VICTIMS):
                     said = _history(row, guess, truth, catalogue, tokenizer)
-                    shown.append(_example(cell, "history", row, truth, exposure, said))
+                    shown.append(_example(cell, "history", row, truth, harness, said))
             elif isinstance(truth, LabelTruth):
                 for row in _victims(truth, guess, LABELS):
-                    shown.append(_example(cell, "label", row, truth, exposure, _label(row, guess, truth, catalogue)))
+                    shown.append(_example(cell, "label", row, truth, harness, _label(row, guess, truth, catalogue)))
     return shown
 
 
@@ -67,14 +67,14 @@ def _victims(truth: HistoryTruth | LabelTruth, guess: Guess, count: int) -> list
 
 
 def _example(
-    cell: Cell, secret: str, row: int, truth: HistoryTruth | LabelTruth, exposure: Exposure, said: dict[str, Any]
+    cell: Cell, secret: str, row: int, truth: HistoryTruth | LabelTruth, harness: Harness, said: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "attack": cell.attack,
         "settings": json.loads(cell.settings),
         "channel": str(cell.channel),
         "cut": {"front": cell.front, "back": cell.back},
-        "client": exposure.rows.client_of(truth.users[row]),
+        "client": harness.rows.client_of(truth.users[row]),
         "row": row,
         "secret": secret,
         "knowledge": cell.knowledge,
@@ -84,7 +84,7 @@ def _example(
 
 def _history(row: int, guess: Guess, truth: HistoryTruth, catalogue: Catalogue, tokenizer: Any) -> dict[str, Any]:
     """Slot by slot, then the whole text as it was read."""
-    true, guessed, hits = truth.beside(guess, row)
+    true, guessed, hits = truth.side_by_side(guess, row)
     prompt = truth.prompts[row]
     place = _place(guess, row)
     offsets = guess.arrays["token_offsets"]

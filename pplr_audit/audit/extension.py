@@ -14,6 +14,8 @@ from pplr_audit.scenario.schema import Audit, Cuts, Named, Section
 
 T = TypeVar("T")
 _FIELD = "extensions"
+
+
 class Extension(Section):
     """These attacks at these cuts; what is None is all that the run had before."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pplr_audit.audit.cell import Cell
-from pplr_audit.audit.knowledge.build import Knowing
+from pplr_audit.audit.knowledge.build import KnowledgeBuilder
 from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.audit.own_trainings.hijack import hijackable, hijacked
 from pplr_audit.audit.plan import Plan
@@ -27,12 +27,12 @@ from pplr_audit.audit.truth.linkage import LinkageTruth
 from pplr_audit.audit.truth.membership import MembershipTruth
 from pplr_audit.audit.truth.own_model import OwnModel
 from pplr_audit.audit.victims.linked_windows import Links
-from pplr_audit.audit.victims.rows import Asked, Rows, watched
+from pplr_audit.audit.victims.rows import PhaseRows, Rows, watched
 from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import PrivateData, model_free_features
 from pplr_audit.models.build import Recommender
 from pplr_audit.scenario.schema import Scenario
-from pplr_audit.threat_model.attack import Budget, as_active, asked_attribute, beside
+from pplr_audit.threat_model.attack import Budget, also_reads, as_active, asked_attribute
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
@@ -43,7 +43,7 @@ from pplr_audit.training.rounds import Federation
 Truth = HistoryTruth | LabelTruth | MembershipTruth | AttributeTruth | LinkageTruth
 
 
-class Exposure:
+class Harness:
     """What one trained run exposes, channel by channel.
 
     Args:
@@ -64,7 +64,9 @@ class Exposure:
         self._own_models: dict[tuple[str, int], Recommends | None] = {}
         self._truths_of = lru_cache(maxsize=None)(self._truths)
         self.rows = Rows(scenario, private, model.prompts, federation, self._state)
-        self._knowing = Knowing(scenario, private, model, federation, plan, self.rows, self._state, self._recorded)
+        self._builder = KnowledgeBuilder(
+            scenario, private, model, federation, plan, self.rows, self._state, self._recorded
+        )
         self._links = Links(self.rows, model, federation, self._state, scenario.seed)
 
     def view(self, cell: Cell) -> View:
@@ -78,7 +80,7 @@ class Exposure:
 
     def knowledge(self, cell: Cell) -> Sequence[Knowledge]:
         """What the cell's adversary knows besides, in each turn in which its attack is asked."""
-        return self._knowing.turns(cell)
+        return self._builder.turns(cell)
 
     def truths(self, cell: Cell) -> Mapping[str, Truth]:
         """What is true of the rows of the cell's view, by secret."""
@@ -89,7 +91,10 @@ class Exposure:
         if isinstance(label := found.get("label"), LabelTruth):
             found = {**found, "label": replace(label, own=self._own_model(cell, label))}
         if attack.secret == "attribute":
-            return {**found, "attribute": self._knowing.attribute(*asked_attribute(attack), phase, cell.round)}
+            return {
+                **found,
+                "attribute": self._builder.attribute(*asked_attribute(attack), phase, cell.round),
+            }
         return found
 
     def _crossed(self, cell: Cell) -> list[Record]:
@@ -106,9 +111,9 @@ class Exposure:
         if phase != "training":
             return spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
         records = spool.records(self._plan.trace(cell, cell.channel))
-        for channel in sorted(beside(attack)):
+        for channel in sorted(also_reads(attack)):
             also = {record.row: record.tensor for record in spool.records(self._plan.trace(cell, channel))}
-            records = [replace(r, beside={**r.beside, channel: also[r.row]}) for r in records]
+            records = [replace(r, also_reads={**r.also_reads, channel: also[r.row]}) for r in records]
         return records
 
     def _linked_rounds(self, cell: Cell) -> tuple[int, int]:
@@ -119,7 +124,7 @@ class Exposure:
         """What the adversary's own models recommend; nothing where it has none."""
         place = (cell.knowledge, cell.round)
         if place not in self._own_models:
-            knowledge, asked = self._knowing.of(cell), self.rows.asked("training", cell.round)
+            knowledge, asked = self._builder.of(cell), self.rows.asked("training", cell.round)
             models = {client: knowledge.copy(client, cell.round) for client in set(label.clients.values())}
             known = {client: model for client, model in models.items() if isinstance(model, KnownModel)}
             histories = {row: prompt.items for row, prompt in asked.prompts.items()}
@@ -143,7 +148,7 @@ class Exposure:
             found["label"] = LabelTruth(asked.users, targets, classes, popular, clients)
         return found
 
-    def _membership(self, asked: Asked) -> MembershipTruth:
+    def _membership(self, asked: PhaseRows) -> MembershipTruth:
         population = self._private.population
         outside = np.flatnonzero(population.audited == 0)
         public = popularity_of(self._private.split, outside, len(self._private.dataset.catalogue))
@@ -193,8 +198,10 @@ class Exposure:
             self._scenario, self._private, trace.layer, self._model.layers, self._model.precision
         )
         try:
-            lure = attack.lure(self._knowing.of(cell), trace.layer, Budget(self._scenario.audit.budget.seconds))
-            federation, state = hijacked(self._private, model, training, lure, seed=self._scenario.seed)
+            crafter = attack.craft_gradient(
+                self._builder.of(cell), trace.layer, Budget(self._scenario.audit.budget.seconds)
+            )
+            federation, state = hijacked(self._private, model, training, crafter, seed=self._scenario.seed)
             training_records(federation, model.parts, state, self.rows.watched(cell.round), {trace}, spool.put)
         except (NotApplicable, BudgetExhausted):
             raise

@@ -12,7 +12,7 @@ from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.threat_model.adversaries import channels_of
-from pplr_audit.threat_model.attack import Attack, as_active, beside, runs_copies
+from pplr_audit.threat_model.attack import Attack, also_reads, as_active, runs_copies
 from pplr_audit.threat_model.channels import Channel
 
 MEASURED: Mapping[str, frozenset[Channel]] = {
@@ -76,7 +76,7 @@ class Plan:
             self.trace(cell, channel)
             for cell in self.cells
             if cell.round == round_ and cell.channel in OF_TRAINING and as_active(self.attack(cell)) is None
-            for channel in {cell.channel} | beside(self.attack(cell))
+            for channel in {cell.channel} | also_reads(self.attack(cell))
         )
 
 
@@ -116,7 +116,7 @@ def _cells_of(
     for adversary in scenario.audit.adversaries:
         sees = channels_of(adversary)
         level = _level(scenario.audit.knowledge, sees, runs_copies(attack))
-        readable = sorted(attack.channels & sees, key=list(Channel).index) if beside(attack) <= sees else []
+        readable = sorted(attack.channels & sees, key=list(Channel).index) if also_reads(attack) <= sees else []
         known = MEASURED.get(attack.secret, frozenset())
         for channel in readable or [min(attack.channels, key=list(Channel).index)]:
             reason = ""
@@ -137,7 +137,7 @@ def _cells_of(
             asked = (last,) if adversary == ACTIVE else rounds  # it is there from the first round to the last
             for round_ in (last + 1,) if of_the_trained else asked:
                 cell = Cell(*key, adversary, level, channel, None, None, round_, defense)
-                sides = {SIDES[each] for each in {channel} | beside(attack) if each in SIDES}
+                sides = {SIDES[each] for each in {channel} | also_reads(attack) if each in SIDES}
                 if not sides:
                     closed_all = channel == Channel.METADATA and all(sum(cut) == layers for cut in cuts)
                     yield cell, NOTHING if closed_all else ""

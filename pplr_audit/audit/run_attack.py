@@ -16,7 +16,7 @@ KINDS = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "
 """Of numbers that can be sealed, by kind and bytes."""
 
 
-def ask(attack: Attack, view: View, turns: Sequence[Knowledge], seconds: float, grace: float = 1.0) -> Guess:
+def run_attack(attack: Attack, view: View, turns: Sequence[Knowledge], seconds: float, grace: float = 1.0) -> Guess:
     """The attack's answer, of all turns together where it is after an attribute; they share the ``seconds``.
 
     Args:

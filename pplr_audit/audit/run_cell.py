@@ -8,7 +8,7 @@ import numpy as np
 
 from pplr_audit.audit.cell import Cell, _without_value
 from pplr_audit.audit.harness import Truth
-from pplr_audit.audit.run_attack import ask
+from pplr_audit.audit.run_attack import run_attack
 from pplr_audit.audit.sealed_guess import SealedGuess
 from pplr_audit.audit.truth.comparisons import CONTROL, DRAWS, baseline, comparisons, influences, listed, redealt
 from pplr_audit.audit.truth.history import HistoryTruth
@@ -21,13 +21,13 @@ from pplr_audit.runs.store import Store
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.scoring.intervals import mean_estimate
 from pplr_audit.scoring.verdicts import Comparison
-from pplr_audit.threat_model.attack import Attack, Guess, beside
+from pplr_audit.threat_model.attack import Attack, Guess, also_reads
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
 from pplr_audit.threat_model.view import View
 
 
-class Exposed(Protocol):
+class CellInputs(Protocol):
     """Where a cell finds what it needs; the truth is asked for only once the guess is sealed."""
 
     def view(self, cell: Cell) -> View: ...
@@ -35,7 +35,9 @@ class Exposed(Protocol):
     def truths(self, cell: Cell) -> Mapping[str, Truth]: ...
 
 
-def run_cell(cell: Cell, attack: Attack, exposed: Exposed, store: Store, *, budget: float, seed: int) -> dict[str, Any]:
+def run_cell(
+    cell: Cell, attack: Attack, inputs: CellInputs, store: Store, *, budget: float, seed: int
+) -> dict[str, Any]:
     """The cell's findings and what the report shows of it; from the run directory where they are there already.
 
     A cell that failed is tried again when the run is continued. Raises InputError for a damaged file of the run.
@@ -48,8 +50,8 @@ def run_cell(cell: Cell, attack: Attack, exposed: Exposed, store: Store, *, budg
         if SealedGuess.exists(store, cell.slug):
             sealed = SealedGuess.open(store, cell.slug)
         else:
-            sealed = _seal(cell, attack, exposed, store, budget, seed)
-        document = _score(cell, attack, exposed.truths(cell), sealed, seed)
+            sealed = _seal(cell, attack, inputs, store, budget, seed)
+        document = _score(cell, attack, inputs.truths(cell), sealed, seed)
     except NotApplicable as reason:
         document = _without_value(cell, attack, "not_applicable", str(reason))
     except BudgetExhausted as reason:
@@ -70,22 +72,22 @@ def _result(cell: Cell) -> str:
     return f"cells/{cell.slug}.json"
 
 
-def _seal(cell: Cell, attack: Attack, exposed: Exposed, store: Store, budget: float, seed: int) -> SealedGuess:
+def _seal(cell: Cell, attack: Attack, inputs: CellInputs, store: Store, budget: float, seed: int) -> SealedGuess:
     """Run the attack and its controls and seal what they answered, before any truth is opened."""
-    view, turns = exposed.view(cell), exposed.knowledge(cell)
+    view, turns = inputs.view(cell), inputs.knowledge(cell)
     started = time.perf_counter()
-    guess = ask(attack, view, turns, budget)
+    guess = run_attack(attack, view, turns, budget)
     seconds = time.perf_counter() - started
     reach("attack")
     # One record cannot be dealt to another row: then there is no control, and the findings have none.
     controls = [
         _control(
-            attack, exposed.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number))),
+            attack, inputs.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number))),
             turns, budget,
         )
         for number in range(attack.controls if len(view.records) > 1 else 0)
     ]  # fmt: skip
-    also = {"beside": sorted(beside(attack))} if beside(attack) else {}
+    also = {"beside": sorted(also_reads(attack))} if also_reads(attack) else {}
     known = {name: fact for knowledge in turns for name, fact in knowledge.facts.items()}
     told = Guess(guess.arrays, {**known, **also, **guess.facts})
     return SealedGuess.seal(store, cell.slug, told, controls, view, seconds)
@@ -98,7 +100,7 @@ def _control(attack: Attack, shuffled: View, turns: Sequence[Knowledge], budget:
     to a control that was not.
     """
     try:
-        return ask(attack, shuffled, turns, budget, grace=2.0)
+        return run_attack(attack, shuffled, turns, budget, grace=2.0)
     except (NotApplicable, BudgetExhausted, Failed) as reason:
         raise type(reason)(f"its control, on what crossed of other rows: {reason}") from reason
 

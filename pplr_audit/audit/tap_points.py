@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.audit.tap_points."""
+"""Places at which channels are tapped: which side of the cut, which layer, which phase."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

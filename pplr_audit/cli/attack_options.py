@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.cli.attack_options."""
+"""The options ``--attack`` and ``--cut`` of ``pplr-audit attack``."""
 
 import re
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 from pplr_audit import scenarios
-from pplr_audit.models.architectures import FAMILIES, REFUSED
+from pplr_audit.models.architectures import ARCHITECTURES, REFUSED
 from pplr_audit.models.backbones.known_shapes import NAMED
 from pplr_audit.scenario import plugins
 
@@ -23,7 +23,7 @@ def _models() -> dict[str, str]:
     """What ``model.backbone`` takes, the families by the ``model_type`` in config.json, and shapes known by name."""
     types = {
         f"type {name}": f"{kind.says}; {_USE[kind.causal]}, LoRA on {', '.join(kind.targets)}"
-        for name, kind in FAMILIES.items()
+        for name, kind in ARCHITECTURES.items()
     }
     refused: dict[str, list[str]] = {}
     for name, reason in REFUSED.items():

@@ -282,7 +282,7 @@ def costs(
         from pplr_audit.training.costs import estimate as pricing
         from pplr_audit.training.costs.wire_time import WireSpeed
 
-        asked = pricing.Asked(
+        asked = pricing.CostQuery(
             link=WireSpeed(*speed), client_memory=memory, back=back, batch=batch, tokens=tokens,
             samples=samples, title=title, rank=rank, precision=precision, settings=settings or (),
         )  # fmt: skip

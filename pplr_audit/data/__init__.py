@@ -1,0 +1,1 @@
+"""From sources to clients' private histories and prompts."""

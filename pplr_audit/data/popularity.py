@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.data.popularity."""
+"""Popularity of items among the users who train."""
 
 import numpy as np
 from jaxtyping import Float, Int

@@ -1,0 +1,1 @@
+"""Models: a backbone with its adapter, cut into front, trunk and back."""

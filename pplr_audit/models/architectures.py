@@ -1,7 +1,7 @@
 """Where each supported architecture keeps its parts, so that all else can speak of layers by number.
 
-One table, `FAMILIES`, is all that is known of an architecture; nothing of its forward pass is copied. It imports no
-torch, so that what is supported can be listed at once.
+One table, `ARCHITECTURES`, is all that is known of an architecture; nothing of its forward pass is copied. It imports
+no torch, so that what is supported can be listed at once.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class Products:
 
 
 @dataclass(frozen=True)
-class Family:
+class Architecture:
     """What the cut has to know of an architecture. Paths are attribute names from the body, parted by dots."""
 
     says: str
@@ -37,7 +37,7 @@ class Family:
     causal: bool
     """Whether it predicts the next token (a decoder); if not, every position sees every other (an encoder)."""
     blocks: str
-    ends: Mapping[str, Use]
+    outer_modules: Mapping[str, Use]
     """What the body holds besides blocks and rotary tables: the client's at every cut."""
     products: Products
     targets: tuple[str, ...]
@@ -67,11 +67,11 @@ _LLAMA_FIELDS = (
     "attention_dropout",
 )  # fmt: skip
 
-_LLAMA = Family(
+_LLAMA = Architecture(
     says="Llama and what is built like it",
     causal=True,
     blocks="layers",
-    ends={"embed_tokens": "applied", "norm": "applied"},
+    outer_modules={"embed_tokens": "applied", "norm": "applied"},
     products=Products(
         ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj",
         ("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj", "self_attn.attention_dropout",
@@ -81,12 +81,12 @@ _LLAMA = Family(
     constants=(".rotary_emb.inv_freq",),
 )  # fmt: skip
 
-_GPT2 = Family(
+_GPT2 = Architecture(
     says="GPT-2 and what is built like it",
     causal=True,
     blocks="h",
     # Positions are added and dropped out in the body, between the word embeddings and the first block.
-    ends={"wte": "applied", "wpe": "added", "drop": "applied", "ln_f": "applied"},
+    outer_modules={"wte": "applied", "wpe": "added", "drop": "applied", "ln_f": "applied"},
     products=Products(("attn.c_attn",), "attn.c_proj", ("mlp.c_fc",), "mlp.c_proj", "attn.attn_dropout"),
     targets=("c_attn",),
     fields=(
@@ -97,11 +97,11 @@ _GPT2 = Family(
     constants=(".attn.bias", ".attn.masked_bias"),
 )  # fmt: skip
 
-_BERT = Family(
+_BERT = Architecture(
     says="BERT",
     causal=False,
     blocks="encoder.layer",
-    ends={"embeddings": "called", "pooler": "applied"},
+    outer_modules={"embeddings": "called", "pooler": "applied"},
     products=Products(
         ("attention.self.query", "attention.self.key", "attention.self.value"), "attention.output.dense",
         ("intermediate.dense",), "output.dense", "attention.self.dropout",
@@ -115,7 +115,7 @@ _BERT = Family(
     heads=("pooler", "cls", "lm_head", "classifier", "qa_outputs"),
 )  # fmt: skip
 
-FAMILIES: Mapping[str, Family] = {
+ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": _LLAMA,
     "mistral": replace(
         _LLAMA, says="Mistral, with or without a sliding window", fields=(*_LLAMA_FIELDS, "sliding_window")
@@ -156,21 +156,21 @@ REFUSED: Mapping[str, str] = {
 """Why not, for those that are asked for."""
 
 
-def family_of(model_type: object, place: str) -> Family:
+def architecture_of(model_type: object, place: str) -> Architecture:
     """The family of a ``model_type``. Raises InputError for one that cannot be cut, with ``place`` in front."""
-    found = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    found = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
     if found is None:
         reason = REFUSED.get(model_type) if isinstance(model_type, str) else None
         raise InputError(
             f"{place}: model_type {repr(model_type)[:60]} is not supported{f': {reason}' if reason else ''}"
-            f" (accepted: {', '.join(FAMILIES)})"
+            f" (accepted: {', '.join(ARCHITECTURES)})"
         )
     return found
 
 
-def family(model: Any) -> Family:
+def architecture(model: Any) -> Architecture:
     """The family of a transformers model, by its config. Raises InputError for one that cannot be cut."""
-    return family_of(model.config.model_type, "model.backbone")
+    return architecture_of(model.config.model_type, "model.backbone")
 
 
 def body(model: Any) -> Any:
@@ -186,10 +186,10 @@ def heads(model: Any) -> list[Any]:
 
 def blocks(model: Any) -> Any:
     """The blocks of a model in order, an ``nn.ModuleList``."""
-    return body(model).get_submodule(family(model).blocks)
+    return body(model).get_submodule(architecture(model).blocks)
 
 
-def ends(model: Any) -> dict[str, Any]:
+def outer_modules(model: Any) -> dict[str, Any]:
     """Path to module of the body's parts outside the blocks, of those that this model has."""
-    kind, parts = family(model), dict(body(model).named_modules())
-    return {path: parts[path] for path in kind.ends if path in parts}
+    kind, parts = architecture(model), dict(body(model).named_modules())
+    return {path: parts[path] for path in kind.outer_modules if path in parts}

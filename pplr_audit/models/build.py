@@ -9,7 +9,7 @@ from pplr_audit.data.dataset import Catalogue
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.data.recformer_prompts import item_prompts
 from pplr_audit.errors import InputError
-from pplr_audit.models.architectures import FAMILIES, blocks
+from pplr_audit.models.architectures import ARCHITECTURES, blocks
 from pplr_audit.models.backbones.load import Backbone, load_backbone, require_causal, set_dropout
 from pplr_audit.models.cut import CutModel, check_cut, cut
 from pplr_audit.models.lora import Adapter, adapter_parameters, read_adapter
@@ -18,7 +18,7 @@ from pplr_audit.models.recommenders.bigrec import BigRec
 from pplr_audit.models.recommenders.recformer import RecFormer
 from pplr_audit.models.recommenders.task import Task
 from pplr_audit.models.trainable import make_trainable
-from pplr_audit.models.uncut import WholeModel
+from pplr_audit.models.uncut import UncutModel
 from pplr_audit.scenario.seeds import derive
 
 
@@ -33,7 +33,7 @@ class Recommender:
     initial: Adapter
     """Where every client's adapter starts."""
     parts: CutModel
-    whole: WholeModel
+    whole: UncutModel
     tokenizer: Any
     precision: Precision
 
@@ -76,7 +76,7 @@ def build(
     initial = read_adapter(adapter_parameters(backbone.model))
     precision = resolved(model.precision, backbone.model)
     choose_attention(backbone.model, precision)
-    whole = WholeModel(backbone.model)
+    whole = UncutModel(backbone.model)
     compute_in(whole.model, precision)
     whole.task = task = _task(model, whole.model, prompts, training or scenario.Training())
     parts = cut(backbone.model, model.cut.front, model.cut.back, seed=seed)
@@ -100,7 +100,7 @@ def _require_kind(recommender: str, backbone: Backbone) -> None:
     other = "recformer" if needed else "bigrec"
     raise InputError(
         f"model.recommender: {recommender} {does} (accepted: {other}, or a backbone of model_type"
-        f" {', '.join(name for name, kind in FAMILIES.items() if kind.causal == needed)})"
+        f" {', '.join(name for name, kind in ARCHITECTURES.items() if kind.causal == needed)})"
     )
 
 

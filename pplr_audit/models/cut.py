@@ -1,10 +1,10 @@
 """The generic cut: the first blocks and the last on the client, the rest on the server, no copied forward pass.
 
-The middle blocks of the client's model are replaced by one module, the `Gap`, and the blocks that were taken out become
-the layers of a second body of the same class, the trunk. Both run the library's own forward pass, so that masks and
-rotary embeddings are recomputed on either side from the two-dimensional mask, which is all that has to cross besides
-activations. In the trunk, the parts before and after the blocks (positions, dropout, norms) give way to stand-ins that
-leave every bit of what passes as it is.
+The middle blocks of the client's model are replaced by one module, the `TrunkProxy`, and the blocks that were taken out
+become the layers of a second body of the same class, the trunk. Both run the library's own forward pass, so that masks
+and rotary embeddings are recomputed on either side from the two-dimensional mask, which is all that has to cross
+besides activations. In the trunk, the parts before and after the blocks (positions, dropout, norms) give way to
+stand-ins that leave every bit of what passes as it is.
 """
 
 import copy
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from pplr_audit.errors import InputError
-from pplr_audit.models.architectures import Use, blocks, body, ends, family, heads
+from pplr_audit.models.architectures import Use, architecture, blocks, body, heads, outer_modules
 from pplr_audit.models.lora import adapter_parameters
 from pplr_audit.scenario.seeds import derive
 
@@ -39,7 +39,7 @@ class Session(Protocol):
     def reorder(self, beams: Int[Tensor, "batch"]) -> None: ...
 
 
-class FarSide(Protocol):
+class TrunkEndpoint(Protocol):
     """What the client's model calls where its middle blocks were: in training once a step, in serving by session."""
 
     def forward(
@@ -49,13 +49,13 @@ class FarSide(Protocol):
     def open(self) -> Session: ...
 
 
-class Gap(nn.Module):
+class TrunkProxy(nn.Module):
     """Stands in the client's list of blocks for those that the server holds."""
 
     def __init__(self, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        self.far_side: FarSide | None = None
+        self.endpoint: TrunkEndpoint | None = None
         self._mask: Tensor | None = None
 
     def listen(self, client_body: nn.Module) -> None:
@@ -69,15 +69,15 @@ class Gap(nn.Module):
     def forward(
         self, hidden_states: Float[Tensor, "batch seq hidden"], *args: Any, **kwargs: Any
     ) -> Float[Tensor, "batch seq hidden"]:
-        assert self.far_side is not None, "a client trains and serves over a link: connect one first"
+        assert self.endpoint is not None, "a client trains and serves over a link: connect one first"
         batch, length = hidden_states.shape[:2]
         # Architectures hand the cache on in different places.
         cache = next((given for given in (*args, *kwargs.values()) if isinstance(given, Cache)), None)
         if cache is None:
-            return self.far_side.forward(hidden_states, self._full_mask(batch, length))
+            return self.endpoint.forward(hidden_states, self._full_mask(batch, length))
         far = cache.layers[self.layer]
         if not isinstance(far, _FarCache):
-            far = cache.layers[self.layer] = _FarCache(self.far_side.open())
+            far = cache.layers[self.layer] = _FarCache(self.endpoint.open())
         far.length += length
         return far.session.forward(hidden_states, self._full_mask(batch, far.length))
 
@@ -166,8 +166,10 @@ class CutModel:
     front: int
     back: int
     client: Any
-    """The whole model, its head too, whose blocks are the front, the `Gap` (unless nothing is between) and the back."""
-    gap: Gap | None
+    """The whole model, its head too, whose blocks are the front, the `TrunkProxy` (unless nothing is between) and the
+    back.
+    """
+    proxy: TrunkProxy | None
     trunk: Any
     """A body whose blocks are the middle ones, and that does nothing besides; None where k + m = L."""
     client_parameters: dict[str, nn.Parameter]
@@ -200,22 +202,22 @@ def cut(model: Any, front: int, back: int, *, seed: int = 0) -> CutModel:
     for layer, block in enumerate(whole):
         inside = front <= layer < layers - back
         (trunk_randomness if inside else client_randomness).govern(block, layer)
-    for path, part in ends(model).items():
+    for path, part in outer_modules(model).items():
         client_randomness.govern(part, path)
 
-    gap = Gap(front) if middle else None
-    kept = [*range(front), *([front] if gap else []), *range(layers - back, layers)]
-    client = _shell(model, [*near, *([gap] if gap else []), *last], kept)
-    if gap:
-        gap.listen(body(client))
+    proxy = TrunkProxy(front) if middle else None
+    kept = [*range(front), *([front] if proxy else []), *range(layers - back, layers)]
+    client = _shell(model, [*near, *([proxy] if proxy else []), *last], kept)
+    if proxy:
+        proxy.listen(body(client))
     trunk = None
     if middle:
         trunk = body(_shell(model, middle, list(range(front, layers - back))))
-        for path in ends(trunk):
-            trunk.set_submodule(path, _STANDS[family(trunk).ends[path]]())
+        for path in outer_modules(trunk):
+            trunk.set_submodule(path, _STANDS[architecture(trunk).outer_modules[path]]())
     held = {id(p) for block in middle for p in block.parameters()}
     return CutModel(
-        layers, front, back, client, gap, trunk,
+        layers, front, back, client, proxy, trunk,
         {n: p for n, p in names.items() if id(p) not in held},
         {n: p for n, p in names.items() if id(p) in held},
         client_randomness, trunk_randomness,
@@ -226,13 +228,13 @@ def _shell(model: Any, layers: list[nn.Module], kept: list[int]) -> Any:
     """A copy of everything around the blocks (sharing the frozen ends and head), around ``layers``.
 
     Args:
-        kept: the absolute layer of each of ``layers``; the first of those that it stands for, for the gap.
+        kept: the absolute layer of each of ``layers``; the first of those that it stands for, for the proxy.
     """
-    memo: dict[int, Any] = {id(m): m for m in (*ends(model).values(), *heads(model))}
+    memo: dict[int, Any] = {id(m): m for m in (*outer_modules(model).values(), *heads(model))}
     memo[id(blocks(model))] = nn.ModuleList()
     shell = copy.deepcopy(model, memo)
     inner = body(shell)
-    inner.set_submodule(family(shell).blocks, nn.ModuleList(layers))
+    inner.set_submodule(architecture(shell).blocks, nn.ModuleList(layers))
     for config in {id(c): c for c in (shell.config, inner.config)}.values():
         _shorten(config, kept)
     for place, block in enumerate(layers):
@@ -254,4 +256,3 @@ def _draws(block: nn.Module) -> bool:
     """Whether the block has any dropout that is on."""
     rates = [m.p for m in block.modules() if isinstance(m, nn.Dropout)]
     return any(rates) or any(getattr(m, "attention_dropout", 0.0) for m in block.modules())
-

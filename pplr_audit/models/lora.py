@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pplr_audit import scenario
 from pplr_audit.errors import InputError
-from pplr_audit.models.architectures import blocks, family
+from pplr_audit.models.architectures import architecture, blocks
 
 LINEAR = (nn.Linear, Conv1D)
 """What counts as a linear layer: Conv1D is GPT-2's, with its weight transposed."""
@@ -36,7 +36,7 @@ def add_lora(model: nn.Module, lora: scenario.Lora, seed: int) -> None:
     # Inside the blocks only: there the cut governs where a layer lies and what its dropout draws.
     inside = (named for block in blocks(model) for named in block.named_modules())
     linear = {name.rsplit(".", 1)[-1]: type(module) for name, module in inside if isinstance(module, LINEAR)}
-    named = family(model).targets if lora.targets is None else lora.targets
+    named = architecture(model).targets if lora.targets is None else lora.targets
     targets = tuple(linear) if named == "all" else named
     for target in targets:
         if target not in linear:

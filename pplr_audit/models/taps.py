@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.models.taps."""
+"""Taps on hidden states where two blocks meet, and models entered at any layer."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pplr_audit.models.architectures import blocks, body, family
+from pplr_audit.models.architectures import architecture, blocks, body
 from pplr_audit.models.cut import CutModel, _shorten
 
 Sink = Callable[[int, Tensor], None]
@@ -80,7 +80,7 @@ class Given(nn.Module):
 @contextmanager
 def entered_at(model: Any, layer: int, hidden: Float[Tensor, "batch seq hidden"]) -> Iterator[None]:
     """Within the block, an uncut model's forward pass goes on from ``hidden`` as what enters block ``layer``."""
-    inner, path, whole = body(model), family(model).blocks, blocks(model)
+    inner, path, whole = body(model), architecture(model).blocks, blocks(model)
     configs = {id(c): c for c in (model.config, inner.config)}.values()
     before = [(config, dict(vars(config))) for config in configs]
     last = len(whole) - 1

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.models.architectures import blocks, body, family, heads
+from pplr_audit.models.architectures import architecture, blocks, body, heads
 from pplr_audit.models.backbones.transformers_api import remembering
 from pplr_audit.models.cut import positions as places_of
 from pplr_audit.models.lora import adapter_off, adapter_parameters, load_adapter, read_adapter
-from pplr_audit.models.recommenders.task import Memory, Tally, Task, Weights, by_length
+from pplr_audit.models.recommenders.task import CatalogueEncoding, Tally, Task, Weights, by_length
 from pplr_audit.models.taps import Tapped, entered_at, tap
 from pplr_audit.models.token_tree import Branches, Prefix, asked
 
 
-class WholeModel:
+class UncutModel:
     """An uncut model with its adapter, always in evaluation mode.
 
     Args:
@@ -106,7 +106,7 @@ class WholeModel:
     @property
     def causal(self) -> bool:
         """Whether a token is read without those behind it."""
-        return family(self.model).causal
+        return architecture(self.model).causal
 
     @contextmanager
     def _front(self, layers: Sequence[int], adapter: Mapping[str, Tensor] | None) -> Iterator[dict[int, Tensor]]:
@@ -120,20 +120,20 @@ class WholeModel:
             yield seen
 
     def log_probs(
-        self, prompts: Sequence[Prompt], adapter: Mapping[str, Tensor] | None, memory: Memory | None = None
+        self, prompts: Sequence[Prompt], adapter: Mapping[str, Tensor] | None, encoding: CatalogueEncoding | None = None
     ) -> list[Float[np.ndarray, "answer"]]:
         """log-probability of each token of each prompt's answer, under the adapter or (None) the base model."""
-        memory = self._held(adapter, memory)
-        memory = self.memory(adapter) if memory is None else memory
+        encoding = self._held(adapter, encoding)
+        encoding = self.encoding(adapter) if encoding is None else encoding
         self.set(adapter)
-        return self.task.log_probs(self.model, prompts, memory)
+        return self.task.log_probs(self.model, prompts, encoding)
 
-    def memory(self, adapter: Mapping[str, Tensor] | None) -> Memory:
+    def encoding(self, adapter: Mapping[str, Tensor] | None) -> CatalogueEncoding:
         """What the model goes by under this adapter (None: the base model), unless it kept something older."""
         held = self._held(adapter, None)
         if held is None:
             self.set(adapter)
-            held = self.task.remember(self.model)
+            held = self.task.encode_catalogue(self.model)
         return held
 
     def logits(
@@ -141,12 +141,12 @@ class WholeModel:
         layer: int,
         hidden: Float[Tensor, "batch length hidden"],
         adapter: Mapping[str, Tensor] | None,
-        memory: Memory,
+        encoding: CatalogueEncoding,
     ) -> Float[Tensor, "batch *answers"]:
         """What the blocks from ``layer`` on and all behind them make of ``hidden``, differentiable; no padding."""
         self.set(adapter)
         with entered_at(self.model, layer, hidden):
-            return self.task.logits(self.model, hidden, memory)
+            return self.task.logits(self.model, hidden, encoding)
 
     def front(self, layer: int, adapter: Mapping[str, Tensor] | None) -> "Front":
         """A copy of the embeddings and the first ``layer`` blocks, to be trained further by itself."""
@@ -155,13 +155,15 @@ class WholeModel:
             kept: dict[int, Any] = {id(head): head for head in heads(self.model)}
             return Front(copy.deepcopy(self.model, kept), self.task)
 
-    def served(self, adapter: Mapping[str, Tensor] | None, memory: Memory | None = None) -> "ServedWhole":
+    def served(self, adapter: Mapping[str, Tensor] | None, encoding: CatalogueEncoding | None = None) -> "ServedUncut":
         """The model with this adapter (None: the base model), ready to recommend."""
-        return ServedWhole(self, adapter, self._held(adapter, memory))
+        return ServedUncut(self, adapter, self._held(adapter, encoding))
 
-    def _held(self, adapter: Mapping[str, Tensor] | None, memory: Memory | None) -> Memory | None:
-        """What the model goes by under this adapter, ``memory`` if it was kept; None: it is to be worked out."""
-        return self.task.base_memory if adapter is None or self.task.fixed else memory
+    def _held(
+        self, adapter: Mapping[str, Tensor] | None, encoding: CatalogueEncoding | None
+    ) -> CatalogueEncoding | None:
+        """What the model goes by under this adapter, ``encoding`` if it was kept; None: it is to be worked out."""
+        return self.task.base_encoding if adapter is None or self.task.fixed else encoding
 
     def set(self, adapter: Mapping[str, Tensor] | None) -> None:
         """Take on these values; None: those that training begins with, which make it the base model."""
@@ -187,7 +189,7 @@ class _End(nn.Module):
 @contextmanager
 def _stop_before(model: Any, layer: int) -> Iterator[list[nn.Module]]:
     """Within the block, a forward pass ends where it enters ``layer``: the blocks before it, and its stand-in."""
-    inner, path, whole = body(model), family(model).blocks, blocks(model)
+    inner, path, whole = body(model), architecture(model).blocks, blocks(model)
     reached = [*list(whole)[:layer], _End()]
     inner.set_submodule(path, nn.ModuleList(reached))
     try:
@@ -215,11 +217,13 @@ class Front(nn.Module):
         return self._end.take(), asked["attention_mask"]
 
 
-class ServedWhole:
+class ServedUncut:
     """An uncut model that serves requests."""
 
-    def __init__(self, whole: WholeModel, adapter: Mapping[str, Tensor] | None, memory: Memory | None) -> None:
-        self._whole, self._adapter, self.memory, self.tally = whole, adapter, memory, Tally()
+    def __init__(
+        self, whole: UncutModel, adapter: Mapping[str, Tensor] | None, encoding: CatalogueEncoding | None
+    ) -> None:
+        self._whole, self._adapter, self.encoding, self.tally = whole, adapter, encoding, Tally()
 
     @contextmanager
     def model(self, weights: Weights = "trained", *, catalogue: bool = False) -> Iterator[Any]:

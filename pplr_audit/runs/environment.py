@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.runs.environment."""
+"""Libraries and hardware that a run ran on."""
 
 import platform
 from importlib.metadata import version

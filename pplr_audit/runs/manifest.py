@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.runs.manifest."""
+"""Parts of a run that are made once and kept, and the seconds that its phases took."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.scenario.loading."""
+"""Reading and writing of scenarios: YAML, overrides, digests."""
 
 import json
 import os

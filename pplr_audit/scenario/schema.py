@@ -205,7 +205,7 @@ class Training(Section):
         told = [f"{s} {v:.12g}" if isinstance(v, float) else f"{s} {v}" for s, v in values.items()]
         return f"{name} with {', '.join(told)}" if told else name
 
-    def beside(self, own: Self) -> Self:
+    def as_rival_of(self, own: Self) -> Self:
         """The same as a rival of ``own``: its label names the settings by which it differs, apart from ``ablate``."""
         rival = self.model_copy()
         names = (name for name in rivals.SETTINGS if name != "ablate")
@@ -300,4 +300,3 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
         yield "data.shares", f"valid {data.shares.valid} and test {data.shares.test} leave nothing to train on"
     if data.path == "synthetic" and data.history >= data.market.items:
         yield "data.history", f"{data.history} items are not to be had from a market of {data.market.items}"
-

@@ -1,0 +1,30 @@
+"""All that the author of an attack or a defense needs. Import it from here; the modules behind may move."""
+
+from pplr_audit.threat_model.adversaries import SEES, Secret, channels_of
+from pplr_audit.threat_model.attack import Active, Attack, Budget, GradientCrafter, Guess
+from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.threat_model.defense import Defense
+from pplr_audit.threat_model.knowledge import Knowledge, Model
+from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
+from pplr_audit.threat_model.view import Record, View
+
+__all__ = [
+    "SEES",
+    "Active",
+    "Attack",
+    "Budget",
+    "BudgetExhausted",
+    "Channel",
+    "Crossing",
+    "Defense",
+    "Failed",
+    "GradientCrafter",
+    "Guess",
+    "Knowledge",
+    "Model",
+    "NotApplicable",
+    "Record",
+    "Secret",
+    "View",
+    "channels_of",
+]

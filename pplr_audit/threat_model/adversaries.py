@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.threat_model.adversaries."""
+"""The adversaries, the channels that each sees, and the secrets they are after."""
 
 from collections.abc import Mapping
 from typing import Literal

@@ -92,9 +92,9 @@ class Attack(Protocol):
         ...
 
 
-def beside(attack: Attack) -> frozenset[Channel]:
-    """The channels that an attack needs besides the one it reads, of the same steps (`Record.beside`)."""
-    return frozenset(getattr(attack, "beside", ()))
+def also_reads(attack: Attack) -> frozenset[Channel]:
+    """The channels that an attack needs besides the one it reads, of the same steps (`Record.also_reads`)."""
+    return frozenset(getattr(attack, "also_reads", ()))
 
 
 def runs_copies(attack: Attack) -> bool:
@@ -107,7 +107,9 @@ def asked_attribute(attack: Attack) -> tuple[str, int]:
     return str(getattr(attack, "attribute", "")), int(getattr(attack, "folds", 5))
 
 
-Lure = Callable[[Float[Tensor, "batch seq hidden"], Int[Tensor, "batch seq"]], Float[Tensor, "batch seq hidden"]]
+GradientCrafter = Callable[
+    [Float[Tensor, "batch seq hidden"], Int[Tensor, "batch seq"]], Float[Tensor, "batch seq hidden"]
+]
 """From what a client sent in a step of training, h_k and its mask, to the gradient that it is sent back."""
 
 
@@ -119,7 +121,7 @@ class Active(Attack, Protocol):
 
     active: Literal[True]
 
-    def lure(self, knowledge: Knowledge, front: int, budget: Budget) -> Lure:
+    def craft_gradient(self, knowledge: Knowledge, front: int, budget: Budget) -> GradientCrafter:
         """What the server sends in place of dLoss/dh_k; called before the training, at cut k = ``front``."""
         ...
 

@@ -43,4 +43,3 @@ class Crossing:
     def wire_bytes(self) -> int:
         """Bytes of the payload as it stands in memory (no framing, no compression)."""
         return sum(t.numel() * t.element_size() for t in self.tensors.values())
-

@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.threat_model.defense."""
+"""The protocol of defenses: what acts on a crossing."""
 
 from typing import Protocol, runtime_checkable
 

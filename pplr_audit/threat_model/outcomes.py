@@ -1,8 +1,4 @@
-"""TODO: pplr_audit.threat_model.outcomes."""
-
-
-
-
+"""The ways in which an attack ends without a value."""
 
 
 class Failed(Exception):

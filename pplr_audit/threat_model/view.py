@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.threat_model.view."""
+"""A view: all that one adversary recorded on a channel, row by row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ class Record:
     tensor: Float[Tensor, "length *width"]
     batch: int = 1
     """Rows of the batch that it crossed in."""
-    beside: Mapping[Channel, Float[Tensor, "length *width"]] = field(default_factory=dict)
+    also_reads: Mapping[Channel, Float[Tensor, "length *width"]] = field(default_factory=dict)
     """What crossed of the same row in the same step on the channels that the attack reads besides."""
 
 
@@ -44,7 +44,7 @@ class View:
 
         An attack is asked for the others, so that one broken row does not hide what the rest give away.
         """
-        kept = tuple(r for r in self.records if all(_finite(t) for t in (r.tensor, *r.beside.values())))
+        kept = tuple(r for r in self.records if all(_finite(t) for t in (r.tensor, *r.also_reads.values())))
         return self if len(kept) == len(self.records) else replace(self, records=kept)
 
     def shuffled(self, generator: np.random.Generator) -> "View":
@@ -56,7 +56,9 @@ class View:
         for record, other in zip(self.records, dealt([r.client for r in self.records], generator), strict=True):
             source = self.records[other]
             records.append(
-                replace(record, tensor=source.tensor, step=source.step, batch=source.batch, beside=source.beside)
+                replace(
+                    record, tensor=source.tensor, step=source.step, batch=source.batch, also_reads=source.also_reads
+                )
             )
         return replace(self, records=tuple(records))
 

@@ -111,11 +111,11 @@ class TrainingFiles:
                     "remembered": best.remembered,
                 }
             parts |= {
-                _MEMORY: state.memories.get(client, {}),
-                _PERSONAL_MEMORY: state.personal_memories.get(client, {}),
+                _MEMORY: state.encodings.get(client, {}),
+                _PERSONAL_MEMORY: state.personal_encodings.get(client, {}),
             }
             for kind, values in parts.items():
-                # Their own memory: a best model may be the very tensors of the newest, which no file holds twice.
+                # Their own encoding: a best model may be the very tensors of the newest, which no file holds twice.
                 tensors |= {f"{kind}/{client}/{name}": value.clone() for name, value in values.items()}
         metadata = {client: json.dumps(values) for client, values in said.items()}
         self._store.write_tensors(self._path(state.round, "state.safetensors"), tensors, metadata)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from pplr_audit import scenario
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import Samples
-from pplr_audit.models.cut import Gap, Randomness
+from pplr_audit.models.cut import Randomness, TrunkProxy
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
-from pplr_audit.models.recommenders.task import Memory, Tally, Task, Weights
+from pplr_audit.models.recommenders.task import CatalogueEncoding, Tally, Task, Weights
 from pplr_audit.training.divergence import diverged, diverged_before, of_adapter, of_loss
 from pplr_audit.training.link import Link
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Pull
@@ -27,8 +27,8 @@ class ClientPart:
     """The client's half of a cut model: one device that in a simulation plays all clients in turn."""
 
     model: Any
-    """Front, gap, back."""
-    gap: Gap | None
+    """Front, proxy, back."""
+    proxy: TrunkProxy | None
     """None where nothing lies between front and back."""
     parameters: Mapping[str, nn.Parameter]
     randomness: Randomness
@@ -72,9 +72,9 @@ class Client:
         self.personal: Adapter | None = None if self._local.personal is None else dict(self.adapter)
         """The client's part of its personal model; None where the strategy has none beside the shared model."""
         self.personal_optimizer = OptimizerState()
-        self.memory: Memory | None = task.base_memory
-        """What the shared model goes by, and `personal_memory` the personal one; None: to be worked out first."""
-        self.personal_memory: Memory | None = None if self.personal is None else task.base_memory
+        self.encoding: CatalogueEncoding | None = task.base_encoding
+        """What the shared model goes by, and `personal_encoding` the personal one; None: to be worked out first."""
+        self.personal_encoding: CatalogueEncoding | None = None if self.personal is None else task.base_encoding
         self._lengths = task.prompts.lengths(samples.history, samples.targets)
 
     def join(self, link: Link) -> None:
@@ -96,14 +96,14 @@ class Client:
         start, plan = self.adapter, self.plan(round_)
         own = len(plan) if self._local.personal is None else len(plan) // 2
         pull = Pull(self._local.proximal, start)
-        self.adapter, self.optimizer, self.memory, mean = self._descend(
-            link, round_, plan[:own], 0, start, self.optimizer, self.memory, pull
+        self.adapter, self.optimizer, self.encoding, mean = self._descend(
+            link, round_, plan[:own], 0, start, self.optimizer, self.encoding, pull
         )
         link.upload(self.name, round_, {n: start[n] - self.adapter[n] for n in start}, mean)
         if self.personal is not None:
             pull = Pull(self._local.personal or 0.0, start)
-            self.personal, self.personal_optimizer, self.personal_memory, _ = self._descend(
-                link, round_, plan[own:], own, self.personal, self.personal_optimizer, self.personal_memory, pull,
+            self.personal, self.personal_optimizer, self.personal_encoding, _ = self._descend(
+                link, round_, plan[own:], own, self.personal, self.personal_optimizer, self.personal_encoding, pull,
                 personal=True,
             )  # fmt: skip
             link.keep_personal(self.name)
@@ -111,24 +111,24 @@ class Client:
 
     def _descend(
         self, link: Link, round_: int, plan: Sequence[Int[np.ndarray, "batch"]], first: int, start: Adapter,
-        state: OptimizerState, memory: Memory | None, pull: Pull, *, personal: bool = False,
-    ) -> tuple[Adapter, OptimizerState, Memory | None, float]:  # fmt: skip
-        """Local steps from ``start``, numbered from ``first``: adapter, optimizer and memory after, and mean loss."""
+        state: OptimizerState, encoding: CatalogueEncoding | None, pull: Pull, *, personal: bool = False,
+    ) -> tuple[Adapter, OptimizerState, CatalogueEncoding | None, float]:  # fmt: skip
+        """Local steps from ``start``, numbered from ``first``: adapter, optimizer and encoding after, and mean loss."""
         part = self._part
         load_adapter(part.parameters, start)
         where = stretch(len(self._samples), self._training, round_)
         optimizer = LocalOptimizer(part.parameters, self._training, where, state, pull)
         side = link.training(self.name, round_, personal=personal, step=first)
-        if part.gap is not None:
-            part.gap.far_side = side
+        if part.proxy is not None:
+            part.proxy.endpoint = side
         part.model.train()
         losses: list[float] = []
         epoch_steps = len(plan) // self._training.local_epochs
         for step, rows in enumerate(plan, first):
-            if memory is None or self._task.refreshes(round_, *divmod(step - first, epoch_steps)):
-                memory = self._refreshed(link)
+            if encoding is None or self._task.refreshes(round_, *divmod(step - first, epoch_steps)):
+                encoding = self._refreshed(link)
             with part.randomness.step(round_, self.name, step):
-                loss = self._task.loss(part.model, self._prompts(rows), memory)
+                loss = self._task.loss(part.model, self._prompts(rows), encoding)
                 # front_activations and metadata up, trunk_activations down
                 loss.backward()  # back_gradients up, trunk_gradients down
             optimizer.step()
@@ -145,20 +145,20 @@ class Client:
         wrong = of_adapter(after)
         if wrong is not None:
             raise diverged(self._training, self.name, wrong, round_, first + len(plan) - 1)
-        return after, optimizer.state(), memory, sum(losses) / sum(map(len, plan))
+        return after, optimizer.state(), encoding, sum(losses) / sum(map(len, plan))
 
     def _prompts(self, rows: Int[np.ndarray, "batch"]) -> list[Prompt]:
         build, samples = self._task.prompts.build, self._samples
         return [build(samples.history[row], int(samples.targets[row])) for row in rows]
 
-    def _refreshed(self, link: Link) -> Memory:
+    def _refreshed(self, link: Link) -> CatalogueEncoding:
         """What the model as it is in the midst of training works out from the public catalogue."""
         part = self._part
         part.model.eval()
         with _reaching(part, link, self.name, "training", catalogue=True):
-            memory = self._task.remember(part.model)
+            encoding = self._task.encode_catalogue(part.model)
         part.model.train()
-        return memory
+        return encoding
 
     def receive(self, link: Link, round_: int) -> None:
         """After the balance of a round: take the model that the server made of several for this client."""
@@ -169,35 +169,39 @@ class Client:
         """After the balance of a round: take this client's own model, which was mixed with no other."""
         self.adapter = link.download(self.name, round_)
         if not self._task.settled(round_):
-            self.memory = self.personal_memory = None
+            self.encoding = self.personal_encoding = None
 
-    def resume(self, adapter: Mapping[str, Tensor], optimizer: OptimizerState, memory: Memory | None) -> None:
+    def resume(
+        self, adapter: Mapping[str, Tensor], optimizer: OptimizerState, encoding: CatalogueEncoding | None
+    ) -> None:
         """Take up the state at the start of a round; values of the server's layers are passed over.
 
         Args:
-            memory: what it goes by; None where that is worked out first.
+            encoding: what it goes by; None where that is worked out first.
         """
         self.adapter = {n: adapter[n] for n in self._part.parameters}
         self.optimizer = optimizer
-        self.memory = memory
+        self.encoding = encoding
 
-    def resume_personal(self, adapter: Mapping[str, Tensor], optimizer: OptimizerState, memory: Memory | None) -> None:
+    def resume_personal(
+        self, adapter: Mapping[str, Tensor], optimizer: OptimizerState, encoding: CatalogueEncoding | None
+    ) -> None:
         """Take up the personal model at the start of a round, likewise."""
         self.personal = {n: adapter[n] for n in self._part.parameters}
         self.personal_optimizer = optimizer
-        self.personal_memory = memory
+        self.personal_encoding = encoding
 
     def served(self, link: Link, tally: Tally | None = None) -> "ServedClient":
         """This client's trained model as its users meet it: the trunk is reached over ``link``."""
         adapter = self.adapter if self.personal is None else self.personal
         return ServedClient(
-            self.name, adapter, self._part, link, self.served_memory, Tally() if tally is None else tally
+            self.name, adapter, self._part, link, self.served_encoding, Tally() if tally is None else tally
         )
 
     @property
-    def served_memory(self) -> Memory | None:
+    def served_encoding(self) -> CatalogueEncoding | None:
         """What the model that its users meet goes by."""
-        return self.memory if self.personal is None else self.personal_memory
+        return self.encoding if self.personal is None else self.personal_encoding
 
     def encodings(self, round_: int) -> int:
         """How often a round encodes the catalogue, where the client has taken part from the first round on."""
@@ -217,9 +221,15 @@ class ServedClient:
     """A client's personal model serving requests. Valid until the device trains or serves another client."""
 
     def __init__(
-        self, name: str, adapter: Adapter, part: ClientPart, link: Link, memory: Memory | None, tally: Tally
+        self,
+        name: str,
+        adapter: Adapter,
+        part: ClientPart,
+        link: Link,
+        encoding: CatalogueEncoding | None,
+        tally: Tally,
     ) -> None:
-        self._name, self._part, self._link, self.memory, self.tally = name, part, link, memory, tally
+        self._name, self._part, self._link, self.encoding, self.tally = name, part, link, encoding, tally
         load_adapter(part.parameters, adapter)
         part.model.eval()
 
@@ -233,12 +243,12 @@ class ServedClient:
 
 @contextmanager
 def _reaching(part: ClientPart, link: Link, client: str, weights: Weights, *, catalogue: bool) -> Iterator[None]:
-    """Within the block the gap leads to the trunk under these weights, for serving; then to where it led before."""
-    if part.gap is None:
+    """Within the block the proxy leads to the trunk under these weights, for serving; then to where it led before."""
+    if part.proxy is None:
         yield
         return
-    before, part.gap.far_side = part.gap.far_side, link.serving(client, weights, catalogue=catalogue)
+    before, part.proxy.endpoint = part.proxy.endpoint, link.serving(client, weights, catalogue=catalogue)
     try:
         yield
     finally:
-        part.gap.far_side = before
+        part.proxy.endpoint = before

@@ -9,7 +9,7 @@ from pplr_audit.training.rounds import Federation, RoundState
 
 
 def require_fit(state: RoundState, federation: Federation) -> None:
-    """Raises ValueError that says what of ``state`` does not fit the federation's clients, adapters or memories."""
+    """Raises ValueError that says what of ``state`` does not fit the federation's clients, adapters or encodings."""
     like = federation.state(1)  # of any round: names, shapes and types are those of all
     _require_names("clients", state.adapters, like.adapters)
     _require_names("clients with personal models", state.personal, like.personal)
@@ -23,9 +23,9 @@ def require_fit(state: RoundState, federation: Federation) -> None:
         for kind, model in models.items():
             _require_alike(f"{client}, {kind}", model, adapter)
         _require_moments(f"{client}, moments", state.optimizers[client], adapter)
-        for memories in (state.memories, state.personal_memories):
-            if client in memories:
-                _require_alike(f"{client}, memory", memories[client], federation.task.base_memory)
+        for encodings in (state.encodings, state.personal_encodings):
+            if client in encodings:
+                _require_alike(f"{client}, memory", encodings[client], federation.task.base_encoding)
 
 
 def _require_names(what: str, found: Mapping[str, object], expected: Mapping[str, object]) -> None:

@@ -211,4 +211,3 @@ def require_trained(store: Store, files: TrainingFiles, rounds: int) -> None:
             f"{store.root}: its training is not finished ({done} of {rounds} rounds); continue it with: "
             f"pplr-audit train {store.root / SCENARIO} --out {store.root}"
         )
-

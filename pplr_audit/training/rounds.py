@@ -11,7 +11,7 @@ from pplr_audit import scenario
 from pplr_audit.data.samples import Samples
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.lora import Adapter
-from pplr_audit.models.recommenders.task import Memory, Task
+from pplr_audit.models.recommenders.task import CatalogueEncoding, Task
 from pplr_audit.threat_model.defense import Defense
 from pplr_audit.training.client import Client, ClientPart
 from pplr_audit.training.link import Link, Recorder
@@ -35,9 +35,9 @@ class RoundState:
     personal_optimizers: Mapping[str, OptimizerState] = field(default_factory=dict)
     best: Mapping[str, Best] = field(default_factory=dict)
     """The best model of each client so far, where training stops early."""
-    memories: Mapping[str, Memory] = field(default_factory=dict)
+    encodings: Mapping[str, CatalogueEncoding] = field(default_factory=dict)
     """What each client's model goes by from now on, where it is not worked out again and not the base model's."""
-    personal_memories: Mapping[str, Memory] = field(default_factory=dict)
+    personal_encodings: Mapping[str, CatalogueEncoding] = field(default_factory=dict)
     """Likewise of its personal model."""
 
     def served(self, client: str) -> Adapter:
@@ -46,11 +46,11 @@ class RoundState:
             return self.best[client].adapter
         return dict(self.personal.get(client, self.adapters[client]))
 
-    def memory(self, client: str) -> Memory | None:
+    def encoding(self, client: str) -> CatalogueEncoding | None:
         """What that model goes by, where it was kept."""
         if client in self.best and not self.best[client].remembered:
             return None  # what was kept is of the model as it was later
-        return (self.personal_memories if client in self.personal else self.memories).get(client)
+        return (self.personal_encodings if client in self.personal else self.encodings).get(client)
 
     def sent(self, client: str) -> Adapter:
         """Of what a client serves, what the server knows, because it made it: a personal model never reaches it."""
@@ -116,33 +116,33 @@ class Federation:
             personal[name] = dict(sorted({**trunk, **(client.personal or {})}.items()))
             moments = {**self.server.personal_optimizers[name].moments, **client.personal_optimizer.moments}
             personal_optimizers[name] = OptimizerState(client.personal_optimizer.steps, moments)
-        memories, personal_memories = {}, {}
-        if not self._with_base_memory(round_):
-            memories = {c.name: c.memory for c in self.clients if c.memory is not None}
-            personal_memories = {c.name: c.personal_memory for c in self.clients if c.personal_memory is not None}
+        encodings, personal_encodings = {}, {}
+        if not self._with_base_encoding(round_):
+            encodings = {c.name: c.encoding for c in self.clients if c.encoding is not None}
+            personal_encodings = {c.name: c.personal_encoding for c in self.clients if c.personal_encoding is not None}
         return RoundState(
-            round_, adapters, optimizers, personal, personal_optimizers, dict(self.best), memories, personal_memories
+            round_, adapters, optimizers, personal, personal_optimizers, dict(self.best), encodings, personal_encodings
         )
 
-    def _with_base_memory(self, round_: int) -> bool:
+    def _with_base_encoding(self, round_: int) -> bool:
         """Whether what all clients go by at the start of a round is what the base model works out."""
         return self.task.fixed or round_ == 1
 
-    def memory_in(self, state: RoundState, client: str) -> Memory | None:
+    def encoding_in(self, state: RoundState, client: str) -> CatalogueEncoding | None:
         """What a client's shared model goes by in the first step of a round; None: what it works out by itself."""
-        if self._with_base_memory(state.round):
-            return self.task.base_memory
-        return None if self.task.refreshes(state.round, 0, 0) else state.memories.get(client)
+        if self._with_base_encoding(state.round):
+            return self.task.base_encoding
+        return None if self.task.refreshes(state.round, 0, 0) else state.encodings.get(client)
 
     def resume(self, state: RoundState) -> None:
         """Go back to what a round started from."""
-        base = self.task.base_memory if self._with_base_memory(state.round) else None
+        base = self.task.base_encoding if self._with_base_encoding(state.round) else None
         for client in self.clients:
             name = client.name
-            client.resume(state.adapters[name], state.optimizers[name], state.memories.get(name, base))
+            client.resume(state.adapters[name], state.optimizers[name], state.encodings.get(name, base))
             if name in state.personal:
                 client.resume_personal(
-                    state.personal[name], state.personal_optimizers[name], state.personal_memories.get(name, base)
+                    state.personal[name], state.personal_optimizers[name], state.personal_encodings.get(name, base)
                 )
         self.server.resume(state.adapters, state.optimizers)
         self.server.resume_personal(state.personal, state.personal_optimizers)
@@ -153,11 +153,11 @@ class Federation:
         """End a training: what each client serves from now on is its best model, where one was kept."""
         state = self.state(0)
         served = {client.name: state.served(client.name) for client in self.clients}
-        # A best model from before its memory was settled goes by one of its own.
+        # A best model from before its encoding was settled goes by one of its own.
         early = {name for name, best in self.best.items() if not best.remembered}
-        kept = {name: memory for name, memory in state.memories.items() if name not in early}
-        kept_personal = {name: memory for name, memory in state.personal_memories.items() if name not in early}
-        state = replace(state, memories=kept, personal_memories=kept_personal)
+        kept = {name: encoding for name, encoding in state.encodings.items() if name not in early}
+        kept_personal = {name: encoding for name, encoding in state.personal_encodings.items() if name not in early}
+        state = replace(state, encodings=kept, personal_encodings=kept_personal)
         self.resume(replace(state, personal=served) if state.personal else replace(state, adapters=served))
 
 
@@ -180,7 +180,7 @@ def assemble(
         detailed=recorder is not None,
     )  # fmt: skip
     link = Link(server, defenses=defenses, seed=seed, recorder=recorder)
-    device = ClientPart(parts.client, parts.gap, parts.client_parameters, parts.client_randomness)
+    device = ClientPart(parts.client, parts.proxy, parts.client_parameters, parts.client_randomness)
     clients = tuple(
         Client(name, own, task, device, initial, training, seed=seed, local=strategy.local)
         for name, own in samples.items()
@@ -241,7 +241,7 @@ def train(
                 link.report(client.name, round_, metric)
                 model = following.personal.get(client.name, following.adapters[client.name])
                 held = federation.best.get(client.name)
-                remembered = client.served_memory is not None
+                remembered = client.served_encoding is not None
                 federation.best[client.name] = judged(held, metric, round_, dict(model), remembered)
                 metrics[client.name] = metric
         sent = {str(channel): count - before[channel] for channel, count in link.sent.items()}

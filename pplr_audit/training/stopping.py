@@ -21,7 +21,7 @@ class Best:
     """How often the metric was measured since then without getting better."""
     adapter: Adapter
     remembered: bool = True
-    """Whether it went by a memory that the client keeps; if not, one that it works out itself."""
+    """Whether it went by a encoding that the client keeps; if not, one that it works out itself."""
 
 
 def participants(names: Sequence[str], share: float, *, seed: int, round_: int) -> frozenset[str]:

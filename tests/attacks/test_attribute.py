@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pplr_audit.attacks.activation.attribute import Attribute
-from pplr_audit.audit.run_attack import ask
+from pplr_audit.audit.run_attack import run_attack
 from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.errors import InputError
 from pplr_audit.threat_model.attack import Budget, Guess
@@ -52,7 +52,7 @@ def truth_of(values: Mapping[int, str], folds: int = 5) -> AttributeTruth:
 
 def answer(values: Mapping[int, str], view: View) -> Guess:
     """In all turns."""
-    return ask(Attribute("kind"), view, [known(told) for told in truth_of(values).told], 60)
+    return run_attack(Attribute("kind"), view, [known(told) for told in truth_of(values).told], 60)
 
 
 def half(values: Mapping[int, str]) -> dict[int, str]:

@@ -39,7 +39,7 @@ def both(
         for record in view_of(1, noise=back).records:
             front = seen[record.row][1]
             front = front + up * front.std() * torch.randn(front.shape, generator=generator)
-            records.append(replace(record, beside={**record.beside, UP: front}))
+            records.append(replace(record, also_reads={**record.also_reads, UP: front}))
         return View("server", Channel.BACK_GRADIENTS, 1, 1, "none", tuple(records))
 
     return view
@@ -106,9 +106,9 @@ def test_it_says_when_it_cannot_answer(known: Knowledge, both: Both) -> None:
         attack().run(view, known, Budget(-1.0))
     with pytest.raises(InputError, match="label_match: shortlist is 0"):
         Bidirectional(shortlist=0)
-    assert Bidirectional.beside == {UP, DOWN}
+    assert Bidirectional.also_reads == {UP, DOWN}
     for channel in (UP, DOWN):  # what it reads beside is looked at as well
-        beside = {**view.records[0].beside, channel: view.records[0].beside[channel] * float("nan")}
-        broken = replace(view, records=(replace(view.records[0], beside=beside), *view.records[1:]))
+        beside = {**view.records[0].also_reads, channel: view.records[0].also_reads[channel] * float("nan")}
+        broken = replace(view, records=(replace(view.records[0], also_reads=beside), *view.records[1:]))
         with pytest.raises(NotApplicable, match="row 0 is not finite"):
             attack().run(broken, known, Budget(60))

@@ -16,7 +16,7 @@ from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.data.bigrec_prompts import prompt_text
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.synthetic import market
-from pplr_audit.models.architectures import FAMILIES
+from pplr_audit.models.architectures import ARCHITECTURES
 from pplr_audit.models.build import build as build_model
 from pplr_audit.scenario import plugins
 from pplr_audit.threat_model.attack import Budget
@@ -48,11 +48,11 @@ def folder(kind: str, catalogue: Dataset, place: Path) -> Path:
         show_progress=False,
     )  # fmt: skip
     inner.train_from_iterator([*catalogue.catalogue.titles, *[prompt_text(["x"], "y")] * 30], trainer)
-    names = {"cls_token": "<s>", "sep_token": "</s>"} if not FAMILIES[kind].causal else {"bos_token": "<s>"}
+    names = {"cls_token": "<s>", "sep_token": "</s>"} if not ARCHITECTURES[kind].causal else {"bos_token": "<s>"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", pad_token="<pad>", **names)
     positions = {"n_positions": 260} if kind == "gpt2" else {"max_position_embeddings": 260}
     made = config(kind, dropout=False, vocab_size=512, **positions)
-    build(AutoModelForCausalLM if FAMILIES[kind].causal else AutoModel, made).save_pretrained(place)
+    build(AutoModelForCausalLM if ARCHITECTURES[kind].causal else AutoModel, made).save_pretrained(place)
     tokenizer.save_pretrained(place)
     return place
 
@@ -63,7 +63,7 @@ def small(kind: str, backbone: Path) -> scenario.Scenario:
             "seed": 1,
             "data": {"market": MARKET, "clients": 2, "history": 2, "audit_users": 48, "test_users": 4},
             "model": {
-                "backbone": str(backbone), "recommender": "bigrec" if FAMILIES[kind].causal else "recformer",
+                "backbone": str(backbone), "recommender": "bigrec" if ARCHITECTURES[kind].causal else "recformer",
                 "beams": 1, "max_tokens": 200, "lora": {"rank": 2},
             },
             "training": {"rounds": 1, "learning_rate": 0.01, "batch_size": 16},
@@ -75,7 +75,7 @@ def small(kind: str, backbone: Path) -> scenario.Scenario:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_every_attack_runs_on_every_architecture(kind: str, tmp_path: Path) -> None:
     data = market(scenario.Market(**MARKET), 1)
     chosen = small(kind, folder(kind, data, tmp_path / "model"))

@@ -13,7 +13,7 @@ from pplr_audit import pipeline as audit
 from pplr_audit import scenario
 from pplr_audit.attacks.active.fsha import Fsha
 from pplr_audit.audit import plan
-from pplr_audit.audit.harness import Exposure
+from pplr_audit.audit.harness import Harness
 from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.audit.own_trainings.hijack import HijackingServer, hijackable
 from pplr_audit.audit.run_cell import run_cell
@@ -58,8 +58,10 @@ def trained(small_scenario: scenario.Scenario, private: PrivateData) -> Callable
             small_scenario.model_copy(update={"training": longer}), private, FRONT, LAYERS, "float32"
         )  # fmt: skip
         knowledge, attack = known(model), Fsha(steps=STEPS)
-        lure = attack.lure(knowledge, FRONT, Budget(300))
-        federation = started(private, model, training, {"kind": partial(HijackingServer, lure=lure)} if hijacks else {})
+        crafter = attack.craft_gradient(knowledge, FRONT, Budget(300))
+        federation = started(
+            private, model, training, {"kind": partial(HijackingServer, crafter=crafter)} if hijacks else {}
+        )
         states, losses = [federation.state(1)], []
 
         def done(log: Any, state: RoundState) -> None:
@@ -134,8 +136,8 @@ def test_fronts_that_began_elsewhere_are_pulled_to_the_pilot(
     )
     knowledge, attack, generator = known(model), Fsha(steps=STEPS), torch.Generator().manual_seed(5)
     model.initial.update({n: v + 0.3 * torch.randn(v.shape, generator=generator) for n, v in model.initial.items()})
-    lure = attack.lure(knowledge, FRONT, Budget(300))
-    federation = started(private, model, training, {"kind": partial(HijackingServer, lure=lure)})
+    crafter = attack.craft_gradient(knowledge, FRONT, Budget(300))
+    federation = started(private, model, training, {"kind": partial(HijackingServer, crafter=crafter)})
     states = [federation.state(1)]
     train(federation, rounds, done=lambda _, state: states.append(state))
     run = model, attack, knowledge, states, []
@@ -150,13 +152,13 @@ def test_what_it_sends_crosses_and_is_all_that_the_front_goes_along(
     one_step = {"optimizer": "sgd", "learning_rate": 1.0, "batch_size": 64}
     sent: list[Tensor] = []
 
-    def lure(hidden: Tensor, mask: Tensor) -> Tensor:
+    def crafter(hidden: Tensor, mask: Tensor) -> Tensor:
         del mask
         sent.append(torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)) * 1e-3)
         return sent[-1]
 
     seen: list[Crossing] = []
-    more = {"kind": partial(HijackingServer, lure=lure), "recorder": seen.append}
+    more = {"kind": partial(HijackingServer, crafter=crafter), "recorder": seen.append}
     federation = started(private, model, training.model_copy(update=one_step), more)
     client, own = federation.clients[0], private.samples["client-0"]
     before = client.adapter
@@ -218,8 +220,8 @@ def test_the_audit_runs_a_training_of_its_own_at_each_front_and_says_so(
 
         files = TrainingFiles(store, f"trainings/{resume.training_slug(small_scenario)}", made.rounds)
         ready = audit._prepare(small_scenario, trained_run.directory, audit.Clock(audit.Silent()))
-        exposure = Exposure(setting, ready.private, ready.model, ready.federation, files, made, store.root)
-        shut, open_ = (run_cell(c, made.attack(c), exposure, store, budget=120, seed=1) for c in hijacking)
+        harness = Harness(setting, ready.private, ready.model, ready.federation, files, made, store.root)
+        shut, open_ = (run_cell(c, made.attack(c), harness, store, budget=120, seed=1) for c in hijacking)
     assert {row["status"] for row in shut["findings"]} == {"not_applicable"}
     rows = {row["metric"]: row for row in open_["findings"]}
     assert rows["token_accuracy"]["status"] == "ok"
@@ -242,8 +244,8 @@ def test_it_says_when_it_cannot_answer(private: PrivateData, small_scenario: sce
     with pytest.raises(NotApplicable, match="no training was hijacked"):
         attack.run(empty, knowledge, Budget(60))
     with pytest.raises(BudgetExhausted):
-        attack.lure(knowledge, FRONT, Budget(-1))
-    attack.lure(knowledge, FRONT, Budget(60))
+        attack.craft_gradient(knowledge, FRONT, Budget(-1))
+    attack.craft_gradient(knowledge, FRONT, Budget(60))
     with pytest.raises(NotApplicable, match="nothing crossed"):
         attack.run(empty, knowledge, Budget(60))
     broken = View(*[getattr(empty, n) for n in ("adversary", "channel", "front", "back", "defense")], (
@@ -258,8 +260,8 @@ def test_the_same_seed_sends_the_same(private: PrivateData, small_scenario: scen
     hidden, mask = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0)), torch.ones(2, 9).long()
 
     def pulls(start: str, seed: int) -> Sequence[Tensor]:
-        lure = Fsha(start=start, steps=3, seed=seed).lure(known(model), FRONT, Budget(60))
-        return [lure(hidden, mask) for _ in range(2)]
+        crafter = Fsha(start=start, steps=3, seed=seed).craft_gradient(known(model), FRONT, Budget(60))
+        return [crafter(hidden, mask) for _ in range(2)]
 
     for start in ("base", "random"):
         torch.rand(1)  # whatever else is drawn

@@ -21,7 +21,7 @@ from pplr_audit.data.prompts import Prompt
 from pplr_audit.errors import InputError
 from pplr_audit.models.architectures import blocks
 from pplr_audit.models.build import Recommender, build
-from pplr_audit.models.recommenders.task import Memory
+from pplr_audit.models.recommenders.task import CatalogueEncoding
 from pplr_audit.models.taps import Tapped, tap
 from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
@@ -75,11 +75,11 @@ def stepped(
     """What crosses in one step over all of the prompts, by this loss."""
     activations, gradients = {}, {}
     model.whole.set(adapter)
-    memory = model.whole.memory(adapter)
+    encoding = model.whole.encoding(adapter)
     whole = list(blocks(model.whole.model))
     places = [*(Tapped(i, block) for i, block in enumerate(whole)), Tapped(LAYERS, whole[-1], leaves=True)]
     with tap(places, activations.__setitem__, gradients.__setitem__):
-        loss(model.whole.model, prompts, memory).backward()
+        loss(model.whole.model, prompts, encoding).backward()
     model.whole.model.zero_grad()
 
     def view(back: int, noise: float = 0.0) -> View:
@@ -192,9 +192,9 @@ def among_the_batch(model: Recommender) -> Callable[..., Tensor]:
     """RecFormer's loss with the batch's own targets as the only negatives, which the server does not know."""
     task: Any = model.task
 
-    def loss(network: Any, prompts: Sequence[Prompt], memory: Memory) -> Tensor:
+    def loss(network: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding) -> Tensor:
         places = sorted({prompt.target for prompt in prompts})
-        scores = task.points(network, prompts) @ task.table(network, memory)[places].T / task._temperature
+        scores = task.points(network, prompts) @ task.table(network, encoding)[places].T / task._temperature
         return cross_entropy(scores, torch.tensor([places.index(prompt.target) for prompt in prompts]))
 
     return loss
@@ -211,7 +211,7 @@ def test_of_a_loss_that_the_server_does_not_know_the_scores_that_it_moves_are_so
     for back in BACKS:
         for record, prompt in zip(view_of(back).records, prompts, strict=True):
             run = partial(copy.logits, LAYERS - back)
-            found = solved(run, record.beside[Channel.TRUNK_ACTIVATIONS], record.tensor * record.batch)
+            found = solved(run, record.also_reads[Channel.TRUNK_ACTIVATIONS], record.tensor * record.batch)
             assert found.distance < 0.01, "all of it is explained"
             assert found.change.argmin() == prompt.target
     both = prompts[:2]  # of two items' scores: far from any loss over the catalogue
@@ -248,8 +248,8 @@ def test_a_sequence_too_short_for_any_title_is_left_unanswered_and_hides_no_othe
         pytest.skip("a label is an item there, whatever the length")
     view = view_of(1)
     first, *others = view.records
-    beside = {channel: tensor[:3] for channel, tensor in first.beside.items()}
-    short = replace(view, records=(replace(first, tensor=first.tensor[:3], beside=beside), *others))
+    beside = {channel: tensor[:3] for channel, tensor in first.also_reads.items()}
+    short = replace(view, records=(replace(first, tensor=first.tensor[:3], also_reads=beside), *others))
     found = LabelMatch(shortlist=8).run(short, knowledge, Budget(120)).arrays["labels"]
     assert (found[0] == -1).all()
     assert hits(found[1:], prompts[1:], model) == 1

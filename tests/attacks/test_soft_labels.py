@@ -63,7 +63,7 @@ def view_of(model: Recommender, adapter: dict[str, Tensor], prompts: list[Prompt
     whole = list(blocks(model.whole.model))
     places = [*(Tapped(i, block) for i, block in enumerate(whole)), Tapped(LAYERS, whole[-1], leaves=True)]
     with tap(places, activations.__setitem__, gradients.__setitem__):
-        model.task.loss(model.whole.model, prompts, model.whole.memory(adapter)).backward()
+        model.task.loss(model.whole.model, prompts, model.whole.encoding(adapter)).backward()
     model.whole.model.zero_grad()
 
     def view(back: int, up: float = 0.0, down: float = 0.0) -> View:

@@ -11,7 +11,7 @@ import pytest
 
 from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.examples import LABELS, examples
-from pplr_audit.audit.harness import Exposure
+from pplr_audit.audit.harness import Harness
 from pplr_audit.audit.sealed_guess import SealedGuess
 from pplr_audit.audit.truth.history import HistoryTruth
 from pplr_audit.audit.truth.label import LabelTruth
@@ -25,7 +25,7 @@ TITLES = ("Solar Rocket", "Hidden Unicorn", "Solar Rocket", "Golden Spell")
 ROWS = 8
 
 
-class Exposed:
+class CellInputs:
     """Row i belongs to user 100 + i, whose next item is i modulo the catalogue; items 0 and 2 have one title."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ def shown(planned: list[Cell], answers: Answers) -> list[dict[str, Any]]:
             if answers.missing not in cell.slug:
                 view = View("server", cell.channel, cell.front, cell.back, "none", ())
                 SealedGuess.seal(store, cell.slug, Guess(answers.arrays), answers.controls, view, 1.0)
-        return examples(planned, cast(Exposure, Exposed()), catalogue, None, store)
+        return examples(planned, cast(Harness, CellInputs()), catalogue, None, store)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pplr_audit.audit.run_attack import ask
+from pplr_audit.audit.run_attack import run_attack
 from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
@@ -75,7 +75,7 @@ class Telling:
 
 
 def test_an_attack_that_says_again_what_it_was_told_finds_nothing(truth: AttributeTruth, view: View) -> None:
-    guess = ask(Telling(of_all), view, turns_of(truth), 60)
+    guess = run_attack(Telling(of_all), view, turns_of(truth), 60)
     assert sorted(guess.arrays["rows"].tolist()) == list(range(ROWS)), "each row once"
     assert not guess.arrays["values"].any(), "nor did it keep from one turn what it is asked for in another"
     area, _ = truth.score(guess, seed=0)
@@ -85,7 +85,7 @@ def test_an_attack_that_says_again_what_it_was_told_finds_nothing(truth: Attribu
 
 def test_answers_are_those_of_the_turn_in_which_the_row_was_not_told(truth: AttributeTruth, view: View) -> None:
     numbers = iter(range(5))
-    guess = ask(
+    guess = run_attack(
         Telling(lambda told, memory: Guess({**of_all({}, {}).arrays, "values": np.full((ROWS, 2), next(numbers))})),
         view, turns_of(truth), 60,
     )  # fmt: skip
@@ -95,9 +95,9 @@ def test_answers_are_those_of_the_turn_in_which_the_row_was_not_told(truth: Attr
 
 
 def test_what_all_turns_say_of_how_it_was_found_is_said(truth: AttributeTruth, view: View) -> None:
-    assert ask(Telling(of_all), view, turns_of(truth), 60).facts == {"told": 40, "of": ROWS}
+    assert run_attack(Telling(of_all), view, turns_of(truth), 60).facts == {"told": 40, "of": ROWS}
     uneven = replace(truth, folds={**truth.folds, 0: 1})
-    assert ask(Telling(of_all), view, turns_of(uneven), 60).facts == {"of": ROWS}
+    assert run_attack(Telling(of_all), view, turns_of(uneven), 60).facts == {"of": ROWS}
 
 
 def test_all_turns_share_one_budget(truth: AttributeTruth, view: View) -> None:
@@ -105,9 +105,9 @@ def test_all_turns_share_one_budget(truth: AttributeTruth, view: View) -> None:
         time.sleep(0.4)
         return of_all(told, memory)
 
-    ask(Telling(slow), view, turns_of(truth)[:1], 1.0)
+    run_attack(Telling(slow), view, turns_of(truth)[:1], 1.0)
     with pytest.raises(BudgetExhausted):
-        ask(Telling(slow), view, turns_of(truth), 1.0)
+        run_attack(Telling(slow), view, turns_of(truth), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_all_turns_share_one_budget(truth: AttributeTruth, view: View) -> None:
 )  # fmt: skip
 def test_an_answer_that_cannot_be_joined_is_a_failure(truth: AttributeTruth, view: View, wrong: Any) -> None:
     with pytest.raises(Failed):
-        ask(Telling(lambda told, memory: Guess(wrong)), view, turns_of(truth), 60)
+        run_attack(Telling(lambda told, memory: Guess(wrong)), view, turns_of(truth), 60)
 
 
 class Saying:
@@ -140,7 +140,7 @@ class Saying:
 def asked(attack: Saying, *tensors: torch.Tensor) -> Guess:
     records = tuple(Record(row, "client-0", 1, 0, tensor) for row, tensor in enumerate(tensors))
     nothing: Any = None
-    return ask(attack, View("server", Channel.FRONT_ACTIVATIONS, 1, None, "none", records), [nothing], 60)
+    return run_attack(attack, View("server", Channel.FRONT_ACTIVATIONS, 1, None, "none", records), [nothing], 60)
 
 
 @pytest.mark.parametrize("broken", [torch.full((2, 3), torch.nan), torch.full((2, 3), 1e25), torch.empty(0, 3)])
@@ -155,7 +155,7 @@ def test_a_row_that_nothing_can_be_computed_with_is_left_out_and_told(broken: to
 def test_what_is_read_beside_must_be_finite_too() -> None:
     beside = {Channel.TRUNK_ACTIVATIONS: torch.full((2, 3), torch.inf)}
     record = Record(0, "client-0", 1, 0, torch.ones(2, 3))
-    view = View("server", Channel.BACK_GRADIENTS, None, 1, "none", (record, replace(record, row=1, beside=beside)))
+    view = View("server", Channel.BACK_GRADIENTS, None, 1, "none", (record, replace(record, row=1, also_reads=beside)))
     assert view.legible().records == (record,)
 
 

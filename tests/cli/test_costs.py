@@ -84,8 +84,8 @@ def test_bytes_flops_and_time_are_those_of_a_client_that_trains_and_serves_over_
         return 8 * size / 1e6 + 0.1 * waits
 
     side = link.training("client-0", 1)
-    if parts.gap is not None:
-        parts.gap.far_side = side
+    if parts.proxy is not None:
+        parts.proxy.endpoint = side
     for _ in range(STEPS):
         before, waited = link.sent.total(), host.waits
         tokens = torch.randint(3, 80, (BATCH, T))
@@ -108,12 +108,12 @@ def test_bytes_flops_and_time_are_those_of_a_client_that_trains_and_serves_over_
         max_new_tokens=TITLE, min_new_tokens=TITLE, num_beams=4, do_sample=False, eos_token_id=1, pad_token_id=2
     )
     prompt, title = torch.randint(3, 80, (1, T - TITLE)), torch.randint(3, 80, (1, TITLE))
-    if parts.gap is not None:
-        parts.gap.far_side = link.serving("client-0")
+    if parts.proxy is not None:
+        parts.proxy.endpoint = link.serving("client-0")
     with torch.no_grad():
         parts.client.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
-        if parts.gap is not None:
-            parts.gap.far_side = link.serving("client-0", "base")
+        if parts.proxy is not None:
+            parts.proxy.endpoint = link.serving("client-0", "base")
         parts.client(input_ids=title, attention_mask=torch.ones_like(title), use_cache=False)
     assert found["serving_wire_bytes_per_request"] == link.sent.total()
     assert found["wire_seconds_per_request"] == pytest.approx(seconds(link.sent.total(), host.waits))

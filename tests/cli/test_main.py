@@ -17,7 +17,7 @@ from pplr_audit.audit.extension import Extension
 from pplr_audit.cli.listing import KINDS
 from pplr_audit.cli.main import app
 from pplr_audit.errors import InputError, RunError, visible
-from pplr_audit.models.architectures import FAMILIES
+from pplr_audit.models.architectures import ARCHITECTURES
 from pplr_audit.models.backbones.known_shapes import NAMED
 from pplr_audit.runs.progress import Bars, Silent, to
 from pplr_audit.scenario.schema import Scenario
@@ -176,7 +176,7 @@ def test_list_models_says_which_architectures_are_supported() -> None:
     shapes = {line.split()[1] for line in lines if line.startswith("shape ")}
     assert shapes == NAMED.keys()
     types = {line.split()[1]: line for line in lines if line.startswith("type ")}
-    assert types.keys() == FAMILIES.keys()
+    assert types.keys() == ARCHITECTURES.keys()
     assert types["gpt2"].endswith("decoder, for bigrec, LoRA on c_attn")
     assert "encoder, for recformer" in types["bert"]
     assert any(line.startswith("not t5") and "position bias" in line for line in lines)

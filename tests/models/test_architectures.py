@@ -14,13 +14,13 @@ from transformers.pytorch_utils import Conv1D
 from pplr_audit import scenario
 from pplr_audit.data.prompts import Prompt, collate
 from pplr_audit.errors import InputError
-from pplr_audit.models.architectures import FAMILIES, blocks, body, ends, family
+from pplr_audit.models.architectures import ARCHITECTURES, architecture, blocks, body, outer_modules
 from pplr_audit.models.cut import Randomness, cut, positions
 from pplr_audit.models.lora import adapter_parameters, add_lora
 from pplr_audit.models.recommenders.bigrec import answer_loss
 from pplr_audit.models.recommenders.task import tensors
 from pplr_audit.models.taps import Tapped, tap, tappable
-from pplr_audit.models.uncut import WholeModel
+from pplr_audit.models.uncut import UncutModel
 from tests.models.architectures import CAUSAL, CONFIGS, ENCODERS, LAYERS, VOCABULARY, build, config
 from tests.models.wire import Gradients, adapted, connected, gradients, one_step
 
@@ -67,7 +67,7 @@ def uncut(kind: str) -> tuple[torch.Tensor, Gradients]:
     model, randomness = made(kind), Randomness(0)
     for layer, block in enumerate(blocks(model)):
         randomness.govern(block, layer)
-    for path, part in ends(model).items():
+    for path, part in outer_modules(model).items():
         randomness.govern(part, path)
     model.train()
     with randomness.step(1, "a", 0):
@@ -84,7 +84,7 @@ def assert_same(got: tuple[torch.Tensor, Gradients], expected: tuple[torch.Tenso
 
 
 def test_every_family_is_tested() -> None:
-    assert {config(name).model_type for name in CONFIGS} == set(FAMILIES)
+    assert {config(name).model_type for name in CONFIGS} == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,8 +131,8 @@ def test_generation_with_a_cache_over_the_link_is_that_of_the_uncut_model(
 ) -> None:
     parts = cut(made(kind), front, back)
     link = connected(parts)
-    if parts.gap is not None:
-        parts.gap.far_side = link.serving("a")
+    if parts.proxy is not None:
+        parts.proxy.endpoint = link.serving("a")
     text, logits = generated(parts.client, beams)
     assert torch.equal(text, uncut_text(kind, beams)[0])
     assert torch.equal(logits, uncut_text(kind, beams)[1])
@@ -158,8 +158,8 @@ def test_a_tap_hands_on_what_enters_every_block(kind: str) -> None:
         loss(plain)
     parts = cut(made(kind, dropout=False), 1, 1)
     link = connected(parts)
-    assert parts.gap is not None
-    parts.gap.far_side = link.serving("a")
+    assert parts.proxy is not None
+    parts.proxy.endpoint = link.serving("a")
     seen: dict[int, torch.Tensor] = {}
     with torch.no_grad(), tap(tappable(parts), seen.__setitem__):
         loss(parts.client.eval())
@@ -172,7 +172,7 @@ def test_a_tap_hands_on_what_enters_every_block(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_trunk_leaves_every_bit_of_what_passes_beside_its_blocks(kind: str) -> None:
     trunk = cut(made(kind), 1, 1).trunk
-    trunk.set_submodule(family(trunk).blocks, torch.nn.ModuleList())
+    trunk.set_submodule(architecture(trunk).blocks, torch.nn.ModuleList())
     trunk.config.num_hidden_layers = 0
     hidden = torch.randn(3, 17, 32, generator=torch.Generator().manual_seed(1))
     hidden[0, :, :3] = torch.tensor([0.0, -0.0, 1e-45])
@@ -196,7 +196,7 @@ class Plain:
         del serving
         tokens, mask, _ = tensors(collate(prompts, 2))
         return {"input_ids": tokens, "attention_mask": mask} | (
-            {"position_ids": positions(mask)} if family(model).causal else {}
+            {"position_ids": positions(mask)} if architecture(model).causal else {}
         )
 
 
@@ -204,7 +204,7 @@ class Plain:
 def test_the_embeddings_that_attacks_know_are_those_that_the_model_reads(kind: str) -> None:
     """In Gemma the module scales its weight: what enters in place of the words has to be scaled alike."""
     model = made(kind, dropout=False).eval()
-    whole = WholeModel(model, Plain())
+    whole = UncutModel(model, Plain())
     row = PADDED[0, : int(MASK[0].sum())]
     prompt = Prompt(row.numpy(), row.numpy(), row.numpy(), len(row), row.numpy())
     assert whole.embeddings.shape == (VOCABULARY, 32)
@@ -225,7 +225,7 @@ def test_lora_goes_where_the_family_has_it_and_says_nothing(kind: str) -> None:
         warnings.simplefilter("error")
         add_lora(model, scenario.Lora(rank=2), 0)
     expected = {"gpt2": {"c_attn"}}.get(model.config.model_type, {"q_proj", "v_proj"})
-    expected = expected if family(model).causal else {"query", "value"}
+    expected = expected if architecture(model).causal else {"query", "value"}
     names = list(adapter_parameters(model))
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in names} == expected
     assert len(names) == 2 * LAYERS * len(expected)
@@ -236,7 +236,7 @@ def test_lora_on_all_is_every_linear_layer_of_a_block_and_none_of_the_head(kind:
     model = build(KINDS[kind][1], config(KINDS[kind][0]))
     block = blocks(model)[0]
     linear = [name for name, part in block.named_modules() if isinstance(part, torch.nn.Linear | Conv1D)]
-    products = family(model).products
+    products = architecture(model).products
     paths = {*products.attention_in, products.attention_out, *products.mlp_in, products.mlp_out}
     assert set(linear) == paths
     with warnings.catch_warnings():
@@ -272,7 +272,7 @@ def test_the_states_of_a_whole_model_are_those_of_the_library_whatever_the_deepe
     model = made(kind, dropout=False).eval()
     rows = [PADDED[row, : int(MASK[row].sum())] for row in range(3)]
     prompts = [Prompt(row.numpy(), row.numpy(), row.numpy(), len(row), row.numpy()) for row in rows]
-    whole = WholeModel(model, Plain())
+    whole = UncutModel(model, Plain())
     runs = {d: dict(whole.states(prompts, range(d + 1), dict(adapter_parameters(model)))) for d in range(LAYERS)}
     for place, row in enumerate(rows):
         hidden = model(input_ids=row[None], output_hidden_states=True).hidden_states
@@ -285,7 +285,7 @@ def test_the_states_of_a_whole_model_are_those_of_the_library_whatever_the_deepe
 def test_a_reader_that_stops_between_two_batches_leaves_the_model_whole() -> None:
     """As where a budget ends: its frames, and the generator in them, may live as long as the error is kept."""
     row = PADDED[0, : int(MASK[0].sum())].numpy()
-    whole = WholeModel(made("gpt2", dropout=False), Plain())
+    whole = UncutModel(made("gpt2", dropout=False), Plain())
     states = whole.states([Prompt(row, row, row, len(row), row)] * 3, [1], None, positions=1)
     next(states)
     assert torch.is_grad_enabled()
@@ -306,4 +306,4 @@ def test_an_architecture_that_cannot_be_cut_is_refused_with_the_reason(settings:
         config = settings
 
     with pytest.raises(InputError, match=r"^model\.backbone: model_type " + reason):
-        family(Model())
+        architecture(Model())

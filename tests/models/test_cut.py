@@ -78,8 +78,8 @@ def test_generation_over_the_link_is_that_of_the_uncut_model(
     expected = tuned(llama_folder).eval().generate(**asked)
     parts = cut(tuned(llama_folder), front, back)
     link = connected(parts)
-    if parts.gap is not None:
-        parts.gap.far_side = link.serving("a")
+    if parts.proxy is not None:
+        parts.proxy.endpoint = link.serving("a")
     assert torch.equal(parts.client.eval().generate(**asked), expected)
 
 
@@ -94,8 +94,8 @@ def test_the_two_parts_have_no_module_and_no_parameter_in_common(llama_folder: P
 def test_client_and_server_objects_reach_each_other_over_the_link_alone(llama_folder: Path) -> None:
     parts = cut(tuned(llama_folder), 1, 1)
     link = connected(parts)
-    assert parts.gap is not None
-    parts.gap.far_side = link.training("a", 1)
+    assert parts.proxy is not None
+    parts.proxy.endpoint = link.training("a", 1)
     reached = reachable(parts.client, stop=(Link,))
     assert not any(isinstance(thing, Server) for thing in reached)
     trunk = {id(block) for block in parts.trunk.layers}
@@ -132,8 +132,8 @@ def test_a_tap_hands_on_what_enters_every_block(llama_folder: Path) -> None:
         ).hidden_states
     parts = cut(tuned(llama_folder, dropout=0.0), 1, 1)
     link = connected(parts)
-    assert parts.gap is not None
-    parts.gap.far_side = link.serving("a")
+    assert parts.proxy is not None
+    parts.proxy.endpoint = link.serving("a")
     seen: dict[int, torch.Tensor] = {}
     with torch.no_grad(), tap(tappable(parts), seen.__setitem__):
         parts.client.eval()(input_ids=TOKENS, attention_mask=MASK, position_ids=positions(MASK), use_cache=False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from pplr_audit.models.architectures import blocks, family
+from pplr_audit.models.architectures import architecture, blocks
 from pplr_audit.models.backbones.load import set_dropout
 from pplr_audit.models.cut import _draws
 from pplr_audit.training.costs.formulas import attention_dropout
@@ -57,5 +57,5 @@ def test_a_rate_that_the_config_writes_as_a_whole_number_is_a_rate(name: str) ->
     assert torch.equal(*twice(model))
     set_dropout(model, 0.3)
     for block in blocks(model):
-        assert attention_dropout(block, family(model).products) == 0.3
+        assert attention_dropout(block, architecture(model).products) == 0.3
     assert not torch.equal(*twice(model))

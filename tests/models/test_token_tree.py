@@ -7,7 +7,7 @@ import transformers
 
 from pplr_audit.models.architectures import blocks
 from pplr_audit.models.token_tree import Prefix
-from pplr_audit.models.uncut import WholeModel
+from pplr_audit.models.uncut import UncutModel
 from tests.models.architectures import CAUSAL, LAYERS, VOCABULARY, WINDOW, build, config
 
 #      a - b - c
@@ -19,7 +19,7 @@ PATHS = [[0, 1, 2], [0, 1, 3], [4, 5]]
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_tree_is_read_as_each_of_its_paths_alone(name: str) -> None:
-    whole = WholeModel(build(transformers.AutoModelForCausalLM, config(name)))
+    whole = UncutModel(build(transformers.AutoModelForCausalLM, config(name)))
     tokens = torch.randint(3, VOCABULARY, (WINDOW + 12,), generator=torch.Generator().manual_seed(3))
     start, middle, tree = tokens[:WINDOW], tokens[WINDOW : WINDOW + 6], tokens[WINDOW + 6 :]
     layers = list(range(LAYERS))
@@ -38,7 +38,7 @@ def test_a_tree_is_read_as_each_of_its_paths_alone(name: str) -> None:
 
 
 def test_only_the_blocks_that_are_needed_run() -> None:
-    whole = WholeModel(build(transformers.AutoModelForCausalLM, config("gpt2")))
+    whole = UncutModel(build(transformers.AutoModelForCausalLM, config("gpt2")))
     ran: list[int] = []
     for layer, block in enumerate(blocks(whole.model)):
         block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))

@@ -40,8 +40,8 @@ def connected(parts: CutModel) -> Link:
 def one_step(parts: CutModel, loss_of: Callable[[Any], torch.Tensor]) -> tuple[torch.Tensor, Gradients]:
     """The loss that ``loss_of`` finds for the client's model in training mode, and every gradient by absolute name."""
     side = connected(parts).training("a", 1)
-    if parts.gap is not None:
-        parts.gap.far_side = side
+    if parts.proxy is not None:
+        parts.proxy.endpoint = side
     parts.client.train()
     with parts.client_randomness.step(1, "a", 0):
         loss = loss_of(parts.client)

@@ -36,10 +36,10 @@ def private(recformer_scenario: scenario.Scenario) -> PrivateData:
     return prepare(recformer_scenario.data, recformer_scenario.seed)
 
 
-def same_memories(a: RoundState, b: RoundState) -> bool:
+def same_encodings(a: RoundState, b: RoundState) -> bool:
     return all(
         x.keys() == y.keys() and all(torch.equal(x[client][ITEMS], y[client][ITEMS]) for client in x)
-        for x, y in ((a.memories, b.memories), (a.personal_memories, b.personal_memories))
+        for x, y in ((a.encodings, b.encodings), (a.personal_encodings, b.personal_encodings))
     )
 
 
@@ -69,10 +69,10 @@ def test_a_whole_training_ends_with_the_same_bits_and_item_tables_wherever_the_c
     model, federation = start(recformer_scenario, private, front, back, **TRAIN[train])
     end, expected = finish(federation, 2)[1][-1], reference[train][-1]
     assert same(end, expected)
-    assert same_memories(end, expected)
-    assert set(end.memories) == {"client-0", "client-1"}
-    for client, memory in end.memories.items():
-        assert not torch.allclose(memory[ITEMS], model.task.base_memory[ITEMS], atol=1e-3), "encoded anew"
+    assert same_encodings(end, expected)
+    assert set(end.encodings) == {"client-0", "client-1"}
+    for client, encoding in end.encodings.items():
+        assert not torch.allclose(encoding[ITEMS], model.task.base_encoding[ITEMS], atol=1e-3), "encoded anew"
         assert any(not torch.equal(model.initial[n], v) for n, v in end.adapters[client].items())
 
 
@@ -93,7 +93,7 @@ def continued(
     state = files.latest()
     assert state is not None
     assert state.round == after + 1
-    assert same_memories(state, states[after])
+    assert same_encodings(state, states[after])
     federation.resume(state)
     return finish(federation, rounds, first=after + 1)[1][-1]
 
@@ -120,18 +120,18 @@ def test_a_training_continued_from_a_stored_round_ends_with_the_same_bits(
 ) -> None:  # fmt: skip
     """Also after round 2, the first with a table that stays, which then is part of what is stored."""
     changes, states = uninterrupted(strategy)
-    kept = {r: bool(states[r - 1].memories) for r in range(1, 6)}
+    kept = {r: bool(states[r - 1].encodings) for r in range(1, 6)}
     assert kept == {1: False, 2: False, 3: True, 4: True, 5: True}
-    assert same_memories(states[2], states[4])
+    assert same_encodings(states[2], states[4])
     for state in states[2:]:
-        assert set(state.personal_memories) == ({"client-0", "client-1"} if strategy == "ditto" else set())
-        for client, memory in state.personal_memories.items():
-            assert not torch.equal(memory[ITEMS], state.memories[client][ITEMS])
+        assert set(state.personal_encodings) == ({"client-0", "client-1"} if strategy == "ditto" else set())
+        for client, encoding in state.personal_encodings.items():
+            assert not torch.equal(encoding[ITEMS], state.encodings[client][ITEMS])
     federation = start(recformer_scenario, private, 2, 0, **changes)[1]
     with Store.open(tmp_path / "run", "text", "digest") as store:
         end = continued(states, federation, TrainingFiles(store, "trainings/t", ()), 4, after)
     assert same(end, states[-1])
-    assert same_memories(end, states[-1])
+    assert same_encodings(end, states[-1])
     assert same_adapters(dict(end.personal), dict(states[-1].personal))
 
 
@@ -145,7 +145,7 @@ def test_ditto_ends_with_the_same_bits_wherever_the_cut_lies(
     for end in ends[1:]:
         assert same(end, ends[0])
         assert same_adapters(dict(end.personal), dict(ends[0].personal))
-        assert same_memories(end, ends[0])
+        assert same_encodings(end, ends[0])
 
 
 def test_a_client_none_of_whose_layers_are_trained_is_served_by_its_personal_model(
@@ -155,8 +155,8 @@ def test_a_client_none_of_whose_layers_are_trained_is_served_by_its_personal_mod
     state = finish(federation, 3)[1][-1]
     for client in federation.clients:
         assert client.personal == {}
-        assert not torch.equal(state.personal_memories[client.name][ITEMS], state.memories[client.name][ITEMS])
-        assert torch.equal(served_table(client, federation, recommender), state.personal_memories[client.name][ITEMS])
+        assert not torch.equal(state.personal_encodings[client.name][ITEMS], state.encodings[client.name][ITEMS])
+        assert torch.equal(served_table(client, federation, recommender), state.personal_encodings[client.name][ITEMS])
 
 
 def test_averaged_products_leave_the_marks_averaged_as_they_are(
@@ -165,20 +165,20 @@ def test_averaged_products_leave_the_marks_averaged_as_they_are(
     changes: dict[str, Any] = {"training": {"averaging": "product"}}
     ends = [finish(start(recformer_scenario, private, *cut, **changes)[1], 2)[1][-1] for cut in ((3, 0), (1, 1))]
     assert same(*ends)
-    assert same_memories(*ends)
+    assert same_encodings(*ends)
 
 
 def table_of(recommender: Recommender, adapter: Adapter) -> torch.Tensor:
     recommender.whole.set(adapter)
-    return recommender.task.remember(recommender.whole.model)[ITEMS]
+    return recommender.task.encode_catalogue(recommender.whole.model)[ITEMS]
 
 
 def served_table(client: Client, federation: Federation, recommender: Recommender) -> torch.Tensor:
     served = client.served(federation.link)
-    if served.memory is not None:
-        return served.memory[ITEMS]
+    if served.encoding is not None:
+        return served.encoding[ITEMS]
     with served.model(catalogue=True) as model:
-        return recommender.task.remember(model)[ITEMS]
+        return recommender.task.encode_catalogue(model)[ITEMS]
 
 
 def test_a_best_model_from_before_the_table_was_settled_is_served_by_a_table_of_its_own(
@@ -196,7 +196,7 @@ def test_a_best_model_from_before_the_table_was_settled_is_served_by_a_table_of_
         assert [log.clients for log in logs[2:]] == [("client-0", "client-1"), ("client-1",)]
         ends.append((recommender, federation, states))
     assert same(ends[0][2][-1], ends[1][2][-1])
-    assert same_memories(ends[0][2][-1], ends[1][2][-1])
+    assert same_encodings(ends[0][2][-1], ends[1][2][-1])
     recommender, federation, states = ends[0]
     with Store.open(tmp_path / "run", "text", "digest") as store:
         files = TrainingFiles(store, "trainings/t", ())
@@ -208,8 +208,8 @@ def test_a_best_model_from_before_the_table_was_settled_is_served_by_a_table_of_
     first, second = federation.clients
     own = table_of(recommender, states[1].adapters["client-0"])
     assert torch.equal(served_table(first, federation, recommender), own)
-    assert not torch.equal(own, states[-1].memories["client-0"][ITEMS])
-    assert torch.equal(served_table(second, federation, recommender), states[-1].memories["client-1"][ITEMS])
+    assert not torch.equal(own, states[-1].encodings["client-0"][ITEMS])
+    assert torch.equal(served_table(second, federation, recommender), states[-1].encodings["client-1"][ITEMS])
 
 
 @pytest.mark.parametrize("case", ["fixed", "frozen", "every round", "best is early"])
@@ -227,9 +227,9 @@ def test_what_a_query_is_answered_by_is_what_the_client_serves_by(
     prompts = [recommender.prompts.build(private.samples["client-0"].history[i], i) for i in range(6)]
     records = query_records(recommender.whole, state, {"client-0": list(enumerate(prompts))})
     client = federation.clients[0]
-    memory = {ITEMS: served_table(client, federation, recommender)}
+    encoding = {ITEMS: served_table(client, federation, recommender)}
     with client.served(federation.link).model() as model:
-        expected = recommender.task.log_probs(model, prompts, memory)
+        expected = recommender.task.log_probs(model, prompts, encoding)
     for record in records:
         assert record.tensor.tolist() == pytest.approx(expected[record.row].tolist(), abs=1e-5)
 
@@ -238,13 +238,13 @@ def test_what_a_query_is_answered_by_is_what_the_client_serves_by(
 def remembered(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[bool]]:
     """How often a model worked out the item table, by whether it was in training mode."""
     counts: Counter[bool] = Counter()
-    original = RecFormer.remember
+    original = RecFormer.encode_catalogue
 
     def counted(self: RecFormer, model: Any) -> dict[str, torch.Tensor]:
         counts[model.training] += 1
         return original(self, model)
 
-    monkeypatch.setattr(RecFormer, "remember", counted)
+    monkeypatch.setattr(RecFormer, "encode_catalogue", counted)
     yield counts
     assert not counts[True], "the table is encoded in evaluation mode"
 
@@ -306,14 +306,14 @@ def test_a_client_that_sat_out_encodes_the_table_when_it_is_back(
     first = {c.name: next(log.round for log in logs if c.name in log.clients) for c in federation.clients}
     late = max(first, key=first.__getitem__)
     assert first[late] > 1
-    assert late in states[-1].memories
+    assert late in states[-1].encodings
     assert logs[first[late] - 1].catalogue > 0
     # As from a stored state: the same bits.
     again = start(recformer_scenario, private, 2, 0, training=training)[1]
     again.resume(states[1])
     end = finish(again, 6, first=2)[1][-1]
     assert same(end, states[-1])
-    assert same_memories(end, states[-1])
+    assert same_encodings(end, states[-1])
 
 
 def test_the_round_begins_with_the_table_of_the_model_that_the_client_received(
@@ -321,5 +321,5 @@ def test_the_round_begins_with_the_table_of_the_model_that_the_client_received(
 ) -> None:
     recommender, federation = start(recformer_scenario, private, 0, 1, train="all")
     states = finish(federation, 2)[1]
-    for client, memory in states[-1].memories.items():
-        assert torch.equal(memory[ITEMS], table_of(recommender, states[1].adapters[client]))
+    for client, encoding in states[-1].encodings.items():
+        assert torch.equal(encoding[ITEMS], table_of(recommender, states[1].adapters[client]))

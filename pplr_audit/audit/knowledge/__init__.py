@@ -1,0 +1,1 @@
+"""Knowledge that an adversary of a run has: copies of models, texts, pairs."""

@@ -33,7 +33,7 @@ OTHERS = 4096
 """Users outside the audit whose windows are handed over as auxiliary text, at most."""
 
 
-class Knowing:
+class KnowledgeBuilder:
     """Gives each attack knowledge of its own, so that it can harm none but itself.
 
     Args:
@@ -96,7 +96,7 @@ class Knowing:
         if phase != "training":
             return {(client, round_): KnownModel(whole, state.sent(client)) for client in state.adapters}
         return {
-            (client, round_): KnownModel(whole, adapter, self._federation.memory_in(state, client))
+            (client, round_): KnownModel(whole, adapter, self._federation.encoding_in(state, client))
             for client, adapter in state.adapters.items()
         }
 

@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.audit.knowledge.known_model."""
+"""An adversary's copy of a client's model, or its stand-in where it has none."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.models.recommenders.task import Memory
+from pplr_audit.models.recommenders.task import CatalogueEncoding
 from pplr_audit.models.token_tree import Branches, Prefix
-from pplr_audit.models.uncut import Front, WholeModel
+from pplr_audit.models.uncut import Front, UncutModel
 from pplr_audit.threat_model.outcomes import NotApplicable
 
 NO_MODEL = "this attack runs the model, and the adversary has no weights, only pairs of a colluding client"
@@ -21,11 +21,13 @@ class KnownModel:
     """A model that an adversary can run: the whole model under one set of adapter values, or (None) the base model.
 
     Args:
-        memory: what the model goes by, where the adversary knows it; else it works it out once.
+        encoding: what the model goes by, where the adversary knows it; else it works it out once.
     """
 
-    def __init__(self, whole: WholeModel, adapter: Mapping[str, Tensor] | None, memory: Memory | None = None) -> None:
-        self._whole, self._adapter, self._memory = whole, adapter, memory
+    def __init__(
+        self, whole: UncutModel, adapter: Mapping[str, Tensor] | None, encoding: CatalogueEncoding | None = None
+    ) -> None:
+        self._whole, self._adapter, self._encoding = whole, adapter, encoding
 
     def states(
         self, prompts: Sequence[Prompt], layers: Sequence[int]
@@ -42,13 +44,13 @@ class KnownModel:
         return self._whole.causal
 
     def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
-        return self._whole.log_probs(prompts, self._adapter, self._remembered())
+        return self._whole.log_probs(prompts, self._adapter, self._encoded())
 
     def recommend(
         self, history: Ragged, popularity: Float[np.ndarray, "items"]
     ) -> Iterator[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]]:
         """As `Task.recommend`."""
-        served = self._whole.served(self._adapter, self._remembered())
+        served = self._whole.served(self._adapter, self._encoded())
         return self._whole.task.recommend(served, history, popularity)
 
     def enter(
@@ -57,15 +59,15 @@ class KnownModel:
         return self._whole.enter(layer, embeddings, mask, self._adapter)
 
     def logits(self, layer: int, hidden: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch *answers"]:
-        return self._whole.logits(layer, hidden, self._adapter, self._remembered())
+        return self._whole.logits(layer, hidden, self._adapter, self._encoded())
 
     def front(self, layer: int) -> Front:
         return self._whole.front(layer, self._adapter)
 
-    def _remembered(self) -> Memory:
-        if self._memory is None:
-            self._memory = self._whole.memory(self._adapter)
-        return self._memory
+    def _encoded(self) -> CatalogueEncoding:
+        if self._encoding is None:
+            self._encoding = self._whole.encoding(self._adapter)
+        return self._encoding
 
 
 class NoModel:

@@ -1,0 +1,1 @@
+"""Attacks that train: federations of their own, run for one cell."""

@@ -19,7 +19,7 @@ from pplr_audit.models.cut import CutModel
 from pplr_audit.models.precision import Precision
 from pplr_audit.models.recommenders.recformer import feeds_blocks
 from pplr_audit.scenario import plugins
-from pplr_audit.threat_model.attack import Lure
+from pplr_audit.threat_model.attack import GradientCrafter
 from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.training.rounds import Federation, RoundState, assemble, train
 from pplr_audit.training.server import Server
@@ -27,11 +27,11 @@ from pplr_audit.training.strategies.protocol import Strategy
 
 
 class HijackingServer(Server):
-    """A server whose clients are sent what ``lure`` makes of what they sent."""
+    """A server whose clients are sent what ``crafter`` makes of what they sent."""
 
-    def __init__(self, *args: Any, lure: Lure, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, crafter: GradientCrafter, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._lure = lure
+        self._crafter = crafter
         self._crossed: tuple[Tensor, Tensor] | None = None
 
     def forward(
@@ -44,7 +44,7 @@ class HijackingServer(Server):
         super().backward(gradient)
         assert self._crossed is not None
         crossed, self._crossed = self._crossed, None
-        return self._lure(*crossed)
+        return self._crafter(*crossed)
 
 
 def hijackable(
@@ -68,7 +68,7 @@ def hijackable(
 
 
 def hijacked(
-    private: PrivateData, model: Recommender, training: scenario.Training, lure: Lure, *, seed: int
+    private: PrivateData, model: Recommender, training: scenario.Training, crafter: GradientCrafter, *, seed: int
 ) -> tuple[Federation, RoundState]:
     """A federation after all rounds but the last under a `HijackingServer`, and what the last one starts from.
 
@@ -78,7 +78,7 @@ def hijacked(
     strategy: Strategy = plugins.load("strategies", training.strategy)(training)
     federation = assemble(
         private.samples, model.task, model.parts, model.initial, training, strategy, seed=seed,
-        kind=partial(HijackingServer, lure=lure),
+        kind=partial(HijackingServer, crafter=crafter),
     )  # fmt: skip
     states = [federation.state(1)]
     train(federation, training.rounds - 1, done=lambda _, state: states.append(state))

@@ -1,0 +1,1 @@
+"""A stored round run again with taps, and the records that it yields."""

@@ -16,7 +16,7 @@ from pplr_audit.audit.tap_points import Trace
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.taps import tap, tappable
-from pplr_audit.models.uncut import WholeModel
+from pplr_audit.models.uncut import UncutModel
 from pplr_audit.threat_model.view import Record
 from pplr_audit.training.rounds import Federation, RoundState
 
@@ -117,7 +117,7 @@ def mask_records(
 
 
 def serving_records(
-    whole: WholeModel, state: RoundState, requests: Mapping[str, Sequence[tuple[int, Prompt]]], layers: Sequence[int],
+    whole: UncutModel, state: RoundState, requests: Mapping[str, Sequence[tuple[int, Prompt]]], layers: Sequence[int],
     keep: Keep,
 ) -> None:  # fmt: skip
     """What enters each of ``layers`` when each client's trained model reads its users' prompts.
@@ -133,14 +133,13 @@ def serving_records(
 
 
 def query_records(
-    whole: WholeModel, state: RoundState, queries: Mapping[str, Sequence[tuple[int, Prompt]]]
+    whole: UncutModel, state: RoundState, queries: Mapping[str, Sequence[tuple[int, Prompt]]]
 ) -> list[Record]:
     """Token log-probabilities of each query's answer, from the personal model of the client it was put to."""
     records = []
     for client, asked in queries.items():
-        memory = state.memory(client)
-        answers = whole.log_probs([prompt for _, prompt in asked], state.served(client), memory)
+        encoding = state.encoding(client)
+        answers = whole.log_probs([prompt for _, prompt in asked], state.served(client), encoding)
         for (row, _), answer in zip(asked, answers, strict=True):
             records.append(Record(row, client, state.round, -1, torch.from_numpy(answer)))
     return records
-

@@ -1,0 +1,1 @@
+"""One file a secret: guess and truth in, scores out."""

@@ -66,7 +66,7 @@ class HistoryTruth:
             Score(
                 "token_accuracy", _of_users(ratio_estimate(hits, counts, users, seed=seed), users),
                 float(common.sum() / counts.sum()), by_user(users, hits / counts), {"tokens": int(counts.sum())},
-                beside={POPULARITY: by_user(users, common / counts)}, weights=by_user(users, counts),
+                floors={POPULARITY: by_user(users, common / counts)}, weights=by_user(users, counts),
             )
         ]  # fmt: skip
         ranked, truth, owner = self._slots(guess, rows)
@@ -82,7 +82,7 @@ class HistoryTruth:
             usual_mean = np.bincount(owner, popular) / slots
             scores.append(
                 Score(f"item_hit@{k}", estimate, float(popular.mean()), by_user(users, mean), {"slots": len(hit)},
-                      beside={POPULARITY: by_user(users, usual_mean)}, weights=by_user(users, slots))
+                      floors={POPULARITY: by_user(users, usual_mean)}, weights=by_user(users, slots))
             )  # fmt: skip
         # Items that were never there make a history another one.
         long = np.array([len(named) > len(self.prompts[row].items) for named, row in zip(firsts, rows, strict=True)])
@@ -108,7 +108,7 @@ class HistoryTruth:
                 into.setdefault("rougeL", []).append(rouge_l(text, true))
         return [
             Score(name, mean_estimate(np.array(v), users, seed=seed), float(np.mean(floor[name])),
-                  by_user(users, np.array(v)), beside={POPULARITY: by_user(users, np.array(floor[name]))})
+                  by_user(users, np.array(v)), floors={POPULARITY: by_user(users, np.array(floor[name]))})
             for name, v in own.items()
         ]  # fmt: skip
 
@@ -129,7 +129,7 @@ class HistoryTruth:
             kept.append(order_kept(mine, true))
         shared = np.array(common)
         scores = [Score("history_jaccard", mean_estimate(shared, users, seed=seed), float(np.mean(floor)),
-                        by_user(users, shared), beside={POPULARITY: by_user(users, np.array(floor))})]  # fmt: skip
+                        by_user(users, shared), floors={POPULARITY: by_user(users, np.array(floor))})]  # fmt: skip
         told = np.array([tau is not None for tau in kept])
         if told.any():
             pairs = np.array([(tau + 1) / 2 for tau in kept if tau is not None])  # the share of pairs in order
@@ -138,7 +138,7 @@ class HistoryTruth:
             scores.append(Score("kendall_tau", estimate, 0.0, by_user(users[told], 2 * pairs - 1), low=-1.0))
         return scores
 
-    def beside(
+    def side_by_side(
         self, guess: Guess, row: int
     ) -> tuple[Int[np.ndarray, "slots"], Int[np.ndarray, "slots"], Bool[np.ndarray, "slots"]]:
         """True items of a row, the first guess for each slot (-1 where there is none), and which are hits, to show."""
@@ -214,4 +214,3 @@ def _claims(guess: Guess) -> Bool[np.ndarray, "tokens"]:
 def _piece(values: np.ndarray, offsets: Int[np.ndarray, "bounds"], place: int) -> np.ndarray:
     """Row ``place`` of ``values``; nothing past the last."""
     return values[offsets[place] : offsets[place + 1]] if place + 1 < len(offsets) else values[:0]
-

@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.audit.truth.label."""
+"""Truth about next items: the item that each row was trained to answer with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.audit.truth.linkage."""
+"""Truth about linkage: which two sequences are of one user."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""TODO: pplr_audit.audit.truth.score."""
+"""A score: one metric of one guess before it is compared with anything."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Score:
     """To be read beside the value: chance, where it is known exactly, or what popularity alone gives."""
     per_user: Mapping[int, float]
     detail: Mapping[str, Any] = field(default_factory=dict)
-    beside: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    floors: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     """Of a mean over users: what else gives how much, each user's, such as popularity."""
     weights: Mapping[int, float] | None = None
     """Of a mean over users: how much each counts."""
@@ -48,7 +48,7 @@ class Score:
     @property
     def against(self) -> tuple[Reference, ...]:
         """All that it must stand above but the control; chance, where nothing else is known."""
-        named = [Reference(name, *of_mean(each, self.weights), each) for name, each in self.beside.items()]
+        named = [Reference(name, *of_mean(each, self.weights), each) for name, each in self.floors.items()]
         return (*self.references, *named) or (Reference(CHANCE, self.baseline),)
 
 

@@ -1,0 +1,1 @@
+"""The attacked users under row numbers without meaning, and what is asked about them."""

@@ -24,7 +24,7 @@ from pplr_audit.training.rounds import Federation, RoundState
 
 
 @dataclass(frozen=True)
-class Asked:
+class PhaseRows:
     """The rows of one phase and round."""
 
     users: Mapping[int, int]
@@ -108,7 +108,7 @@ class Rows:
                 "no client has both a member and a non-member of the audit, and membership is measured within clients"
             )
 
-    def _asked(self, phase: Phase, round_: int) -> Asked:
+    def _asked(self, phase: Phase, round_: int) -> PhaseRows:
         split, history = self._private.split, self._data.history
         if phase == "serving":
             samples = serving_samples(split, self.victims, history)
@@ -121,7 +121,7 @@ class Rows:
         users = {row: int(user) for row, user in zip(rows, samples.users, strict=True)}
         prompts = {row: self._prompts.build(samples.history[i], int(samples.targets[i])) for i, row in enumerate(rows)}
         places = {row: self._last_sample(user) for row, user in users.items()} if phase == "training" else {}
-        return Asked(users, places, prompts, samples)
+        return PhaseRows(users, places, prompts, samples)
 
     def _last_sample(self, user: int) -> int:
         """Where a user's last training sample stands in its client; of many prefixes the longest."""

@@ -1,0 +1,1 @@
+"""Forms of files: bounded streams of whole records, columns, points in time."""

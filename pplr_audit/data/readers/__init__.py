@@ -1,0 +1,1 @@
+"""Readers of published formats; all of them return the same dataset."""

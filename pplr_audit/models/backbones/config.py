@@ -10,7 +10,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from pplr_audit.errors import InputError, visible
-from pplr_audit.models.architectures import RATES, Family, family_of
+from pplr_audit.models.architectures import RATES, Architecture, architecture_of
 from pplr_audit.models.backbones.folder import ModelFolder
 
 ACCEPTED = (
@@ -21,10 +21,10 @@ MOST_LAYERS = 1024
 MOST = 1 << 24
 """Of any size; the largest published one is 10,485,760 positions."""
 
-Met = Callable[[Any, Family], bool]
+Met = Callable[[Any, Architecture], bool]
 
 
-def _given(value: Any, _: Family) -> bool:
+def _given(value: Any, _: Architecture) -> bool:
     return value not in (None, False, [], {}, "")
 
 
@@ -56,7 +56,7 @@ REFUSED: Mapping[str, tuple[Met, str]] = {
 """What makes it another model than the one that the other fields describe: when it is refused, and why."""
 
 
-def read_config(folder: ModelFolder) -> tuple[Family, PreTrainedConfig]:
+def read_config(folder: ModelFolder) -> tuple[Architecture, PreTrainedConfig]:
     """What ``config.json`` says, checked; nothing else of the folder is looked at, if there is one.
 
     Raises:
@@ -67,7 +67,7 @@ def read_config(folder: ModelFolder) -> tuple[Family, PreTrainedConfig]:
     if said is None:
         folder.require_no_adapter()
         raise folder.without_config(ACCEPTED)
-    kind = family_of(said.get("model_type"), str(path))
+    kind = architecture_of(said.get("model_type"), str(path))
     for name, (met, reason) in REFUSED.items():
         if name in said and met(said[name], kind):
             raise InputError(f"{path}: {name} is {_shown(name, said[name])}: {reason}")

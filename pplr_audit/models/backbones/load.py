@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.errors import InputError
-from pplr_audit.models.architectures import RATES, family
+from pplr_audit.models.architectures import RATES, architecture
 from pplr_audit.models.backbones import minilm, tiny_llama
 from pplr_audit.models.backbones.config import ACCEPTED, NOT_CAUSAL, one_line, read_config
 from pplr_audit.models.backbones.folder import ModelFolder
@@ -45,7 +45,7 @@ class Backbone:
     @property
     def causal(self) -> bool:
         """Whether the model predicts the next token, so that it can generate."""
-        return family(self.model).causal
+        return architecture(self.model).causal
 
     @property
     def positions(self) -> int | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 
-from pplr_audit.models.architectures import Family, family_of
+from pplr_audit.models.architectures import Architecture, architecture_of
 
 _CACHE = "cache" if Version(transformers.__version__) >= Version("5.24") else "past_key_values"
 """The library's name for the keys and values of earlier positions; the older one goes with its version 5.40."""
@@ -24,7 +24,7 @@ def remembering(cache: Cache | None) -> dict[str, Cache | None]:
 
 def from_config(config: PreTrainedConfig) -> PreTrainedModel:
     """A model with weights drawn at random. Raises InputError for an architecture that cannot be cut."""
-    library, settings = _class_of(family_of(config.model_type, "model.backbone"))
+    library, settings = _class_of(architecture_of(config.model_type, "model.backbone"))
     model: PreTrainedModel = library.from_config(config, **settings)
     return model
 
@@ -37,7 +37,7 @@ def of_tensors(config: PreTrainedConfig, tensors: Mapping[str, Tensor]) -> PreTr
     Args:
         tensors: by the model's own names, of each that it has; of tied ones, one is enough.
     """
-    auto, settings = _class_of(family_of(config.model_type, "model.backbone"))
+    auto, settings = _class_of(architecture_of(config.model_type, "model.backbone"))
     library: Any = auto._model_mapping[type(config)]
     model: PreTrainedModel = library.from_pretrained(
         None, config=config, state_dict=dict(tensors), dtype=torch.float32, attn_implementation="sdpa", **settings
@@ -45,6 +45,6 @@ def of_tensors(config: PreTrainedConfig, tensors: Mapping[str, Tensor]) -> PreTr
     return model
 
 
-def _class_of(kind: Family) -> tuple[Any, dict[str, Any]]:
+def _class_of(kind: Architecture) -> tuple[Any, dict[str, Any]]:
     # A recommender pools an encoder's states itself; a pooler that no loss reaches would only be a part to hold.
     return (AutoModelForCausalLM, {}) if kind.causal else (AutoModel, {"add_pooling_layer": False})

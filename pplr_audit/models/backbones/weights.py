@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from pplr_audit.errors import InputError, visible
-from pplr_audit.models.architectures import Family
+from pplr_audit.models.architectures import Architecture
 from pplr_audit.models.backbones import transformers_api as library
 from pplr_audit.models.backbones.config import one_line
 from pplr_audit.models.backbones.folder import INDEX, ModelFolder
@@ -40,7 +40,7 @@ class Stored:
     kind: str
 
 
-def load_model(folder: ModelFolder, kind: Family, config: PreTrainedConfig) -> PreTrainedModel:
+def load_model(folder: ModelFolder, kind: Architecture, config: PreTrainedConfig) -> PreTrainedModel:
     """The model in float32.
 
     Raises:
@@ -99,7 +99,7 @@ def _files(folder: ModelFolder) -> list[Path]:
 
 
 def _outlined(
-    folder: ModelFolder, kind: Family, config: PreTrainedConfig, stored: Mapping[str, Stored]
+    folder: ModelFolder, kind: Architecture, config: PreTrainedConfig, stored: Mapping[str, Stored]
 ) -> PreTrainedModel:
     """The model without values, of which only sizes are known."""
     said, held = config.num_hidden_layers, _layers(kind, stored)
@@ -118,14 +118,14 @@ def _outlined(
     return model
 
 
-def _layers(kind: Family, stored: Iterable[str]) -> int:
+def _layers(kind: Architecture, stored: Iterable[str]) -> int:
     """How many blocks the tensors are of, by the highest number in their names."""
     numbered = re.compile(rf"(?:^|\.){re.escape(kind.blocks)}\.(\d{{1,9}})\.")
     return max((int(found[1]) + 1 for found in map(numbered.search, stored) if found), default=0)
 
 
 def _matched(
-    folder: ModelFolder, kind: Family, model: PreTrainedModel, stored: Mapping[str, Stored]
+    folder: ModelFolder, kind: Architecture, model: PreTrainedModel, stored: Mapping[str, Stored]
 ) -> dict[str, Stored]:
     """Of each tensor of the model what holds its values. Raises InputError where there is one too many or too few."""
     prefix = model.base_model_prefix + "."

@@ -1,0 +1,1 @@
+"""The two recommenders, BIGRec and RecFormer, behind one task."""

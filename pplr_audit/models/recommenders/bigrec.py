@@ -24,7 +24,7 @@ from pplr_audit.data.prompts import Prompt, Prompts, collate
 from pplr_audit.models.architectures import body
 from pplr_audit.models.cut import positions
 from pplr_audit.models.lora import adapter_off
-from pplr_audit.models.recommenders.task import Memory, NotFinite, Served, Tally, tensors
+from pplr_audit.models.recommenders.task import CatalogueEncoding, NotFinite, Served, Tally, tensors
 
 REQUESTS = 128
 """Answered together."""
@@ -47,7 +47,7 @@ class BigRec:
         popularity_weight: float = 0.0,
     ) -> None:  # fmt: skip
         self.prompts = prompts
-        self.base_memory: Memory = {}
+        self.base_encoding: CatalogueEncoding = {}
         self.grounding = Grounding.of_base(model, prompts)
         self._beams, self._loss_on, self._popularity_weight = beams, loss_on, popularity_weight
 
@@ -56,30 +56,32 @@ class BigRec:
         tokens, mask, _ = tensors(collate(prompts, self.prompts.pad, side="left" if serving else "right"))
         return _placed(tokens, mask)
 
-    def loss(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> Float[Tensor, ""]:
-        del memory
+    def loss(self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding) -> Float[Tensor, ""]:
+        del encoding
         tokens, mask, learned = tensors(collate(prompts, self.prompts.pad, loss_on=self._loss_on))
         return answer_loss(model(**_placed(tokens, mask)).logits, tokens, learned)
 
     def logits(
-        self, model: Any, like: Float[Tensor, "batch length hidden"], memory: Memory
+        self, model: Any, like: Float[Tensor, "batch length hidden"], encoding: CatalogueEncoding
     ) -> Float[Tensor, "batch length vocab"]:
-        del memory
+        del encoding
         mask = torch.ones(like.shape[:2], dtype=torch.long)
         logits: Tensor = model(
             inputs_embeds=torch.zeros_like(like), attention_mask=mask, position_ids=positions(mask), use_cache=False
         ).logits
         return logits.float()
 
-    def log_probs(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> list[Float[np.ndarray, "answer"]]:
-        del memory
+    def log_probs(
+        self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding
+    ) -> list[Float[np.ndarray, "answer"]]:
+        del encoding
         return answer_log_probs(model, prompts, self.prompts.pad)
 
     def refreshes(self, round_: int, epoch: int, step: int) -> bool:
         del round_, epoch, step
         return False
 
-    def remember(self, model: Any) -> dict[str, Tensor]:
+    def encode_catalogue(self, model: Any) -> dict[str, Tensor]:
         del model
         return {}
 

@@ -24,11 +24,11 @@ from torch.utils.checkpoint import checkpoint
 from pplr_audit import scenario
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Prompt, Prompts, collate
-from pplr_audit.models.architectures import body, family
-from pplr_audit.models.recommenders.task import Memory, Served, by_length, padded, tensors
+from pplr_audit.models.architectures import architecture, body
+from pplr_audit.models.recommenders.task import CatalogueEncoding, Served, by_length, padded, tensors
 
 ITEMS = "items"
-"""The item table in the memory: one unit vector an item."""
+"""The item table in the encoding: one unit vector an item."""
 POSITIONS = 2048
 """Of a batch that is only encoded, padding included."""
 SCORES = 1 << 22
@@ -62,7 +62,7 @@ class Ids(nn.Module):
 
 def embeddings(model: Any) -> Any:
     """The module that turns word embeddings into what enters the first block; the client's at every cut."""
-    (path,) = (path for path, use in family(model).ends.items() if use == "called")
+    (path,) = (path for path, use in architecture(model).outer_modules.items() if use == "called")
     return body(model).get_submodule(path)
 
 
@@ -78,12 +78,12 @@ def add_ids(model: Any, items: int) -> None:
 
 def marks(model: Any) -> Any:
     """The `Marks` of a model; None where it has none."""
-    return None if family(model).causal else getattr(embeddings(model), MARKS, None)
+    return None if architecture(model).causal else getattr(embeddings(model), MARKS, None)
 
 
 def feeds_blocks(model: Any) -> bool:
     """Whether anything is trained that what enters the first block depends on; items' own vectors are behind them."""
-    if family(model).causal:
+    if architecture(model).causal:
         return False
     return any(p.requires_grad for name, p in embeddings(model).named_parameters() if not name.startswith(f"{IDS}."))
 
@@ -105,7 +105,7 @@ class RecFormer:
         self.fixed = self._refreshed == 0
         self._items = [prompts.build(np.array([item])) for item in range(len(prompts.titles))]
         self.catalogue_positions = padded([len(item) for item in self._items], POSITIONS)
-        self.base_memory: Memory = self.remember(model)
+        self.base_encoding: CatalogueEncoding = self.encode_catalogue(model)
 
     def inputs(self, model: Any, prompts: Sequence[Prompt], *, serving: bool) -> dict[str, Tensor]:
         del serving
@@ -133,24 +133,26 @@ class RecFormer:
         return normalize((hidden * mask[:, :, None]).sum(1), dim=1)  # its length does not matter
 
     def logits(
-        self, model: Any, like: Float[Tensor, "batch length hidden"], memory: Memory
+        self, model: Any, like: Float[Tensor, "batch length hidden"], encoding: CatalogueEncoding
     ) -> Float[Tensor, "batch items"]:
         mask = torch.ones(like.shape[:2], dtype=torch.long)
         hidden = body(model)(inputs_embeds=torch.zeros_like(like), attention_mask=mask).last_hidden_state.float()
-        return self._pooled(hidden, mask) / self._temperature @ self.table(model, memory).T
+        return self._pooled(hidden, mask) / self._temperature @ self.table(model, encoding).T
 
-    def table(self, model: Any, memory: Memory) -> Float[Tensor, "items hidden"]:
+    def table(self, model: Any, encoding: CatalogueEncoding) -> Float[Tensor, "items hidden"]:
         """What histories are compared with: the encoded items, and the vectors of their own where ``model`` has any."""
         own = getattr(embeddings(model), IDS, None)
-        return memory[ITEMS] if own is None else normalize(memory[ITEMS] + own.vectors, dim=1)
+        return encoding[ITEMS] if own is None else normalize(encoding[ITEMS] + own.vectors, dim=1)
 
-    def loss(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> Float[Tensor, ""]:
+    def loss(self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding) -> Float[Tensor, ""]:
         targets = torch.tensor([prompt.target for prompt in prompts])
-        return softmax_loss(self.points(model, prompts) / self._temperature, self.table(model, memory), targets)
+        return softmax_loss(self.points(model, prompts) / self._temperature, self.table(model, encoding), targets)
 
     @torch.no_grad()
-    def log_probs(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> list[Float[np.ndarray, "answer"]]:
-        found, items = np.empty((len(prompts), 1)), self.table(model, memory)
+    def log_probs(
+        self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding
+    ) -> list[Float[np.ndarray, "answer"]]:
+        found, items = np.empty((len(prompts), 1)), self.table(model, encoding)
         for rows in by_length([len(prompt) for prompt in prompts], POSITIONS):
             scores = self.points(model, [prompts[row] for row in rows]) @ items.T / self._temperature
             targets = torch.tensor([prompts[row].target for row in rows])
@@ -167,7 +169,7 @@ class RecFormer:
     def settled(self, round_: int) -> bool:
         return self.fixed or round_ > self._refreshed
 
-    def remember(self, model: Any) -> dict[str, Tensor]:
+    def encode_catalogue(self, model: Any) -> dict[str, Tensor]:
         return {ITEMS: self.encode(model, self._items)}
 
     @torch.no_grad()
@@ -183,12 +185,12 @@ class RecFormer:
     ) -> Iterator[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]]:
         """Encode each history, multiply by the item table."""
         del popularity
-        memory = served.memory
-        if memory is None:
+        encoding = served.encoding
+        if encoding is None:
             with served.model(catalogue=True) as model:
-                memory = self.remember(model)
+                encoding = self.encode_catalogue(model)
         with served.model() as model, torch.no_grad():
-            items = self.table(model, memory)
+            items = self.table(model, encoding)
         together = max(1, SCORES // len(items))
         lengths = self.prompts.lengths(history)
         order = np.argsort(lengths, kind="stable")
@@ -206,7 +208,7 @@ def softmax_loss(
 ) -> Float[Tensor, ""]:  # fmt: skip
     """Mean cross-entropy of each target among all items, whose scores are ``points @ table.T``.
 
-    Beyond ``chunk`` items the scores are computed in chunks, and again in the backward pass, so that memory does not
+    Beyond ``chunk`` items the scores are computed in chunks, and again in the backward pass, so that encoding does not
     grow with the catalogue.
     """
     if len(table) <= chunk:

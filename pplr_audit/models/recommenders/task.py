@@ -19,7 +19,7 @@ from pplr_audit.data.prompts import Batch, Prompt, Prompts
 Weights = Literal["trained", "base", "training"]
 """Which weights a model is asked under: a client's trained ones, the public ones, or those in the midst of a round."""
 
-Memory = Mapping[str, Tensor]
+CatalogueEncoding = Mapping[str, Tensor]
 """What a model works out once and then goes by, such as RecFormer's item table; empty where there is no such thing."""
 
 
@@ -42,7 +42,7 @@ class Tally:
 class Served(Protocol):
     """A trained model that serves requests, wherever its layers are."""
 
-    memory: Memory | None
+    encoding: CatalogueEncoding | None
     """What it goes by; None where that is to be worked out by the model as it is."""
     tally: Tally
 
@@ -55,42 +55,44 @@ class Task(Protocol):
     """One recommender on one backbone and catalogue."""
 
     prompts: Prompts
-    base_memory: Memory
+    base_encoding: CatalogueEncoding
     """What the base model works out."""
     fixed: bool
-    """Whether that stays the memory throughout."""
+    """Whether that stays the encoding throughout."""
     catalogue_positions: int
-    """Positions of the batches by which the memory is worked out, padding included; 0 where there is none."""
+    """Positions of the batches by which the encoding is worked out, padding included; 0 where there is none."""
 
     def inputs(self, model: Any, prompts: Sequence[Prompt], *, serving: bool) -> dict[str, Tensor]:
         """What the model's forward pass is called with."""
         ...
 
-    def loss(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> Float[Tensor, ""]:
+    def loss(self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding) -> Float[Tensor, ""]:
         """Mean over the samples, to be minimised."""
         ...
 
     def logits(
-        self, model: Any, like: Float[Tensor, "batch length hidden"], memory: Memory
+        self, model: Any, like: Float[Tensor, "batch length hidden"], encoding: CatalogueEncoding
     ) -> Float[Tensor, "batch *answers"]:
         """What ``model`` says of sequences of this shape without padding, whatever their tokens are: of the next token
         at every position, or of all items."""
         ...
 
-    def log_probs(self, model: Any, prompts: Sequence[Prompt], memory: Memory) -> list[Float[np.ndarray, "answer"]]:
+    def log_probs(
+        self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding
+    ) -> list[Float[np.ndarray, "answer"]]:
         """log-probability of each token of each prompt's answer, or of its target among all items: one number."""
         ...
 
     def refreshes(self, round_: int, epoch: int, step: int) -> bool:
-        """Whether the memory is worked out anew before a step of a local epoch (both from 0) of a round."""
+        """Whether the encoding is worked out anew before a step of a local epoch (both from 0) of a round."""
         ...
 
-    def remember(self, model: Any) -> dict[str, Tensor]:
-        """The memory that ``model`` works out, in evaluation mode."""
+    def encode_catalogue(self, model: Any) -> dict[str, Tensor]:
+        """The encoding that ``model`` works out, in evaluation mode."""
         ...
 
     def settled(self, round_: int) -> bool:
-        """Whether the memory is not worked out again after round ``round_``."""
+        """Whether the encoding is not worked out again after round ``round_``."""
         ...
 
     def recommend(

@@ -1,0 +1,1 @@
+"""Blocks of a report before it has a format: text, tables, charts."""

@@ -1,0 +1,1 @@
+"""Formats of a report: HTML and Markdown out of the same blocks."""

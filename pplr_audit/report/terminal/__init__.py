@@ -1,0 +1,1 @@
+"""Tables for the terminal: the answer in one screen."""

@@ -1,0 +1,1 @@
+"""Names and numbers as a report writes them; text from data is escaped here."""

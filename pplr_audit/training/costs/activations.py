@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pplr_audit.models.architectures import blocks, body, family
+from pplr_audit.models.architectures import architecture, blocks, body
 from pplr_audit.models.recommenders.bigrec import answer_loss
 from pplr_audit.models.recommenders.recformer import marks
 
@@ -142,7 +142,7 @@ def _passing(model: Any, batch: int, tokens: int, some: bool) -> int:
 @contextmanager
 def _blocks_only(model: Any, some: bool) -> Iterator[None]:
     """Within it, the model has its first block or none."""
-    whole, inner, path = blocks(model), body(model), family(model).blocks
+    whole, inner, path = blocks(model), body(model), architecture(model).blocks
     inner.set_submodule(path, nn.ModuleList(whole[:1] if some else [_Nothing()]))
     try:
         yield
@@ -159,7 +159,7 @@ def _loss(model: Any, batch: int, tokens: int, needed: bool) -> Float[Tensor, ""
     start = blocks(model)[0].register_forward_pre_hook(_from_afar, with_kwargs=True) if needed else None
     try:
         with fused_attention():
-            if not family(model).causal:
+            if not architecture(model).causal:
                 return model(**asked).last_hidden_state.sum()  # type: ignore[no-any-return]
             return answer_loss(model(**asked).logits, asked["input_ids"], asked["input_ids"])
     finally:
@@ -189,7 +189,7 @@ def _asked(model: Any, batch: int, tokens: int) -> dict[str, Any]:
             # In four dimensions, as the library would build it from a batch with padding, for which it asks for values.
             "attention_mask": torch.empty(batch, 1, tokens, tokens, dtype=torch.bool),
         }
-        if family(model).causal:
+        if architecture(model).causal:
             asked |= {"position_ids": torch.empty(batch, tokens, dtype=torch.long), "use_cache": False}
         added = marks(model)
         if added is not None:

@@ -9,7 +9,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from pplr_audit import scenario as scenarios
 from pplr_audit.errors import InputError, visible
-from pplr_audit.models.architectures import blocks, family, family_of
+from pplr_audit.models.architectures import architecture, architecture_of, blocks
 from pplr_audit.models.backbones import tiny_llama
 from pplr_audit.models.backbones.config import read_config
 from pplr_audit.models.backbones.folder import ModelFolder
@@ -27,7 +27,7 @@ OF_ENCODERS = ("model.recformer.train=", "data.history=")
 
 
 @dataclass(frozen=True)
-class Asked:
+class CostQuery:
     """What a client is asked to do."""
 
     link: WireSpeed
@@ -46,7 +46,7 @@ class Asked:
     settings: Sequence[str] = ()
 
 
-def price(model: str, asked: Asked) -> dict[str, Any]:
+def price(model: str, asked: CostQuery) -> dict[str, Any]:
     """One JSON document: the model, what was taken for granted, and a row for each cut, with ``fits_training`` and
     ``fits_serving`` where the client's memory is given.
 
@@ -62,7 +62,7 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
         raise InputError(f"--precision: unknown precision {asked.precision[:40]!r} (accepted: {', '.join(PRECISIONS)})")
     config, source = _config(model)
     _check_length(model, config, asked)
-    encoder = not family_of(config.model_type, "MODEL").causal
+    encoder = not architecture_of(config.model_type, "MODEL").causal
     chosen = _scenario(model, asked, encoder)
     shape = costs.meta_model(
         config, chosen.model.lora, getattr(torch, asked.precision),
@@ -103,7 +103,7 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
             "model_type": config.model_type,
             "layers": layers,
             "hidden_size": config.hidden_size,
-            "attention_dropout": costs.attention_dropout(blocks(shape)[0], family(shape).products),
+            "attention_dropout": costs.attention_dropout(blocks(shape)[0], architecture(shape).products),
             "parameters": costs.backbone_parameters(config),
         },
         "assumed": {
@@ -128,7 +128,7 @@ def price(model: str, asked: Asked) -> dict[str, Any]:
 
 
 def _wire(
-    row: dict[str, Any], workload: costs.Workload, asked: Asked, epochs: int, has_trunk: bool
+    row: dict[str, Any], workload: costs.Workload, asked: CostQuery, epochs: int, has_trunk: bool
 ) -> dict[str, float]:
     """What crosses in a full step, and how long a step, a round and a request wait for the wire."""
     step = asked.batch * row["wire_bytes_per_sample"]
@@ -142,7 +142,7 @@ def _wire(
     }
 
 
-def _scenario(model: str, asked: Asked, encoder: bool) -> scenarios.Scenario:
+def _scenario(model: str, asked: CostQuery, encoder: bool) -> scenarios.Scenario:
     for setting in asked.settings:
         named, shown = setting.strip(), visible(setting[:60])
         if named.startswith("model.recformer.ids="):
@@ -180,7 +180,7 @@ def _config(model: str) -> tuple[PreTrainedConfig, str]:
     return read_config(ModelFolder(folder))[1], str(folder)
 
 
-def _check_length(model: str, config: PreTrainedConfig, asked: Asked) -> None:
+def _check_length(model: str, config: PreTrainedConfig, asked: CostQuery) -> None:
     longest = getattr(config, "max_position_embeddings", None)
     if longest is not None and asked.tokens > longest:
         raise InputError(

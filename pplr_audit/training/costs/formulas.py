@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from pplr_audit import scenario
-from pplr_audit.models.architectures import Products, blocks, ends, family, family_of, heads
+from pplr_audit.models.architectures import Products, architecture, architecture_of, blocks, heads, outer_modules
 from pplr_audit.models.backbones.transformers_api import from_config
 from pplr_audit.models.cut import check_cut
 from pplr_audit.models.lora import LINEAR, add_lora
@@ -93,10 +93,10 @@ def cost_rows(
 def rows_of(model: Any, cuts: Iterable[tuple[int, int]], workload: Workload) -> list[dict[str, Any]]:
     """The same for a model that `meta_model` built."""
     T, value = workload.tokens_per_sample, workload.bytes_per_value
-    products = family(model).products
+    products = architecture(model).products
     layers = [_measure(block, products, T, fused(model)) for block in blocks(model)]
     head = heads(model)
-    around = [*ends(model).values(), *head]
+    around = [*outer_modules(model).values(), *head]
     held_always, trained_always = parameters_of(around), parameters_of(around, trainable=True)
     whole = held_always + sum(block.parameters for block in layers)
     positions = workload.beams * (workload.prompt_tokens + max(workload.generated_tokens - 1, 0))
@@ -172,7 +172,7 @@ def meta_model(
     Raises:
         InputError: the architecture cannot be cut, or a LoRA target is missing.
     """
-    family_of(config.model_type, "model.backbone")
+    architecture_of(config.model_type, "model.backbone")
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         model: Any = from_config(copy.deepcopy(config))
         choose_attention(model, precision)
@@ -189,7 +189,7 @@ def backbone_parameters(config: PreTrainedConfig) -> int:
     """Parameters of a model as it is before anything is trained: no adapter, and none of RecFormer's embeddings."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         model: Any = from_config(copy.deepcopy(config))
-    return parameters_of([*ends(model).values(), *heads(model), *blocks(model)])
+    return parameters_of([*outer_modules(model).values(), *heads(model), *blocks(model)])
 
 
 def parameters_of(modules: Sequence[nn.Module], *, trainable: bool = False) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.build import Recommender
-from pplr_audit.models.cut import FarSide, Session
+from pplr_audit.models.cut import Session, TrunkEndpoint
 from pplr_audit.models.recommenders.task import Tally
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.threat_model.channels import Channel
@@ -123,7 +123,7 @@ def _sizes(model: Recommender) -> dict[str, float]:
     }
 
 
-class _Echo(FarSide):
+class _Echo(TrunkEndpoint):
     """Stands for a trunk that costs nothing: hands back what it gets."""
 
     def forward(
@@ -143,13 +143,13 @@ def _flops_per_token(model: Recommender, length: int) -> tuple[float, float]:
     plain = np.zeros(length, dtype=np.int64)
     # All but the first are learned, as the head runs over all; 0 stands for any item.
     prompts = [Prompt(plain, plain, plain[:0], 1, plain, 0)] * batch
-    if parts.gap is not None:
-        parts.gap.far_side = _Echo()
+    if parts.proxy is not None:
+        parts.proxy.endpoint = _Echo()
     parts.client.train()
     counted = []
     for backward in (False, True):
         with flops.counter() as counter:
-            loss = model.task.loss(parts.client, prompts, model.task.base_memory)
+            loss = model.task.loss(parts.client, prompts, model.task.base_encoding)
             if backward:
                 loss.backward()
         counted.append(counter.get_total_flops() / (batch * length))

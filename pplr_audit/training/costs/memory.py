@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from transformers.pytorch_utils import Conv1D
 
-from pplr_audit.models.architectures import blocks, ends, family, heads
+from pplr_audit.models.architectures import architecture, blocks, heads, outer_modules
 from pplr_audit.models.cut import check_cut
 from pplr_audit.models.recommenders.recformer import feeds_blocks
 from pplr_audit.training.costs.activations import Kept, served, traced
@@ -61,7 +61,7 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
     layers, value = len(whole), next(model.parameters()).element_size()
     kept = traced(model, held.batch, held.tokens)
     passing = served(model, held.beams, held.prompt_tokens) if held.prompt_tokens else {False: 0, True: 0}
-    around = [*ends(model).values(), *heads(model)]
+    around = [*outer_modules(model).values(), *heads(model)]
     base, base_adapter = parameters_of(around), parameters_of(around, trainable=True)
     sizes = [(parameters_of([block]), parameters_of([block], trainable=True)) for block in whole]
     cache = [_cache_values(model, layer, held) * value for layer in range(layers)]
@@ -108,7 +108,7 @@ def _activations(kept: Kept, mine: list[int], trained: bool) -> int:
 
 def _cache_values(model: Any, layer: int, held: Held, *, at_peak: bool = False) -> int:
     """Numbers that one block's keys and values are, over all beams."""
-    kind, config = family(model), model.config
+    kind, config = architecture(model), model.config
     if not kind.causal:
         return 0
     positions = held.prompt_tokens + max(held.generated_tokens - 1, 0)

@@ -1,0 +1,1 @@
+"""Utility: how good the recommendations of trained models are, for everyone and for each user."""

@@ -11,8 +11,8 @@ import pytest
 
 from pplr_audit import pipeline as audit
 from pplr_audit import scenario
-from pplr_audit.audit.knowledge import build as knowing
-from pplr_audit.audit.knowledge.build import Knowing
+from pplr_audit.audit.knowledge import build as knowledge_builder
+from pplr_audit.audit.knowledge.build import KnowledgeBuilder
 from pplr_audit.audit.plan import make_plan
 from pplr_audit.audit.victims.rows import Rows
 from pplr_audit.data.prepare import PrivateData, prepare
@@ -53,7 +53,7 @@ def handed(setting: scenario.Scenario, private: PrivateData, model: Recommender,
 
     no_model: Any = untrained
     rows, plan = Rows(setting, private, model.prompts, no_model, untrained), make_plan(setting, LAYERS)
-    of = Knowing(setting, private, model, no_model, plan, rows, untrained, untrained).of
+    of = KnowledgeBuilder(setting, private, model, no_model, plan, rows, untrained, untrained).of
     return of(next(cell for cell in plan.cells if cell.channel == Channel.INFERENCE_ACTIVATIONS))
 
 
@@ -150,7 +150,7 @@ def test_the_seed_decides_and_each_attack_has_windows_of_its_own(
 def test_of_very_many_users_a_few_thousand_are_drawn_by_the_seed(
     small_scenario: scenario.Scenario, private: PrivateData, model: Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(knowing, "OTHERS", 7)
+    monkeypatch.setattr(knowledge_builder, "OTHERS", 7)
     told = handed(small_scenario, private, model)
     assert read(draw(told, 7)) <= windows(private, model, audited=0)
     draw(told, 8)

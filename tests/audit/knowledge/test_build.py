@@ -11,7 +11,7 @@ from pplr_audit import pipeline as audit
 from pplr_audit import scenario
 from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.audit.documents import not_measured
-from pplr_audit.audit.harness import Exposure
+from pplr_audit.audit.harness import Harness
 from pplr_audit.audit.plan import make_plan
 from pplr_audit.audit.replay.collusion import Collusion
 from pplr_audit.data.allocation import allotted
@@ -66,15 +66,15 @@ def states(small_scenario: scenario.Scenario, private: PrivateData, model: Recom
 
 def exposed(
     setting: scenario.Scenario, private: PrivateData, model: Recommender, states: list[RoundState], scratch: Path
-) -> Exposure:
+) -> Harness:
     files: Any = SimpleNamespace(state=lambda round_: states[round_ - 1])
     federation = federated(setting, private, model)
-    return Exposure(setting, private, model, federation, files, make_plan(setting, LAYERS), scratch)
+    return Harness(setting, private, model, federation, files, make_plan(setting, LAYERS), scratch)
 
 
-def known_to(exposure: Exposure, setting: scenario.Scenario, channel: Channel) -> Knowledge:
+def known_to(harness: Harness, setting: scenario.Scenario, channel: Channel) -> Knowledge:
     cell = next(cell for cell in make_plan(setting, LAYERS).cells if cell.channel == channel)
-    (knowledge,) = exposure.knowledge(cell)
+    (knowledge,) = harness.knowledge(cell)
     return knowledge
 
 
@@ -128,8 +128,8 @@ def test_random_histories_over_one_catalogue_or_another_are_run_through_the_best
     tmp_path: Path, text: str,
 ) -> None:  # fmt: skip
     setting = changed(small_scenario, auxiliary=text)
-    exposure = exposed(setting, private, model, states, tmp_path)
-    knowledge = known_to(exposure, setting, Channel.INFERENCE_ACTIVATIONS)
+    harness = exposed(setting, private, model, states, tmp_path)
+    knowledge = known_to(harness, setting, Channel.INFERENCE_ACTIVATIONS)
     assert knowledge.facts == {}, "nothing was asked for yet"
     own, public = knowledge.source("client-0", 2), knowledge.source("client-0", 1)
     assert own == ("client-0", 2)
@@ -152,11 +152,11 @@ def test_ridge_learns_from_another_catalogue_what_its_words_allow(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     setting = changed(small_scenario, auxiliary="public")
-    exposure = exposed(setting, private, model, states, tmp_path)
+    harness = exposed(setting, private, model, states, tmp_path)
     cell = next(cell for cell in make_plan(setting, LAYERS).cells if cell.front == 1)
     attack = Ridge(prompts=64, held_out=8)
-    guess = attack.run(exposure.view(cell), *exposure.knowledge(cell), Budget(60))
-    (accuracy, *_) = exposure.truths(cell)["history"].score(guess, seed=0)
+    guess = attack.run(harness.view(cell), *harness.knowledge(cell), Budget(60))
+    (accuracy, *_) = harness.truths(cell)["history"].score(guess, seed=0)
     assert accuracy.metric == "token_accuracy"
     assert accuracy.estimate.value > 0.8
 
@@ -166,10 +166,10 @@ def test_without_text_an_attack_that_learns_from_some_is_not_applicable(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     setting = changed(small_scenario, auxiliary="none")
-    exposure = exposed(setting, private, model, states, tmp_path)
+    harness = exposed(setting, private, model, states, tmp_path)
     cell = next(cell for cell in make_plan(setting, LAYERS).cells if cell.front == 1)
     with pytest.raises(NotApplicable, match="no auxiliary text"):
-        Ridge().run(exposure.view(cell), *exposure.knowledge(cell), Budget(60))
+        Ridge().run(harness.view(cell), *harness.knowledge(cell), Budget(60))
 
 
 @pytest.mark.parametrize("channel", [Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS])
@@ -178,11 +178,11 @@ def test_a_colluding_client_hands_on_its_own_prompts_with_what_crossed_of_them_a
     tmp_path: Path, channel: Channel,
 ) -> None:  # fmt: skip
     setting = changed(small_scenario, knowledge="auxiliary")
-    exposure = exposed(setting, private, model, states, tmp_path)
+    harness = exposed(setting, private, model, states, tmp_path)
     own = private.samples[COLLUDER]
-    assert not set(own.users) & set(exposure.rows.victims)
-    assert len(exposure.rows.victims) == setting.audit.victims
-    knowledge = known_to(exposure, setting, channel)
+    assert not set(own.users) & set(harness.rows.victims)
+    assert len(harness.rows.victims) == setting.audit.victims
+    knowledge = known_to(harness, setting, channel)
     round_ = 1 if channel == Channel.FRONT_ACTIVATIONS else 2
     fit_on, choose_on = (list(part) for part in knowledge.pairs("client-0", round_, (0, 1), 500, 3, 0))
     assert (len(fit_on), len(choose_on)) == (len(own) - 3, 3)
@@ -196,7 +196,7 @@ def test_a_colluding_client_hands_on_its_own_prompts_with_what_crossed_of_them_a
     assert all(torch.equal(by_layer[0], words[tokens]) for tokens, by_layer in (*fit_on, *choose_on))
     assert not torch.allclose(knowledge.embeddings, words)
     cells = [cell for cell in make_plan(setting, LAYERS).cells if cell.channel == channel]
-    assert all({r.client for r in exposure.view(cell).records} == {"client-0", "client-1"} for cell in cells)
+    assert all({r.client for r in harness.view(cell).records} == {"client-0", "client-1"} for cell in cells)
     for asked in (knowledge.base, knowledge.copy("client-0", round_)):
         with pytest.raises(NotApplicable, match="no weights"):
             asked.states([], (0,))
@@ -211,7 +211,7 @@ def test_all_clients_learn_from_the_one_that_colludes_so_it_is_learned_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     setting = changed(small_scenario, knowledge="auxiliary")
-    exposure = exposed(setting, private, model, states, tmp_path)
+    harness = exposed(setting, private, model, states, tmp_path)
     passes = []
     original = Collusion.states
 
@@ -223,7 +223,7 @@ def test_all_clients_learn_from_the_one_that_colludes_so_it_is_learned_once(
     attack = Ridge(prompts=20, held_out=4)
     for cell in make_plan(setting, LAYERS).cells:
         if cell.channel == Channel.FRONT_ACTIVATIONS:
-            attack.run(exposure.view(cell), *exposure.knowledge(cell), Budget(60))
+            attack.run(harness.view(cell), *harness.knowledge(cell), Budget(60))
     assert sorted(passes) == [4, 20]
 
 
@@ -237,12 +237,12 @@ def test_where_nobody_can_collude_the_reason_is_said(
         known_to(exposed(setting, pooled, model, states, tmp_path), setting, Channel.INFERENCE_ACTIVATIONS)
     few = changed(small_scenario, {"participation": 0.34}, knowledge="auxiliary")
     for seed in range(9):
-        exposure = exposed(few.model_copy(update={"seed": seed}), private, model, states, tmp_path)
-        training = {client.name for client in exposure._federation.training_in(1, {})}
+        harness = exposed(few.model_copy(update={"seed": seed}), private, model, states, tmp_path)
+        training = {client.name for client in harness._federation.training_in(1, {})}
         if COLLUDER not in training:
             break
     with pytest.raises(NotApplicable, match=f"{COLLUDER}, who colludes, did not train in round 1"):
-        known_to(exposure, few, Channel.FRONT_ACTIVATIONS)
+        known_to(harness, few, Channel.FRONT_ACTIVATIONS)
 
 
 def test_an_audit_of_a_collusion_names_it_in_every_finding(
@@ -269,5 +269,5 @@ def test_what_is_trained_on_is_known_to_whoever_attacks(
     tmp_path: Path, loss_on: str,
 ) -> None:  # fmt: skip
     setting = changed(small_scenario, {"loss_on": loss_on}, attacks=["label_match"])
-    exposure = exposed(setting, private, model, states, tmp_path)
-    assert known_to(exposure, setting, Channel.BACK_GRADIENTS).loss_on == loss_on
+    harness = exposed(setting, private, model, states, tmp_path)
+    assert known_to(harness, setting, Channel.BACK_GRADIENTS).loss_on == loss_on

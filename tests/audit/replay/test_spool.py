@@ -28,7 +28,7 @@ def test_records_come_back_under_their_key_in_their_order_with_all_that_they_say
     assert (first.row, second.row, first.step, first.batch) == (4, 2, 4, 3)
     assert torch.equal(first.tensor, torch.full((2, 3), 1.5))
     assert torch.equal(second.tensor, torch.full((1, 3), 3.5))
-    assert first.beside[Channel.TRUNK_ACTIVATIONS].tolist() == [1.0]
+    assert first.also_reads[Channel.TRUNK_ACTIVATIONS].tolist() == [1.0]
     (other,) = spool.records("b")
     assert other.tensor.dtype == torch.float64
     assert other.tensor.tolist() == [2.5] * 7

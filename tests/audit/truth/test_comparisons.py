@@ -92,7 +92,7 @@ def test_a_next_item_that_the_own_model_recommends_as_well_is_not_above_it() -> 
     better = labels(hits).score(answers(55), seed=0)[0]
     assert all(each.difference_ci[0] > 0 for each in comparisons(better, []))
     assert as_good.detail["own_model_reads"] == "the true history"
-    assert "own_model" not in labels().score(answers(30), seed=0)[0].beside, "who has no model has popularity alone"
+    assert "own_model" not in labels().score(answers(30), seed=0)[0].floors, "who has no model has popularity alone"
 
 
 class Recommender:

@@ -22,7 +22,7 @@ from pplr_audit.data.bigrec_prompts import title_prompts
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.errors import InputError
 from pplr_audit.models import build as recommender
-from pplr_audit.models.architectures import FAMILIES, blocks, family
+from pplr_audit.models.architectures import ARCHITECTURES, architecture, blocks
 from pplr_audit.models.backbones import config as architecture
 from pplr_audit.models.backbones.config import read_config
 from pplr_audit.models.backbones.folder import ModelFolder
@@ -55,7 +55,7 @@ def words(folder: Path, names: dict[str, Any] = NAMES) -> None:
 
 def save(folder: Path, name: str, **changes: Any) -> Path:
     """A small model of an architecture, with a tokenizer; ``changes`` are written over its config.json."""
-    kind = FAMILIES[name.split(",")[0]]
+    kind = ARCHITECTURES[name.split(",")[0]]
     build(AutoModelForCausalLM if kind.causal else AutoModel, config(name)).save_pretrained(folder)
     words(folder)
     change(folder / "config.json", **changes)
@@ -92,13 +92,13 @@ def test_every_architecture_loads_as_the_library_loads_it(name: str, tmp_path: P
 def test_a_rate_that_a_config_leaves_open_is_the_librarys_and_can_be_set(tmp_path: Path) -> None:
     for name, field, usual in (("llama", "attention_dropout", 0.0), ("bert", "attention_probs_dropout_prob", 0.1)):
         model = load(save(tmp_path / name, name, **{field: None})).model
-        assert attention_dropout(blocks(model)[0], family(model).products) == usual
+        assert attention_dropout(blocks(model)[0], architecture(model).products) == usual
         set_dropout(model, 0.25)
-        assert attention_dropout(blocks(model)[0], family(model).products) == 0.25
+        assert attention_dropout(blocks(model)[0], architecture(model).products) == 0.25
 
 
 def test_every_family_has_the_tokenizer_class_of_folders_that_name_none() -> None:
-    assert BY_TYPE.keys() == FAMILIES.keys()
+    assert BY_TYPE.keys() == ARCHITECTURES.keys()
     assert set(BY_TYPE.values()) <= BY_CLASS.keys()
 
 
@@ -111,10 +111,10 @@ HARMLESS = {
 """Of the library's configs: how it was drawn, what it hands out, and heads that are not built here."""
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_each_field_of_the_librarys_config_is_taken_over_refused_or_known_to_do_nothing(kind: str) -> None:
     known = {field.name for field in fields(CONFIG_MAPPING[kind])}
-    assert known <= {*FAMILIES[kind].fields, *architecture.REFUSED, *HARMLESS}
+    assert known <= {*ARCHITECTURES[kind].fields, *architecture.REFUSED, *HARMLESS}
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -470,7 +470,7 @@ def test_the_ids_are_those_of_tokenizer_json_whatever_class_is_named(
 ) -> None:
     texts = ["Amber Road of Avalon", "Star Rider (1999)", "FIFA 2007", "Robot in the Moonbase 2"] * 5
     right = made(texts)
-    kind = FAMILIES[name]
+    kind = ARCHITECTURES[name]
     settings = config(name, vocab_size=512)
     build(AutoModelForCausalLM if kind.causal else AutoModel, settings).save_pretrained(tmp_path)
     right.save(str(tmp_path / "tokenizer.json"))

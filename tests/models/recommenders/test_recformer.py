@@ -78,7 +78,7 @@ class Whole:
     """Serves by an uncut model."""
 
     recommender: Recommender
-    memory: Any
+    encoding: Any
     tally: Tally
 
     def model(self, weights: str = "trained", *, catalogue: bool = False) -> Any:
@@ -129,15 +129,15 @@ def points_of(recommender: Recommender, prompt: Prompt, pooling: str) -> torch.T
 def test_the_loss_is_the_cross_entropy_of_cosines_over_the_whole_catalogue(made: Made, pooling: str) -> None:
     recommender = shaken(made(pooling=pooling, temperature=0.1))
     network, built = recommender.whole.model, asked(recommender)
-    memory = recommender.task.remember(network)
+    encoding = recommender.task.encode_catalogue(network)
     items = [points_of(recommender, recommender.prompts.build(np.array([i])), pooling) for i in range(48)]
-    assert torch.allclose(memory[ITEMS].double(), torch.stack(items), atol=1e-6)
+    assert torch.allclose(encoding[ITEMS].double(), torch.stack(items), atol=1e-6)
     cosines = torch.stack([points_of(recommender, p, pooling) for p in built]) @ torch.stack(items).T
     each = [-(row / 0.1).log_softmax(0)[p.target] for row, p in zip(cosines, built, strict=True)]
     with torch.no_grad():
-        loss = recommender.task.loss(network, built, memory)
+        loss = recommender.task.loss(network, built, encoding)
     assert float(loss) == pytest.approx(float(torch.stack(each).mean()), rel=1e-5)
-    found = recommender.task.log_probs(network, built, memory)
+    found = recommender.task.log_probs(network, built, encoding)
     assert [len(answer) for answer in found] == [1] * len(built)
     assert [-float(answer[0]) for answer in found] == pytest.approx([float(e) for e in each], rel=1e-5)
 
@@ -155,7 +155,7 @@ def test_a_longer_neighbour_does_not_move_a_sequence(made: Made, pooling: str) -
 
 
 def test_the_two_poolings_are_not_the_same(made: Made) -> None:
-    first, second = (made(pooling=pooling).task.base_memory[ITEMS] for pooling in ("cls", "mean"))
+    first, second = (made(pooling=pooling).task.base_encoding[ITEMS] for pooling in ("cls", "mean"))
     assert not torch.allclose(first, second, atol=1e-2)
 
 
@@ -174,15 +174,15 @@ def test_the_positions_of_the_catalogue_are_those_that_encoding_it_puts_through_
     handle = embeddings(model.whole.model).register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
     )
-    model.task.remember(model.whole.model)
+    model.task.encode_catalogue(model.whole.model)
     handle.remove()
     assert model.task.catalogue_positions == sum(seen) > 48
 
 
 def test_items_are_ranked_by_cosine(fresh: Recommender) -> None:
     built = [fresh.prompts.build(prompt.items[::-1]) for prompt in asked(fresh)]
-    memory = fresh.task.base_memory
-    served = Whole(fresh, memory, Tally())
+    encoding = fresh.task.base_encoding
+    served = Whole(fresh, encoding, Tally())
     items = [points_of(fresh, fresh.prompts.build(np.array([i])), "cls") for i in range(48)]
     seen = []
     for rows, scores in fresh.task.recommend(served, histories(built), np.zeros(48)):
@@ -199,28 +199,28 @@ def test_items_are_ranked_by_cosine(fresh: Recommender) -> None:
 def test_vectors_of_their_own_move_items_in_loss_and_ranking_and_learn(made: Made) -> None:
     """At zero they change nothing; then an item is its encoding and its vector, as a unit vector."""
     plain, own = made(pooling="mean"), made(pooling="mean", ids=True)
-    network, memory, built = own.whole.model, own.task.base_memory, asked(own)
+    network, encoding, built = own.whole.model, own.task.base_encoding, asked(own)
     with torch.no_grad():
-        before = own.task.loss(network, built, memory)
-        assert torch.allclose(before, plain.task.loss(plain.whole.model, built, memory), atol=1e-6)
-    own.task.loss(network, built, memory).backward()
+        before = own.task.loss(network, built, encoding)
+        assert torch.allclose(before, plain.task.loss(plain.whole.model, built, encoding), atol=1e-6)
+    own.task.loss(network, built, encoding).backward()
     vectors = embeddings(network).get_submodule(IDS).vectors
     assert vectors.shape == (48, 32)
     assert bool(vectors.grad.any())
     assert all(bool(row.any()) for row in vectors.grad), "a softmax over the catalogue moves every item"
     with torch.no_grad():
         vectors.add_(torch.randn(vectors.shape, generator=torch.Generator().manual_seed(5)))
-        moved = memory[ITEMS].double() + vectors.double()
+        moved = encoding[ITEMS].double() + vectors.double()
         items = moved / moved.norm(dim=1, keepdim=True)
-        assert torch.allclose(own.task.table(network, memory).double(), items, atol=1e-6)
+        assert torch.allclose(own.task.table(network, encoding).double(), items, atol=1e-6)
         points = torch.stack([points_of(own, prompt, "mean") for prompt in built])
         expected = cross_entropy(points @ items.T / 0.05, torch.tensor([prompt.target for prompt in built]))
-        assert float(own.task.loss(network, built, memory)) == pytest.approx(float(expected), rel=1e-5)
-    assert [-float(answer[0]) for answer in own.task.log_probs(network, built, memory)] == pytest.approx(
+        assert float(own.task.loss(network, built, encoding)) == pytest.approx(float(expected), rel=1e-5)
+    assert [-float(answer[0]) for answer in own.task.log_probs(network, built, encoding)] == pytest.approx(
         [-float(row.log_softmax(0)[p.target]) for row, p in zip(points @ items.T / 0.05, built, strict=True)], rel=1e-5
     )
     asking = [own.prompts.build(prompt.items[::-1]) for prompt in built]
-    served = own.whole.served(dict(adapter_parameters(network)), memory)
+    served = own.whole.served(dict(adapter_parameters(network)), encoding)
     found = list(own.task.recommend(served, histories(asking), np.zeros(48)))
     assert sum(len(rows) for rows, _ in found) == len(asking)
     for rows, scores in found:
@@ -230,14 +230,14 @@ def test_vectors_of_their_own_move_items_in_loss_and_ranking_and_learn(made: Mad
 
 def test_a_history_of_one_item_is_the_item_and_ranks_it_first(fresh: Recommender) -> None:
     built = [fresh.prompts.build(np.array([item])) for item in range(48)]
-    served = Whole(fresh, fresh.task.base_memory, Tally())
+    served = Whole(fresh, fresh.task.base_encoding, Tally())
     for rows, scores in fresh.task.recommend(served, histories(built), np.zeros(48)):
         assert (scores.argmax(1) == rows).all()
 
 
 def test_without_a_memory_the_served_model_works_it_out(model: Recommender) -> None:
     built, trained = asked(model), model.whole.served(dict(adapter_parameters(model.whole.model)))
-    table = model.task.remember(model.whole.model)
+    table = model.task.encode_catalogue(model.whole.model)
     known = model.whole.served(dict(adapter_parameters(model.whole.model)), table)
     first, second = ([s for _, s in model.task.recommend(w, histories(built), np.zeros(48))] for w in (trained, known))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
@@ -302,7 +302,7 @@ def test_exactly_what_train_names_is_trained_and_nothing_else_moves(made: Made, 
     training = scenario.Training(learning_rate=0.01)
     optimizer = LocalOptimizer(adapter_parameters(network), training, Stretch(0, 3), OptimizerState())
     for _ in range(3):
-        recommender.task.loss(network, asked(recommender), recommender.task.base_memory).backward()
+        recommender.task.loss(network, asked(recommender), recommender.task.base_encoding).backward()
         optimizer.step()
     moved = {name for name, p in everything.items() if not torch.equal(before[name], p)}
     still = {name for name in expected - moved if "lora_A" not in name}
@@ -323,12 +323,12 @@ def test_training_all_leaves_the_embeddings_that_attacks_know_as_they_were(made:
 
 def test_the_base_model_is_back_when_no_adapter_is_given(made: Made) -> None:
     recommender = made(train="all")
-    base = recommender.task.remember(recommender.whole.model)[ITEMS]
-    assert torch.equal(base, recommender.task.base_memory[ITEMS])
+    base = recommender.task.encode_catalogue(recommender.whole.model)[ITEMS]
+    assert torch.equal(base, recommender.task.base_encoding[ITEMS])
     shaken(recommender)
-    assert not torch.allclose(recommender.task.remember(recommender.whole.model)[ITEMS], base, atol=1e-3)
+    assert not torch.allclose(recommender.task.encode_catalogue(recommender.whole.model)[ITEMS], base, atol=1e-3)
     recommender.whole.set(None)
-    assert torch.equal(recommender.task.remember(recommender.whole.model)[ITEMS], base)
+    assert torch.equal(recommender.task.encode_catalogue(recommender.whole.model)[ITEMS], base)
 
 
 def test_each_recommender_is_refused_on_a_backbone_of_the_other_kind_with_what_would_do(

@@ -12,7 +12,7 @@ from pplr_audit.data.prompts import ragged
 from pplr_audit.data.recformer_prompts import item_prompts
 from pplr_audit.models.recommenders import recformer
 from pplr_audit.models.recommenders.recformer import ITEMS, RecFormer, add_marks
-from pplr_audit.models.recommenders.task import Memory, Tally, Weights
+from pplr_audit.models.recommenders.task import CatalogueEncoding, Tally, Weights
 from pplr_audit.scenario.schema import Recformer
 from tests.models.encoder_folder import CATALOGUE, load, save
 
@@ -22,7 +22,7 @@ class Here:
 
     def __init__(self, model: Any) -> None:
         self._model, self.tally = model, Tally()
-        self.memory: Memory | None = None
+        self.encoding: CatalogueEncoding | None = None
 
     @contextmanager
     def model(self, weights: Weights = "trained", *, catalogue: bool = False) -> Iterator[Any]:
@@ -46,7 +46,7 @@ def test_every_history_has_its_cosines_with_all_items(
         assert len(rows) <= together
         scores[rows] = some
     points = task.encode(backbone.model, [prompts.build(histories[row]) for row in range(5)])
-    expected = (points @ task.base_memory[ITEMS].T).numpy() / settings.temperature
+    expected = (points @ task.base_encoding[ITEMS].T).numpy() / settings.temperature
     assert scores == pytest.approx(expected, abs=1e-4)
     assert served.tally.requests == 5
     assert served.tally.prompt_positions >= prompts.lengths(histories).sum()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pplr_audit.models.architectures import family
+from pplr_audit.models.architectures import architecture
 from pplr_audit.models.backbones.transformers_api import from_config
 from pplr_audit.models.cut import cut, positions
 from pplr_audit.models.lora import add_lora
@@ -52,11 +52,11 @@ def counted(
     if parts.trunk is not None:
         compute_in(parts.trunk, precision)
     compute_in(parts.client, precision)
-    if parts.gap is not None:
-        parts.gap.far_side = Passing()  # type: ignore[assignment]
+    if parts.proxy is not None:
+        parts.proxy.endpoint = Passing()  # type: ignore[assignment]
     mask = torch.ones(BATCH, T, dtype=torch.long)
     asked: dict[str, Any] = {"input_ids": torch.randint(3, VOCABULARY, (BATCH, T)), "attention_mask": mask}
-    if family(parts.client).causal:
+    if architecture(parts.client).causal:
         asked |= {"position_ids": positions(mask), "use_cache": False}
     with counter() as counts:
         out = parts.client(**asked)[0]

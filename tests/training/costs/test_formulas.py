@@ -64,8 +64,8 @@ class Passing:
 def counted(settings: LlamaConfig, lora: Lora, front: int, back: int, *, backward: bool) -> float:
     """FLOP a token of the client of a real model, as torch counts them."""
     parts = cut(adapted(settings, lora), front, back)
-    if parts.gap is not None:
-        parts.gap.far_side = Passing()
+    if parts.proxy is not None:
+        parts.proxy.endpoint = Passing()
     tokens = torch.randint(3, settings.vocab_size, (BATCH, T))
     with FlopCounterMode(display=False, custom_mapping=KERNEL) as counter:
         logits = parts.client(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits
@@ -157,8 +157,8 @@ def test_wire_bytes_of_a_round_are_those_that_a_link_counts(place: tuple[int, in
     parts = cut(adapted(config(), lora), *place)
     link = Link(Echo(parts))
     side = link.training("client-0", 1)
-    if parts.gap is not None:
-        parts.gap.far_side = side
+    if parts.proxy is not None:
+        parts.proxy.endpoint = side
     for _ in range(steps):
         tokens = torch.randint(3, 80, (BATCH, T))
         parts.client(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits.sum().backward()
@@ -176,8 +176,8 @@ def test_wire_bytes_of_a_request_are_those_that_a_link_counts(beams: int) -> Non
     parts = cut(adapted(config(), Lora(rank=2)), 1, 1)
     parts.client.eval()
     link = Link(Echo(parts))
-    assert parts.gap is not None
-    parts.gap.far_side = link.serving("client-0")
+    assert parts.proxy is not None
+    parts.proxy.endpoint = link.serving("client-0")
     tokens, new = torch.randint(3, 80, (1, 9)), 5
     settings = GenerationConfig(
         max_new_tokens=new, min_new_tokens=new, num_beams=beams, do_sample=False, eos_token_id=1, pad_token_id=2

@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 from pplr_audit import scenario
 from pplr_audit.errors import InputError
-from pplr_audit.models.architectures import blocks, family
+from pplr_audit.models.architectures import architecture, blocks
 from pplr_audit.models.backbones.transformers_api import from_config
 from pplr_audit.models.cut import CutModel, cut, positions
 from pplr_audit.models.lora import add_lora
@@ -50,8 +50,8 @@ def part(settings: Any, lora: Lora, place: tuple[int, int], dtype: torch.dtype =
     model.requires_grad_(False)
     add_lora(model, lora, 0)
     parts = cut(model.to(dtype), *place)
-    if parts.gap is not None:
-        parts.gap.far_side = Passing()
+    if parts.proxy is not None:
+        parts.proxy.endpoint = Passing()
     return parts
 
 
@@ -60,7 +60,7 @@ def loss_of(parts: CutModel) -> Tensor:
     mask = torch.ones(BATCH, T, dtype=torch.long)
     mask[0, -3:] = 0
     asked: dict[str, Any] = {"input_ids": torch.randint(3, VOCABULARY, (BATCH, T)), "attention_mask": mask}
-    if not family(parts.client).causal:
+    if not architecture(parts.client).causal:
         total: Tensor = parts.client(**asked).last_hidden_state.sum()
         return total
     logits = parts.client(**asked, position_ids=positions(mask), use_cache=False).logits

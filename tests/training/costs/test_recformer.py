@@ -99,8 +99,8 @@ class Passing:
 
 def part(train: str, settings: Any, lora: scenario.Lora, place: tuple[int, int]) -> CutModel:
     parts = cut(made(train, settings, lora), *place)
-    if parts.gap is not None:
-        parts.gap.far_side = Passing()  # type: ignore[assignment]
+    if parts.proxy is not None:
+        parts.proxy.endpoint = Passing()  # type: ignore[assignment]
     parts.client.train()
     return parts
 
