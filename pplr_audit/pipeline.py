@@ -304,7 +304,7 @@ def _train(ready: _Ready, store: Store, clock: Clock) -> _Trained:
 def _train_rivals(
     rivals: Sequence[_Ready], store: Store, clock: Clock
 ) -> tuple[list[tuple[dict[str, Any], UserScores]], list[dict[str, str]]]:
-    """Those that came to their end, and those that broke off, which another call tries again.
+    """Train the rivals; return those that finished, and those that broke off, which another call tries again.
 
     A rival is there to be compared with: one that diverges must not keep the run from what it is for.
     """

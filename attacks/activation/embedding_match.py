@@ -98,7 +98,7 @@ class EmbeddingMatch:
     def _descended(
         self, start: Float[Tensor, "batch length hidden"], goal: "_Goal", words: "_Words", budget: Budget, share: float
     ) -> Float[Tensor, "batch length hidden"]:
-        """Where Adam ends after the steps, or when the batch has used its share of the time."""
+        """Descend with Adam until the steps are done or the batch has used its share of the time."""
         free = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([free], lr=self.rate * words.spread)
         for _ in range(self.steps):
@@ -130,7 +130,7 @@ class _Words:
 
 
 class _Goal:
-    """What crossed of a batch, and how far the front is from making it."""
+    """The target of a batch: what crossed, and the distance of the front's output from it."""
 
     def __init__(self, model: Model, layer: int, batch: Sequence[Record]) -> None:
         self._model, self._layer = model, layer

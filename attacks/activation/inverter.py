@@ -88,7 +88,7 @@ class _LogProbabilities:
 
 
 def _examples(pairs: Iterator[Pair], layer: int, words: Words, budget: Budget) -> Iterator[Example]:
-    """What crossed, and which of ``words`` it is of. Raises NotApplicable where that is not finite."""
+    """Yield what crossed and the word of ``words`` that it is of. Raises NotApplicable where that is not finite."""
     for tokens, by_layer in pairs:
         budget.check()
         if not bool(by_layer[layer].isfinite().all()):

@@ -90,7 +90,7 @@ class PrefixSearch:
 
 
 class _Search:
-    """What the searches at all fronts share: the ridge inverters, the fronts and what they remember.
+    """State shared by the searches at all fronts: the ridge inverters, the fronts and their caches.
 
     It holds no `Knowledge`, by which it is found, so that both end together.
     """

@@ -113,7 +113,7 @@ class _Fitted:
 
 
 class _Cosine:
-    """Of each word, the cosine of its embedding to the one that the inverter gives."""
+    """Cosine of each word's embedding to the one that the inverter gives."""
 
     def __init__(self, inverter: Inverter, table: Float[Tensor, "words hidden"]) -> None:
         self._inverter, self._words = inverter, normalize(table.float(), dim=1)

@@ -1,4 +1,4 @@
-"""What both adversarial attacks are made of: a decoder from hidden states to words, a critic, batches of text.
+"""Parts of both adversarial attacks: a decoder from hidden states to words, a critic, batches of text.
 
 Both networks read a position with a few neighbors on either side (one convolution, one hidden layer), as h_k of a token
 depends on what stands around it. The critic has its spectral norm bounded, without which it runs away from so small a
@@ -62,7 +62,7 @@ class Network(nn.Module):
 
 
 class Decoder:
-    """From hidden states to the words that a prompt can hold; it learns from prompts whose hidden states are had."""
+    """Decoder from hidden states to the words that a prompt can hold; it learns from prompts with known states."""
 
     def __init__(self, words: Int[np.ndarray, "words"], hidden: int, width: int, scale: Scale) -> None:
         self._words, self._scale = words, scale
@@ -105,7 +105,7 @@ class Critic:
         self._optimizer.zero_grad()
 
     def distance(self, others: Sequences) -> Float[Tensor, ""]:
-        """How far these are from being taken for those wanted, differentiable by them alone."""
+        """Return how far these are from being taken for the wanted ones; differentiable by them alone."""
         for parameter in self._network.parameters():
             parameter.requires_grad_(False)
         found = self._loss(others, 1.0)
@@ -125,7 +125,7 @@ def auxiliary_text(knowledge: Knowledge, steps: int, batch: int, seed: int) -> l
 
 
 def batches(text: Sequence[Prompt], batch: int, generator: np.random.Generator) -> Iterator[list[Prompt]]:
-    """Without end: prompts in a random order, none again before the others, but for a rest that fills no batch.
+    """Yield prompts without end in a random order, none again before the others, but for a rest that fills no batch.
 
     Args:
         text: a ``batch`` of prompts, or more.

@@ -119,7 +119,7 @@ class Sdar:
 
 
 def _task_loss(behind: Model, layer: int, hidden: Float[Tensor, "seq hidden"], prompt: Prompt) -> Float[Tensor, ""]:
-    """How badly the layers behind the cut answer one prompt: in nats a token of its answer, or of its item."""
+    """Loss of the layers behind the cut on one prompt: nats a token of its answer, or of its item."""
     logits = behind.logits(layer, hidden[None, : len(prompt)])
     if logits.dim() == 2:
         return cross_entropy(logits, torch.tensor([prompt.target]))

@@ -26,7 +26,7 @@ class Step:
 
 
 class Segmentation:
-    """Of one prompt.
+    """Segmentation of one prompt.
 
     Args:
         totals: of each title started at a place the sum of its fits.

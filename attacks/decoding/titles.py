@@ -74,7 +74,7 @@ class TitleReader:
         return self.readings(fit, row)(start)
 
     def readings(self, fit: Float[np.ndarray, "length words"], row: int = 0) -> Readings:
-        """As `read`, from one start after the other; what they share is worked out once."""
+        """Read as `read` does, from one start after the other; shared work is done once."""
         separator, suffix = self._mean_fit(fit, self._separator), self._mean_fit(fit, self._suffix)
         behind = np.maximum(separator, suffix)
         parting, closing = len(self._separator), len(self._suffix)
@@ -103,14 +103,15 @@ class TitleReader:
         return from_
 
     def scores(self, fit: Float[np.ndarray, "length words"], at: int) -> Float[np.ndarray, "2 items"]:
-        """How well each title fits at ``at`` with the separator behind it, and with the suffix; minus infinity where
-        it would run over the end."""
+        """Score each title at ``at`` with the separator behind it, and with the suffix; minus infinity where it would
+        run over the end.
+        """
         behind = (self._mean_fit(fit, self._separator), self._mean_fit(fit, self._suffix))
         return np.stack([self._scores(fit, at, each) for each in behind])
 
     @property
     def answers(self) -> bool:
-        """Whether the template has a place for the answer."""
+        """True if the template has a place for the answer."""
         return len(self._prompts.end) > 0
 
     def order(self, row: int) -> Int[np.ndarray, "items"]:

@@ -1,4 +1,4 @@
-"""What all inverters of activations share: from how well each word fits each position to tokens, items and labels.
+"""Shared decoding of all inverters: from each word's fit at each position to tokens, items and labels.
 
 An inverter learns a `Reading` for each client and round. All are learned before the first row is read, so that whether
 the budget is enough for them does not depend on the order of the rows; what was learned, or that the budget was not
@@ -40,23 +40,23 @@ class Reading:
 
 
 class Inversion(Protocol):
-    """What `read` asks of an attack."""
+    """The part of an attack that `read` needs."""
 
     def learned(
         self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
     ) -> Reading:
-        """For what enters ``layer`` of a client's model in a round. Raises NotApplicable or BudgetExhausted."""
+        """Return the fit for h_l at ``layer`` of a client's model in a round. Raises NotApplicable or BudgetExhausted."""
         ...
 
 
 class Learned(Generic[T]):
-    """What was learned from an adversary's knowledge, by key; a budget that was not enough is not tried again."""
+    """Fits learned from an adversary's knowledge, by key; a budget that was not enough is not tried again."""
 
     def __init__(self) -> None:
         self._held: WeakKeyDictionary[Knowledge, dict[Hashable, T | BudgetExhausted]] = WeakKeyDictionary()
 
     def get(self, knowledge: Knowledge, key: Hashable, learn: Callable[[], T]) -> T:
-        """What ``learn`` gives, or gave before. Raises BudgetExhausted likewise."""
+        """Return what ``learn`` gives, or gave before. Raises BudgetExhausted likewise."""
         held = self._held.setdefault(knowledge, {})
         if key not in held:
             try:
@@ -165,5 +165,5 @@ def require_whole(attack: str, **settings: tuple[object, int]) -> None:
 
 
 def _offsets(pieces: Sequence[np.ndarray]) -> Int[np.ndarray, "pieces+1"]:
-    """Where each piece begins and the last one ends when they stand one behind the other."""
+    """Return where each piece begins, and where the last one ends, when they stand one behind the other."""
     return np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])

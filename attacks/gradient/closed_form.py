@@ -32,7 +32,7 @@ NEAR = 1e-5
 
 @dataclass(frozen=True)
 class Solved:
-    """What explains the gradient best."""
+    """The scores that explain the gradient best."""
 
     change: Float[np.ndarray, "items"]
     """c: the change of the loss with each item's score; below 0 where the loss falls as the score rises."""

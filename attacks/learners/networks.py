@@ -37,7 +37,7 @@ Example = tuple[Float[Tensor, "length hidden"], Int[Tensor, "length"]]
 
 
 class Network(nn.Module):
-    """From what crossed of some prompts to how likely each word is at each position.
+    """Network from what crossed of some prompts to the likelihood of each word at each position.
 
     Args:
         mean, deviation: of the activations that it is trained on.

@@ -75,7 +75,7 @@ class Length:
 
 @dataclass(frozen=True)
 class Told:
-    """What a sequence's length says of the number of its items and the lengths of their titles."""
+    """Inference from a sequence's length on the number of its items and the lengths of their titles."""
 
     count: Float[np.ndarray, "history"]
     """P(n items), n from 1."""
@@ -127,7 +127,7 @@ class TitleLengths:
         return np.pad(found, (0, depth - len(found)), constant_values=-1)
 
     def bits(self, chance: Float[np.ndarray, "lengths"]) -> float:
-        """How much surer of an item one is who knows ``chance`` than one who knows the catalogue alone."""
+        """Return the gain in bits on an item over knowing the catalogue alone."""
         prior = np.bincount(self._of) / self.items
         posterior, there = chance / chance.sum(), chance > 0
         return float((posterior[there] * np.log2(posterior[there] / prior[there])).sum())

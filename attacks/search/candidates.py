@@ -65,7 +65,7 @@ class Trial:
 
 
 class PathCache:
-    """What chosen pieces of paths gave at several layers, by model and tokens, as long as there is room."""
+    """Cache of what chosen pieces of paths gave at several layers, by model and tokens, while there is room."""
 
     def __init__(self) -> None:
         self._states: dict[Hashable, Mapping[int, Tensor]] = {}
@@ -108,7 +108,7 @@ class Front:
         self, path: Path, pieces: Sequence[Int[np.ndarray, "piece"]], crossed: Float[Tensor, "rest hidden"], layer: int,
         *, deep: bool = False,
     ) -> Trial:  # fmt: skip
-        """How far each of ``pieces`` behind ``path`` is from what crossed.
+        """Measure how far each of ``pieces`` behind ``path`` is from what crossed.
 
         Args:
             crossed: h of ``layer`` at the positions behind the path; no piece is longer.
@@ -156,7 +156,7 @@ class Front:
 
 
 def relative(h: Float[Tensor, "length hidden"], crossed: Float[Tensor, "length hidden"]) -> Float[np.ndarray, "length"]:
-    """How far apart they are, in lengths of what crossed, by position."""
+    """Return the distance by position, in lengths of what crossed."""
     apart = (h - crossed).norm(dim=1) / crossed.norm(dim=1).clamp_min(1e-30)
     return np.asarray(apart.double().numpy())
 
@@ -203,7 +203,7 @@ def _trees(
 
 
 def _depths(parents: Sequence[int]) -> Int[Tensor, "nodes"]:
-    """How many nodes stand before each on its path."""
+    """Count the nodes before each on its path."""
     depths: list[int] = []
     for parent in parents:
         depths.append(depths[parent] + 1 if parent >= 0 else 0)

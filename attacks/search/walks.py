@@ -50,7 +50,7 @@ class Crossed:
 
 @dataclass
 class Answer:
-    """What was read."""
+    """The answer that was read."""
 
     tokens: Int[np.ndarray, "read"]
     items: list[Int[np.ndarray, "depth"]] = field(default_factory=list)
@@ -199,7 +199,7 @@ class Walk:
         return self._crossed.front.measure(self.path, pieces, rest, self._crossed.layer, deep=self.exact)
 
     def _near(self, distances: Float[np.ndarray, "piece"]) -> int:
-        """How many of the first positions are near enough."""
+        """Count the first positions that are near enough."""
         far = distances > self._tolerance
         return int(far.argmax()) if far.any() else len(far)
 
@@ -217,6 +217,6 @@ class Walk:
 def ranked(
     items: Int[np.ndarray, "candidates"], tried: Int[np.ndarray, "tried"], depth: int
 ) -> Int[np.ndarray, "depth"]:
-    """Those tried first, in their order, then the others; each item once, padded with -1."""
+    """Rank the tried items first, in their order, then the others; each item once, padded with -1."""
     order = list(dict.fromkeys([*items[tried].tolist(), *items.tolist()]))[:depth]
     return np.array(order + [-1] * (depth - len(order)), dtype=np.int64)

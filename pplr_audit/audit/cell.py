@@ -18,7 +18,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """Which attack, by whom, on what."""
+    """One attack by one adversary on one channel at one cut."""
 
     attack: str
     settings: str

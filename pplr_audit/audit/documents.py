@@ -1,4 +1,4 @@
-"""What is written down at the end: the findings document and the evidence behind it, as DESIGN's contract has them."""
+"""The two documents of a run: its findings and the evidence behind them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -85,7 +85,7 @@ def _run(
     manifest: Mapping[str, Any],
     failed: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
-    """What was trained, on what, by whom."""
+    """Describe the training: model, data and clients."""
     data, population = private.dataset, private.population
     clients = [
         {
@@ -156,13 +156,13 @@ def evidence_document(
 
 
 def _terms(mixing: Mixing) -> dict[str, Any]:
-    """What the dynamic balance weighed a round by; nothing for strategies that have no such terms."""
+    """Return the terms of the dynamic balance in a round; empty for strategies that have none."""
     terms = {"weights": mixing.speed, "similarity": mixing.similarity, "status": mixing.status}
     return {name: values.tolist() for name, values in terms.items() if values is not None}
 
 
 def not_measured(scenario: Scenario, plan: Plan) -> list[str]:
-    """What this audit says nothing about, in words for the report."""
+    """Name what this audit says nothing about, in words for the report."""
     read = {channel for cell in plan.cells for channel in {cell.channel} | also_reads(plan.attack(cell))}
     seen = {channel for adversary in scenario.audit.adversaries for channel in channels_of(adversary)}
     unread = sorted((str(c) for c in seen - read), key=[str(c) for c in Channel].index)

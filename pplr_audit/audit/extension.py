@@ -1,4 +1,4 @@
-"""What was asked of a run beyond its scenario: more attacks, more cuts. It is kept in the run's manifest.
+"""Extensions of a run beyond its scenario: more attacks, more cuts. The run's manifest keeps them.
 
 A run's cells are those of its scenario and of its extensions, in the order in which they were asked for. So whoever
 continues the run does all of them, and the scenario, by which the run is known, stays what it was.
@@ -56,7 +56,7 @@ def asks(audit: Audit, extensions: Sequence[Extension]) -> list[Ask]:
 
 
 def _unique(values: Iterable[T]) -> tuple[T, ...]:
-    """In the order of their first appearance; settings cannot be hashed."""
+    """Drop repeats and keep the order of first appearance; settings cannot be hashed."""
     found: list[T] = []
     for value in values:
         if value not in found:

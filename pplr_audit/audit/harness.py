@@ -1,4 +1,4 @@
-"""From a trained run to what each cell of the audit needs: the view, what the adversary knows, and the truth apart.
+"""The harness gives each cell of an audit its view, its knowledge and, apart from both, the truth.
 
 This is the harness: it holds private data and hands attacks only the `View` and the `Knowledge`. Rows are numbered anew
 for every phase and round, in a random order, so that a number says nothing.
@@ -44,7 +44,7 @@ Truth = HistoryTruth | LabelTruth | MembershipTruth | AttributeTruth | LinkageTr
 
 
 class Harness:
-    """What one trained run exposes, channel by channel.
+    """Views, knowledge and truths of one trained run.
 
     Args:
         federation: used to replay rounds; its state is not kept.
@@ -70,7 +70,7 @@ class Harness:
         self._links = Links(self.rows, model, federation, self._state, scenario.seed)
 
     def view(self, cell: Cell) -> View:
-        """What the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
+        """Return what the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
         phase = phase_of(cell.channel)
         if phase == "queries":
             self.rows.require_comparable()
@@ -79,11 +79,11 @@ class Harness:
         return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, tuple(self._crossed(cell)))
 
     def knowledge(self, cell: Cell) -> Sequence[Knowledge]:
-        """What the cell's adversary knows besides, in each turn in which its attack is asked."""
+        """Return the adversary's knowledge in each turn in which the attack runs."""
         return self._builder.turns(cell)
 
     def truths(self, cell: Cell) -> Mapping[str, Truth]:
-        """What is true of the rows of the cell's view, by secret."""
+        """Return the truth about the rows of the cell's view, by secret."""
         attack, phase = self._plan.attack(cell), phase_of(cell.channel)
         if attack.secret == "linkage":  # its rows are others
             return {"linkage": self._links.truth(phase == "training", self._linked_rounds(cell))}

@@ -1,4 +1,4 @@
-"""Which cells an audit consists of: every attack on every channel that its adversary sees, at every cut asked for."""
+"""The cells of an audit: every attack on every channel that its adversary sees, at every chosen cut."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ class Plan:
 
     @property
     def size(self) -> int:
-        """How many cells there are, those that cannot apply included."""
+        """Number of cells, those that cannot apply included."""
         return len(self.cells) + len(self.impossible)
 
     def attack(self, cell: Cell) -> Attack:
@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def hijacked(self) -> int:
-        """How many cells take a training of their own, under a server that chooses what it sends."""
+        """Number of cells that need a training of their own, under a server that chooses what it sends."""
         return sum(as_active(self.attack(cell)) is not None for cell in self.cells)
 
     @property
@@ -62,7 +62,7 @@ class Plan:
         return tuple(sorted({cell.front for cell in self.cells if cell.front is not None}))
 
     def trace(self, cell: Cell, channel: Channel) -> Trace:
-        """Where ``channel``, one of those of a training step, is found at the cell's cut."""
+        """Return the tap at which ``channel``, one of a training step, is found at the cell's cut."""
         kind, side = OF_TRAINING[channel]
         if side == "front":
             assert cell.front is not None
@@ -151,7 +151,7 @@ def _cells_of(
 
 
 def _level(knowledge: Literal["strongest", "base", "auxiliary"], sees: frozenset[Channel], copies: bool) -> str:
-    """What an adversary knows: pairs help only whoever sees activations, and fronts are sent to who is sent updates.
+    """Return the level of knowledge: pairs help only whoever sees activations; who is sent updates has the fronts.
 
     Args:
         copies: whether the attack makes use of them.

@@ -1,4 +1,4 @@
-"""How an attack is asked: once, or in turns where it may not know in one of them what it is told in another."""
+"""Run an attack: once, or in turns where it must not know in one turn what it learns in another."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -83,7 +83,7 @@ def _numbers(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _text(said: str) -> str:
-    """Without what UTF-8 does not have."""
+    """Replace the characters that UTF-8 does not have."""
     return said.encode("utf-8", "replace").decode("utf-8")
 
 

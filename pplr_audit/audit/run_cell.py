@@ -28,7 +28,7 @@ from pplr_audit.threat_model.view import View
 
 
 class CellInputs(Protocol):
-    """Where a cell finds what it needs; the truth is asked for only once the guess is sealed."""
+    """Source of what a cell needs; the truth is opened only after the guess is sealed."""
 
     def view(self, cell: Cell) -> View: ...
     def knowledge(self, cell: Cell) -> Sequence[Knowledge]: ...
@@ -94,7 +94,7 @@ def _seal(cell: Cell, attack: Attack, inputs: CellInputs, store: Store, budget: 
 
 
 def _control(attack: Attack, shuffled: View, turns: Sequence[Knowledge], budget: float) -> Guess:
-    """What the attack answers where there is nothing to find; without that, its answer has no baseline.
+    """Run the attack where there is nothing to find; without this control its answer has no baseline.
 
     It works by the same budget, but is broken off at twice of it, so that an attack that was just in time is not lost
     to a control that was not.
@@ -106,9 +106,10 @@ def _control(attack: Attack, shuffled: View, turns: Sequence[Knowledge], budget:
 
 
 def _by_step(score: Score, users: Mapping[int, int], steps: Mapping[int, int], seed: int) -> dict[str, Any]:
-    """Of what crosses in training: the mean over users of a round's first step, for which the model as it was at the
-    start of the round is exact, and over those of later steps, each with its 95 % interval. Nothing where all are of
-    one kind.
+    """Return the mean score with its 95 % interval, separately for users attacked in the round's first step, where the
+    adversary's copy is exact, and in later steps. Empty unless both occur. Of the secret that the attack is after, and
+    of the others that its answer says something of. ||| Score the secret that the attack is after, and the others that
+    its answer says something about.
 
     Args:
         users, steps: by row.

@@ -31,7 +31,7 @@ Phase = Literal["training", "serving", "queries"]
 
 
 def phase_of(channel: Channel) -> Phase:
-    """When a channel carries something."""
+    """Return the phase in which a channel carries something."""
     if channel == Channel.MODEL_OUTPUT:
         return "queries"
     return "serving" if channel in OF_THE_TRAINED else "training"
@@ -39,7 +39,7 @@ def phase_of(channel: Channel) -> Phase:
 
 @dataclass(frozen=True)
 class Trace:
-    """What is looked at: h_l, or dLoss/dh_l, at layer l from 0 to L."""
+    """One tap: h_l or dLoss/dh_l at layer l from 0 to L."""
 
     kind: Literal["activation", "gradient"]
     layer: int

@@ -1,4 +1,4 @@
-"""How what an attack reads of histories is spread over users and clients: a pooled figure hides who was hit worst.
+"""Spread of an attack's scores over users and clients: a pooled figure hides who was hit worst.
 
 Nobody is named: what is said of a client is said of at least ``LEAST`` of its users, as a client may be a single user.
 """

@@ -13,7 +13,7 @@ _CUT = re.compile(r"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*")
 
 
 def from_options(attacks: Sequence[str], cuts: Sequence[str]) -> Extension | None:
-    """What ``--attack NAME`` or ``--attack 'NAME={setting: value}'`` and ``--cut FRONT,BACK`` (or ``all``) ask for.
+    """Parse ``--attack NAME`` or ``--attack 'NAME={setting: value}'`` and ``--cut FRONT,BACK`` (or ``all``).
 
     Raises:
         InputError: names the option, what is wrong, and what is accepted.

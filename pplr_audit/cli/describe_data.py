@@ -10,7 +10,7 @@ from pplr_audit.runs.progress import Progress
 
 
 def inspect(path: str, settings: Sequence[str], progress: Progress, *, examples: bool = True) -> dict[str, Any]:
-    """What the data section of a scenario with this ``path`` and these settings gives, as JSON values.
+    """Describe the data that a scenario with this ``path`` and these settings would use, as JSON values.
 
     ``examples`` says whether histories and titles are among them.
 

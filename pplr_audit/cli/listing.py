@@ -1,4 +1,4 @@
-"""What there is to choose from, one line each, read without importing any of it."""
+"""Lists of what there is to choose from, one line each, read without importing any of it."""
 
 from typing import Literal, get_args
 
@@ -20,7 +20,7 @@ _USE = {True: "decoder, for bigrec", False: "encoder, for recformer"}
 
 
 def _models() -> dict[str, str]:
-    """What ``model.backbone`` takes, the families by the ``model_type`` in config.json, and shapes known by name."""
+    """List what ``model.backbone`` takes, the families by ``model_type`` in config.json, and shapes known by name."""
     types = {
         f"type {name}": f"{kind.says}; {_USE[kind.causal]}, LoRA on {', '.join(kind.targets)}"
         for name, kind in ARCHITECTURES.items()

@@ -269,7 +269,7 @@ def costs(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every cut as JSON and nothing else.")] = False,
 ) -> None:
-    """What each cut costs a client: parameters, memory, arithmetic, traffic, time on a link. Needs no weights.
+    """Compute what each cut costs a client: parameters, memory, arithmetic, traffic, time on a link. Needs no weights.
 
     MODEL is a folder with config.json, tiny-llama, or a well-known model such as llama-7b, llama-70b, mistral-7b or
     gpt2 (see: pplr-audit list models).
@@ -301,7 +301,7 @@ def costs(
 
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(metavar="KIND", hidden=True)]) -> None:
-    """What there is to choose from, one line each.
+    """List what there is to choose from, one line each.
 
     KIND is attacks, defenses, scenarios, models, readers or strategies.
     """

@@ -1,4 +1,4 @@
-"""Which samples a strategy trains on, and where they lie: few-shot subsets, and everybody's data in one place."""
+"""Allocation of the samples that a strategy trains on: few-shot subsets, and everybody's data in one place."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +16,7 @@ EVERYONE = "everyone"
 
 
 def allotted(private: PrivateData, *, shots: int | None, pooled: bool, seed: int) -> PrivateData:
-    """What is left to train on with ``shots`` samples, at one place where they are ``pooled``.
+    """Return the data with ``shots`` samples left to train on, at one place where they are ``pooled``.
 
     Pooling comes last, so that a pooled training has the very samples of the federated ones.
     """
@@ -51,7 +51,7 @@ def few(samples: Mapping[str, Samples], shots: int, seed: int) -> dict[str, Int[
 
 
 def _last_kept(private: PrivateData, kept: Mapping[str, Int[np.ndarray, "kept"]]) -> Bool[np.ndarray, "users"]:
-    """Whose last training sample, the one that is asked about, is among the kept ones."""
+    """True for each user whose last training sample, the membership candidate, is kept."""
     result = np.zeros(len(private.trained), dtype=bool)
     for client, rows in kept.items():
         users = private.samples[client].users

@@ -1,4 +1,4 @@
-"""What every reader returns: a catalogue and each user's items in time order, as flat arrays.
+"""The dataset that every reader returns: a catalogue and each user's items in time order, as flat arrays.
 
 Ragged lists are held the compressed-sparse-row way (one flat array and its offsets), so that a million users cost
 two arrays and no Python objects.
@@ -66,7 +66,7 @@ class Source:
 
     @classmethod
     def of(cls, path: Path, encoding: str, size: int, content: bytes) -> "Source":
-        """With ``content`` the SHA-256 of the unpacked bytes."""
+        """Describe a file; ``content`` is the SHA-256 of the unpacked bytes."""
         name = path.name.encode("utf-8", "surrogateescape")
         return cls(path, encoding, size, hashlib.sha256(b"%b\0%d\0%b" % (name, size, content)).digest())
 
@@ -139,7 +139,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Population:
-    """Who belongs to which client, and who was left out of training by the toss of a coin."""
+    """Each user's client, and the users left out of training by the toss of a coin."""
 
     clients: tuple[str, ...]
     client_of: Int[np.ndarray, "users"]

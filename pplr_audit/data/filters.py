@@ -1,4 +1,4 @@
-"""What of a source is used: good enough ratings, each item once a user, a k-core. Counted, so that nobody is misled."""
+"""Filters on a source: good enough ratings, each item once a user, a k-core. Counted, so that nobody is misled."""
 
 from dataclasses import replace
 from typing import Literal

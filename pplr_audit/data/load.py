@@ -35,7 +35,7 @@ def load(data: scenario.Data, seed: int) -> Dataset:
 
 
 def read(source: str, reader: scenario.Named) -> Dataset:
-    """What a reader finds at ``source``, unfiltered; ``auto`` takes the only reader that knows the form.
+    """Read ``source`` unfiltered; ``auto`` takes the only reader that knows the form.
 
     Raises InputError for a path that is not there or that no reader, or more than one, knows, and as readers do.
     """

@@ -1,4 +1,4 @@
-"""What a source holds, before anyone trains on it."""
+"""Overview of a source before anyone trains on it."""
 
 import re
 from collections import Counter

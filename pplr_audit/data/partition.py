@@ -1,4 +1,4 @@
-"""Which client holds a user: one rule for every user, fitted on users outside the audit."""
+"""Partition of users into clients: one rule for every user, fitted on users outside the audit."""
 
 import re
 from collections import Counter

@@ -8,5 +8,5 @@ from pplr_audit.data.ragged import take
 
 
 def popularity_of(split: Split, users: Int[np.ndarray, "users"], items: int) -> Float[np.ndarray, "items"]:
-    """How often the training items of ``users`` hold each item."""
+    """Count how often each item stands among the training items of ``users``."""
     return np.bincount(take(split.train, users).values, minlength=items).astype(np.float64)

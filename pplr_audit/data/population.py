@@ -1,4 +1,4 @@
-"""Who belongs to which client, and whose membership a coin decides, before anything is trained."""
+"""Clients of the users, and the coins that decide membership before anything is trained."""
 
 from typing import Literal
 
@@ -74,7 +74,7 @@ def populate(dataset: Dataset, split: Split, data: scenario.Data, seed: int) -> 
 def toss(
     client_of: Int[np.ndarray, "users"], audited: Bool[np.ndarray, "users"], seed: int
 ) -> Bool[np.ndarray, "users"]:
-    """Who trains: everyone outside the audit, and the audited users for whom the coin of their client fell heads."""
+    """Toss the coins: True for everyone outside the audit and for audited users whose client's coin fell heads."""
     member = ~audited
     mine = np.flatnonzero(audited)
     mine = mine[np.argsort(client_of[mine], kind="stable")]

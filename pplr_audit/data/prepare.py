@@ -63,7 +63,7 @@ class PrivateData:
         return np.flatnonzero(able & np.isin(self.population.client_of, served))
 
     def samples_of(self, client: str) -> int:
-        """How many training samples are of users of ``client``, whoever holds them."""
+        """Count the training samples of users of ``client``, whoever holds them."""
         if client not in self.holders:
             return 0
         users = self.samples[self.holders[client]].users
@@ -100,7 +100,7 @@ def prepare(data: scenario.Data, seed: int) -> PrivateData:
 def model_free_features(
     private: PrivateData, asked: Samples, popularity: Float[np.ndarray, "items"], *, words: int = 8
 ) -> Float[np.ndarray, "samples features"]:
-    """What can be said of a candidate without any model: history length, popularity, and a bag of its titles' words.
+    """Return features of candidates that need no model: history length, popularity, and a bag of the titles' words.
 
     Args:
         popularity: counted on users outside the audit, so that no candidate's own items are in it.

@@ -1,4 +1,4 @@
-"""What a recommender's model reads: the same token pieces for training, inference and the attacks.
+"""Prompts that a recommender's model reads: the same token pieces for training, inference and the attacks.
 
 A prompt is put together from pieces that are tokenized apart (prefix, each item's text, separators, suffix), so that
 the tokens of an item do not depend on its neighbours, and every position is known to be template or item. Two templates
@@ -126,7 +126,7 @@ class Prompts:
         return found
 
     def _fits(self, history: Ragged) -> Bool[np.ndarray, "total"]:
-        """Which items are `kept` of each history: those that fit together with all that are newer."""
+        """True for each item that is `kept`: those that fit together with all that are newer."""
         before = np.concatenate([[0], np.cumsum(self.titles.lengths[history.values] + len(self.separator))])
         with_newer = np.repeat(before[history.offsets[1:]], history.lengths) - before[:-1]
         return np.asarray(with_newer - len(self.separator) <= self._room_for_history)

@@ -43,7 +43,7 @@ def take(ragged: Ragged, rows: Int[np.ndarray, "taken"]) -> Ragged:
 
 
 def places(ragged: Ragged, rows: Int[np.ndarray, "taken"]) -> Int[np.ndarray, "kept"]:
-    """Where in ``ragged.values`` the values of these rows stand, row after row."""
+    """Return the places in ``ragged.values`` of the values of these rows, row after row."""
     return _positions(ragged.offsets[:-1][rows], ragged.lengths[rows])[1]
 
 

@@ -1,4 +1,4 @@
-"""From each user's items to training samples (history, target) and to the prompts that a trained model serves."""
+"""Samples from each user's items: for training (history, target), and the prompts that a trained model serves."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -49,7 +49,7 @@ def training_samples(
 
 
 def serving_samples(split: Split, users: Int[np.ndarray, "chosen"], history: int) -> Samples:
-    """What a trained model is asked for ``users``: the last ``history`` items before the test, the answer unknown."""
+    """Return the requests of ``users`` to a trained model: the last ``history`` items before the test, no answer."""
     known = seen_items(split, users)
     starts = np.maximum(known.offsets[:-1], known.offsets[1:] - history)
     return Samples(users, slices(known, starts, known.offsets[1:]), np.full(len(users), -1, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Which of a user's items train, which validate, which test."""
+"""Split of each user's items into training, validation and test."""
 
 from collections.abc import Callable
 from functools import partial

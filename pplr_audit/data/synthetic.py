@@ -43,7 +43,7 @@ AGES = ("under 25", "25 to 44", "45 and over")
 
 @dataclass(frozen=True)
 class Law:
-    """What the market's users draw from; an oracle knows it, a recommender has to learn it."""
+    """The law that the market's users draw from; an oracle knows it, a recommender has to learn it."""
 
     genre: Int[np.ndarray, "items"]
     series: Int[np.ndarray, "items"]

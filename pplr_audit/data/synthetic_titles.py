@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 @dataclass(frozen=True)
 class Genre:
-    """What the titles of one genre are made of; no word belongs to two genres."""
+    """Words that the titles of one genre are made of; no word belongs to two genres."""
 
     name: str
     adjectives: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Where each supported architecture keeps its parts, so that all else can speak of layers by number.
+"""Places of the parts of each supported architecture, so that all else can speak of layers by number.
 
 One table, `ARCHITECTURES`, is all that is known of an architecture; nothing of its forward pass is copied. It imports
 no torch, so that what is supported can be listed at once.
@@ -30,7 +30,7 @@ class Products:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the cut has to know of an architecture. Paths are attribute names from the body, parted by dots."""
+    """Facts about an architecture that the cut needs. Paths are attribute names from the body, parted by dots."""
 
     says: str
     """One line for a user who asks what is supported."""

@@ -40,7 +40,9 @@ class Session(Protocol):
 
 
 class TrunkEndpoint(Protocol):
-    """What the client's model calls where its middle blocks were: in training once a step, in serving by session."""
+    """The trunk as the client's model calls it in place of its middle blocks: once a training step, by session in
+    serving.
+    """
 
     def forward(
         self, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
@@ -253,6 +255,6 @@ def _shorten(config: Any, kept: list[int]) -> None:
 
 
 def _draws(block: nn.Module) -> bool:
-    """Whether the block has any dropout that is on."""
+    """True if any dropout of the block is on."""
     rates = [m.p for m in block.modules() if isinstance(m, nn.Dropout)]
     return any(rates) or any(getattr(m, "attention_dropout", 0.0) for m in block.modules())

@@ -19,7 +19,7 @@ WIDE = 256
 
 
 def in_hardware() -> bool:
-    """Whether the processor has bfloat16 instructions, AVX-512 or AMX: without them it only costs time."""
+    """True if the processor has bfloat16 instructions, AVX-512 or AMX: without them bfloat16 only costs time."""
     found: Any = torch.cpu
     return bool(found._is_avx512_bf16_supported() or found._is_amx_tile_supported())
 
@@ -41,7 +41,7 @@ def choose_attention(model: Any, precision: Precision) -> None:
 
 
 def fused(model: Any) -> bool:
-    """Whether a model attends by torch's fused kernel, instead of plain products."""
+    """True if a model attends by torch's fused kernel instead of plain products."""
     return bool(model.config._attn_implementation == "sdpa")
 
 

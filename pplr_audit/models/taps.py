@@ -17,7 +17,7 @@ Sink = Callable[[int, Tensor], None]
 
 @dataclass(frozen=True)
 class Tapped:
-    """Where h_l is met: it enters block l; of the last one it is also seen what leaves, l = L."""
+    """The model whose hidden states h_l are tapped: each enters block l; h_L leaves the last block."""
 
     layer: int
     block: nn.Module

@@ -48,7 +48,7 @@ class Branches:
 
 
 def asked(config: Any, before: int, tokens: Int[Tensor, "nodes"], parents: Sequence[int]) -> dict[str, Any]:
-    """What a body is called with, besides the cache, to read a tree behind ``before`` tokens.
+    """Return the arguments of a body, besides the cache, that read a tree behind ``before`` tokens.
 
     Args:
         parents: of each node an earlier one, or -1 where it follows the prefix.

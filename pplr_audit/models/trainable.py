@@ -1,4 +1,4 @@
-"""Which parameters of a model are trained, and so make up its adapter: LoRA, new embeddings, or all."""
+"""The trained parameters of a model, which make up its adapter: LoRA, new embeddings, or all."""
 
 from torch import nn
 

@@ -54,7 +54,7 @@ class UncutModel:
         positions: int = 16_384,
         serving: bool = False,
     ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
-        """What enters each of ``layers`` for every prompt, without padding, in batches; only the blocks needed run.
+        """Yield h_l at each of ``layers`` for every prompt, without padding, in batches; only the blocks needed run.
 
         Args:
             adapter: the trained values, or None for the base model.
@@ -75,7 +75,7 @@ class UncutModel:
         self, prefix: Prefix, tokens: Int[Tensor, "nodes"], parents: Sequence[int], layers: Sequence[int],
         adapter: Mapping[str, Tensor] | None,
     ) -> Branches:  # fmt: skip
-        """What enters each of ``layers`` for a tree of tokens behind ``prefix``; only the blocks needed run.
+        """Return h_l at each of ``layers`` for a tree of tokens behind ``prefix``; only the blocks needed run.
 
         Args:
             prefix: read under the same adapter, as deep at least.
@@ -94,7 +94,7 @@ class UncutModel:
         self, layer: int, embeddings: Float[Tensor, "batch length hidden"], mask: Int[Tensor, "batch length"],
         adapter: Mapping[str, Tensor] | None,
     ) -> Float[Tensor, "batch length hidden"]:  # fmt: skip
-        """What enters ``layer`` when these stand in the place of the tokens' embeddings, differentiable."""
+        """Return h_l at ``layer`` when ``embeddings`` stand in for the tokens' embeddings; differentiable."""
         self.set(adapter)
         places = {"position_ids": places_of(mask), "use_cache": False} if self.causal else {}
         with _stop_before(self.model, layer) as reached:
@@ -105,7 +105,7 @@ class UncutModel:
 
     @property
     def causal(self) -> bool:
-        """Whether a token is read without those behind it."""
+        """True if a token is read without those behind it."""
         return architecture(self.model).causal
 
     @contextmanager
@@ -129,7 +129,7 @@ class UncutModel:
         return self.task.log_probs(self.model, prompts, encoding)
 
     def encoding(self, adapter: Mapping[str, Tensor] | None) -> CatalogueEncoding:
-        """What the model goes by under this adapter (None: the base model), unless it kept something older."""
+        """Return the encoding of the catalogue under this adapter (None: the base model), or an older one that is kept."""
         held = self._held(adapter, None)
         if held is None:
             self.set(adapter)
@@ -143,7 +143,7 @@ class UncutModel:
         adapter: Mapping[str, Tensor] | None,
         encoding: CatalogueEncoding,
     ) -> Float[Tensor, "batch *answers"]:
-        """What the blocks from ``layer`` on and all behind them make of ``hidden``, differentiable; no padding."""
+        """Return the logits when ``hidden`` enters ``layer``; differentiable, without padding."""
         self.set(adapter)
         with entered_at(self.model, layer, hidden):
             return self.task.logits(self.model, hidden, encoding)
@@ -180,7 +180,7 @@ class _End(nn.Module):
         return hidden_states
 
     def take(self) -> Float[Tensor, "batch seq hidden"]:
-        """What reached it last; it is held no longer."""
+        """Return the tensor that reached it last, and hold it no longer."""
         assert self._held is not None
         held, self._held = self._held, None
         return held

@@ -68,7 +68,7 @@ class Pending:
 
 
 def unwritable(path: Path, error: OSError) -> RunError | InputError:
-    """What to tell of a file of the run that the disk refuses."""
+    """Return the error about a file of the run that the disk refuses."""
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
         return InputError(f"{path}: cannot be written: {error.strerror}; a run has a regular file there")
     return RunError(f"{path}: cannot be written: {error.strerror}; what was there is whole, the same command continues")

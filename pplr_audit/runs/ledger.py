@@ -1,4 +1,4 @@
-"""Which files of a run are whole: an append-only list of paths with their SHA-256 and size.
+"""The ledger of a run's whole files: an append-only list of paths with their SHA-256 and size.
 
 One line a change, so that a write costs the same in a run of ten files and of ten thousand. A line is on the disk
 before the change counts; a line cut short by a kill never counted. Opening for writing rewrites the list once,
@@ -23,7 +23,7 @@ SCHEMA = "pplr-audit/checksums/1"
 
 @dataclass(frozen=True)
 class Entry:
-    """What a file must hold. ``before`` is what it held when a write was announced that may not have happened."""
+    """Recorded content of a file. ``before`` is what it held when a write was announced that may not have happened."""
 
     sha256: str
     size: int
@@ -122,7 +122,7 @@ class Ledger:
         self.entries[name] = self.entries[name].after
 
     def settled(self, name: str) -> Entry:
-        """What the file holds, once it is known whether an announced write happened before the process ended."""
+        """Return what the file holds, once it is known whether an announced write happened before the process ended."""
         entry = self.entries[name]
         if entry.before is None:
             return entry

@@ -7,7 +7,7 @@ from pplr_audit.runs.store import Store
 
 
 def once(store: Store, path: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What stands in the run directory under ``path``, made first if it is not there."""
+    """Read the document under ``path`` in the run directory, made first if it is not there."""
     if not store.exists(path):
         store.write_json(path, make())
     return dict(store.read_json(path))

@@ -23,7 +23,7 @@ class Advance(Protocol):
 
 
 class Progress(Protocol):
-    """Where phases are announced."""
+    """Receiver of the announcements of phases."""
 
     def phase(self, name: str, total: int | None = None) -> AbstractContextManager[Advance]:
         """Begin a phase of ``total`` steps (None: unknown), inside of another one or after it."""

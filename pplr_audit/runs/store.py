@@ -145,7 +145,7 @@ class Store:
         self.write_json(MANIFEST, {**self.manifest, **fields})
 
     def exists(self, path: str) -> bool:
-        """Whether ``path`` was written to the end. A file that a kill left unrecorded does not count."""
+        """True if ``path`` was written to the end. A file that a kill left unrecorded does not count."""
         return _clean(path) in self._ledger.entries
 
     def paths(self, folder: str = "") -> tuple[str, ...]:
@@ -219,7 +219,7 @@ class Store:
         self.write_bytes(path, text.encode())
 
     def read_text(self, path: str) -> str:
-        """What ``write_text`` wrote. Raises InputError."""
+        """Read what ``write_text`` wrote. Raises InputError."""
         with understood(self.root / _clean(path)):
             return self.read_bytes(path, LARGEST_TEXT).decode()
 
@@ -239,15 +239,15 @@ class Store:
 
     @staticmethod
     def pack(tensors: "Mapping[str, Array | Tensor]", metadata: Mapping[str, str] | None = None) -> bytes:
-        """What ``write_tensors`` would write."""
+        """Return the bytes that ``write_tensors`` would write."""
         return codec.pack(tensors, metadata or {})
 
     def read_tensors(self, path: str) -> "dict[str, Tensor]":
-        """What ``write_tensors`` wrote, as torch tensors on the CPU."""
+        """Read what ``write_tensors`` wrote, as torch tensors on the CPU."""
         return codec.unpack(self.read_bytes(path), self.root / _clean(path))
 
     def read_arrays(self, path: str) -> "dict[str, Array]":
-        """What ``write_tensors`` wrote, as NumPy arrays; torch is not imported."""
+        """Read what ``write_tensors`` wrote, as NumPy arrays; torch is not imported."""
         return codec.unpack_arrays(self.read_bytes(path), self.root / _clean(path))
 
     def read_metadata(self, path: str) -> dict[str, str]:

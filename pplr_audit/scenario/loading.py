@@ -46,7 +46,9 @@ def of_model(overrides: Sequence[str]) -> Scenario:
 
 
 def from_text(text: str, name: str = "scenario.yaml") -> Scenario:
-    """What ``dump`` wrote, also where its plugins are not installed. Raises InputError that names ``name`` and line."""
+    """Read what ``dump`` wrote, also where its plugins are not installed. Raises InputError that names ``name`` and
+    line.
+    """
     document = parse(text, name)
     _require_fields(document)
     return _validate(document)

@@ -1,4 +1,4 @@
-"""What is wrong with a scenario, one line a field: the place, the field, what stands there, what is accepted."""
+"""Messages about a wrong scenario, one line a field: the place, the field, what stands there, what is accepted."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -65,7 +65,7 @@ def _problem(problem: Any, loc: Loc, document: Document, schema: Schema) -> str:
 
 
 def describe(part: Schema, schema: Schema) -> str:
-    """What a part of a JSON Schema accepts, in words.
+    """Say in words what a part of a JSON Schema accepts.
 
     >>> describe({"type": "integer", "minimum": 2}, {})
     'a whole number, 2 or more'

@@ -25,7 +25,7 @@ def expanded(text: str | Path, what: str) -> Path:
 
 
 def cache_root() -> Path:
-    """Where trained models are kept: ``PPLR_AUDIT_CACHE`` where set, else the platform's cache folder."""
+    """Return the folder of trained models: ``PPLR_AUDIT_CACHE`` if set, else the platform's cache folder."""
     import platformdirs
 
     root = os.environ.get("PPLR_AUDIT_CACHE")

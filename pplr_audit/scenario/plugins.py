@@ -79,7 +79,7 @@ def provenance(used: Iterable[tuple[Kind, str]]) -> list[dict[str, str]]:
 
 
 def make(kind: Kind, entry: str | Mapping[str, Mapping[str, Any]], field: str) -> Any:
-    """What a scenario names, a name or ``{name: {setting: value}}``, made with its settings.
+    """Make the plugin that a scenario names, as a name or ``{name: {setting: value}}``, with its settings.
 
     Raises InputError, ``field`` first, for an unknown name and for settings that it does not take.
     """
@@ -102,7 +102,7 @@ def make(kind: Kind, entry: str | Mapping[str, Mapping[str, Any]], field: str) -
 
 
 def name_and_settings(entry: str | Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
-    """What a scenario's entry says: a name alone, or ``{name: {setting: value}}``."""
+    """Split a scenario's entry into name and settings: a name alone, or ``{name: {setting: value}}``."""
     return (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
 
 

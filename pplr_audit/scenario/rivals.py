@@ -33,7 +33,7 @@ def trainings(training: T) -> list[T]:
 
 
 def ablation(strategy: str, ablate: Sequence[str] | None) -> str | None:
-    """What is wrong with switching these terms off, if anything."""
+    """Return the fault in switching these terms off, or None."""
     if ablate and strategy != "pplr":
         return f"switches off terms of pplr, and the strategy is {strategy}"
     if ablate and "balance" in ablate and len(ablate) > 1:

@@ -1,4 +1,4 @@
-"""What to do: the validated scenario. Every field has a default; a scenario states only what it is about."""
+"""The validated scenario. Every field has a default; a scenario states only what it is about."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
@@ -63,7 +63,7 @@ Named = Annotated[str, Field(description="a name")] | Settings
 
 
 class Shares(Section):
-    """Of all interactions, ordered by time, the last go to the test and those before them to validation."""
+    """Shares of all interactions in order of time: the last go to the test and those before them to validation."""
 
     valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
     test: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -73,7 +73,7 @@ Attribute = Annotated[str, Field(pattern=r"^attribute:.+$", description="attribu
 
 
 class Data(Section):
-    """Where the interactions come from, who holds them, and who is audited."""
+    """The data section: where the interactions come from, who holds them, and who is audited."""
 
     path: Annotated[str, Field(min_length=1, description="a folder or a file, or synthetic")] = "synthetic"
     reader: Annotated[Named, Field(description="auto, or a reader's name, or {name: {setting: value}}")] = "auto"
@@ -112,14 +112,14 @@ class Lora(Section):
 
 
 class Cut(Section):
-    """How many blocks stay on the client: the first ``front`` and the last ``back``."""
+    """The blocks that stay on the client: the first ``front`` and the last ``back``."""
 
     front: Annotated[int, Field(ge=0)] = 1
     back: Annotated[int, Field(ge=0)] = 1
 
 
 class Recformer(Section):
-    """Of ``recommender: recformer``."""
+    """Settings of ``recommender: recformer``."""
 
     attributes: tuple[Literal["title", "categories"], ...] = ("title", "categories")
     """What an item is read as, in this order."""
@@ -214,7 +214,7 @@ class Training(Section):
 
 
 class Budget(Section):
-    """What one attack may spend on one cell."""
+    """Budget of one attack on one cell."""
 
     seconds: Annotated[float, Field(gt=0)] = 300
 
@@ -225,7 +225,7 @@ Cuts = Literal["all"] | tuple[tuple[Blocks, Blocks], ...]
 
 
 class Audit(Section):
-    """Which cuts, adversaries and attacks to measure."""
+    """The audit section: the cuts, adversaries and attacks to measure."""
 
     cuts: Cuts = "all"
     adversaries: tuple[Literal["server", "trunk_host", "malicious_server", "outsider"], ...] = ("server", "outsider")
@@ -245,7 +245,7 @@ class Audit(Section):
 
 
 class Report(Section):
-    """What is written at the end."""
+    """The report section: the formats written at the end."""
 
     formats: tuple[Literal["html", "md"], ...] = ("html", "md")
 

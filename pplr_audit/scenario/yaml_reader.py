@@ -52,7 +52,7 @@ class Document:
         return self.name if self.name.startswith("--") else f"{self.name}, line {line}"
 
     def is_overridden(self, loc: Loc) -> bool:
-        """Whether the value at ``loc`` comes from an override rather than from the file."""
+        """True if the value at ``loc`` comes from an override rather than from the file."""
         return any(loc[:end] in self.overrides for end in range(1, len(loc) + 1))
 
 

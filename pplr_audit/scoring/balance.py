@@ -1,4 +1,4 @@
-"""How evenly a federation serves its clients: spread, worst client and Jain's index, each with an interval.
+"""Balance of a federation between its clients: spread, worst client and Jain's index, each with an interval.
 
 Each user has a score x and belongs to a client; m_c is the mean over the users of client c, n the number of clients.
 
@@ -359,7 +359,7 @@ def _of_difference(
 
 
 def _correlation(a: Float[np.ndarray, "draws"], b: Float[np.ndarray, "draws"]) -> float:
-    """Of two measures over the draws; 0 where one of them does not vary."""
+    """Correlation of two measures over the draws; 0 where one of them does not vary."""
     return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 < b.std() else 0.0
 
 

@@ -1,4 +1,4 @@
-"""What can be learned from labelled users about others: logistic regression, its strength chosen among the labelled.
+"""Logistic regression from labeled users to others, its strength chosen among the labeled.
 
 For attacks on attributes, and for what they are compared with: both learn the same way.
 """

@@ -1,4 +1,4 @@
-"""How sure a mean is, when the observations of one user belong together.
+"""Intervals of means when the observations of one user belong together.
 
 Percentile bootstrap over clusters (Davison & Hinkley, *Bootstrap Methods and their Application*, 1997, § 3.8), widened
 for quantities in [0, 1] to the Clopper-Pearson interval at the effective number of observations (Korn & Graubard,
@@ -177,7 +177,7 @@ def proportion_interval(value: float, variance: float, clusters: int, level: flo
 def cluster_weights(
     strata: Int[np.ndarray, "clusters"], draws: int, generator: np.random.Generator, width: int = 1
 ) -> Iterator[Int[np.ndarray, "chunk clusters"]]:
-    """How often each cluster is drawn, chunk of draws by chunk: each stratum is redrawn, with replacement, at its size.
+    """Yield how often each cluster is drawn, chunk of draws by chunk: each stratum is redrawn at its size.
 
     ``width`` is the number of elements the caller holds per cluster, so that its memory stays bounded too.
     """

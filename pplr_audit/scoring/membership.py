@@ -1,4 +1,4 @@
-"""How well scores tell members from non-members; a higher score says "member".
+"""Metrics of membership scores: how well they tell members from non-members. A higher score says "member".
 
 AUC as the Mann-Whitney statistic with ties at ½; the true-positive rate at a fixed false-positive rate as in Carlini et
 al. (*Membership Inference Attacks From First Principles*, S&P 2022), at rates that the non-members can resolve only.
@@ -150,7 +150,7 @@ def model_free_scores(
     seed: int,
     folds: int = 5,
 ) -> Float[np.ndarray, "n"]:
-    """What the features alone give away, no model consulted: the scores of a cross-validated classifier.
+    """Score candidates by their features alone, with a cross-validated classifier; no audited model is used.
 
     Logistic regression on features standardised by the training folds, one row a user; the folds are balanced by label
     within each group. Every row is scored by a classifier that did not see it. No side is picked afterwards: with
@@ -265,7 +265,7 @@ def _weights(
 def _small_whole(
     labels: Labels, clusters: Int[np.ndarray, "n"], groups: Int[np.ndarray, "n"]
 ) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """What is redrawn and within which strata: small groups whole and among each other, clusters within the others."""
+    """Return the units to redraw and their strata: small groups whole and among each other, clusters within the others."""
     small = [group for group, pairs in disjoint_pairs(labels, clusters, groups).items() if pairs < SMALL]
     if len(small) < SMALL:
         return clusters, groups
@@ -277,7 +277,7 @@ def _small_whole(
 
 
 def disjoint_pairs(labels: Labels, clusters: Int[np.ndarray, "n"], groups: Int[np.ndarray, "n"]) -> dict[int, int]:
-    """By group, how many pairs of a member and a non-member cluster can be formed, none used twice."""
+    """Count by group the pairs of a member and a non-member cluster that can be formed, none used twice."""
     pairs = {}
     for group in np.unique(groups):
         inside = groups == group
@@ -286,7 +286,7 @@ def disjoint_pairs(labels: Labels, clusters: Int[np.ndarray, "n"], groups: Int[n
 
 
 def _unseen(pairs: dict[int, int]) -> float:
-    """By how much more the estimate varies than redrawing s clusters a group shows: s / (s - 1) at the most."""
+    """Return the factor by which the variance exceeds that of redrawing s clusters a group: s / (s - 1) at the most."""
     return max((s / (s - 1) for s in pairs.values() if 1 < s < SMALL), default=1.0)
 
 

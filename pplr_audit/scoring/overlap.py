@@ -1,4 +1,4 @@
-"""How much of a history was read, whatever the place: the items in common, and whether their order is kept."""
+"""Overlap of a read history with the true one, whatever the place: items in common, and whether their order is kept."""
 
 from collections.abc import Sequence
 

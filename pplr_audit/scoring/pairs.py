@@ -1,4 +1,4 @@
-"""How often one user's score stands above another's, when users are redrawn: the area under a ROC curve, and its like.
+"""Share of pairs in which one user's score is above another's, with users redrawn: AUC and its like.
 
 An AUC is the share of pairs that come out right, and each user is in many pairs. Redrawing users gives a pair (i, j)
 the weight w_i w_j, the bootstrap of a U-statistic (Davison & Hinkley, *Bootstrap Methods and their Application*, 1997,
@@ -70,7 +70,7 @@ def share_estimate(
 
 
 def _shares(pairs: Sequence[Pairs], weights: Int[np.ndarray, "draws users"]) -> Float[np.ndarray, "draws"]:
-    """By draw of users; NaN where no comparison has a pair."""
+    """Return the share for each draw of users; NaN where no comparison has a pair."""
     w = weights.astype(np.float64)
     total, told = np.zeros(len(w)), np.zeros(len(w))
     for wins, inside in pairs:

@@ -1,4 +1,4 @@
-"""How much of a private history an attack read: tokens, items, whole histories.
+"""Metrics of reconstruction: how much of a private history an attack read, in tokens, items, whole histories.
 
 ``item_hit@k`` as in the ranking of a whole catalogue for one slot; two items with one title are one answer, since
 nothing that crosses the wire tells them apart. Items 0 and 1 share a title, so a ranking 0, 1, 2 holds two answers:
@@ -34,7 +34,7 @@ def item_hits(
     k: int,
     same: Int[np.ndarray, "items"] | None = None,
 ) -> Bool[np.ndarray, "slots"]:
-    """Whether the true item of each slot is among the k best answers.
+    """True for each slot whose true item is among the k best answers.
 
     ``same`` gives each item's title class; items of one class are one answer and take one place together, so a ranking
     that should fill k places then needs a depth beyond k. -1 in ``ranked`` is an empty place. Raises ValueError for k
@@ -72,7 +72,8 @@ def reciprocal_ranks(
 
 
 def exact(hit1: Bool[np.ndarray, "slots"], row: Int[np.ndarray, "slots"], rows: int) -> Bool[np.ndarray, "rows"]:
-    """Whether every slot of a row is right. ``row`` is the row of each slot; a slot the attack missed is a wrong one.
+    """True for each row of which every slot is right. ``row`` is the row of each slot; a slot the attack missed is a
+    wrong one.
 
     Raises ValueError for a row without slots: nothing to read is not a history read exactly.
 

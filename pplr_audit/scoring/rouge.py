@@ -1,4 +1,4 @@
-"""How much of a text was read, by words in common: ROUGE-1, ROUGE-2 and ROUGE-L as F1 (Lin 2004, *ROUGE*).
+"""ROUGE-1, ROUGE-2 and ROUGE-L as F1: how much of a text was read, by words in common (Lin 2004, *ROUGE*).
 
 Words are tokens here, and nothing is stemmed. The example of Lin (section 3.1) with F1 in place of his beta:
 

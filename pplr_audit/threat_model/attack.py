@@ -49,7 +49,7 @@ class Budget:
         raise BudgetExhausted(reason)
 
     def left(self, share: float = 1.0) -> bool:
-        """Whether less than ``share`` of the time has gone: for an attack that may do more, or less, for a row."""
+        """True if less than ``share`` of the time has gone: for an attack that may do more, or less, for a row."""
         return time.monotonic() <= self._end - (1 - share) * self.seconds
 
 
@@ -98,12 +98,12 @@ def also_reads(attack: Attack) -> frozenset[Channel]:
 
 
 def runs_copies(attack: Attack) -> bool:
-    """Whether an attack runs copies of clients' models (`copies`); one that does not needs no more than ``base``."""
+    """True if an attack runs copies of clients' models (`copies`); others need no more than ``base``."""
     return bool(getattr(attack, "copies", True))
 
 
 def asked_attribute(attack: Attack) -> tuple[str, int]:
-    """Which attribute an attack on one is after (`attribute`), and into how many folds users are dealt (`folds`)."""
+    """Return the attribute that an attack is after (`attribute`), and the number of folds of users (`folds`)."""
     return str(getattr(attack, "attribute", "")), int(getattr(attack, "folds", 5))
 
 
@@ -122,7 +122,9 @@ class Active(Attack, Protocol):
     active: Literal[True]
 
     def craft_gradient(self, knowledge: Knowledge, front: int, budget: Budget) -> GradientCrafter:
-        """What the server sends in place of dLoss/dh_k; called before the training, at cut k = ``front``."""
+        """Return the gradient that the server sends in place of dLoss/dh_k; called before the training, at cut k =
+        ``front``.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""What can cross the wire, and the protocol of the defences that act on it. Imports nothing of ours."""
+"""The channels: everything that can cross the wire. Imports nothing of ours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -18,5 +18,5 @@ class Defense(Protocol):
     holds_against: frozenset[str]
 
     def apply(self, crossing: Crossing, generator: torch.Generator) -> Crossing:
-        """What the receiver gets instead of ``crossing``. Draws randomness from ``generator`` alone."""
+        """Return what the receiver gets instead of ``crossing``. Draws randomness from ``generator`` alone."""
         ...

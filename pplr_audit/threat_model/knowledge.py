@@ -1,4 +1,4 @@
-"""What an adversary knows besides what it sees: the template, models to run, text to learn on, pairs, attributes."""
+"""An adversary's knowledge besides its view: the template, models to run, text to learn on, pairs, attributes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -32,18 +32,18 @@ class Model(Protocol):
     def states(
         self, prompts: Sequence[Prompt], layers: Sequence[int]
     ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
-        """What enters each of ``layers`` (from 0) for each prompt: its place, and h_l by l."""
+        """Yield each prompt's place and its h_l by l, for each of ``layers`` (from 0)."""
         ...
 
     @property
     def causal(self) -> bool:
-        """Whether a token is read without those behind it (a decoder), so that prefixes can be extended."""
+        """True if a token is read without those behind it (a decoder), so that prefixes can be extended."""
         ...
 
     def extend(
         self, prefix: Prefix, tokens: Int[np.ndarray, "nodes"], parents: Sequence[int], layers: Sequence[int]
     ) -> Branches:
-        """What enters each of ``layers`` for a tree of tokens behind ``prefix``, of a causal model; each node has an
+        """Return h_l at each of ``layers`` for a tree of tokens behind ``prefix``, of a causal model; each node has an
         earlier one as parent, or -1 where it follows the prefix. The prefix was read by this model, as deep at least.
         """
         ...
@@ -55,11 +55,11 @@ class Model(Protocol):
     def enter(
         self, layer: int, embeddings: Float[Tensor, "batch length hidden"], mask: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length hidden"]:
-        """What enters ``layer`` when these stand in the place of the tokens' embeddings, differentiable."""
+        """Return h_l at ``layer`` when ``embeddings`` stand in for the tokens' embeddings; differentiable."""
         ...
 
     def logits(self, layer: int, hidden: Float[Tensor, "batch length hidden"]) -> Float[Tensor, "batch *answers"]:
-        """What the model makes of ``hidden`` when it enters ``layer`` (L: the end of all blocks), differentiable.
+        """Return the logits when ``hidden`` enters ``layer`` (L: the end of all blocks); differentiable.
 
         Of the next token at every position (batch, length, vocab), or, where a sequence is answered by one item, of
         the catalogue (batch, items).
@@ -80,7 +80,7 @@ class Colluder(Protocol):
     def states(
         self, places: Sequence[int], layers: Sequence[int]
     ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
-        """As `Model.states`, of those of its prompts at ``places``."""
+        """Yield the same as `Model.states`, for the prompts at ``places``."""
         ...
 
 
@@ -90,7 +90,7 @@ Pair = tuple[Int[Tensor, "length"], dict[int, Float[Tensor, "length hidden"]]]
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """What an adversary knows besides its view; everything here is public or was sent to it."""
+    """An adversary's knowledge besides its view; everything here is public or was sent to it."""
 
     level: str
     """``front``: every client's model at the start of the round, as PPLR's server has it; ``base``: public weights;
@@ -136,11 +136,13 @@ class Knowledge:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a finding says of it besides its level: what the attack learned from, if from anything."""
+        """Facts for the finding besides the level: what the attack learned from, if anything."""
         return dict(self._asked)
 
     def source(self, client: str, round_: int) -> tuple[str, int]:
-        """Whose `pairs` a client's are: clients with the same source share them, and all that is learned from them."""
+        """Return the source of a client's `pairs`: clients with the same source share them and all that is learned from
+        them.
+        """
         if self.colluder is not None:
             return self.colluder.client, round_
         return (client, round_) if (client, round_) in self.copies else ("", 0)
@@ -177,7 +179,7 @@ class Knowledge:
     def pairs(
         self, client: str, round_: int, layers: Sequence[int], count: int, held_out: int, seed: int
     ) -> tuple[Iterator[Pair], Iterator[Pair]]:
-        """What to learn the inversion of a client's front from: ``count`` prompts to fit on, ``held_out`` to choose by.
+        """Return pairs to learn the inversion of a client's front from: ``count`` to fit on, ``held_out`` to choose by.
 
         They are auxiliary prompts (`draw`) run through the best copy of the client's model; or those of the colluding
         client, fewer where it has not so many.

@@ -12,7 +12,7 @@ from pplr_audit.threat_model.channels import Channel
 
 @dataclass(frozen=True)
 class Record:
-    """What crossed of one row of one batch, padding taken off by the mask that crossed with it."""
+    """One row of one batch as it crossed, padding taken off by the mask that crossed with it."""
 
     row: int
     client: str
@@ -27,7 +27,7 @@ class Record:
 
 @dataclass(frozen=True)
 class View:
-    """What one adversary saw at one cut under one defence, on the channel that an attack reads and those beside it.
+    """All that one adversary saw at one cut under one defense, on the channels that an attack reads.
 
     ``front`` and ``back`` are None where no such channel depends on that side of the cut.
     """
@@ -40,7 +40,7 @@ class View:
     records: tuple[Record, ...]
 
     def legible(self) -> "View":
-        """Without the rows that nothing can be computed with: empty, not finite, or too large to be squared.
+        """Return the view without unusable rows: empty, not finite, or too large to be squared.
 
         An attack is asked for the others, so that one broken row does not hide what the rest give away.
         """

@@ -121,15 +121,15 @@ class TrainingFiles:
         self._store.write_tensors(self._path(state.round, "state.safetensors"), tensors, metadata)
 
     def done(self) -> int:
-        """How many rounds are done."""
+        """Return the number of finished rounds."""
         return max(self._saved(), default=1) - 1
 
     def latest(self) -> RoundState | None:
-        """What the first round that is not done starts from; None where nothing was saved."""
+        """Return the state that the first unfinished round starts from, or None where nothing was saved."""
         return self.state(max(self._saved())) if self._saved() else None
 
     def state(self, round_: int) -> RoundState:
-        """What round ``round_`` starts from.
+        """Return the state that round ``round_`` starts from.
 
         Raises InputError where it was not kept, was altered, or is no state of the federation.
         """

@@ -152,7 +152,7 @@ class Client:
         return [build(samples.history[row], int(samples.targets[row])) for row in rows]
 
     def _refreshed(self, link: Link) -> CatalogueEncoding:
-        """What the model as it is in the midst of training works out from the public catalogue."""
+        """Encode the public catalogue with the model as it is in the midst of training."""
         part = self._part
         part.model.eval()
         with _reaching(part, link, self.name, "training", catalogue=True):
@@ -200,11 +200,11 @@ class Client:
 
     @property
     def served_encoding(self) -> CatalogueEncoding | None:
-        """What the model that its users meet goes by."""
+        """Encoding of the catalogue that belongs to the model that the client's users meet."""
         return self.encoding if self.personal is None else self.personal_encoding
 
     def encodings(self, round_: int) -> int:
-        """How often a round encodes the catalogue, where the client has taken part from the first round on."""
+        """Return how often a round encodes the catalogue, for a client that has taken part from the first round on."""
         if self._task.fixed:
             return 0
         models = 1 if self._local.personal is None else 2
@@ -235,7 +235,7 @@ class ServedClient:
 
     @contextmanager
     def model(self, weights: Weights = "trained", *, catalogue: bool = False) -> Iterator[Any]:
-        """What the model reads within the block crosses the cut."""
+        """Give the model for the length of a block; everything that it reads there crosses the cut."""
         off = adapter_off(self._part.model) if weights == "base" else nullcontext()
         with off, _reaching(self._part, self._link, self._name, weights, catalogue=catalogue):
             yield self._part.model

@@ -1,4 +1,4 @@
-"""What tells that a training has run away, and what is said of it: client and server look for the same."""
+"""Divergence checks shared by client and server, and the errors they raise."""
 
 import math
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ and products of two such factors leave float32's range within a few layers."""
 
 
 def of_loss(value: float) -> str | None:
-    """What is wrong with a training loss, if anything."""
+    """Return the fault of a training loss, or None."""
     if not math.isfinite(value):
         return "the loss is not finite"
     return f"the loss has exploded ({value:.3g})" if value > EXPLODED else None
 
 
 def of_adapter(values: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with an adapter or a part of one, if anything."""
+    """Return the fault of an adapter or of a part of one, or None."""
     if not all(bool(value.isfinite().all()) for value in values.values()):
         return "the adapter is not finite"
     largest = max((float(value.abs().max()) for value in values.values() if value.numel()), default=0.0)

@@ -22,7 +22,7 @@ Recorder = Callable[[Crossing], None]
 
 
 class Host(Protocol):
-    """What the server answers. `pplr_audit.training.server.Server` is one; a network stub is another."""
+    """The server's answers. `pplr_audit.training.server.Server` is one host; a network stub is another."""
 
     def join(self, client: str, samples: int) -> None: ...
     def start_round(self, client: str, round_: int) -> None: ...
@@ -143,7 +143,7 @@ class Link:
         return self._host.open_session()
 
     def reorder(self, client: str, session: int, beams: Int[Tensor, "batch"]) -> None:
-        """Which beam each one goes on from; the server holds their keys and values."""
+        """Tell the server which beam each one goes on from; it holds their keys and values."""
         said = self._cross(Channel.INFERENCE_ACTIVATIONS, client, 0, -1, beams=beams.to(torch.int32))
         self._host.reorder(session, said["beams"].long())
 

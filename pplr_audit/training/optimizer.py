@@ -24,7 +24,9 @@ class OptimizerState:
     moments: Mapping[str, Tensor] = field(default_factory=dict)
 
     def after_averaging(self, how: str) -> "OptimizerState":
-        """What is left of it once models were averaged: refactored products have other coordinates than the moments."""
+        """Return the state that stays valid after averaging: refactored products have other coordinates than the
+        moments.
+        """
         if how == "factors":
             return self
         kept = {
@@ -53,7 +55,7 @@ class Pull:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Where in the learning-rate schedule the steps of one round lie."""
+    """Position of one round's steps in the learning-rate schedule."""
 
     first: int
     """From 0."""
@@ -62,7 +64,7 @@ class Stretch:
 
 
 def rate_factor(schedule: str, step: int, total: int, warmup: float = 0.0) -> float:
-    """What the learning rate is multiplied by in step ``step`` (from 0) of ``total`` over all rounds.
+    """Return the factor of the learning rate in step ``step`` (from 0) of ``total`` over all rounds.
 
     >>> [rate_factor("linear", step, 4) for step in range(4)]
     [1.0, 0.75, 0.5, 0.25]

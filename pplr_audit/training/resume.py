@@ -1,4 +1,4 @@
-"""What of a job is there already: a run goes on with the inputs that it began with, from where it stopped."""
+"""Continuation of a run: from where it stopped, with the inputs that it began with."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ TEMPLATE_TOKENS, TITLE_TOKENS = 20, 8
 
 
 def precision_of(root: Path) -> Precision | None:
-    """What the run in ``root`` began to compute in; None where no run has begun there, or none that can be read."""
+    """Return the precision that the run in ``root`` began in, or None where no readable run has begun there."""
     try:
         with Store.load(root) as store:
             inputs = store.manifest.get("inputs")

@@ -41,25 +41,25 @@ class RoundState:
     """Likewise of its personal model."""
 
     def served(self, client: str) -> Adapter:
-        """What the users of a client are served if training ends here."""
+        """Return the adapter that a client's users are served with if training ends here."""
         if client in self.best:
             return self.best[client].adapter
         return dict(self.personal.get(client, self.adapters[client]))
 
     def encoding(self, client: str) -> CatalogueEncoding | None:
-        """What that model goes by, where it was kept."""
+        """Return the stored encoding of the catalogue for that model, or None."""
         if client in self.best and not self.best[client].remembered:
             return None  # what was kept is of the model as it was later
         return (self.personal_encodings if client in self.personal else self.encodings).get(client)
 
     def sent(self, client: str) -> Adapter:
-        """Of what a client serves, what the server knows, because it made it: a personal model never reaches it."""
+        """Return the newest adapter of a client that the server made; a personal model never reaches the server."""
         return dict(self.adapters[client]) if client in self.personal else self.served(client)
 
 
 @dataclass(frozen=True)
 class RoundLog:
-    """What happened in one round."""
+    """Record of one round."""
 
     round: int
     losses: Mapping[str, float]
@@ -96,14 +96,16 @@ class Federation:
     best: dict[str, Best] = field(default_factory=dict)
 
     def training_in(self, round_: int, best: Mapping[str, Best]) -> tuple[Client, ...]:
-        """Who trains in round ``round_``: those drawn from the ones who, by what was ``best`` before, go on."""
+        """Return the clients that train in round ``round_``, drawn from those that have not stopped by what was
+        ``best`` before.
+        """
         gone = stopped(best, self.training.patience)
         names = [client.name for client in self.clients if client.name not in gone]
         drawn = participants(names, self.training.participation, seed=self.seed, round_=round_) if names else ()
         return tuple(client for client in self.clients if client.name in drawn)
 
     def state(self, round_: int) -> RoundState:
-        """What the next round, number ``round_``, starts from."""
+        """Return the state that the next round, number ``round_``, starts from."""
         adapters, optimizers = {}, {}
         for client in self.clients:
             # A client's own layers are what it received; the server's are what the server set.
@@ -125,11 +127,11 @@ class Federation:
         )
 
     def _with_base_encoding(self, round_: int) -> bool:
-        """Whether what all clients go by at the start of a round is what the base model works out."""
+        """True if all clients start the round with the base model's encoding of the catalogue."""
         return self.task.fixed or round_ == 1
 
     def encoding_in(self, state: RoundState, client: str) -> CatalogueEncoding | None:
-        """What a client's shared model goes by in the first step of a round; None: what it works out by itself."""
+        """Return the encoding that a client's shared model uses in a round's first step; None if it makes its own."""
         if self._with_base_encoding(state.round):
             return self.task.base_encoding
         return None if self.task.refreshes(state.round, 0, 0) else state.encodings.get(client)

@@ -1,4 +1,4 @@
-"""How many local steps a client takes, and which samples each of them holds."""
+"""Local steps of a client, and the samples in each of them."""
 
 import math
 from itertools import pairwise
@@ -79,7 +79,7 @@ def _jittered(
 
 
 def _short(samples: int, size: int, generator: np.random.Generator) -> int:
-    """Which batch has what is left over: any, so that it is not always the longest samples that weigh more there."""
+    """Draw the batch that gets the rest, so that it is not always the longest samples that weigh more."""
     return int(generator.integers(samples // size + 1))
 
 

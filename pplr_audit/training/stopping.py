@@ -1,4 +1,4 @@
-"""Who trains in a round, and who has stopped: client sampling and early stopping, each client by its own metric."""
+"""Client sampling and early stopping: who trains in a round, each client judged by its own metric."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the adversary of a cell knows, made from a run: by its level, its channel and the round."""
+"""Knowledge of a cell's adversary, made from a run by its level, its channel and the round."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -67,7 +67,7 @@ class KnowledgeBuilder:
         return [replace(knowledge, known_attributes=told) for told in truth.told]
 
     def _know(self, attack: str, settings: str, level: str, channel: Channel, round_: int) -> Knowledge:
-        """By attack too, though nothing here follows from it: what one does to its own harms no other."""
+        """Make the knowledge for one attack alone, so that what it does to it harms no other."""
         phase = phase_of(channel)
         whole, alone, auxiliary = self._model.whole, level == "auxiliary", self._scenario.audit.auxiliary
         return Knowledge(
@@ -88,7 +88,8 @@ class KnowledgeBuilder:
         )
 
     def _copies(self, phase: Phase, round_: int) -> dict[tuple[str, int], KnownModel]:
-        """In training what the round began with; in serving the newest that the server made for each client.
+        """Return the adversary's copies: the models that the round began with, or in serving the newest the server
+        made.
 
         What a model goes by follows from models that the server had made.
         """

@@ -71,7 +71,7 @@ class KnownModel:
 
 
 class NoModel:
-    """In the place of a model that an adversary does not have."""
+    """Stand-in for a model that an adversary does not have."""
 
     def states(
         self, prompts: Sequence[Prompt], layers: Sequence[int]

@@ -86,6 +86,6 @@ def hijacked(
 
 
 def _can_be_pulled(parts: CutModel) -> bool:
-    """Whether anything before the cut is trained, so that a gradient sent back can move it."""
+    """True if anything before the cut is trained, so that a gradient sent back can move it."""
     near: Sequence[Any] = list(blocks(parts.client))[: parts.front]
     return feeds_blocks(parts.client) or any(p.requires_grad for block in near for p in block.parameters())

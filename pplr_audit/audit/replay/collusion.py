@@ -61,6 +61,6 @@ class Collusion:
 
 
 def codes(like: Float[Tensor, "vocab hidden"], seed: int) -> Float[Tensor, "vocab hidden"]:
-    """Of each word a random direction, for an adversary who does not have the embeddings."""
+    """Draw a random direction for each word, for an adversary who does not have the embeddings."""
     drawn = torch.randn(like.shape, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.normalize(drawn, dim=1)

@@ -1,4 +1,4 @@
-"""From a trained run to what an adversary saw: rounds run again with a tap at every block, requests served again.
+"""Replay of a trained run: rounds run again with a tap at every block, requests served again.
 
 A replayed round runs the same `Client.train_round` from the stored start of the round, so it yields what crossed at
 every cut at once, and hands it on without storing it.
@@ -42,7 +42,7 @@ def training_records(
     wanted: Collection[Trace],
     keep: Keep,
 ) -> None:
-    """What crosses where it is ``wanted`` in the round that ``state`` starts, of the watched samples of each client.
+    """Record what crosses at the ``wanted`` places in the round that ``state`` starts, for the watched samples.
 
     Of clients that did not train in the round there is no record. A sample that the round holds more than once (local
     epochs, a personal model beside the shared one) is recorded the first time. The federation is left in the middle of
@@ -120,7 +120,7 @@ def serving_records(
     whole: UncutModel, state: RoundState, requests: Mapping[str, Sequence[tuple[int, Prompt]]], layers: Sequence[int],
     keep: Keep,
 ) -> None:  # fmt: skip
-    """What enters each of ``layers`` when each client's trained model reads its users' prompts.
+    """Record h_l at each of ``layers`` while each client's trained model reads its users' prompts.
 
     Args:
         requests: per client, opaque number and prompt of each request.

@@ -53,7 +53,7 @@ class AttributeTruth:
 
     @property
     def told(self) -> list[Mapping[int, str]]:
-        """By turn, the values that the adversary knows, by row: all but those of one fold."""
+        """Values that the adversary knows in each turn, by row: all but those of one fold."""
         return [
             MappingProxyType({row: value for row, value in self.values.items() if self.folds[row] != fold})
             for fold in sorted(set(self.folds.values()))
@@ -61,7 +61,7 @@ class AttributeTruth:
 
     @property
     def comparable(self) -> bool:
-        """Whether each of two values or more has a user in whose fold there is one with another."""
+        """True if each of two values or more has a user in whose fold another value occurs."""
         return len(self._columns) > 1 and all(inside.any() for inside in self._inside)
 
     def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
@@ -120,20 +120,20 @@ class AttributeTruth:
 
     @cached_property
     def _turns(self) -> list[Bool[np.ndarray, "rows"]]:
-        """By turn, who is asked for."""
+        """Return for each turn the rows whose value is to be predicted."""
         fold = np.array([self.folds[row] for row in self._rows])
         return [fold == each for each in np.unique(fold)]
 
     @cached_property
     def _inside(self) -> list[Bool[np.ndarray, "rows rows"]]:
-        """By value: who has it against who has not, where both are of one fold."""
+        """Return for each value the pairs of a user who has it and one who has not, both of one fold."""
         together = np.any([asked[:, None] & asked for asked in self._turns], axis=0)
         has = [self._truth == value for value in range(len(self._columns))]
         return [np.asarray(each[:, None] & ~each & together) for each in has]
 
     @property
     def _independent(self) -> int:
-        """Of how many pairs of the rarest value no two share a user."""
+        """Return how many pairs of the rarest value can be formed of which no two share a user."""
         counts = [np.bincount(self._truth[asked], minlength=len(self._columns)) for asked in self._turns]
         return int(np.sum([np.minimum(count, count.sum() - count) for count in counts], axis=0).min())
 
@@ -152,7 +152,7 @@ class AttributeTruth:
         return self._learned(self.items, self.catalogue)
 
     def _learned(self, held: Mapping[int, Sequence[int]], size: int) -> Float[np.ndarray, "rows values"]:
-        """What the same classifier says, learning from which of ``size`` things each row holds."""
+        """Score each row by the same classifier, trained on which of ``size`` things each row holds."""
         bag = np.zeros((len(self._rows), size))
         for place, row in enumerate(self._rows):
             bag[place, list(held[row])] = 1
@@ -163,7 +163,7 @@ class AttributeTruth:
         )
 
     def _by_turn(self, said: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-        """What is said of all rows, by who is told in each turn which rows are known and which are asked for."""
+        """Collect the answers for all rows; ``said`` learns in each turn which rows are known and which to predict."""
         parts = [said(~asked, asked) for asked in self._turns]
         found = np.empty((len(self._rows), *parts[0].shape[1:]), dtype=parts[0].dtype)
         for asked, part in zip(self._turns, parts, strict=True):

@@ -24,7 +24,7 @@ Recommends = Callable[[Mapping[int, np.ndarray] | None], Mapping[int, np.ndarray
 
 
 class HistoryTruth:
-    """What the victims' prompts really held.
+    """The true prompts of the victims.
 
     Args:
         users: row to user; intervals are clustered by it.

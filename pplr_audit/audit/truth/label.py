@@ -18,7 +18,7 @@ LABEL_DEPTHS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class LabelTruth:
-    """Which item each row was trained to answer with.
+    """The item that each row was trained to answer with.
 
     Args:
         users, targets: by row.

@@ -19,7 +19,7 @@ from pplr_audit.threat_model.attack import Guess
 
 @dataclass(frozen=True)
 class LinkageTruth:
-    """Which two rows are of one user; place i of everything but ``prompts`` is the same user.
+    """The two rows of each user; place i of everything but ``prompts`` is the same user.
 
     What counts is whether a user's two rows are held for more alike than one of them and a row of another user of the
     same client. As a user's own rows share no item, rows of two users that do are left out: they are alike for that.
@@ -44,7 +44,7 @@ class LinkageTruth:
 
     @property
     def comparable(self) -> bool:
-        """Whether there are two users to be told apart."""
+        """True if there are two users to be told apart."""
         return bool(self._counted.any())
 
     def score(self, guess: Guess, *, seed: int | None) -> list[Score]:

@@ -25,7 +25,7 @@ from pplr_audit.threat_model.attack import Guess
 
 @dataclass(frozen=True)
 class MembershipTruth:
-    """Who trained, by the logged coins. A row without a score is placed below all that have one.
+    """The members, by the logged coins. A row without a score is placed below all that have one.
 
     Args:
         users, clients, members: by row; ``clients`` is a number.

@@ -1,4 +1,4 @@
-"""Which users' attribute an adversary knows beforehand, and of which ones it has to tell it.
+"""Folds for attribute inference: the adversary knows the attribute in all folds but one and predicts it there.
 
 Nobody learns to tell an attribute without users of whom it is known, as a colluding client or a public profile would
 give it away. The victims are dealt into folds, value by value: the adversary knows the values in all folds but one, has
@@ -26,7 +26,7 @@ FEW = 2 * classifier.FOLDS
 
 @dataclass(frozen=True)
 class Deal:
-    """By user the value of one attribute, and the fold in whose turn it is asked for; of the others it is not known."""
+    """The value of one attribute by user, and the fold in whose turn it is predicted."""
 
     name: str
     values: Mapping[int, str]
@@ -35,7 +35,7 @@ class Deal:
     def truth(
         self, users: Mapping[int, int], clients: Mapping[int, str], prompts: Mapping[int, Prompt], catalogue: int
     ) -> AttributeTruth:
-        """Of rows, each of another user.
+        """Return the truth about rows, each of another user.
 
         Raises NotApplicable where in some turn a value is known of too few of them, or one has nobody to tell it from.
 

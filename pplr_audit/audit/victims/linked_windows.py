@@ -88,7 +88,7 @@ class Links:
         self.recorded = lru_cache(maxsize=1)(self._record)
 
     def truth(self, training: bool, rounds: Rounds) -> LinkageTruth:
-        """Which rows are of one user. Raises NotApplicable where there is nobody to be told from another."""
+        """Return which rows are of one user. Raises NotApplicable where there is nobody to be told from another."""
         return self._linked(training, rounds).truth(self._victims.client_of)
 
     def _link(self, training: bool, rounds: Rounds) -> Linked:
@@ -99,7 +99,7 @@ class Links:
         return linked
 
     def _record(self, training: bool, rounds: Rounds, layers: Sequence[int], scratch: Path) -> Spool:
-        """What entered each of ``layers``, in a file in ``scratch``."""
+        """Record h_l at each of ``layers`` in a file in ``scratch``."""
         linked, spool = self._linked(training, rounds), Spool(scratch)
         if not training:
             requests = linked.requests(self._victims.holder_of)

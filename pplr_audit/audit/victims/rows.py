@@ -37,7 +37,7 @@ class PhaseRows:
 
 
 class Rows:
-    """Who is looked at, and under which numbers.
+    """The victims and their row numbers.
 
     Args:
         prompts: builds what a user is asked by.
@@ -124,12 +124,12 @@ class Rows:
         return PhaseRows(users, places, prompts, samples)
 
     def _last_sample(self, user: int) -> int:
-        """Where a user's last training sample stands in its client; of many prefixes the longest."""
+        """Return the place of a user's last training sample in its client; of many prefixes the longest."""
         own: Int[np.ndarray, samples] = self._private.samples[self.holder_of(user)].users
         return int(np.flatnonzero(own == user)[-1])
 
     def _handed_on(self, phase: Phase, round_: int) -> dict[int, tuple[int, Prompt]]:
-        """Of the colluding client: row (behind the victims'), its sample's place in it, and its prompt."""
+        """Return, for the colluding client, each row (behind the victims'), its sample's place, and its prompt."""
         assert self.colluder is not None
         own = self._private.samples[self.colluder]
         if phase == "serving":

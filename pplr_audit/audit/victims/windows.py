@@ -31,7 +31,7 @@ class Windows:
 
 
 def training_windows(samples: Mapping[int, Samples]) -> Windows:
-    """Of the samples that are trained on, the target counted as part of a window.
+    """Cut windows from the training samples; the target counts as part of a window.
 
     Args:
         samples: by user those of the client that trains on it.

@@ -1,4 +1,4 @@
-"""What this installation has and lacks: versions, hardware, extras, plugins, disk; and how to get what is missing.
+"""The doctor: what this installation has and lacks (versions, hardware, extras, plugins, disk), and how to mend it.
 
 Nothing here imports a library in this process: versions are read from what is installed, and whether it also works is
 tried in another process (`trial.py`), which may die of it.
@@ -26,11 +26,11 @@ class Examination:
 
     @property
     def able(self) -> bool:
-        """Whether the main job can run."""
+        """True if the main job can run."""
         return not any(check.state == "failed" for check in self.checks)
 
     def document(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
+        """Return the document that ``--json`` prints."""
         return {"schema": "pplr-audit/doctor/1", "able": self.able, "checks": [asdict(check) for check in self.checks]}
 
 

@@ -10,7 +10,7 @@ not run."""
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, how it is, what was found, and what to do about it (nothing where it is ok)."""
+    """One check: its subject, its status, what was found, and what to do about it (empty where it is ok)."""
 
     group: str
     name: str
@@ -21,7 +21,7 @@ class Check:
 
 @dataclass
 class Trial:
-    """What was tried: module, or ``module:attribute``, to what went wrong (nothing where it imports)."""
+    """Results of imports: from module, or ``module:attribute``, to the error (empty where it imports)."""
 
     errors: dict[str, str] = field(default_factory=dict)
     accelerator: dict[str, Any] = field(default_factory=dict)

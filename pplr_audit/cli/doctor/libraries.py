@@ -126,7 +126,7 @@ def _version(name: str) -> str | None:
 
 
 def _requirements(extra: str) -> "list[Requirement]":
-    """What the package needs for ``extra`` (nothing: for the main job) on this machine."""
+    """Return the package's requirements for ``extra`` (empty: for the main job) on this machine."""
     try:
         from packaging.requirements import Requirement
     except ImportError:  # `needed` says so

@@ -84,7 +84,7 @@ def _folder(name: str, folder: Path, advice: str) -> Check:
 
 
 def _bfloat16(gpu: bool | None) -> str:
-    """By the flags that the processor reports; without instructions of its own, it is computed by way of float32."""
+    """Judge bfloat16 by the processor's flags; without its own instructions it is computed by way of float32."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:

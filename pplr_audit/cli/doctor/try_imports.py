@@ -1,4 +1,4 @@
-"""Which of the needed libraries and plugins really import, found out in a process that may die of it."""
+"""Trial imports of the needed libraries and plugins, in a process that may die of them."""
 
 import json
 import signal

@@ -53,7 +53,7 @@ def unzipped(path: Path) -> Iterator[Path]:
 
 
 def inside_of(archive: Path, unpacked: Path) -> Path:
-    """How a file that stood in ``archive`` is called once it is no longer unpacked."""
+    """Return the name of a file in ``archive`` for messages, once it is no longer unpacked."""
     return archive.joinpath(*within(unpacked)[1:])
 
 

@@ -111,7 +111,7 @@ def no_header(path: Path, why: str) -> InputError:
 
 
 def _quotes(lines: Sequence[str], separator: str) -> bool:
-    """Whether quotation marks are quotes and not letters of a title: all that begin a field are, and one is sure."""
+    """True if quotation marks are quotes and not letters of a title: all that begin a field are, and one is sure."""
     fields = [[field for field in line.split(separator) if field.startswith('"')] for line in lines]
     opened = [field for line in fields for field in line]
     whole = all(_WHOLE.fullmatch(field) for field in opened)

@@ -29,7 +29,7 @@ NO_NUMBER = (*NESTED, pl.Boolean, pl.Duration, pl.Time)
 
 @dataclass(frozen=True)
 class Span:
-    """Where the rows of one block stand in the file."""
+    """Position of a block's rows in the file."""
 
     row: int
     line: int
@@ -59,7 +59,7 @@ class Table:
         return name in self.frame.columns
 
     def at(self, row: int) -> str:
-        """How an error begins that is about this row."""
+        """Return the beginning of an error about this row."""
         span = next(span for span in reversed(self.spans) if span.row <= row)
         return f"{self.source.path}, {self.unit} {_line(span, row - span.row)}"
 
@@ -182,7 +182,7 @@ class Gathering:
         return pl.Series(values.name, found, dtype=pl.Float64)
 
     def _may_lack(self, values: pl.Series) -> Bool[np.ndarray, "rows"]:
-        """Which values may be missing: a rating is not needed where the source is read leniently."""
+        """True for each value that may be missing: a rating is not needed where the source is read leniently."""
         return ~_there_in(values) if self.lenient else np.zeros(len(values), dtype=bool)
 
     def _refuse(self, wrong: Int[np.ndarray, "wrong"], values: pl.Series, span: Span, accepted: str) -> None:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the rows of a file are written."""
+    """The way in which the rows of a file are written."""
 
     separator: str = ","
     quoted: bool = True
@@ -99,7 +99,7 @@ def first_lines(path: Path, encodings: Sequence[str], most: int = 1000) -> list[
 
 
 def first_fitting(path: Path, encodings: Sequence[str], read: Callable[[str], T]) -> T:
-    """What ``read`` makes of the file in the first encoding that fits.
+    """Read the file by ``read`` in the first encoding that fits.
 
     Raises InputError where none does, and where one fits but for a few bytes: read in the next, all of it would change.
     """

@@ -1,4 +1,4 @@
-"""How errors about data speak of values and columns."""
+"""Wording of errors about data: values and columns."""
 
 import difflib
 from collections.abc import Iterable

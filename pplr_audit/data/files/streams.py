@@ -109,7 +109,7 @@ class Stream:
 
 
 def occurrences(data: bytes, byte: bytes, start: int = 0, end: int | None = None) -> int:
-    """How often one byte stands in ``data[start:end]``; for a frequent one faster than ``bytes.count``."""
+    """Count one byte in ``data[start:end]``; for a frequent one faster than ``bytes.count``."""
     return int(np.count_nonzero(np.frombuffer(data, np.uint8)[start:end] == ord(byte)))
 
 
@@ -219,7 +219,7 @@ def _plain_ends(data: bytes) -> bytes:
 
 
 def _last_end(data: bytes, quoted: bool) -> int:
-    """Where the last whole record ends. Quotation marks inside a record come in pairs (RFC 4180)."""
+    """Return where the last whole record ends. Quotation marks inside a record come in pairs (RFC 4180)."""
     end = data.rfind(b"\n") + 1
     if not quoted:
         return end

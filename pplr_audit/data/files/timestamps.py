@@ -95,19 +95,19 @@ def in_seconds(values: Float[np.ndarray, "rows"]) -> Float[np.ndarray, "rows"]:
 
 
 def other_unit(values: Float[np.ndarray, "rows"]) -> Bool[np.ndarray, "rows"]:
-    """Which numbers count a unit that the largest one does not count, by their size; 0 fits every unit."""
+    """True for each number that counts another unit than the largest one, by its size; 0 fits every unit."""
     bounds = sorted(least for least, _ in UNITS)
     kinds = np.digitize(np.abs(values), bounds)
     return np.asarray((kinds != kinds.max(initial=0)) & (values != 0))
 
 
 def in_future(values: Float[np.ndarray, "rows"]) -> Bool[np.ndarray, "rows"]:
-    """Which times, in seconds, lie more than a day ahead of the clock."""
+    """True for each time, in seconds, that lies more than a day ahead of the clock."""
     return np.asarray(values > time.time() + DAY)
 
 
 def _plain(values: pl.Series) -> pl.Series:
-    """Without what says UTC, and with a blank between day and hour."""
+    """Strip what says UTC, and put a blank between day and hour."""
     bare = values.str.strip_chars().str.replace(r"\s*(?:Z|UTC|GMT)$", "")
     return bare.str.replace(r"^(\d{4}-\d{2}-\d{2})T", "$1 ")
 

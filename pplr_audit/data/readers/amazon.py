@@ -25,7 +25,7 @@ class Amazon:
     """Source: J. McAuley (2014, Python literals in place of JSON), J. Ni (2018), Y. Hou (2023), as their pages say."""
 
     def detect(self, path: Path) -> bool:
-        """Whether there are reviews beside their meta_NAME; of a file, whether it is one of the two."""
+        """True if a folder holds reviews with their meta_NAME, or a file is one of the two."""
         return bool(_pairs(path))
 
     def read(self, path: Path) -> Dataset:

@@ -44,7 +44,7 @@ def titled(
     from_web: bool = False,
     html: bool = False,
 ) -> tuple[Catalogue, dict[str, int], dict[str, int]]:
-    """As `catalogue`, of an item table that is as its publisher found it in the world.
+    """Make a `catalogue` of an item table that is as its publisher found it in the world.
 
     Of several rows with one id the first that has a title counts; rows without an id or a title are left out; white
     space of any kind within a title is one blank. ``from_web`` says that control characters are remnants of other

@@ -23,7 +23,7 @@ class Goodreads:
     """JSON lines. Source: M. Wan and J. McAuley, RecSys 2018 and ACL 2019, and their page of the data set."""
 
     def detect(self, path: Path) -> bool:
-        """Whether there is a file of interactions or reviews."""
+        """True if there is a file of interactions or reviews."""
         if path.is_dir():
             return any(name.startswith(EVENTS) for name in files(path))
         return (stem(path) or "").startswith((*EVENTS, "goodreads_books"))

@@ -81,7 +81,7 @@ def dataset(
     attributes: Mapping[str, tuple[str, ...]] | None = None,
     notes: Mapping[str, int] | None = None,
 ) -> Dataset:
-    """What a reader returns: everything it found, in the dataset's form. ``notes`` of 0 are left out."""
+    """Make the dataset that a reader returns from everything it found. ``notes`` of 0 are left out."""
     return Dataset(
         name=name,
         catalogue=items,
@@ -202,7 +202,7 @@ def attributes(table: Table, user: str, users: tuple[str, ...]) -> dict[str, tup
 
 
 def _with_items(taken: Histories) -> Histories:
-    """Without the users who are left with nothing."""
+    """Drop the users who are left with nothing."""
     lengths = taken.items.lengths
     if lengths.all():
         return taken

@@ -21,7 +21,7 @@ class MicroLens:
     """Source: the page of the data set (Ni et al. 2023, arXiv 2309.15379) and the readme that comes with it."""
 
     def detect(self, path: Path) -> bool:
-        """Whether there is a file of pairs."""
+        """True if there is a file of pairs."""
         if path.is_dir():
             return any(file.name.endswith(PAIRS) for file in path.iterdir())
         return path.name.endswith((*PAIRS, *TITLES))

@@ -81,7 +81,7 @@ class MovieLens:
     """
 
     def detect(self, path: Path) -> bool:
-        """Whether there is a file of ratings under one of its three names, and beside ratings.csv a movies.csv."""
+        """True if there is a file of ratings under one of its three names, and next to ratings.csv a movies.csv."""
         form = _form(path)
         return form is not None and (form is not FORMS[2] or (_folder(path) / form.movies).is_file())
 

@@ -1,4 +1,4 @@
-"""What a reader of a data format is: ours and a third party's alike."""
+"""The protocol of a data reader, ours and a third party's alike."""
 
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -15,7 +15,7 @@ class Reader(Protocol):
     """
 
     def detect(self, path: Path) -> bool:
-        """Whether ``path``, a folder or a file, looks like this format. Cheap: looks at names, not at content."""
+        """True if ``path``, a folder or a file, looks like this format. Cheap: looks at names, not at content."""
         ...
 
     def read(self, path: Path) -> Dataset:

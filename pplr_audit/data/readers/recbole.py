@@ -73,7 +73,7 @@ class RecBole:
     """Tab separated, header ``name:type``. Source: RecBole, "Atomic Files"."""
 
     def detect(self, path: Path) -> bool:
-        """Whether ``path`` is an atomic file or a folder that holds an .inter."""
+        """True if ``path`` is an atomic file or a folder that holds an .inter."""
         if path.is_dir():
             return any(path.glob("*.inter"))
         return path.suffix in (".inter", ".item", ".user")
@@ -309,7 +309,7 @@ def _levels(value: str, split: bool) -> str:
 
 
 def _sequences(table: Table, index: Mapping[str, int]) -> tuple[Histories, int]:
-    """Of each user the longest row and its next item (of equally long rows the last), and how many rows fell away."""
+    """Return each user's longest row and its next item (of equally long rows the last), and the count of dropped rows."""
     names = table.ids[_user(table)].names
     order = in_order(names)
     place = np.empty(len(order), dtype=np.int64)

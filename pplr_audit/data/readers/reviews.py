@@ -17,7 +17,7 @@ ENDINGS = tuple(f"{name}{packed}" for name in (".json", ".jsonl", ".ndjson") for
 
 @dataclass(frozen=True)
 class Names:
-    """What a publisher calls things, over the years: of several names the first that is there counts."""
+    """A publisher's names of columns over the years: of several the first that is there counts."""
 
     user: tuple[str, ...]
     item: tuple[str, ...]

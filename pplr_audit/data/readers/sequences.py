@@ -41,7 +41,7 @@ PARTS = {"sequential_train.txt": TRAIN, "sequential_valid.txt": VALID, "sequenti
 
 @dataclass(frozen=True)
 class Rows:
-    """What the sequence files say: users in the order met, their items in time order, the split if one is given."""
+    """Content of the sequence files: users in the order met, their items in time order, the split if one is given."""
 
     users: tuple[str, ...]
     items: Ragged
@@ -56,7 +56,7 @@ class Sequences:
     """
 
     def detect(self, path: Path) -> bool:
-        """Whether there is a sequence file under one of the three names."""
+        """True if there is a sequence file under one of the three names."""
         if not path.is_dir() and path.name not in (PLAIN, WHOLE, *PARTS, "items.tsv", "users.tsv"):
             return False
         return any((_folder(path) / name).is_file() for name in (PLAIN, WHOLE, *PARTS))

@@ -22,7 +22,7 @@ class Steam:
     """Python literals in place of JSON. Source: the authors' page of data sets (SASRec, ICDM 2018)."""
 
     def detect(self, path: Path) -> bool:
-        """Whether there is a steam_reviews."""
+        """True if there is a steam_reviews."""
         return "steam_reviews" in files(path) if path.is_dir() else stem(path) in ("steam_reviews", "steam_games")
 
     def read(self, path: Path) -> Dataset:

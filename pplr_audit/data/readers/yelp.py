@@ -24,7 +24,7 @@ class Yelp:
     """JSON lines. Source: the documentation of the Yelp Open Dataset."""
 
     def detect(self, path: Path) -> bool:
-        """Whether there is a file of reviews."""
+        """True if there is a file of reviews."""
         return REVIEWS in files(path) if path.is_dir() else stem(path) in (REVIEWS, BUSINESSES)
 
     def read(self, path: Path) -> Dataset:

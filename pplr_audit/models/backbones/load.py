@@ -44,7 +44,7 @@ class Backbone:
 
     @property
     def causal(self) -> bool:
-        """Whether the model predicts the next token, so that it can generate."""
+        """True if the model predicts the next token, so that it can generate."""
         return architecture(self.model).causal
 
     @property

@@ -26,7 +26,7 @@ DIGESTS: Mapping[str, str] = {
 
 
 def folder() -> Path:
-    """Where the installed package keeps the model, its files checked; no code of the package is run.
+    """Return the folder in which the installed package keeps the model, after checking its files; run none of its code.
 
     Raises:
         InputError: the package is not installed, or a file is not the published one.

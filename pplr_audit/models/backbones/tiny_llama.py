@@ -41,7 +41,9 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the model is built and trained. The tokens are capped, not the epochs, so that time stays bounded."""
+    """Settings by which the model is built and trained. The tokens are capped, not the epochs, so that time stays
+    bounded.
+    """
 
     layers: int = 6
     hidden: int = 96
@@ -161,7 +163,7 @@ def _shape(vocabulary: int, recipe: Recipe, **special: Any) -> LlamaConfig:
 
 
 def _category_text(categories: str) -> str:
-    """What stands behind the title in a line."""
+    """Return the text behind the title in a line."""
     return " " + ", ".join(filter(None, categories.split("|")))
 
 
@@ -172,7 +174,7 @@ def _shelves(catalogue: Catalogue) -> list[list[int]]:
 
 
 def _kin(catalogue: Catalogue) -> list[set[int]]:
-    """For each item, those whose titles share one of its words, of the words that at most 1 title in 20 holds."""
+    """Return for each item those whose titles share a word with it that at most 1 title in 20 holds."""
     words = [set(title.lower().split()) for title in catalogue.titles]
     kin: list[set[int]] = [set() for _ in words]
     for items in _together(words):
@@ -282,7 +284,7 @@ def _file_digests(folder: Path) -> dict[str, str]:
 
 
 def _read(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast] | None:
-    """What a former call wrote; None where there is nothing, or anything but exactly what was written."""
+    """Read what a former call wrote; None unless the files are exactly as they were written."""
     try:
         if json.loads((folder / "digests.json").read_text()) != _file_digests(folder):
             return None

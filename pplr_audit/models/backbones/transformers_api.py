@@ -1,5 +1,5 @@
-"""Which of the library's own classes a backbone is, a causal language model with its head or an encoder's body, and how
-it is handed what it remembers."""
+"""The library's own class for a backbone, a causal language model with its head or an encoder's body, and the way
+its cache is passed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ _CACHE = "cache" if Version(transformers.__version__) >= Version("5.24") else "p
 
 
 def remembering(cache: Cache | None) -> dict[str, Cache | None]:
-    """What a forward pass is called with so that it goes on from ``cache``, and adds to it."""
+    """Return the arguments by which a forward pass goes on from ``cache`` and adds to it."""
     return {_CACHE: cache}
 
 

@@ -268,7 +268,7 @@ class _Steps(StoppingCriteria):
 
 
 def _title(answer: Int[np.ndarray, "new"], prompts: Prompts) -> Int[np.ndarray, "length"]:
-    """What stands before the end token, without the closing quote."""
+    """Return the tokens before the end token, without the closing quote."""
     ends = np.flatnonzero(answer == prompts.eos)
     if len(ends):
         answer = answer[: ends[0]]

@@ -39,7 +39,7 @@ MARKS, IDS = "marks", "ids"
 
 
 class Marks(nn.Module):
-    """What is added to the embedding of each token: its kind (of no item, key, value) and its item's number."""
+    """Numbers that are embedded and added to each token: its kind (of no item, key, value) and its item's number."""
 
     def __init__(self, items: int, hidden: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def marks(model: Any) -> Any:
 
 
 def feeds_blocks(model: Any) -> bool:
-    """Whether anything is trained that what enters the first block depends on; items' own vectors are behind them."""
+    """True if the input of the first block depends on trained parameters; items' own vectors come in behind the blocks."""
     if architecture(model).causal:
         return False
     return any(p.requires_grad for name, p in embeddings(model).named_parameters() if not name.startswith(f"{IDS}."))
@@ -140,7 +140,7 @@ class RecFormer:
         return self._pooled(hidden, mask) / self._temperature @ self.table(model, encoding).T
 
     def table(self, model: Any, encoding: CatalogueEncoding) -> Float[Tensor, "items hidden"]:
-        """What histories are compared with: the encoded items, and the vectors of their own where ``model`` has any."""
+        """Return the vectors that histories are compared with: the encoded items plus items' own vectors, if any."""
         own = getattr(embeddings(model), IDS, None)
         return encoding[ITEMS] if own is None else normalize(encoding[ITEMS] + own.vectors, dim=1)
 

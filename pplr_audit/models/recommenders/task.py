@@ -1,4 +1,4 @@
-"""What a recommender makes of a language model: what it reads, what it learns, and how it ranks the catalogue.
+"""The recommender's side of a language model: its input, its loss, and its ranking of the catalogue.
 
 The client, the replay and the adversaries' copies run the model; a `Task` tells them how. It holds nothing private.
 """
@@ -29,7 +29,7 @@ class NotFinite(ArithmeticError):
 
 @dataclass
 class Tally:
-    """What serving put through the model so far, padding included; sums over requests."""
+    """Work of serving so far, padding included; sums over requests."""
 
     requests: int = 0
     prompt_positions: int = 0
@@ -63,7 +63,7 @@ class Task(Protocol):
     """Positions of the batches by which the encoding is worked out, padding included; 0 where there is none."""
 
     def inputs(self, model: Any, prompts: Sequence[Prompt], *, serving: bool) -> dict[str, Tensor]:
-        """What the model's forward pass is called with."""
+        """Return the arguments of the model's forward pass."""
         ...
 
     def loss(self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding) -> Float[Tensor, ""]:
@@ -73,8 +73,8 @@ class Task(Protocol):
     def logits(
         self, model: Any, like: Float[Tensor, "batch length hidden"], encoding: CatalogueEncoding
     ) -> Float[Tensor, "batch *answers"]:
-        """What ``model`` says of sequences of this shape without padding, whatever their tokens are: of the next token
-        at every position, or of all items."""
+        """Return the logits of ``model`` for sequences of this shape without padding, whatever their tokens are: of the
+        next token at every position, or of all items."""
         ...
 
     def log_probs(

@@ -1,4 +1,4 @@
-"""What a report is made of before it is HTML or Markdown: sections of blocks, all of them plain text and numbers.
+"""Building blocks of a report before it is HTML or Markdown: sections of blocks, all plain text and numbers.
 
 Both renderers walk the same sections, so that they cannot tell different stories.
 """
@@ -33,7 +33,7 @@ class Table:
 
     @property
     def right(self) -> tuple[bool, ...]:
-        """Which columns are right-aligned: those of bare numbers."""
+        """True for each right-aligned column: those of bare numbers."""
         columns = zip(*self.rows, strict=True) if self.rows else ((),) * len(self.columns)
         return tuple(any(cell.mark in ("number", "strong") for cell in column) for column in columns)
 

@@ -1,4 +1,4 @@
-"""From values to positions, linear or logarithmic, with the ticks a reader expects."""
+"""Scales from values to positions, linear or logarithmic, with the ticks that a reader expects."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a cut asks of a client, and what it buys: traffic and leakage against the share of the model it holds."""
+"""Charts of a cut's price and gain: traffic and leakage against the share of the model that a client holds."""
 
 import math
 from collections.abc import Sequence

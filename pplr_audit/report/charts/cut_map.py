@@ -124,7 +124,7 @@ def _short(row: Finding) -> str:
 
 
 def _fitted(text: str, width: int, each: float) -> str:
-    """What fits into the width of the picture, at so many pixels a character; the table says it in full."""
+    """Shorten a text to the width of the picture, at so many pixels a character; the table has it in full."""
     limit = int(width / each)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 

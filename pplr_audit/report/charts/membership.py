@@ -48,5 +48,5 @@ def against_baseline_chart(metric: str, findings: Sequence[tuple[str, Finding]])
 
 
 def _short(label: str, limit: int = 58) -> str:
-    """What fits into the width of the picture."""
+    """Shorten a label to the width of the picture."""
     return label if len(label) <= limit else f"{label[: limit - 1]}…"

@@ -1,4 +1,4 @@
-"""Which finding speaks for a cut (k, m): what depends on one side of the cut holds at every depth of the other."""
+"""The finding that speaks for a cut (k, m): what depends on one side of the cut holds at every depth of the other."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -15,7 +15,7 @@ SIDES: tuple[Side, Side] = ("front", "back")
 
 
 def holds_at(row: Finding, cut: Pair) -> bool:
-    """Whether a finding says something of a cut: it names it, or leaves open the sides that it does not depend on."""
+    """True if a finding holds at a cut: it names it, or leaves open the sides that it does not depend on."""
     return place(row["cut"]) in _places(cut)
 
 
@@ -52,7 +52,7 @@ def _by_place(rows: Iterable[Finding]) -> dict[Pair, list[Finding]]:
 
 
 def _places(cut: Pair) -> tuple[Pair, ...]:
-    """Where the findings of a cut are found: by both its sides, by one, by none."""
+    """Return the places of a cut's findings: by both its sides, by one, by none."""
     k, m = cut
     return (k, m), (k, -1), (-1, m), (-1, -1)
 
@@ -99,7 +99,7 @@ def sides_of(rows: Iterable[Finding], layers: int) -> list[Side]:
 
 
 def is_closed(cut: Mapping[str, Any], layers: int) -> bool:
-    """Whether a named cut leaves no block for the server."""
+    """True if a named cut leaves no block for the server."""
     return None not in (cut["front"], cut["back"]) and cut["front"] + cut["back"] == layers
 
 

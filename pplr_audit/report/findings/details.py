@@ -1,4 +1,4 @@
-"""What a finding's detail says of steps, users and the adversary's copy, where it does so in a form known here.
+"""A finding's detail on steps, users and the adversary's copy, where it has a form known here.
 
 A detail is free: attacks of others and earlier versions write what they like. What is not understood is not shown.
 """
@@ -24,13 +24,13 @@ class Mean:
 
     @property
     def document(self) -> dict[str, Any]:
-        """As findings have it."""
+        """Return the finding as a JSON object."""
         return {"mean": self.value, "n": self.n} | ({"ci": list(self.ci)} if self.ci else {})
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How the users' own values lie; ``clients`` by name."""
+    """Distribution of the users' own values; ``clients`` by name."""
 
     n: int
     least: float
@@ -51,13 +51,13 @@ class Spread:
 
 
 def steps_of(detail: Document) -> tuple[Mean | None, Mean | None]:
-    """What was read in a round's first step, and in later ones."""
+    """Return the mean score in a round's first step, and in later steps."""
     first, later = (_mean(detail.get(name)) for name in STEPS)
     return first, later
 
 
 def spread_of(detail: Document) -> Spread | None:
-    """How what was read is spread over users."""
+    """Return the spread of scores over users."""
     told = detail.get(SPREAD)
     if not isinstance(told, Mapping):
         return None
@@ -77,7 +77,8 @@ def beside_of(detail: Document) -> tuple[str, ...]:
 
 
 def explained(detail: Document) -> tuple[str, str]:
-    """How well the adversary's copy explains what crossed, in a few words and a note; nothing where no attack said it.
+    """Return how well the adversary's copy explains what crossed, in a few words and a note; empty if no attack says
+    so.
 
     >>> explained({"verified": 1.0, "median_distance": 3e-7})
     ('exact for 100% of the pieces', 'median distance <0.01%')

@@ -31,7 +31,7 @@ class Series:
 
     @property
     def two_sided(self) -> bool:
-        """Whether it depends on both sides of the cut, so that no line against one depth can show it."""
+        """True if the series depends on both sides of the cut, so that no line against one depth can show it."""
         return any(-1 not in place(row["cut"]) for row in self.rows)
 
     def at(self, cut: Cut, metric: str) -> Finding | None:
@@ -50,7 +50,7 @@ def place(cut: Cut) -> tuple[int, int]:
 
 
 def depth_of(row: Finding) -> int | None:
-    """How deep the cut is on the side the channel depends on: k, else m, else nothing."""
+    """Return the cut's depth on the side that the channel depends on: k, else m, else None."""
     cut = row["cut"]
     if cut is None:
         return None
@@ -64,7 +64,7 @@ def depths(rows: Iterable[Finding]) -> list[int]:
 
 
 def is_measured(row: Finding) -> bool:
-    """Whether the finding has a value."""
+    """True if the finding has a value."""
     return bool(row["status"] == "ok")
 
 
@@ -216,7 +216,7 @@ def _identity(row: Finding) -> tuple[str, ...]:
 
 
 def settings_words(row: Finding) -> str:
-    """What the attack was told to do otherwise than by default.
+    """Spell out the attack's settings that differ from the defaults.
 
     >>> settings_words({"detail": {"settings": {"prompts": 64, "seed": 1}}}), settings_words({"detail": {}})
     ('prompts=64, seed=1', '')

@@ -84,7 +84,7 @@ def _corrected(row: Finding) -> str:
 
 
 def _detail(row: Finding) -> str:
-    """As JSON, its numbers rounded to be read; who was hit how hard has a table, and stands in findings.json."""
+    """Write a detail as JSON with rounded numbers; the spread over users has a table of its own."""
     rest = {key: _rounded(value) for key, value in row["detail"].items() if key not in ("reason", SPREAD)}
     text = json.dumps(rest, ensure_ascii=False, sort_keys=True) if rest else ""
     return text if len(text) <= LIMIT else f"{text[: LIMIT - 1]}…"

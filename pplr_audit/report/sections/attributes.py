@@ -1,4 +1,4 @@
-"""What users are: told from what crosses, beside what the client and the items of the user tell by themselves."""
+"""Section on attributes: what the crossing tells of users, next to what client and items alone tell."""
 
 from typing import Any
 

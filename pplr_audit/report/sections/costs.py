@@ -1,4 +1,4 @@
-"""What each cut costs a client, computed from the model's shape, beside what was measured on the cut that ran."""
+"""Section on costs of each cut to a client, computed from the model's shape, next to the cut that ran as measured."""
 
 from pplr_audit.report.blocks.chart import Chart
 from pplr_audit.report.blocks.content import Block, Cell, Figure, Fold, Section, Table, Text, labels, numbers
@@ -49,7 +49,7 @@ def costs(findings: Document) -> Section:
 
 
 def _bought(findings: Document) -> tuple[Chart, ...]:
-    """What depth buys against the reading of histories, where that was measured at two cuts or more."""
+    """Draw leakage of histories against depth, where it was measured at two cuts or more."""
     rows = overall(findings["findings"])
     defense = first_defense(rows)
     rows = [row for row in rows if row["secret"] == "history" and row["defense"] == defense]

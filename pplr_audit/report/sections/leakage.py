@@ -1,4 +1,4 @@
-"""What leaks at each cut: a picture for each channel and metric, and the same numbers in a table."""
+"""Section on leakage at each cut: a picture for each channel and metric, and the same numbers in a table."""
 
 from collections.abc import Sequence
 
@@ -128,7 +128,7 @@ def _table(secret: str, channel: str, metrics: Sequence[str], lines: Sequence[Se
 
 
 def _anywhere(secret: str, rows: Sequence[Finding]) -> Table:
-    """What is read wherever the cut is, and attacks that found nothing to read at any cut."""
+    """List what is read wherever the cut is, and attacks that found nothing to read at any cut."""
     metrics = metrics_in_order(rows, secret)
     body = tuple(
         (*labels(s.label, s.rows[0]["channel"]), *(value_cell(s.at(None, metric)) for metric in metrics))
@@ -139,6 +139,6 @@ def _anywhere(secret: str, rows: Sequence[Finding]) -> Table:
 
 
 def _users(found: Sequence[Finding | None]) -> str:
-    """How many were scored; more than one number where metrics count different things."""
+    """Say how many were scored; more than one number where metrics count different things."""
     sizes = sorted({row["n"] for row in found if row is not None and is_measured(row)})
     return "–" if not sizes else f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"

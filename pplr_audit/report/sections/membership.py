@@ -1,4 +1,4 @@
-"""Who can be told to have been trained on: curves, and the rates that the audit can resolve."""
+"""Section on membership: curves, and the rates that the audit can resolve."""
 
 from pplr_audit.report.blocks.content import Block, Cell, Figure, Section, Table, Text, labels
 from pplr_audit.report.charts.membership import against_baseline_chart

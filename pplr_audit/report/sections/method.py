@@ -1,4 +1,4 @@
-"""How it was measured, what was not, and everything needed to do it again."""
+"""Section on the method: how it was measured, what was not, and everything needed to do it again."""
 
 import json
 from collections import Counter
@@ -62,7 +62,7 @@ def _states(rows: list[Document]) -> str:
 
 
 def _extensions(extensions: list[Document]) -> str:
-    """What was added to the run after its scenario, the oldest first."""
+    """List what was added to the run after its scenario, the oldest first."""
     said = []
     for asked in extensions:
         names = [name if isinstance(name, str) else json.dumps(name) for name in asked["attacks"] or ["all attacks"]]
@@ -133,5 +133,5 @@ def _plugins(used: Sequence[Document]) -> str:
 
 
 def _notes(notes: Document) -> str:
-    """What reading the data met with, as its reader tells it."""
+    """List the reader's notes on the data."""
     return "; ".join(f"{name} {value}" for name, value in notes.items())

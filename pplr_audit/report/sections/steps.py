@@ -1,4 +1,4 @@
-"""What is read in a round's first step beside what is read later: whether an old copy of the client's layers protects.
+"""Section on steps: leakage in a round's first step and later, which shows whether an old copy still reads.
 
 Who balances the clients has their layers as they were at the start of the round, which are exact in the first step.
 """
@@ -23,7 +23,7 @@ LEAD = (
 
 
 def by_step(secret: str, metric: str, attacks: Sequence[Series]) -> list[Block]:
-    """Of the attacks on training channels, by one metric; nothing where none of them tells steps or its copy apart."""
+    """Compare steps for attacks on training channels, by one metric; empty where none tells steps apart."""
     told = [(s.label, row) for s in attacks for row in s.rows if is_measured(row) and _tells(row)]
     if not told:
         return []
@@ -94,7 +94,7 @@ class _Pair:
 
     @property
     def left(self) -> bool:
-        """Whether later steps lie above the baseline."""
+        """True if later steps lie above the baseline."""
         return self.later.ci is not None and _above(self.row, self.later.ci[0])
 
 
@@ -107,7 +107,7 @@ def _pairs(told: Sequence[tuple[str, Finding]]) -> Iterator[_Pair]:
 
 
 def _verdict(told: Sequence[tuple[str, Finding]]) -> list[Text]:
-    """Whether what a copy of the start of the round gives is less once it is some steps old."""
+    """Say whether a copy from the start of the round reads less once it is some steps old."""
     if not any(row["knowledge"] == COPY for _, row in told):
         return [
             Text("No adversary here had the client's layers of the start of the round: nothing is said of old ones.")

@@ -39,7 +39,7 @@ PHASES = ("training", "serving")
 
 
 def strongest_by_cut(secret: str, rows: Sequence[Finding], run: Document) -> list[Block]:
-    """Of one secret and defense, by its headline metric; nothing where no attack at a cut has a value.
+    """Show the strongest attack at each cut for one secret and defense; empty where none has a value.
 
     Args:
         rows: findings of the secret, those that name no cut included: they count at every cut that was audited.
@@ -168,7 +168,7 @@ def _over_users(
     secret: str, metric: str, places: Sequence[tuple[str, str, str, Finding]],
     told: Mapping[str, Mapping[Pair, Finding]], run: Document,
 ) -> list[Block]:  # fmt: skip
-    """Who is hit how hard, behind the pooled values; at many cuts folded."""
+    """Show the spread over users behind the pooled values; folded at many cuts."""
     tables = [*over_users(secret, metric, places), *by_client(secret, metric, told, run)]
     if not tables:
         return []
@@ -177,7 +177,7 @@ def _over_users(
 
 
 def _needed(secret: str, attacks: Sequence[Series]) -> Table:
-    """What each attack reads, and what its adversary had to know besides."""
+    """List the channels that each attack reads and the knowledge that its adversary needs."""
     reads: dict[tuple[str, str, str, str], dict[str, None]] = {}
     for s in attacks:
         first = next((row for row in s.rows if is_measured(row)), s.rows[0])

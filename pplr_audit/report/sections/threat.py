@@ -1,4 +1,4 @@
-"""Who sees what, what they know, and which channels no attack of this audit has read."""
+"""Section on the threat model: who sees what, what they know, and which channels no attack has read."""
 
 from pplr_audit.report.blocks.content import Block, Cell, Items, Section, Table, Text, labels, listed
 from pplr_audit.report.findings.details import beside_of

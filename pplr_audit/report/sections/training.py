@@ -1,4 +1,4 @@
-"""How training went: the loss of each client, and who learned how much from whom."""
+"""Section on training: the loss of each client, and who learned how much from whom."""
 
 from collections.abc import Sequence
 
@@ -82,7 +82,7 @@ def mixed_shares(entry: Document) -> list[list[float]]:
 
 
 def _spread(entries: list[Document]) -> list[Document]:
-    """At most ``MAPS`` of them, evenly over the rounds, the first and the last among them."""
+    """Pick at most ``MAPS`` entries, evenly over the rounds, the first and the last among them."""
     ordered = sorted(entries, key=lambda entry: int(entry["round"]))
     if len(ordered) <= MAPS:
         return ordered
@@ -102,7 +102,7 @@ def _decimal(value: float | None) -> str:
 
 
 def _mixing(entry: Document) -> Table:
-    """Whose parameters a client holds after the round, and what the dynamic balance weighed them by."""
+    """List whose parameters a client holds after the round, and their weights in the dynamic balance."""
     clients, rows = entry["clients"], []
     terms = {"learning status l": entry.get("status"), "learning speed w": entry.get("weights")}
     known = {name: values for name, values in terms.items() if values is not None}

@@ -1,4 +1,4 @@
-"""How what is read of histories is spread over users, and its mean at each client. No user is named."""
+"""Section on users: spread of the leakage of histories over users, and its mean at each client. No user is named."""
 
 from collections.abc import Iterable, Mapping
 

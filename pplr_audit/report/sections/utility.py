@@ -1,4 +1,4 @@
-"""How good the recommendations are, for everyone and for each client, beside references."""
+"""Section on utility: quality of the recommendations overall and by client, next to references."""
 
 from pplr_audit.report.blocks.content import Block, Cell, Figure, Fold, Items, Section, Table, Text, labels
 from pplr_audit.report.charts.utility import strategy_name, utility_chart
@@ -61,7 +61,7 @@ def utility(findings: Document) -> Section:
 
 
 def _differences(rows: list[Document], metrics: list[str]) -> list[Block]:
-    """What the strategy of the run is better by than each rival: over all users and in balance, then by client."""
+    """List how much the run's strategy is better than each rival: over all users and in balance, then by client."""
     at = {(row["against"], row["metric"], row["measure"], row["client"]): row for row in rows}
     strategy, clients = rows[0]["strategy"], [name for name in distinct(rows, "client") if name != "all"]
 
@@ -93,7 +93,7 @@ def _difference(row: Document | None) -> Cell:
 
 
 def _balance(rows: list[Document], metrics: list[str]) -> Table:
-    """How evenly the clients are served, for each strategy and the first metrics."""
+    """List how evenly the clients are served, for each strategy and the first metrics."""
     at = {(strategy_name(row), row["metric"], row["measure"]): row for row in rows}
     body = []
     for strategy in dict.fromkeys(strategy_name(row) for row in rows):

@@ -28,7 +28,9 @@ from pplr_audit.runs.documents import Document
 
 
 def answer(findings: Document) -> tuple[Sentence, ...]:
-    """What the server can read, who can be recognized, what it costs; one more for each further secret and defense."""
+    """Write the answer: what the server can read, who can be recognized, what it costs; then further secrets and
+    defenses.
+    """
     rows = overall(findings["findings"])
     defense = first_defense(rows)
     of_defense = [row for row in rows if row["defense"] == defense]
@@ -43,7 +45,7 @@ def answer(findings: Document) -> tuple[Sentence, ...]:
 
 
 def _secrets(rows: Sequence[Finding]) -> list[str]:
-    """Those of the findings, in the order of the vocabulary, then new ones."""
+    """Return the secrets of the findings in the order of the vocabulary, then new ones."""
     found = distinct(rows, "secret")
     return [*(s for s in SECRETS if s in found), *(s for s in found if s not in SECRETS)]
 

@@ -1,4 +1,4 @@
-"""How a finding is put into words: who does what, with which interval, beside which baseline, and what that is worth.
+"""Findings in words: who does what, with which interval, next to which baseline, and what that is worth.
 
 The words keep to what was measured. A number above its baseline is a leak; one that is not shows only what the tested
 attacks could not do.
@@ -24,7 +24,7 @@ class Sentence:
 
 
 def claim(row: Finding) -> str:
-    """Who does what, with which attack on which channel."""
+    """Say who does what, with which attack on which channel."""
     mode = f" ({row['detail']['mode']})" if "mode" in row["detail"] else ""
     who = row["adversary"].replace("_", " ")
     how = f"attack {row['attack']}{mode} on {row['channel']}"
@@ -59,7 +59,7 @@ def beside_baseline(row: Finding) -> str:
 
 
 def unmeasured(rows: Sequence[Finding], secret: str, topic: str) -> Sentence:
-    """What is said of a secret without a single value."""
+    """Write the sentence about a secret without a single value."""
     about = secret_words(secret)
     if not rows:
         return Sentence(
@@ -73,7 +73,7 @@ def unmeasured(rows: Sequence[Finding], secret: str, topic: str) -> Sentence:
 
 
 def statuses(rows: Sequence[Finding]) -> str:
-    """How many findings have which status."""
+    """Count the findings by status, in words."""
     return listed([f"{n} {STATUS[status]}" for status, n in sorted(Counter(row["status"] for row in rows).items())])
 
 

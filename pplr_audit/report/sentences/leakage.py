@@ -1,4 +1,4 @@
-"""What an adversary reads of a secret, in sentences: by depth in front and behind, by channel, in serving.
+"""Sentences on what an adversary reads of a secret: by depth in front and behind, by channel, in serving.
 
 At a cut the strongest attack counts, on whichever channel: what crosses on one side of the trunk may carry what the
 other side does not.
@@ -38,7 +38,7 @@ TOPICS = {"history": "Reading histories", "label": "Reading the next item"}
 
 
 def reading(run: Document, rows: Sequence[Finding], secret: str) -> Sentence:
-    """Of one secret under one defense: the finding, and what it does not say."""
+    """Write the sentence on one secret under one defense: the finding, and what it does not show."""
     topic = TOPICS.get(secret, f"Reading the {secret}")
     metric = headline(rows, secret)
     if metric is None:
@@ -81,7 +81,7 @@ def _by_depth(found: Mapping[Pair, Finding], side: Side, run: Document) -> list[
 
 
 def _over_cuts(rows: Sequence[Finding], run: Document) -> list[str]:
-    """Where both sides matter: the cut that ran, and the cuts that give away most and least."""
+    """Describe leakage where both sides matter: the cut that ran, and the cuts that give away most and least."""
     found = speakers(rows, run["layers"])
     best = measured(found)
     ran = (run["cut"]["front"], run["cut"]["back"])
@@ -114,7 +114,7 @@ def _channels(rows: Sequence[Finding], run: Document) -> list[str]:
 
 
 def _serving(rows: Sequence[Finding], run: Document) -> list[str]:
-    """What is read when the trained model serves, from the shallowest to the deepest cut."""
+    """Describe leakage while the trained model serves, from the shallowest to the deepest cut."""
     best: dict[Pair, Finding] = {}
     for side in sides_of(rows, run["layers"]):
         best |= measured(speakers_along(rows, side, run))
@@ -126,7 +126,7 @@ def _serving(rows: Sequence[Finding], run: Document) -> list[str]:
 
 
 def _needed(shown: Sequence[Finding]) -> list[str]:
-    """What the adversaries of these findings had to know."""
+    """Say what the adversaries of these findings had to know."""
     known: dict[str, None] = {}
     for row in shown:
         weights, text = KNOWLEDGE.get(row["knowledge"], ""), learned_words(row["detail"])

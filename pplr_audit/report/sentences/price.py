@@ -1,4 +1,4 @@
-"""What the cut that ran costs a client, and what the recommendations are worth beside their references."""
+"""Sentences on the cost of the cut that ran and on the quality of the recommendations next to references."""
 
 from pplr_audit.report.blocks.content import listed
 from pplr_audit.report.words.quantities import interval, number, percent, signed, size
@@ -76,7 +76,7 @@ def left_out(findings: Document) -> list[str]:
 
 
 def _paired(findings: Document, metric: str) -> str:
-    """Beside its rivals, user by user; nothing where there are none."""
+    """Compare the run with its rivals, user by user; empty where there are none."""
     said = []
     for row in findings.get("differences", ()):
         if (row["metric"], row["measure"], row["client"]) == (metric, "mean", "all"):

@@ -1,4 +1,4 @@
-"""What each cut costs, on a terminal: what was taken for granted, a row a front, and what fits in one sentence."""
+"""Costs of each cut on a terminal: the assumptions, a row a front, and what fits in one sentence."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -79,7 +79,7 @@ def pricing_table(document: Document) -> "Table":
 
 
 def lines_after(document: Document) -> Iterator[str]:
-    """What is the same at every front, then what fits."""
+    """Yield the lines on what is the same at every front, then on what fits."""
     rows = _at_back(document)
     if len(_selected(rows)) < len(rows):
         yield f"{len(_selected(rows))} of {len(rows)} fronts; --json prints all {len(document['costs']):,} cuts."
@@ -97,7 +97,7 @@ def lines_after(document: Document) -> Iterator[str]:
 
 
 def fits_sentence(document: Document) -> str:
-    """Which fronts fit the client's memory, in one sentence."""
+    """Say in one sentence which fronts fit the client's memory."""
     rows, given = _at_back(document), document["assumed"]
     limit, behind = size(given["client_memory_bytes"]), f"with m={given['back']}"
     trains = [row["cut"]["front"] for row in rows if row["fits_training"]]

@@ -1,4 +1,4 @@
-"""How numbers are written: bytes, parameters, rates, seconds. Decimal units throughout (1 MB is 10^6 bytes)."""
+"""Numbers in writing: bytes, parameters, rates, seconds. Decimal units throughout (1 MB is 10^6 bytes)."""
 
 from collections.abc import Iterable
 
@@ -54,7 +54,7 @@ def signed(metric: str, value: float) -> str:
 
 
 def is_rate(metric: str) -> bool:
-    """Whether the metric lives between 0 and 1 and is written in percent."""
+    """True if the metric lies between 0 and 1 and is written in percent."""
     return metric.split("@")[0] in _RATES
 
 

@@ -122,7 +122,7 @@ HEADLINE = {
 
 
 def metric_words(metric: str) -> str:
-    """What a metric counts.
+    """Say what a metric counts.
 
     >>> metric_words("item_hit@5"), metric_words("tpr@0.01"), metric_words("something_new")
     ('true item among the best 5', 'members found at 1% false alarms', 'something_new')
@@ -139,7 +139,7 @@ def metric_words(metric: str) -> str:
 
 
 def metric_claim(metric: str, amount: str) -> str:
-    """What somebody who scores ``amount`` in a metric does, as a verb phrase.
+    """Return a verb phrase for whoever scores ``amount`` in a metric.
 
     >>> metric_claim("item_hit@1", "93%"), metric_claim("something_new", "0.4")
     ("names 93% of a history's items at the first guess", 'reaches something_new 0.4')
@@ -185,12 +185,12 @@ def secret_words(secret: str) -> str:
 
 
 def knowledge_words(level: str) -> str:
-    """What a level of knowledge means, also of one this version does not know."""
+    """Explain a level of knowledge, also one that this version does not know."""
     return f"{level}: {KNOWLEDGE[level]}" if level in KNOWLEDGE else level
 
 
 def text_words(audit: Mapping[str, Any]) -> str:
-    """What text the adversaries of an audit had, where they had weights to run on some, also of a kind that this
+    """Name the text that the adversaries of an audit had, where they had weights to run it on, also of a kind that this
     version does not know.
 
     >>> text_words({"knowledge": "base", "auxiliary": "none"}), text_words({"knowledge": "auxiliary"})
@@ -201,7 +201,7 @@ def text_words(audit: Mapping[str, Any]) -> str:
 
 
 def learned_words(detail: Mapping[str, Any]) -> str:
-    """What an adversary may learn its attack from, by the detail of a finding.
+    """Say what an adversary may learn its attack from, by the detail of a finding.
 
     >>> learned_words({"auxiliary": "public"}), learned_words({"colluder": "client-2"}), learned_words({})
     ('random histories over another catalogue', 'prompts of client-2, who colludes', '')
@@ -221,7 +221,7 @@ def learned_words(detail: Mapping[str, Any]) -> str:
 
 
 def phase(channel: str) -> str:
-    """When a channel is there.
+    """Return the phase in which a channel is there.
 
     >>> phase("back_gradients"), phase("inference_activations")
     ('training', 'serving')

@@ -1,5 +1,5 @@
-"""What a training step of a client holds besides its weights: activations kept for the backward pass, and what is
-needed for a moment.
+"""Memory of a client's training step besides its weights: activations kept for the backward pass, and temporary
+tensors.
 
 Nothing is estimated: the library's own forward pass runs on the meta device, where tensors have sizes and no values,
 and every tensor that autograd keeps is counted once, by its storage. Only attention is stood in for: without dropout,
@@ -168,7 +168,7 @@ def _loss(model: Any, batch: int, tokens: int, needed: bool) -> Float[Tensor, ""
 
 
 def _from_afar(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What enters comes over the link, or from a block below: it needs a gradient."""
+    """Mark the inputs as needing a gradient: they come over the link, or from a block below."""
     anchor = torch.zeros((), requires_grad=True, device="meta")
     if args:
         return (args[0] + anchor.to(args[0].dtype), *args[1:]), kwargs

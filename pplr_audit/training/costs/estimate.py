@@ -1,4 +1,4 @@
-"""What each cut of a model costs a client, told from the model's config alone: what `pplr-audit costs` does."""
+"""Costs of each cut to a client, computed from the model's config alone, as `pplr-audit costs` prints them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +28,7 @@ OF_ENCODERS = ("model.recformer.train=", "data.history=")
 
 @dataclass(frozen=True)
 class CostQuery:
-    """What a client is asked to do."""
+    """The work of one client that a price is wanted for."""
 
     link: WireSpeed
     back: int = 1
@@ -130,7 +130,7 @@ def price(model: str, asked: CostQuery) -> dict[str, Any]:
 def _wire(
     row: dict[str, Any], workload: costs.Workload, asked: CostQuery, epochs: int, has_trunk: bool
 ) -> dict[str, float]:
-    """What crosses in a full step, and how long a step, a round and a request wait for the wire."""
+    """Compute the bytes of a full step, and how long a step, a round and a request wait for the wire."""
     step = asked.batch * row["wire_bytes_per_sample"]
     in_step, in_request = (STEP_TRIPS, request_trips(int(workload.generated_tokens))) if has_trunk else (0, 0)
     in_round = steps(asked.samples, asked.batch, epochs) * in_step + ROUND_TRIPS

@@ -1,4 +1,4 @@
-"""What each cut costs a client: memory, arithmetic and traffic, from the model's config alone.
+"""Costs of each cut to a client: memory, arithmetic and traffic, from the model's config alone.
 
 The model is built on the meta device, so that every size is read off the library's own modules and no weight is needed.
 Arithmetic is counted as matrix products (one multiply-add is 2 FLOP); what is elementwise is left out, as in
@@ -34,7 +34,7 @@ STATUS_BYTES = 8
 
 @dataclass(frozen=True)
 class Workload:
-    """What a run asks of one client, which is all that its cost depends on besides the model and the cut."""
+    """The work of one client in a run: all that its cost depends on besides the model and the cut."""
 
     samples: float
     """Training samples that the client goes through in one round (each local epoch counts again)."""
@@ -139,7 +139,7 @@ def all_cuts(layers: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Block:
-    """What one block costs; FLOP a token."""
+    """Costs of one block; FLOP a token."""
 
     parameters: int
     adapter: int

@@ -1,4 +1,4 @@
-"""What every cut costs: computed from the model's config for all of them, measured for the one that ran."""
+"""Cost rows of a run: computed from the model's config for every cut, measured for the one that ran."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -100,12 +100,12 @@ def _sent(sent: Mapping[str, int], channels: Sequence[Channel]) -> int:
 
 
 def _download(log: RoundLog) -> float:
-    """Of one client that got a model; there can be more of them than clients that trained."""
+    """Return the bytes downloaded by one client that got a model; more clients can get one than trained."""
     return log.sent.get(str(Channel.PERSONAL_MODEL), 0) / max(len(log.receivers), 1)
 
 
 def _status(log: RoundLog) -> float:
-    """What one client that trained said of itself: its loss, and the metric where it stops early."""
+    """Return the bytes of one client's status: its loss, and the metric where it stops early."""
     said = log.sent.get(str(Channel.STATUS), 0)
     spoken = len(log.losses) + len(log.metrics)
     return said / spoken * (2 if log.metrics else 1)

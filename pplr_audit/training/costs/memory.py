@@ -1,4 +1,4 @@
-"""What a cut takes of a client's memory, in training and in serving, from the model's shape alone.
+"""Memory of a client at each cut, in training and in serving, from the model's shape alone.
 
 Everything is in the type of the model's weights: adapter, gradients, the optimizer's moments, activations, keys and
 values. What autograd keeps, and what is needed at the peak, is traced (`pplr_audit.training.costs.activations`). Not
@@ -24,7 +24,7 @@ MOMENTS = {"adamw": 2, "sgd": 0}
 
 @dataclass(frozen=True)
 class Held:
-    """What a client has in its memory at one time."""
+    """Contents of a client's memory at one time."""
 
     batch: int
     """Sequences of a training step."""

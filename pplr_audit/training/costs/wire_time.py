@@ -1,4 +1,4 @@
-"""How long the wire keeps a client waiting: bytes over bandwidth, and a round trip wherever one side waits.
+"""Time that a client waits for the wire: bytes over bandwidth, and a round trip wherever one side waits.
 
 Training is a conversation: the client waits for h_{L-m} before it can go on with its own last blocks, and for
 dLoss/dh_k before it can step. So directions do not overlap, and what crosses in both adds up over one bandwidth. Not
@@ -22,7 +22,7 @@ class WireSpeed:
     round_trip_seconds: float
 
     def seconds(self, size: float, trips: float) -> float:
-        """For ``size`` bytes, in so many exchanges, each of which waits for its answer."""
+        """Return the seconds for ``size`` bytes in so many exchanges, each of which waits for its answer."""
         return 8 * size / self.bits_per_second + trips * self.round_trip_seconds
 
 

@@ -1,4 +1,4 @@
-"""How adapters are averaged: factor by factor, or by the products B A that they stand for.
+"""Averages of adapters: factor by factor, or by the products B A that they stand for.
 
 Averaging A and B apart from each other is not averaging what they do: mean(B) mean(A) is not mean(B A) unless all
 clients have one A or one B (Sun et al. 2024, FFA-LoRA, arXiv 2403.12313, section 3). ``product`` averages B A and takes
@@ -79,7 +79,7 @@ def averaged_product(
 def products(
     adapter: Mapping[str, Tensor], update: Mapping[str, Tensor] | None = None
 ) -> list[tuple[Float[Tensor, "out _"], Float[Tensor, "_ in"]]]:
-    """What an adapter adds to each module, as P Q: B A, or with ``update`` (before - after) what the round took off it.
+    """Return each module's change as P Q: B A, or with ``update`` (before - after) the round's change of it.
 
     B_0 A_0 - B A = [B_0 -B] [A_0; A], and whatever is no LoRA factor stands as one column beside the number 1.
     """

@@ -38,7 +38,7 @@ class Pplr(Strategy):
         return Mixing(mixing_matrix(alike, speed), alike, status, speed)
 
     def _similarity(self, contributions: Sequence[Contribution]) -> Float[np.ndarray, "clients clients"]:
-        """Of parameters or of updates; of the products B A where these are what is averaged.
+        """Similarity of parameters or of updates; of the products B A where these are averaged.
 
         Factors that were refactored client by client have no coordinates in common that could be compared.
         """

@@ -1,4 +1,4 @@
-"""What a strategy gets from the clients after a round, and what it must answer: the one thing rivals differ in."""
+"""The strategy's contract: what it gets from the clients after a round, and the mixing that it answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Mixing:
-    """What each client takes from each other: row i holds the weights of all clients in the new model of client i."""
+    """Weights of the mixing: row i holds the weights of all clients in the new model of client i."""
 
     matrix: Float[np.ndarray, "clients clients"]
     similarity: Float[np.ndarray, "clients clients"] | None = None
@@ -38,13 +38,13 @@ class Mixing:
 
     @property
     def unmixed(self) -> Bool[np.ndarray, "clients"]:
-        """Who gets its own model back as it is: its row is the unit vector."""
+        """True for each client that gets its own model back unchanged: its row is the unit vector."""
         return np.asarray((self.matrix == np.eye(len(self.matrix))).all(axis=1))
 
 
 @dataclass(frozen=True)
 class Local:
-    """What a strategy changes in the local training of every client, on its side of the cut and on the server's."""
+    """Changes that a strategy makes to the local training of every client, on both sides of the cut."""
 
     proximal: float = 0.0
     """mu: the local loss gets mu / 2 · ||theta - theta at the round's start||²."""

@@ -1,4 +1,4 @@
-"""What the trained models recommend, and how good that is: full ranking, the user's own items masked.
+"""Recommendations of the trained models and their quality: full ranking, the user's own items masked.
 
 A test item that the user had before is masked with the others, so nothing that ranks can hit it. Such items are left
 out, and so are users who have no other (`repeating`). Taking the mask off that item alone would tell the answer: it

@@ -1,4 +1,4 @@
-"""What the trained models recommend, as rows of the findings document and as each user's own scores."""
+"""Utility of the trained models, as rows of the findings document and as each user's own scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from pplr_audit.training.utility.user_scores import UserScores
 
 @dataclass(frozen=True)
 class Utility:
-    """What was measured."""
+    """The measured utility."""
 
     rows: list[dict[str, Any]]
     """``utility`` of the findings document."""
@@ -120,7 +120,7 @@ def _balance(
 
 
 def _ceiling(private: PrivateData, defense: str) -> list[dict[str, Any]]:
-    """What no recommender can surpass on average, where the law behind the data is known: exact, so without width."""
+    """Return the score that no recommender surpasses on average, where the law behind the data is known; it is exact."""
     known = private.dataset.best_recall or {}
     return [
         {"strategy": "best_possible", "defense": defense, "client": "all", "metric": f"recall@{k}",

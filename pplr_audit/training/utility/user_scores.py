@@ -42,7 +42,7 @@ class UserScores:
 
     @classmethod
     def of(cls, store: Store, path: str = PER_USER) -> "UserScores":
-        """What `write` wrote. Raises InputError where the file was altered."""
+        """Read the scores that `write` wrote. Raises InputError where the file was altered."""
         arrays, file = store.read_arrays(path), store.root / path
         with understood(file):
             about = parsed(store.read_metadata(path)["about"].encode(), file)
@@ -84,7 +84,7 @@ def read(directory: Path) -> UserScores:
 
 
 def compared(one: UserScores, other: UserScores, *, seed: int = 0) -> list[dict[str, Any]]:
-    """What ``one`` is better by than ``other``, for the same users served by either.
+    """Return how much ``one`` is better than ``other``, for the same users served by either.
 
     Rows with ``strategy``, ``against``, ``metric``, ``measure``, ``client``, ``value``, ``ci`` and ``n``, and with the
     ``reason`` where there is no interval. The measures are ``mean`` (of all users, and of each client's; paired

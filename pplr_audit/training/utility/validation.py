@@ -1,4 +1,4 @@
-"""How good a client's model is while it trains: the metric that early stopping goes by, on validation items of members.
+"""The metric of early stopping: how good a client's model is while it trains, on validation items of members.
 
 It is the reported metric, measured as it is reported (full ranking, own items masked, the same generation), on other
 items: a user's validation items come after the training items and before the test items, which are never touched.
