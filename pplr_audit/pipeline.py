@@ -50,7 +50,7 @@ UNFINISHED = "its training is not finished; pplr-audit run tries it again"
 
 @dataclass(frozen=True)
 class AuditResult:
-    """Where a run lies, and its document: of findings, or of its training alone; redacted where the run's report is."""
+    """A run's directory and its document: of findings, or of its training alone; redacted if the run's report is."""
 
     directory: Path
     document: dict[str, Any]
@@ -189,7 +189,7 @@ def _written_to(folder: Path, files: Iterable[tuple[str, str]]) -> list[Path]:
 
 
 def _redacts(store: Store) -> bool:
-    """Whether the run's report is written redacted from now on."""
+    """True if the run's report is written redacted from now on."""
     return bool(store.manifest.get("redact", False))
 
 

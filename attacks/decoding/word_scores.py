@@ -45,7 +45,7 @@ class Inversion(Protocol):
     def learned(
         self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
     ) -> Reading:
-        """Return the fit for h_l at ``layer`` of a client's model in a round. Raises NotApplicable or BudgetExhausted."""
+        """Return the fit for a client's h_l at ``layer`` in a round. Raises NotApplicable or BudgetExhausted."""
         ...
 
 

@@ -1,1 +1,1 @@
-"""From a trained run to findings: plan, views, knowledge, truths, cells."""
+"""The audit of a trained run: plan, views, knowledge, truths, cells."""

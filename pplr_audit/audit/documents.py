@@ -8,11 +8,11 @@ from typing import Any
 from pplr_audit import __version__
 from pplr_audit.audit.extension import Extension
 from pplr_audit.audit.plan import NOTHING, Plan
-from pplr_audit.audit.verdicts import with_verdicts
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.models.build import Recommender
-from pplr_audit.report.words.vocabulary import WITHOUT_TRUNK_UNKNOWN
+from pplr_audit.runs.documents import WITHOUT_TRUNK_UNKNOWN
 from pplr_audit.runs.environment import hardware, libraries
+from pplr_audit.runs.verdicts import with_verdicts
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.threat_model.adversaries import channels_of
 from pplr_audit.threat_model.attack import also_reads

@@ -121,7 +121,7 @@ class Harness:
         return cell.round, max((each for each in self._plan.rounds if each < cell.round), default=cell.round)
 
     def _own_model(self, cell: Cell, label: LabelTruth) -> Recommends | None:
-        """What the adversary's own models recommend; nothing where it has none."""
+        """Return the recommender that the adversary's own models make; None where it has none."""
         place = (cell.knowledge, cell.round)
         if place not in self._own_models:
             knowledge, asked = self._builder.of(cell), self.rows.asked("training", cell.round)

@@ -15,9 +15,9 @@ from pplr_audit.audit.truth.history import HistoryTruth
 from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.audit.truth.membership import MembershipTruth
 from pplr_audit.audit.truth.score import Score
-from pplr_audit.audit.verdicts import SIGNED
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
+from pplr_audit.runs.verdicts import SIGNED
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.scoring.intervals import mean_estimate
 from pplr_audit.scoring.verdicts import Comparison
@@ -64,7 +64,7 @@ def run_cell(
 
 
 def is_done(cell: Cell, store: Store) -> bool:
-    """Whether the cell's findings are in the run directory."""
+    """True if the cell's findings are in the run directory."""
     return store.exists(_result(cell))
 
 
@@ -135,7 +135,7 @@ def _mean(metric: str, values: Sequence[float], users: Sequence[int], seed: int)
 
 
 def _score(cell: Cell, attack: Attack, truths: Mapping[str, Truth], sealed: SealedGuess, seed: int) -> dict[str, Any]:
-    """Of the secret that the attack is after, and of the others that its answer says something of."""
+    """Score the secret that the attack is after, and the others that its answer says something about."""
     guess, controls, steps, seconds = sealed.guess, sealed.controls, sealed.steps, sealed.seconds
     result: dict[str, Any] = {"findings": [], "per_user": {}, "influence": {}, "roc": []}
     for secret, truth in truths.items():
@@ -183,7 +183,7 @@ def _key(score: Score) -> tuple[str, str]:
 def _draws(
     truth: Truth, guess: Guess, controls: Sequence[Guess], seed: int
 ) -> Mapping[tuple[str, str], Sequence[Score]]:
-    """By metric and mode, what the attack scores in each draw of its control, as far as that has them."""
+    """Return the attack's scores in each draw of its control, by metric and mode."""
     drawn = [*controls]
     if controls and isinstance(truth, HistoryTruth | LabelTruth):
         drawn += redealt(truth, guess, DRAWS - len(controls), np.random.default_rng(seed))

@@ -42,7 +42,7 @@ class SealedGuess:
 
     @staticmethod
     def exists(store: Store, slug: str) -> bool:
-        """Whether the cell called ``slug`` has an answer."""
+        """True if the cell called ``slug`` has an answer."""
         return store.exists(_path(slug))
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""From sources to clients' private histories and prompts."""
+"""Data: sources become clients' private histories and prompts."""

@@ -65,7 +65,7 @@ def overview(dataset: Dataset, *, examples: bool) -> dict[str, Any]:
 
 
 def _file(file: Source) -> dict[str, Any]:
-    """What a file is, what its columns were read as, and which were not used."""
+    """Describe a file: its form, what its columns were read as, and which were not used."""
     return {
         "path": str(file.path),
         "encoding": file.encoding,
@@ -81,7 +81,7 @@ def _ties(times: Float[np.ndarray, "total"], items: Ragged) -> float:
 
 
 def _suspect(titles: tuple[str, ...], examples: bool) -> dict[str, Any]:
-    """How many titles hold markup, and how many what a tokenizer may take for a token that controls the model."""
+    """Count the titles that hold markup, and those with what a tokenizer may take for a control token."""
     tokens = [title for title in titles if CONTROL.search(title)]
     markup = [title for title in titles if MARKUP.search(CONTROL.sub("", title))]
     counts: dict[str, Any] = {"with_markup": len(markup), "with_control_tokens": len(tokens)}

@@ -129,7 +129,7 @@ class UncutModel:
         return self.task.log_probs(self.model, prompts, encoding)
 
     def encoding(self, adapter: Mapping[str, Tensor] | None) -> CatalogueEncoding:
-        """Return the encoding of the catalogue under this adapter (None: the base model), or an older one that is kept."""
+        """Encode the catalogue under this adapter (None: the base model), unless an older encoding is kept."""
         held = self._held(adapter, None)
         if held is None:
             self.set(adapter)
@@ -162,7 +162,7 @@ class UncutModel:
     def _held(
         self, adapter: Mapping[str, Tensor] | None, encoding: CatalogueEncoding | None
     ) -> CatalogueEncoding | None:
-        """What the model goes by under this adapter, ``encoding`` if it was kept; None: it is to be worked out."""
+        """Return the encoding to use under this adapter: ``encoding`` if it was kept, None if it has to be made."""
         return self.task.base_encoding if adapter is None or self.task.fixed else encoding
 
     def set(self, adapter: Mapping[str, Tensor] | None) -> None:

@@ -11,6 +11,10 @@ from pplr_audit.errors import InputError
 
 Document = Mapping[str, Any]
 _FINDINGS, _EVIDENCE = "findings.schema.json", "evidence.schema.json"
+WITHOUT_TRUNK_UNKNOWN = (
+    "Cuts that leave the server no block (k + m = L): client updates, personal models and losses still cross there. Of "
+    "each of these, what it tells was not measured."
+)
 
 
 def validate(document: Document, name: str = "findings document") -> None:
@@ -68,7 +72,7 @@ def _require_pairs(curves: Any, name: str) -> None:
 
 def judged(document: Document) -> Document:
     """The document with every finding corrected for those that it is picked from, also one of an earlier version."""
-    from pplr_audit.audit.verdicts import judged as corrected  # here, because the command line imports this module
+    from pplr_audit.runs.verdicts import judged as corrected  # here, because the command line imports this module
 
     return corrected(document)
 

@@ -1,4 +1,4 @@
-"""Where every file of a run directory is opened: it may come from a stranger, and then it is data like any other.
+"""The one place that opens files of a run directory: it may come from a stranger, and is data like any other.
 
 Only regular files are opened, never through a link, neither the file's own nor that of a folder on the way to it from
 the run directory; a pipe does not block. What is read is bounded by what the run recorded or by a limit of ours. What

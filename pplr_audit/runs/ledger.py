@@ -57,7 +57,7 @@ class Ledger:
 
     @staticmethod
     def exists(root: Path) -> bool:
-        """Whether a run has such a list, whatever it is."""
+        """True if a run has such a list, whatever it is."""
         return os.path.lexists(root / NAME)
 
     @staticmethod

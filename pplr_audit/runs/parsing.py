@@ -1,4 +1,4 @@
-"""What the bytes of a run's file say, or one message that names the file: a run may come from a stranger."""
+"""Parsing of a run's files, which may come from a stranger: values, or one message that names the file."""
 
 import json
 import math
@@ -66,7 +66,7 @@ def shaped(value: T, kind: Any, file: Path | str) -> T:
 
 
 def _check(found: dict[str, Any], file: Path | str) -> None:
-    """What the parser lets through: nesting, level by level, and text that no file can hold."""
+    """Refuse what the parser lets through: deep nesting, level by level, and text that no file can hold."""
     level: list[Any] = [found]
     for _ in range(DEEPEST):
         inner: list[Any] = []

@@ -1,4 +1,4 @@
-"""What of a processor decides the last digits of a result: the instructions that torch, MKL and oneDNN choose by."""
+"""The processor's part in the last digits of a result: the instructions that torch, MKL and oneDNN choose by."""
 
 import os
 import platform
@@ -35,7 +35,7 @@ def processor() -> dict[str, Any]:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """What Linux says of the first processor; nothing elsewhere."""
+    """Read what Linux says of the first processor; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""How a long run says where it is: bars on a terminal, silence otherwise; and what the user should know, anywhere."""
+"""Progress of a long run: bars on a terminal, silence otherwise; and what the user should know, anywhere."""
 
 import os
 import time
@@ -112,7 +112,7 @@ class Clock:
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
     def say(self, text: str) -> None:
-        """As of `Progress`."""
+        """Say it as `Progress` does."""
         self._progress.say(text)
 
 

@@ -60,7 +60,7 @@ class _Compute(BaseModel, extra="forbid"):
 
 
 class _Manifest(BaseModel):
-    """What is relied on; there may be more."""
+    """The fields of the manifest that are relied on; there may be more."""
 
     schema_: str = Field(alias="schema")
     scenario: str
@@ -198,7 +198,7 @@ class Store:
         return data
 
     def _recorded(self, name: str, most: int) -> bytes | None:
-        """What the file holds, where that is what the list says of it."""
+        """Return the file's content if it is what the list says of it, else None."""
         entry, file = self._ledger.entries.get(name), self.root / name
         if entry is None:
             return None

@@ -13,7 +13,7 @@ _User = Annotated[str, Field(pattern="^[0-9]{1,10}$")]
 
 
 class _Cell(BaseModel):
-    """What `cells.run_cell` answers."""
+    """The document that `run_cell` answers."""
 
     findings: list[dict[str, Any]]
     per_user: dict[str, dict[_User, float]]
@@ -21,7 +21,7 @@ class _Cell(BaseModel):
 
 
 class _Measured(BaseModel):
-    """What a training is worth and costs; that of a rival has no costs, and an earlier version had no balance."""
+    """Utility and costs of a training; a rival's has no costs, and an earlier version had no balance."""
 
     utility: list[dict[str, Any]]
     balance: list[dict[str, Any]] = []

@@ -66,7 +66,7 @@ def package(point: EntryPoint) -> str:
 
 
 def provenance(used: Iterable[tuple[Kind, str]]) -> list[dict[str, str]]:
-    """Which package, in which version, each of the plugins ``used`` comes from: kind, name, package and version.
+    """Return kind, name, package and version of each of the plugins ``used``.
 
     A plugin without a package (one that a test put in its place, say) is left out.
     """
@@ -130,7 +130,7 @@ def points(kind: Kind) -> tuple[EntryPoint, ...]:
 
 @cache
 def _read() -> tuple[dict[Kind, tuple[EntryPoint, ...]], dict[str, str]]:
-    """What is installed, and packages whose list of entry points cannot be read.
+    """Return the installed entry points, and the packages whose list cannot be read.
 
     Looked for once, since it reads the metadata of every package there is. `importlib.metadata.entry_points` would
     raise for all of them where one is broken.

@@ -181,7 +181,7 @@ def _of_single_users(
 
 @dataclass(frozen=True)
 class _Noisy:
-    """What was seen of each client, and how noisy that is."""
+    """The observed mean of each client, and its noise."""
 
     sizes: Int[np.ndarray, "clients"]
     means: Float[np.ndarray, "clients"]
@@ -200,7 +200,7 @@ class _Noisy:
         return cls(sizes, means, within / most if most > 0 else 1.0)
 
     def deviations(self, true: Float[np.ndarray, "*ways clients"]) -> Float[np.ndarray, "*ways clients"]:
-        """Of the means by noise alone, where the clients' true means are these."""
+        """Draw deviations of the means by noise alone, where the clients' true means are these."""
         return np.asarray(np.sqrt(self.dispersion * true * (1 - true) / self.sizes))
 
     def directions(self) -> list[Float[np.ndarray, "clients"]]:

@@ -1,4 +1,4 @@
-"""How far each user moves a value: what joins the errors of many values of the same users.
+"""Influence of each user on a value, which joins the errors of many values of the same users.
 
 The influence of a user is by how much the value rises, to first order, when the user is drawn once more (the empirical
 influence function, Davison & Hinkley, *Bootstrap Methods and their Application*, 1997, § 2.7.2); the influences add up
@@ -37,7 +37,7 @@ def of_mean(per_user: Mapping[int, float], weights: Mapping[int, float] | None =
 def of_auc(
     scores: Float[np.ndarray, "n"], labels: Labels, users: Int[np.ndarray, "n"], groups: Int[np.ndarray, "n"]
 ) -> Influence:
-    """Of `within_groups_auc`."""
+    """Influence on `within_groups_auc`."""
     won, met = np.zeros(len(scores)), np.zeros(len(scores))
     for group in np.unique(groups):
         members, others = (np.flatnonzero((groups == group) & (labels == side)) for side in (1, 0))
@@ -48,7 +48,7 @@ def of_auc(
 
 
 def of_tpr(scores: Float[np.ndarray, "n"], labels: Labels, users: Int[np.ndarray, "n"], fpr: float) -> Influence:
-    """Of `tpr_at`: the users beyond the threshold, and those who hold it where it is.
+    """Influence on `tpr_at`: of users beyond the threshold, and of those who hold it where it is.
 
     A non-member more beyond the threshold raises it, which costs as many members as the ROC curve is steep there; its
     slope is taken from 0 to twice ``fpr``.
@@ -64,7 +64,7 @@ def of_tpr(scores: Float[np.ndarray, "n"], labels: Labels, users: Int[np.ndarray
 
 
 def of_shares(pairs: Sequence[Pairs], users: Sequence[int] | Int[np.ndarray, "users"]) -> Influence:
-    """Of `share_won`."""
+    """Influence on `share_won`."""
     told = [each for each in pairs if each[1].any()]
     moved = np.zeros(len(users))
     for wins, inside in told:
@@ -74,7 +74,7 @@ def of_shares(pairs: Sequence[Pairs], users: Sequence[int] | Int[np.ndarray, "us
 
 
 def _below(scores: Float[np.ndarray, "n"], others: Float[np.ndarray, "m"]) -> Float[np.ndarray, "n"]:
-    """How many of the others each score stands above, ties counted half."""
+    """Count the others that each score stands above, ties counted half."""
     ordered = np.sort(others)
     return (np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")) / 2
 

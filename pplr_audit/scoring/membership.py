@@ -265,7 +265,7 @@ def _weights(
 def _small_whole(
     labels: Labels, clusters: Int[np.ndarray, "n"], groups: Int[np.ndarray, "n"]
 ) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """Return the units to redraw and their strata: small groups whole and among each other, clusters within the others."""
+    """Return the units to redraw and their strata: small groups as wholes, clusters within the others."""
     small = [group for group, pairs in disjoint_pairs(labels, clusters, groups).items() if pairs < SMALL]
     if len(small) < SMALL:
         return clusters, groups

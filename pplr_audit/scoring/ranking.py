@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 
 @dataclass(frozen=True)
 class Places:
-    """Where the distinct targets of some users stand in their rankings."""
+    """Places of the distinct targets of some users in their rankings."""
 
     users: int
     owner: Int[np.ndarray, "targets"]

@@ -1,4 +1,4 @@
-"""Whether a value stands above all that it must stand above, and above it still when it is the best of many.
+"""Verdicts: is a value above all that it must be above, and still so when it is the best of many?
 
 A finding has one comparison for each thing that an attack could owe its value to: chance, its own control, popularity.
 It is above its baseline where it is above each of them. The null hypothesis, that one of them explains it, is a union,
@@ -35,7 +35,7 @@ DRAWS = 4000
 
 @dataclass(frozen=True)
 class Reference:
-    """What a value must stand above.
+    """A reference that a value must be above.
 
     Args:
         influence: by user; empty for what is known exactly, such as chance.
@@ -125,7 +125,7 @@ def exact_tpr_p(found: int, members: int, non_members: int, fpr: float) -> float
 
 
 def variance_of(influence: Influence, independent: int) -> float:
-    """Of a value whose users are redrawn; redrawing k shows (k - 1) / k of it."""
+    """Return the variance of a value whose users are redrawn; redrawing k shows (k - 1) / k of it."""
     return float(np.square(list(influence.values())).sum()) * independent / max(independent - 1, 1)
 
 
@@ -136,7 +136,7 @@ def less(one: Influence, other: Influence) -> Influence:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the correction needs of a finding.
+    """The part of a finding that the correction needs.
 
     Args:
         p: the largest of its comparisons.
@@ -222,7 +222,7 @@ def _interval(value: float, variance: float, own: Measured) -> tuple[float, floa
 
 
 def _tail(value: float, at: float, variance: float, clusters: int) -> float:
-    """At which one-sided level the interval of `proportion_interval` would reach down to ``at``.
+    """Return the one-sided level at which the interval of `proportion_interval` reaches down to ``at``.
 
     Its lower end is below ``at`` for all levels with a tail less than the incomplete beta function there, as the
     binomial's tail is one; without variance the share that agrees is bounded by (at / value) ** clusters.
@@ -236,7 +236,7 @@ def _tail(value: float, at: float, variance: float, clusters: int) -> float:
 
 
 def _few(own: Measured, reference: Reference) -> tuple[float, float, float]:
-    """Where the two differ for a few users only: the sign test's p-value, and an interval from gains and losses alone.
+    """Compare two that differ for a few users only: the sign test's p-value, and an interval from gains and losses.
 
     How many differ is counted by the participation ratio, so that many small differences do not hide it.
     """

@@ -68,7 +68,7 @@ def _finite(tensor: Float[Tensor, "length *width"]) -> bool:
 
 
 def dealt(clients: Sequence[str], generator: np.random.Generator) -> list[int]:
-    """For each place whose belongings it is dealt: another's, of the same client where that has several.
+    """Return for each place the one whose belongings it is dealt: another of the same client where it has several.
 
     Nobody keeps their own. Needs two places.
     """

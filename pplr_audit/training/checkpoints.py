@@ -35,7 +35,7 @@ _Real = Annotated[float, Field(ge=-1e30, le=1e30)]
 
 
 class _Said(BaseModel):
-    """What stands beside a client's tensors; there may be more."""
+    """The fields stored with a client's tensors; there may be more."""
 
     steps: _Count
     personal_steps: _Count | None = None
@@ -161,7 +161,7 @@ class TrainingFiles:
 
 
 def _state(round_: int, said: Mapping[str, dict[str, Any]], tensors: Sequence[tuple[str, Tensor]]) -> RoundState:
-    """What was saved, put together again; ``said`` by client."""
+    """Put a saved state together again; ``said`` is by client."""
     parts: dict[str, dict[str, dict[str, Tensor]]] = {client: {kind: {} for kind in _KINDS} for client in said}
     for key, value in tensors:
         kind, client, name = key.split("/", 2)

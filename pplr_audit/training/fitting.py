@@ -1,4 +1,4 @@
-"""Whether the state of a round that was read can be one of the federation that is to go on from it."""
+"""Check that the state of a round that was read fits the federation that is to go on from it."""
 
 from collections.abc import Mapping
 

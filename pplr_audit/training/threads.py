@@ -1,4 +1,4 @@
-"""How many threads a training computes with, and how they wait for each other.
+"""The threads that a training computes with, and the way they wait for each other.
 
 The number is chosen once, when a run begins, and kept by whatever continues it: sums over another number of threads
 differ in their last digits, and so do weights and findings. Threads that wait do so asleep. By spinning, two of them on
@@ -74,13 +74,13 @@ def watched(seconds: float = PROBE) -> Cores:
 
 
 def asked_by_environment() -> int | None:
-    """What the environment says by ``OMP_NUM_THREADS``; None where it says nothing, or no number."""
+    """Return ``OMP_NUM_THREADS`` of the environment; None if it is unset or no number."""
     said = os.environ.get(CHOSEN, "").split(",")[0].strip()
     return int(said) if said.isdecimal() and 1 <= int(said) <= MOST else None
 
 
 def choose(width: int | None, rows: int, tokens: int) -> Choice:
-    """How many threads a training that begins now computes with.
+    """Choose the number of threads for a training that begins now.
 
     ``OMP_NUM_THREADS`` counts as a choice. Else it is one thread for each free core, but no more than the model can
     use.
@@ -151,7 +151,7 @@ class Pace:
 
 
 class _Watch:
-    """What the cores that this process may use did from now on, without what the process itself did."""
+    """Load on the cores that this process may use from now on, without its own."""
 
     def __init__(self) -> None:
         self._began, self._busy, self._own = time.monotonic(), _busy(), _own()

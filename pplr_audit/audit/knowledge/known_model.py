@@ -49,7 +49,7 @@ class KnownModel:
     def recommend(
         self, history: Ragged, popularity: Float[np.ndarray, "items"]
     ) -> Iterator[tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows items"]]]:
-        """As `Task.recommend`."""
+        """Recommend as `Task.recommend` does."""
         served = self._whole.served(self._adapter, self._encoded())
         return self._whole.task.recommend(served, history, popularity)
 

@@ -101,7 +101,7 @@ class AttributeTruth:
         ]  # fmt: skip
 
     def _right(self, answer: Int[np.ndarray, "rows"]) -> dict[int, float]:
-        """By user, whether the value is the true one."""
+        """Return 1 for each user whose value is the true one, else 0."""
         right = (answer == self._truth).astype(float)
         return {self.users[row]: float(each) for row, each in zip(self._rows, right, strict=True)}
 
@@ -183,5 +183,5 @@ class AttributeTruth:
 
 
 def _over_folds(influence: Influence) -> Influence:
-    """With the variance that scores over folds have."""
+    """Widen an influence to the variance that scores over folds have."""
     return {user: OF_FOLDS**0.5 * each for user, each in influence.items()}

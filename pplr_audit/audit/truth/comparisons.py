@@ -71,7 +71,7 @@ def baseline(score: Score, found: Sequence[Comparison]) -> float:
 
 
 def listed(found: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """As a finding has them."""
+    """Return the comparisons as a finding lists them."""
     return [
         {"name": each.reference.name, "value": each.reference.value, "ci": list(each.ci),
          "difference": each.difference, "difference_ci": list(each.difference_ci), "p": each.p, **each.reference.about}
@@ -80,7 +80,7 @@ def listed(found: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 
 def influences(score: Score, found: Sequence[Comparison]) -> dict[str, Any]:
-    """How each user moves the value and its differences, for a correction over several findings."""
+    """Return how each user moves the value and its differences, for a correction over several findings."""
     own: Measured = score.measured
     users = sorted({*own.influence, *(user for each in found for user in each.reference.influence)})
     moved = [less(own.influence, each.reference.influence) for each in found]

@@ -202,8 +202,9 @@ def _most_popular(popularity: Float[np.ndarray, "items"]) -> Int[np.ndarray, "it
 
 
 def _claims(guess: Guess) -> Bool[np.ndarray, "tokens"]:
-    """Which tokens an answer claims as words of titles in the history. Raises ValueError where it does not say so of
-    each."""
+    """True for each token that an answer claims as a word of a title in the history. Raises ValueError where it does
+    not say so of each.
+    """
     tokens = guess.arrays["tokens"]
     claimed = guess.arrays.get("claimed", np.ones(len(tokens), dtype=bool))
     if claimed.shape != tokens.shape:

@@ -70,7 +70,7 @@ class LabelTruth:
 
     @staticmethod
     def _read(guess: Guess) -> dict[int, Int[np.ndarray, "slots"]] | None:
-        """By row the history that was read; None for an attack that reads none."""
+        """Return the history that was read, by row; None for an attack that reads none."""
         if "items" not in guess.arrays:
             return None
         rows = [int(row) for row in guess.arrays["rows"]]

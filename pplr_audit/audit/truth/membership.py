@@ -67,7 +67,7 @@ class MembershipTruth:
         self, values: Float[np.ndarray, "rows"], labels: Int[np.ndarray, "rows"], users: Int[np.ndarray, "rows"],
         clients: Int[np.ndarray, "rows"], detail: Mapping[str, Any], seed: int | None,
     ) -> list[Score]:  # fmt: skip
-        """At one threshold for all clients, over scores that are standardized within them."""
+        """Score TPR at one threshold for all clients, over scores that are standardized within them."""
         aligned = standardized(values, labels, clients)
         kept = ~np.isnan(aligned)
         own = (values, labels, users, clients)
@@ -100,7 +100,7 @@ class MembershipTruth:
         return {"by_client": found} if found else {}
 
     def _model_free(self, seed: int) -> dict[str, Any]:
-        """What can be told of who is a member without any model: a check of the protocol, with its interval."""
+        """Check the protocol: the AUC that is reached without any model, with its interval."""
         rows, labels, clients = self._told()
         users = np.array([self.users[row] for row in rows])
         free = model_free_scores(np.array([self.features[row] for row in rows]), labels, clients, seed=seed)

@@ -1,4 +1,4 @@
-"""What an adversary's own models recommend from the histories that it reads: a guess at the next item by itself.
+"""Recommendations of an adversary's own models from the histories that it reads: a guess at the next item.
 
 Who reads a history and has the model need not read the next item: it can ask. What an attack finds of next items beyond
 that is what crossed of them.
@@ -20,7 +20,7 @@ History = tuple[int, ...]
 
 
 class OwnModel:
-    """Of one level of knowledge and one round.
+    """The adversary's own recommender, for one level of knowledge and one round.
 
     Args:
         models: by client, the best that the adversary has of its model.
@@ -39,7 +39,7 @@ class OwnModel:
         self._ranked: dict[tuple[str, History], Int[np.ndarray, depth]] = {}
 
     def ranked(self, read: Mapping[int, Int[np.ndarray, "items"]] | None) -> dict[int, Int[np.ndarray, "depth"]] | None:
-        """By row, the items that are recommended, the best first; without a history, the most popular ones.
+        """Return the recommended items by row, the best first; without a history, the most popular ones.
 
         Args:
             read: the history that was read of each row; None for an attack that reads none, which is given the true

@@ -36,7 +36,7 @@ def processors(trial: Trial) -> Iterator[Check]:
 
 
 def _threads() -> Check:
-    """How many threads a training that begins now would take at most, and how they wait for each other."""
+    """Check the threads that a training that begins now would take at most, and how they wait for each other."""
     cores, asked = watched(), asked_by_environment()
     number = asked or cores.free
     found = f"up to {number} for a training that begins now"

@@ -61,7 +61,7 @@ class Formats:
         return parquet.columns_of(path) if form == "parquet" else json_lines.columns_of(path)
 
     def headed(self, path: Path) -> bool:
-        """Whether a file has its columns' names in a first line that could be a row."""
+        """True if a file has its columns' names in a first line that could be a row."""
         return _form(path) == "text"
 
     def head(self, path: Path, header: bool | None = None) -> pl.DataFrame:
@@ -102,7 +102,7 @@ def _refuse_row(columns: Sequence[str], path: Path) -> None:
 
 
 def no_header(path: Path, why: str) -> InputError:
-    """What to say of a file whose first line seems to be a row."""
+    """Return the error about a file whose first line seems to be a row."""
     return InputError(
         f"{path}, line 1: there seems to be no header, as {why} (accepted: "
         "{table: {header: false, user: 1, item: 2}} with the columns by position; or {table: {header: true}} if it is "
@@ -128,6 +128,6 @@ def _form(path: Path) -> str:
 
 
 def _binary(path: Path) -> bool:
-    """Whether a file is no text: it holds a zero byte and has no mark of UTF-16."""
+    """True if a file is no text: it holds a zero byte and has no mark of UTF-16."""
     start = next(unpacked(path), b"")[:4096]
     return b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -61,7 +61,7 @@ def columns_of(path: Path, dialect: Dialect) -> list[str]:
 
 
 def width_of(path: Path, dialect: Dialect) -> int:
-    """How many fields the first record has. Raises InputError as reading does."""
+    """Count the fields of the first record. Raises InputError as reading does."""
 
     def first(dialect: Dialect, encoding: str) -> int:
         block = next(_blocks(_stream(path, dialect, encoding), dialect))

@@ -96,7 +96,7 @@ def _parse(block: Block, names: Sequence[str], path: Path) -> pl.DataFrame:
 
 
 def _with_escapes(frame: pl.DataFrame, block: Block, path: Path) -> pl.DataFrame:
-    """With lists and objects read again where they may hold a backslash: polars writes it into their text unescaped."""
+    """Read lists and objects again where they may hold a backslash: polars writes it into their text unescaped."""
     if b"\\" not in block.data:
         return frame
     begins = pl.any_horizontal(pl.all().str.starts_with("["), pl.all().str.starts_with("{"))

@@ -1,4 +1,4 @@
-"""What a Parquet file says of its own size, read from its last bytes without unpacking anything.
+"""A Parquet file's own statement of its size, read from its last bytes without unpacking anything.
 
 Source: Apache Parquet's ``parquet.thrift`` (FileMetaData, RowGroup) and Thrift's compact protocol.
 """

@@ -146,7 +146,7 @@ def unpacked(path: Path) -> Iterator[bytes]:
 
 
 def not_text(path: Path, encodings: Sequence[str], worst: NotText) -> InputError:
-    """What to say of a file that is in none of ``encodings``, or damaged; ``worst`` is how the first of them failed."""
+    """Return the error about a file that is in none of ``encodings``, or damaged; ``worst`` is how the first failed."""
     where = f"{path}, line {worst.line}: byte 0x{worst.byte:02x} is not"
     if worst.damaged:
         return InputError(f"{where} UTF-8, though most of the file is (accepted: one encoding throughout)")
@@ -232,7 +232,7 @@ def _last_end(data: bytes, quoted: bool) -> int:
 
 
 def _check_utf8(block: bytes, line: int, before: int) -> int:
-    """How many letters beyond ASCII there are so far, ``before`` of them before this block. Raises NotText."""
+    """Count the letters beyond ASCII so far, ``before`` of them before this block. Raises NotText."""
     try:
         block.decode()
     except UnicodeDecodeError as error:
@@ -245,5 +245,5 @@ def _check_utf8(block: bytes, line: int, before: int) -> int:
 
 
 def _letters(block: bytes) -> int:
-    """How many characters of more than one byte there are: each has one byte from 0xc0 on."""
+    """Count the characters of more than one byte: each has one byte from 0xc0 on."""
     return int(np.count_nonzero(np.frombuffer(block, np.uint8) >= 0xC0))

@@ -1,4 +1,4 @@
-"""Which column of a table says when: the finest of those that look like times, and never one that nobody asked for."""
+"""The time column of a table: the finest of those that look like times, and never one that nobody asked for."""
 
 import re
 import time
@@ -76,7 +76,7 @@ def resolution(values: pl.Series) -> float | None:
 
 
 def _place(name: str) -> int | None:
-    """Where a name stands among the usual ones, its unit aside."""
+    """Return the place of a name among the usual ones, its unit aside."""
     known: Mapping[str, int] = {usual: at for at, usual in enumerate(USUAL)}
     small = name.lower()
     return known.get(small, known.get(_UNIT.sub("", small)))

@@ -53,7 +53,7 @@ def numbers(values: pl.Series) -> Float[np.ndarray, "rows"]:
 
 
 def form_of(values: pl.Series) -> str:
-    """How this column writes times: NUMBER, one of FORMATS, or AMBIGUOUS where parts of the date could change places.
+    """Return the form of a column of times: NUMBER, one of FORMATS, or AMBIGUOUS if parts could change places.
 
     The form is one that all values fit, or else one that the first fits, so that an error is about the first that does
     not.

@@ -48,7 +48,7 @@ def shown(text: str) -> str:
 
 
 def is_script(text: str) -> bool:
-    """Whether a text is what a page's script or style sheet left in its place.
+    """True if a text is what a page's script or style sheet left in its place.
 
     Source: the page of Amazon Reviews 2018 (J. Ni), which tells such titles by ``getTime`` and drops them.
 

@@ -1,4 +1,4 @@
-"""Which column of a table is what: by the settings, by a usual name, or else the user is asked."""
+"""Roles of a table's columns: by the settings, by a usual name, or else the user is asked."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,7 +54,7 @@ class Roles:
         return self._column(role, said, columns, path)
 
     def needed(self, role: str, columns: Sequence[str], path: Path, *, other: str | None = None) -> str:
-        """As `found`. Raises InputError where it cannot be told."""
+        """Return the column as `found` does. Raises InputError where it cannot be told."""
         found = self.found(role, columns, path, other=other)
         if found is not None:
             return found
@@ -81,5 +81,5 @@ def _usual(role: str, columns: Sequence[str]) -> str | None:
 
 
 def _id(columns: Sequence[str], other: str | None) -> str | None:
-    """Of a table that is about one kind of thing, the column ``id``."""
+    """Return the column ``id`` of a table that is about one kind of thing."""
     return None if other is None else next((name for name in columns if name.lower() == "id"), None)

@@ -119,7 +119,7 @@ def one_after_the_other(
 def with_titles(
     taken: Histories, given: Int[np.ndarray, "total"] | None, known: int, where: str
 ) -> tuple[Histories, Int[np.ndarray, "total"] | None, dict[str, int]]:
-    """Without the items whose index is not one of the ``known``, and without the users who are left with nothing.
+    """Drop the items whose index is not one of the ``known``, and the users who are left with nothing.
 
     ``given`` is narrowed alike; the third value counts the interactions left out. Raises InputError, ``where`` first,
     if they were more than half of all.

@@ -309,7 +309,7 @@ def _levels(value: str, split: bool) -> str:
 
 
 def _sequences(table: Table, index: Mapping[str, int]) -> tuple[Histories, int]:
-    """Return each user's longest row and its next item (of equally long rows the last), and the count of dropped rows."""
+    """Return each user's longest row with its next item (of equals the last), and the count of dropped rows."""
     names = table.ids[_user(table)].names
     order = in_order(names)
     place = np.empty(len(order), dtype=np.int64)

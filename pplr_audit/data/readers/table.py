@@ -85,7 +85,7 @@ class TableReader:
         self._formats = Formats(separator, ENCODINGS if encoding is None else (encoding,), quoted)
 
     def detect(self, path: Path) -> bool:
-        """Whether ``path`` is a table, or a folder with interactions under a usual name, or with tables at all."""
+        """True if ``path`` is a table, or a folder with interactions under a usual name, or with tables at all."""
         return bool(_beside(path, EVENTS) or _tables(path, ())) if path.is_dir() else stem(path) is not None
 
     def read(self, path: Path) -> Dataset:
@@ -219,7 +219,7 @@ def _only(folder: Path, names: Iterable[str], what: str) -> Path | None:
 
 
 def _headers(said: bool | Sequence[str] | None) -> dict[str, bool | None]:
-    """By kind of table whether its first line names the columns; None where that is to be told."""
+    """Return for each kind of table whether its first line names the columns; None where that is to be told."""
     kinds = ("interactions", "items", "users")
     if said is None or isinstance(said, bool):
         return dict.fromkeys(kinds, said)

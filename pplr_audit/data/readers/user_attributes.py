@@ -31,7 +31,7 @@ def candidates(head: pl.DataFrame, user: str, taken: Collection[str | None]) -> 
 def beside(
     table: Table, user: str, item: str, names: Collection[str], users: tuple[str, ...]
 ) -> dict[str, tuple[str, ...]]:
-    """Of each column that says the same in all rows of a user, one value for each of ``users`` (empty: none is said).
+    """Return one value a user (empty: none) for each column that is the same in all rows of each of ``users``.
 
     A column that says the same of everybody, or in all rows of an item, is none. Nor is any where most users have one
     row only: there every column is the same in all of them.
@@ -65,5 +65,5 @@ def _constant(
 
 
 def _of_items(wares: Int[np.ndarray, "rows"], values: Int[np.ndarray, "rows"], there: Bool[np.ndarray, "rows"]) -> bool:
-    """Whether items decide: some are in several rows, and say the same in all of theirs."""
+    """True if items decide the value: some are in several rows, and say the same in all of theirs."""
     return bool((np.bincount(wares[there]) > 1).any()) and _constant(wares, values, there) is not None

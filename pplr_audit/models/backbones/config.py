@@ -57,7 +57,7 @@ REFUSED: Mapping[str, tuple[Met, str]] = {
 
 
 def read_config(folder: ModelFolder) -> tuple[Architecture, PreTrainedConfig]:
-    """What ``config.json`` says, checked; nothing else of the folder is looked at, if there is one.
+    """Read and check ``config.json``; nothing else of the folder is looked at, if there is one.
 
     Raises:
         InputError: there is none, it cannot be read, or the architecture cannot be cut.
@@ -113,5 +113,5 @@ def _require_bounded(value: Any, most: int, place: str, depth: int = 4) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What a library's error says, for a message of ours."""
+    """Return a library's error as one line for a message of ours."""
     return visible(" ".join(str(error).split())[:500]) or type(error).__name__

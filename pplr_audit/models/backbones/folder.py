@@ -35,7 +35,7 @@ class ModelFolder:
         self._within = (within or _home(path)).resolve()
 
     def file(self, name: str) -> Path | None:
-        """Where a file really lies; None where there is none.
+        """Return where a file really lies; None where there is none.
 
         Raises:
             InputError: it is no regular file, or a link that leads out of the folder.
@@ -101,7 +101,7 @@ class ModelFolder:
         raise InputError(f"{self.path}: this is an adapter{of} (adapter_config.json), no model; {merge}")
 
     def without_config(self, accepted: str) -> InputError:
-        """What to say where there is no config.json: what the folder is instead, as far as it shows."""
+        """Return the error where there is no config.json: what the folder is instead, as far as it shows."""
         inner = sorted(path.parent.name for path in self.path.glob("*/config.json"))
         if inner:
             kind = "a sentence-transformers folder" if (self.path / "modules.json").is_file() else "a folder of folders"
@@ -112,7 +112,7 @@ class ModelFolder:
         return InputError(f"{self.path}: there is no config.json; {accepted}")
 
     def without_weights(self) -> InputError:
-        """What to say where there is no model.safetensors."""
+        """Return the error where there is no model.safetensors."""
         other = sorted(path.name for pattern in OTHER_WEIGHTS for path in self.path.glob(pattern))
         pickled = [name for name in other if name.endswith((".bin", ".pt", ".pth"))]
         if pickled:

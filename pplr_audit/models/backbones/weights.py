@@ -119,7 +119,7 @@ def _outlined(
 
 
 def _layers(kind: Architecture, stored: Iterable[str]) -> int:
-    """How many blocks the tensors are of, by the highest number in their names."""
+    """Count the blocks of the tensors, by the highest number in their names."""
     numbered = re.compile(rf"(?:^|\.){re.escape(kind.blocks)}\.(\d{{1,9}})\.")
     return max((int(found[1]) + 1 for found in map(numbered.search, stored) if found), default=0)
 
@@ -127,7 +127,7 @@ def _layers(kind: Architecture, stored: Iterable[str]) -> int:
 def _matched(
     folder: ModelFolder, kind: Architecture, model: PreTrainedModel, stored: Mapping[str, Stored]
 ) -> dict[str, Stored]:
-    """Of each tensor of the model what holds its values. Raises InputError where there is one too many or too few."""
+    """Return the stored tensor for each tensor of the model. Raises InputError for one too many or too few."""
     prefix = model.base_model_prefix + "."
     expected: dict[str, Tensor] = model.state_dict(keep_vars=True)
     ours = {name.removeprefix(prefix): name for name in expected}

@@ -82,7 +82,7 @@ def marks(model: Any) -> Any:
 
 
 def feeds_blocks(model: Any) -> bool:
-    """True if the input of the first block depends on trained parameters; items' own vectors come in behind the blocks."""
+    """True if the first block's input depends on trained parameters; items' own vectors come in behind the blocks."""
     if architecture(model).causal:
         return False
     return any(p.requires_grad for name, p in embeddings(model).named_parameters() if not name.startswith(f"{IDS}."))

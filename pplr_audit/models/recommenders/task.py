@@ -84,7 +84,7 @@ class Task(Protocol):
         ...
 
     def refreshes(self, round_: int, epoch: int, step: int) -> bool:
-        """Whether the encoding is worked out anew before a step of a local epoch (both from 0) of a round."""
+        """True if the catalogue is encoded anew before a step of a local epoch (both from 0) of a round."""
         ...
 
     def encode_catalogue(self, model: Any) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ class Task(Protocol):
         ...
 
     def settled(self, round_: int) -> bool:
-        """Whether the encoding is not worked out again after round ``round_``."""
+        """True if the catalogue is not encoded again after round ``round_``."""
         ...
 
     def recommend(

@@ -42,7 +42,7 @@ class Spread:
 
     @property
     def document(self) -> dict[str, Any]:
-        """As findings have it."""
+        """Return the value as findings have it."""
         return {
             "n": self.n, "least": self.least, "quartiles": list(self.quartiles), "median": self.median,
             "most": self.most, "all_read": self.all_read.document,

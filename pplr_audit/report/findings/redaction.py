@@ -82,7 +82,7 @@ def _run(run: Document, alias: "Aliases") -> dict[str, Any]:
 
 
 def _finding(row: Document, alias: "Aliases") -> dict[str, Any]:
-    """Of the detail the numbers, the mode, and that there is a reason."""
+    """Keep of a finding's detail the numbers, the mode, and that there is a reason."""
     detail = {name: value for name, value in _numbers(row["detail"]).items() if name not in alias}
     detail |= {name: mean.document for name, mean in zip(STEPS, steps_of(row["detail"]), strict=True) if mean}
     spread = spread_of(row["detail"])

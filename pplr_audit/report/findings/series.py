@@ -69,7 +69,7 @@ def is_measured(row: Finding) -> bool:
 
 
 def above_baseline(row: Finding, among: int = 1) -> bool:
-    """Whether the finding stands above each thing that it is compared with, corrected for those that it is picked from.
+    """True if the finding is above each of its comparisons, corrected for the findings that it is picked from.
 
     The one place that decides it. Each difference has to lie above 0 with its whole interval, too; in a finding of an
     earlier version, the value above its baseline.

@@ -67,7 +67,7 @@ def _copy(row: Finding) -> Cell:
 
 
 def _above(row: Finding, low: float) -> bool:
-    """Whether the row is above its baseline, and these of its users lie above the interval of each comparison."""
+    """True if the row is above its baseline, and these of its users lie above the interval of each comparison."""
     ends = [each["ci"][1] for each in row["comparisons"]] if "comparisons" in row else [row["baseline"]]
     return above_baseline(row) and all(low > end for end in ends)
 

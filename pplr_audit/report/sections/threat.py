@@ -6,11 +6,10 @@ from pplr_audit.report.findings.series import distinct, is_measured
 from pplr_audit.report.words.vocabulary import (
     ADVERSARIES,
     CHANNELS,
-    WITHOUT_TRUNK_UNKNOWN,
     knowledge_words,
     text_words,
 )
-from pplr_audit.runs.documents import Document
+from pplr_audit.runs.documents import WITHOUT_TRUNK_UNKNOWN, Document
 
 OUT_OF_SCOPE = (
     "Attacks other than those in the tables. A channel that was not attacked is not safe; it is unknown.",

@@ -68,7 +68,7 @@ def _membership(rows: Sequence[Finding]) -> Sentence:
 
 
 def _same_attack(row: Finding, other: Finding) -> bool:
-    """Whether both are of one attack with the same settings and mode, at the same place."""
+    """True if both are of one attack with the same settings and mode, at the same place."""
     fields = ("attack", "channel", "cut", "adversary", "knowledge", "round", "client", "defense", "adaptive")
     told = ("mode", "settings")
     return all(row[f] == other[f] for f in fields) and all(row["detail"].get(t) == other["detail"].get(t) for t in told)

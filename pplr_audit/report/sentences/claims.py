@@ -78,7 +78,7 @@ def statuses(rows: Sequence[Finding]) -> str:
 
 
 def hedge(rows: Sequence[Finding], shown: Sequence[Finding]) -> str:
-    """What a low or a high figure does not say, and among how many findings what is above its baseline is so."""
+    """Say what a figure does not show, and among how many findings a verdict was reached."""
     attacks = len({(row["attack"], str(row["detail"].get("mode"))) for row in rows if is_measured(row)})
     above = [row for row in shown if above_baseline(row)]
     if not above:
@@ -93,5 +93,5 @@ def hedge(rows: Sequence[Finding], shown: Sequence[Finding]) -> str:
 
 
 def verdict(rows: Sequence[Finding], among: int = 1) -> str:
-    """Whether any of these stands above its baseline; ``among`` as of `above_baseline`."""
+    """Return ``above`` if any of these stands above its baseline; ``among`` as of `above_baseline`."""
     return "above" if any(above_baseline(row, among) for row in rows) else "not_above"

@@ -157,7 +157,7 @@ def _held(depth: int, side: Side, run: Document) -> str:
 
 
 def _trend(depths: Mapping[int, Finding], side: Side) -> str:
-    """Where it falls from depth to depth, from where on it no longer does, and whether it is gone at the deepest."""
+    """Say where leakage falls from depth to depth, from where on it no longer does, and whether it ends."""
     order = sorted(depths)
     if not above_baseline(depths[order[-1]]):
         return (
@@ -180,9 +180,10 @@ def _trend(depths: Mapping[int, Finding], side: Side) -> str:
 
 
 def _wider(comparisons: int) -> float:
-    """By how much 95 % intervals are stretched so that, of so many pairs without a difference, two come apart in at
-    most 5 % of audits (Bonferroni). Two intervals as they are come apart where the difference is beyond 1.96 √2 of its
-    standard errors, which is enough for eight pairs."""
+    """Return the factor that stretches 95 % intervals so that, of so many pairs without a difference, two come apart in
+    at most 5 % of audits (Bonferroni). Two intervals as they are come apart where the difference is beyond 1.96 √2 of
+    its standard errors, which is enough for eight pairs.
+    """
     normal = NormalDist()
     return max(1.0, normal.inv_cdf(1 - 0.025 / comparisons) / (sqrt(2) * normal.inv_cdf(0.975)))
 

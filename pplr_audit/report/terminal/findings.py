@@ -17,8 +17,8 @@ from pplr_audit.report.sentences.price import cost_at, failed_rivals, headline_u
 from pplr_audit.report.sentences.protocol import unfair_coins
 from pplr_audit.report.words.quantities import MISSING, interval, number, percent, size
 from pplr_audit.report.words.untrusted import cleaned
-from pplr_audit.report.words.vocabulary import REFERENCES, STATUS, WITHOUT_TRUNK_UNKNOWN
-from pplr_audit.runs.documents import Document, judged
+from pplr_audit.report.words.vocabulary import REFERENCES, STATUS
+from pplr_audit.runs.documents import WITHOUT_TRUNK_UNKNOWN, Document, judged
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -36,11 +36,6 @@ CHANNELS = {
 WITHOUT_TRUNK = frozenset({"client_update", "status", "aggregate", "personal_model", "model_output"})
 """Channels that cross whether or not a block is left for the server; the others need a trunk."""
 
-WITHOUT_TRUNK_UNKNOWN = (
-    "Cuts that leave the server no block (k + m = L): client updates, personal models and losses still cross there. Of "
-    "each of these, what it tells was not measured."
-)
-
 SERVING = frozenset({"inference_activations", "inference_output", "model_output"})
 """Channels of a trained model that serves; the others are of training."""
 

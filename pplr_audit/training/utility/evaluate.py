@@ -59,7 +59,7 @@ def recommended(
     history: int,
     popularity: Float[np.ndarray, "items"],
 ) -> Ranking:
-    """What a trained model recommends to each of ``users``, who are all `tested`.
+    """Rank the catalogue for each of ``users``, who are all `tested`.
 
     Raises:
         NotFinite: its scores are not finite.
@@ -78,10 +78,10 @@ def _finite(
 
 
 def tested(split: Split, users: Int[np.ndarray, "users"]) -> Int[np.ndarray, "tested"]:
-    """Those of ``users`` who have a test item that they did not have before, and something to recommend from."""
+    """Return those of ``users`` who have a history and a test item that is not in it."""
     return np.asarray(users[(new_items(split, users).lengths > 0) & (split.train.lengths[users] > 0)])
 
 
 def repeating(split: Split, users: Int[np.ndarray, "users"]) -> Int[np.ndarray, "repeating"]:
-    """Those of ``users`` who have test items, all of which they had before."""
+    """Return those of ``users`` who have test items, all of which they had before."""
     return np.asarray(users[(split.test.lengths[users] > 0) & (new_items(split, users).lengths == 0)])

@@ -120,7 +120,7 @@ def _balance(
 
 
 def _ceiling(private: PrivateData, defense: str) -> list[dict[str, Any]]:
-    """Return the score that no recommender surpasses on average, where the law behind the data is known; it is exact."""
+    """Return the best possible mean score, where the law behind the data is known; it is exact."""
     known = private.dataset.best_recall or {}
     return [
         {"strategy": "best_possible", "defense": defense, "client": "all", "metric": f"recall@{k}",

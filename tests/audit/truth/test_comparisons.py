@@ -10,9 +10,9 @@ from pplr_audit.audit.truth.comparisons import DRAWS, baseline, comparisons, con
 from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.audit.truth.membership import MembershipTruth
 from pplr_audit.audit.truth.own_model import OwnModel
-from pplr_audit.audit.verdicts import judged, with_verdicts
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.models.recommenders.task import NotFinite
+from pplr_audit.runs.verdicts import judged, with_verdicts
 from pplr_audit.threat_model.attack import Guess
 from pplr_audit.threat_model.view import dealt
 

@@ -23,7 +23,7 @@ from pplr_audit.data.dataset import Catalogue
 from pplr_audit.errors import InputError
 from pplr_audit.models import build as recommender
 from pplr_audit.models.architectures import ARCHITECTURES, architecture, blocks
-from pplr_audit.models.backbones import config as architecture
+from pplr_audit.models.backbones import config as reading
 from pplr_audit.models.backbones.config import read_config
 from pplr_audit.models.backbones.folder import ModelFolder
 from pplr_audit.models.backbones.known_shapes import NAMED
@@ -114,7 +114,7 @@ HARMLESS = {
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_each_field_of_the_librarys_config_is_taken_over_refused_or_known_to_do_nothing(kind: str) -> None:
     known = {field.name for field in fields(CONFIG_MAPPING[kind])}
-    assert known <= {*ARCHITECTURES[kind].fields, *architecture.REFUSED, *HARMLESS}
+    assert known <= {*ARCHITECTURES[kind].fields, *reading.REFUSED, *HARMLESS}
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -318,7 +318,7 @@ def test_headers_are_compared_before_anything_is_built(tmp_path: Path, monkeypat
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)
-    monkeypatch.setattr(architecture, "MOST_LAYERS", 4)
+    monkeypatch.setattr(reading, "MOST_LAYERS", 4)
     monkeypatch.setattr(
         "pplr_audit.models.backbones.transformers_api.of_tensors", lambda *_: pytest.fail("it was built")
     )

@@ -21,12 +21,12 @@ SIGNED = frozenset({"kendall_tau"})
 
 
 def key(row: Row) -> str:
-    """Under which a cell keeps what users say of a finding: its metric and mode."""
+    """Return the key of a finding in its cell's per-user scores: its metric and mode."""
     return f"{row['metric']}/{row['detail'].get('mode', '')}"
 
 
 def family(row: Row) -> tuple[str, str, str, str]:
-    """What a sentence that holds this finding speaks for."""
+    """Return the family of findings that a sentence with this one speaks for."""
     return row["secret"], row["metric"], row["defense"], str(row["detail"].get("attribute", ""))
 
 
@@ -83,7 +83,7 @@ def p_of(row: Row) -> float:
 
 
 def _influences(kept: Row | None) -> tuple[Influence, tuple[Influence, ...]]:
-    """On the value, and on each difference; nothing where none were kept."""
+    """Return the users' influences on the value and on each difference; empty where none were kept."""
     if kept is None:
         return {}, ()
     value, *differences = (
