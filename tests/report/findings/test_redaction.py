@@ -12,11 +12,10 @@ from typer.testing import CliRunner
 
 from pplr_audit import pipeline as audit
 from pplr_audit import scenario
-from pplr_audit.audit import documents
 from pplr_audit.cli import main as cli
 from pplr_audit.report.findings.redaction import redacted
 from pplr_audit.report.sentences.answer import answer
-from pplr_audit.runs import processor
+from pplr_audit.runs import environment, processor
 from pplr_audit.runs.documents import validate
 
 MARKS = {
@@ -64,7 +63,7 @@ def marked(small_scenario: scenario.Scenario, llama_folder: Path, tmp_path_facto
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(platform, "platform", lambda: f"Linux-{MARKS['host']}")
-        patched.setattr(documents, "_cpu", lambda: f"{MARKS['host']} processor")
+        patched.setattr(environment, "_cpu", lambda: f"{MARKS['host']} processor")
         patched.setattr(processor, "_cpuinfo", lambda: {"model name": MARKS["host"]})
         directory = root / "run"
         yield audit.run(scenario.Scenario.model_validate(setting), directory).directory
@@ -78,7 +77,7 @@ def run(marked: Path, tmp_path: Path) -> Iterator[Path]:
     shutil.copytree(marked, tmp_path / "run")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(platform, "platform", lambda: f"Linux-{MARKS['host']}")
-        patched.setattr(documents, "_cpu", lambda: f"{MARKS['host']} processor")
+        patched.setattr(environment, "_cpu", lambda: f"{MARKS['host']} processor")
         patched.setattr(processor, "_cpuinfo", lambda: {"model name": MARKS["host"]})
         yield tmp_path / "run"
 
