@@ -21,6 +21,7 @@ from pplr_audit.runs.atomic import unwritable
 from pplr_audit.runs.documents import validate
 from pplr_audit.runs.store import Store
 from pplr_audit.scenario.rivals import trainings
+from pplr_audit.training.run_job import UTILITY
 from pplr_audit.training.strategies.fedavg import FedAvg
 from pplr_audit.training.utility.user_scores import compared, read
 
@@ -131,7 +132,7 @@ def test_a_run_stopped_amid_its_rivals_goes_on_and_ends_the_same(
         with pytest.raises(Stop):
             audit.train(told, out)
     with Store.load(out) as store:
-        assert not store.exists(audit.UTILITY)
+        assert not store.exists(UTILITY)
     again = audit.train(told, out)
     for part in ("utility", "balance", "differences"):
         assert again.document[part] == beside.document[part]

@@ -11,10 +11,10 @@ from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.build import Recommender
 from pplr_audit.models.cut import Session, TrunkEndpoint
 from pplr_audit.models.recommenders.task import Tally
-from pplr_audit.scenario.schema import Scenario
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training.costs import flops
 from pplr_audit.training.costs import formulas as costs
+from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import Federation, RoundLog
 
 OVER_THE_CUT = (
@@ -26,10 +26,7 @@ UP_AND_OVER = (*OVER_THE_CUT, Channel.CLIENT_UPDATE)
 SERVING = (Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT)
 
 
-def cost_rows(
-    scenario: Scenario, model: Recommender, federation: Federation, logs: Sequence[RoundLog], tally: Tally,
-    served_bytes: int,
-) -> list[dict[str, Any]]:  # fmt: skip
+def cost_rows(job: Job, logs: Sequence[RoundLog], tally: Tally, served_bytes: int) -> list[dict[str, Any]]:
     """The ``costs`` rows of the findings document, per client that trained, for the last round in which one did.
 
     What encoding the catalogue takes (RecFormer) is the mean over all rounds: some do, some do not.
@@ -38,55 +35,79 @@ def cost_rows(
         tally: what serving the test users put through the model.
         served_bytes: what that put on the wire.
     """
-    last = next(log for log in reversed(logs) if log.losses)  # when all have stopped, rounds are empty
-    trained = [client for client in federation.clients if client.name in last.losses]
-    clients = len(trained)
-    samples = sum(sum(map(len, client.plan(last.round))) for client in trained)
-    positions = sum(client.positions(last.round) for client in trained)
-    requests = max(tally.requests, 1)
-    # Tables are encoded in some rounds and not in others: what it takes is told as the mean over all that trained.
-    rounds = [log for log in logs if log.losses]
-    encodings = np.mean([
-        np.mean([client.encodings(log.round) for client in federation.clients if client.name in log.losses])
-        for log in rounds
-    ])  # fmt: skip
-    encoded = float(np.mean([log.catalogue / len(log.losses) for log in rounds]))
-    workload = costs.Workload(
-        samples=samples / clients,
-        tokens_per_sample=positions / samples,
-        prompt_tokens=tally.prompt_positions / requests,
-        generated_tokens=tally.generated / requests,
-        title_tokens=tally.title_positions / requests,
-        beams=scenario.model.beams if scenario.model.recommender == "bigrec" else 1,
-        catalogue_tokens=float(encodings) * model.task.catalogue_positions,
-        status_bytes=costs.STATUS_BYTES * (1 if scenario.training.patience is None else 2),
-    )
+    scenario, model = job.scenario, job.model
     chosen = scenario.model
     recformer = chosen.recformer if chosen.recommender == "recformer" else None
     shape = costs.meta_model(
         model.whole.model.config, chosen.lora, recformer=recformer, history=scenario.data.history,
         items=len(model.task.prompts.titles), precision=model.precision,
     )  # fmt: skip
+    workload = _workload(job, logs, tally)
     rows = costs.rows_of(shape, costs.all_cuts(model.layers), workload)
-    seconds = seconds_per_round(logs)
     ran = {"front": model.parts.front, "back": model.parts.back}
     for row in rows:
         row["measured"] = None
         if row["cut"] == ran:
-            forward, training = _flops_per_token(model, round(workload.tokens_per_sample))
-            row["seconds_per_round"] = seconds
-            row["measured"] = {
-                **_sizes(model),
-                "client_flops_per_token": forward,
-                "training_flops_per_token": training,
-                "wire_bytes_per_sample": _sent(last.sent, OVER_THE_CUT) / samples,
-                "wire_bytes_per_round": (
-                    _sent(last.sent, UP_AND_OVER) / clients + encoded + _download(last) + _status(last)
-                ),
-                "serving_wire_bytes_per_request": served_bytes / requests,
-                "seconds_per_round": seconds,
-            }
+            row["measured"] = _measured(job, logs, tally, served_bytes, workload.tokens_per_sample)
+            row["seconds_per_round"] = row["measured"]["seconds_per_round"]
     return rows
+
+
+def _workload(job: Job, logs: Sequence[RoundLog], tally: Tally) -> costs.Workload:
+    """Return the work of a client in the last round in which one trained, means over those that did."""
+    scenario, task = job.scenario, job.model.task
+    last = _last(logs)
+    trained = [client for client in job.federation.clients if client.name in last.losses]
+    samples = _samples(job.federation, last)
+    positions = sum(client.positions(last.round) for client in trained)
+    requests = max(tally.requests, 1)
+    return costs.Workload(
+        samples=samples / len(trained),
+        tokens_per_sample=positions / samples,
+        prompt_tokens=tally.prompt_positions / requests,
+        generated_tokens=tally.generated / requests,
+        title_tokens=tally.title_positions / requests,
+        beams=scenario.model.beams if scenario.model.recommender == "bigrec" else 1,
+        catalogue_tokens=_encodings(job.federation, logs) * task.catalogue_positions,
+        status_bytes=costs.STATUS_BYTES * (1 if scenario.training.patience is None else 2),
+    )
+
+
+def _samples(federation: Federation, log: RoundLog) -> int:
+    """Return how many samples the clients that trained in a round went through, all together."""
+    return sum(sum(map(len, client.plan(log.round))) for client in federation.clients if client.name in log.losses)
+
+
+def _encodings(federation: Federation, logs: Sequence[RoundLog]) -> float:
+    """Return how often a client encodes the catalogue in a round: the mean over the rounds in which one trained."""
+    return float(np.mean([
+        np.mean([client.encodings(log.round) for client in federation.clients if client.name in log.losses])
+        for log in logs if log.losses
+    ]))  # fmt: skip
+
+
+def _measured(
+    job: Job, logs: Sequence[RoundLog], tally: Tally, served_bytes: int, tokens_per_sample: float
+) -> dict[str, Any]:
+    """Measure the cut that ran: its module, its arithmetic as torch counts it, its traffic and its time."""
+    last = _last(logs)
+    forward, training = _flops_per_token(job.model, round(tokens_per_sample))
+    encoded = float(np.mean([log.catalogue / len(log.losses) for log in logs if log.losses]))
+    clients = len(last.losses)
+    return {
+        **_sizes(job.model),
+        "client_flops_per_token": forward,
+        "training_flops_per_token": training,
+        "wire_bytes_per_sample": _sent(last.sent, OVER_THE_CUT) / _samples(job.federation, last),
+        "wire_bytes_per_round": _sent(last.sent, UP_AND_OVER) / clients + encoded + _download(last) + _status(last),
+        "serving_wire_bytes_per_request": served_bytes / max(tally.requests, 1),
+        "seconds_per_round": seconds_per_round(logs),
+    }
+
+
+def _last(logs: Sequence[RoundLog]) -> RoundLog:
+    """Return the last round in which a client trained; when all have stopped, rounds are empty."""
+    return next(log for log in reversed(logs) if log.losses)
 
 
 def seconds_per_round(logs: Sequence[RoundLog]) -> float:

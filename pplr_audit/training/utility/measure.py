@@ -1,6 +1,6 @@
 """Utility of the trained models, as rows of the findings document and as each user's own scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 
 from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import PrivateData
-from pplr_audit.models.build import Recommender
 from pplr_audit.models.recommenders.task import NotFinite, Served, Tally
 from pplr_audit.runs.progress import Advance
 from pplr_audit.scenario.schema import Scenario
@@ -17,7 +16,7 @@ from pplr_audit.scenario.seeds import derive
 from pplr_audit.scoring.balance import balance_estimates, row
 from pplr_audit.scoring.intervals import mean_estimate
 from pplr_audit.training.divergence import unrankable
-from pplr_audit.training.rounds import Federation
+from pplr_audit.training.job import Job
 from pplr_audit.training.utility.evaluate import DEPTHS, Ranking, rank, recommended, tested
 from pplr_audit.training.utility.user_scores import UserScores
 
@@ -33,17 +32,7 @@ class Utility:
     scores: UserScores
 
 
-def utility_rows(
-    scenario: Scenario,
-    private: PrivateData,
-    model: Recommender,
-    federation: Federation,
-    defense: str,
-    tally: Tally,
-    advance: Advance,
-    *,
-    references: bool = True,
-) -> Utility:
+def utility_rows(job: Job, defense: str, tally: Tally, advance: Advance, *, references: bool = True) -> Utility:
     """Recall and NDCG of the trained personal models beside references: the base model, mere popularity, the ceiling.
 
     Every user is served by the model of its own client, over the link; ``tally`` sums up what that took. Without
@@ -52,54 +41,80 @@ def utility_rows(
     Raises:
         RunError: a trained model's scores are not finite.
     """
+    scenario, private = job.scenario, job.private
     users = _test_users(scenario, private)
-    counts = popularity_of(private.split, private.members, len(private.dataset.catalogue))
-
-    def by(served: Served, own: Int[np.ndarray, "users"]) -> Ranking:
-        return recommended(
-            served, model.task, private.split, own, history=scenario.data.history, popularity=counts
-        )  # fmt: skip
-
-    def trained(client: str, own: Int[np.ndarray, "users"]) -> Ranking:
-        if client not in private.holders:  # without a sample it took no part: it has the model that it began with
-            return untrained(client, own)
-        (party,) = (c for c in federation.clients if c.name == private.holders[client])
-        try:
-            return by(party.served(federation.link, tally), own)
-        except NotFinite as error:
-            raise unrankable(scenario.training, client) from error
-
-    def untrained(client: str, own: Int[np.ndarray, "users"]) -> Ranking:
-        del client
-        return by(model.whole.served(None), own)
-
-    def popular(client: str, own: Int[np.ndarray, "users"]) -> Ranking:
-        del client
-        parts = np.array_split(np.arange(len(own)), -(-len(own) // 256))
-        return rank(((rows, np.tile(counts, (len(rows), 1))) for rows in parts), own, private.split)
+    everyone = np.concatenate(list(users.values()))
+    clients = private.population.client_of[everyone]
+    rankers = _Rankers(job, popularity_of(private.split, private.members, len(private.dataset.catalogue)), tally)
+    ranked_by: dict[str, _Ranker] = {scenario.training.label: rankers.trained}
+    if references:
+        ranked_by |= {"untrained": rankers.untrained, "popularity": rankers.popular}
 
     rows: list[dict[str, Any]] = []
     even: list[dict[str, Any]] = []
     by_user: dict[str, dict[str, np.ndarray]] = {}
-    asked = np.concatenate(list(users.values()))
-    at = private.population.client_of[asked]
-    strategies = {scenario.training.label: trained}
-    if references:
-        strategies |= {"untrained": untrained, "popularity": popular}
-    for strategy, ranked in strategies.items():
+    for strategy, ranked in ranked_by.items():
         rankings = {}
         for client, own in users.items():
             rankings[client] = ranked(client, own)
             advance(1, f"{strategy}, {client}")
         rows += _rows(strategy, defense, rankings, scenario.seed)
-        by_user[strategy] = {
-            metric: np.concatenate([ranking.metrics[metric] for ranking in rankings.values()])
-            for metric in next(iter(rankings.values())).metrics
-        }
-        even += _balance(strategy, defense, by_user[strategy], at, scenario.seed)
+        by_user[strategy] = _metrics(list(rankings.values()))
+        even += _balance(strategy, defense, by_user[strategy], clients, scenario.seed)
+    if references:
+        rows += _ceiling(private, defense)
     names = private.population.clients
-    kept = UserScores(scenario.training.label, private.dataset.digest, names, asked, at, by_user)
-    return Utility(rows + (_ceiling(private, defense) if references else []), even, kept)
+    scores = UserScores(scenario.training.label, private.dataset.digest, names, everyone, clients, by_user)
+    return Utility(rows, even, scores)
+
+
+_Ranker = Callable[[str, Int[np.ndarray, "users"]], Ranking]
+"""Ranks the catalogue for users of a client."""
+
+
+@dataclass(frozen=True)
+class _Rankers:
+    """Rank the catalogue for users of a client: by its trained model, or by a reference."""
+
+    job: Job
+    popularity: Float[np.ndarray, "items"]
+    tally: Tally
+    """Sums up what serving by the trained models took."""
+
+    def trained(self, client: str, users: Int[np.ndarray, "users"]) -> Ranking:
+        """By the model of the client, over the link."""
+        job = self.job
+        if client not in job.private.holders:  # without a sample it took no part: it has the model that it began with
+            return self.untrained(client, users)
+        (holder,) = (each for each in job.federation.clients if each.name == job.private.holders[client])
+        try:
+            return self._recommended(holder.served(job.federation.link, self.tally), users)
+        except NotFinite as error:
+            raise unrankable(job.scenario.training, client) from error
+
+    def untrained(self, client: str, users: Int[np.ndarray, "users"]) -> Ranking:
+        """By the base model, which is the same for every client."""
+        del client
+        return self._recommended(self.job.model.whole.served(None), users)
+
+    def popular(self, client: str, users: Int[np.ndarray, "users"]) -> Ranking:
+        """By popularity among the training items of all members."""
+        del client
+        parts = np.array_split(np.arange(len(users)), -(-len(users) // 256))
+        scored = ((rows, np.tile(self.popularity, (len(rows), 1))) for rows in parts)
+        return rank(scored, users, self.job.private.split)
+
+    def _recommended(self, served: Served, users: Int[np.ndarray, "users"]) -> Ranking:
+        job = self.job
+        return recommended(
+            served, job.model.task, job.private.split, users,
+            history=job.scenario.data.history, popularity=self.popularity,
+        )  # fmt: skip
+
+
+def _metrics(rankings: Sequence[Ranking]) -> dict[str, Float[np.ndarray, "users"]]:
+    """Join the users of several rankings: the values of each metric, in the order of the rankings."""
+    return {metric: np.concatenate([ranking.metrics[metric] for ranking in rankings]) for metric in rankings[0].metrics}
 
 
 def _balance(
@@ -146,8 +161,7 @@ def _rows(strategy: str, defense: str, rankings: Mapping[str, Ranking], seed: in
     rows = []
     for client, group in groups.items():
         users = np.concatenate([ranking.users for ranking in group])
-        for metric in group[0].metrics:
-            values = np.concatenate([ranking.metrics[metric] for ranking in group])
+        for metric, values in _metrics(group).items():
             e = mean_estimate(values, users, seed=derive(seed, "utility") % 2**32)
             rows.append(
                 {"strategy": strategy, "defense": defense, "client": client, "metric": metric, "value": e.value,

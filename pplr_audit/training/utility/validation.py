@@ -13,13 +13,12 @@ from pplr_audit.data.dataset import Ragged, Split
 from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.errors import InputError
-from pplr_audit.models.build import Recommender
 from pplr_audit.models.recommenders.task import NotFinite
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.training.client import Client
 from pplr_audit.training.divergence import unrankable
-from pplr_audit.training.rounds import Federation
+from pplr_audit.training.job import Job
 from pplr_audit.training.utility.evaluate import recommended, repeating, tested
 
 
@@ -71,13 +70,12 @@ def require_stopping(scenario: Scenario, private: PrivateData) -> None:
         )
 
 
-def validator(
-    scenario: Scenario, private: PrivateData, model: Recommender, federation: Federation
-) -> Callable[[Client], float | None]:
+def validator(job: Job) -> Callable[[Client], float | None]:
     """A function that answers a client's ``training.stop_on``, or None where it has nobody to measure it on.
 
     It raises RunError where the scores of a client's model are not finite.
     """
+    scenario, private = job.scenario, job.private
     split = as_test(private.split)
     popularity = popularity_of(split, private.members, len(private.dataset.catalogue))
 
@@ -87,7 +85,7 @@ def validator(
             return None
         try:
             ranking = recommended(
-                client.served(federation.link), model.task, split, users,
+                client.served(job.federation.link), job.model.task, split, users,
                 history=scenario.data.history, popularity=popularity,
             )  # fmt: skip
         except NotFinite as error:

@@ -18,6 +18,7 @@ from pplr_audit.training.costs.flops import counter
 from pplr_audit.training.costs.formulas import Workload, all_cuts, meta_model, rows_of
 from pplr_audit.training.costs.measure import SERVING, cost_rows
 from pplr_audit.training.costs.memory import Held, memory_rows
+from pplr_audit.training.job import Job
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Stretch
 from pplr_audit.training.utility import evaluate as utility
 from tests.models.architectures import LAYERS, VOCABULARY, config
@@ -60,7 +61,7 @@ def test_computed_costs_are_those_of_a_training_that_ran(
             popularity=utility.popularity_of(private.split, private.members, 48),
         )  # fmt: skip
     served = sum(link.sent[channel] - before[channel] for channel in SERVING) - (link.catalogue_bytes - encoded)
-    rows = cost_rows(setting, model, federation, logs, tally, served)
+    rows = cost_rows(Job(setting, private, model, federation), logs, tally, served)
     (row,) = [row for row in rows if row["measured"] is not None]
     measured = row["measured"]
     assert (row["cut"]["front"], row["cut"]["back"]) == place
