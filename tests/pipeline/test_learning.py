@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pplr_audit import scenario
+from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import prepare
 from pplr_audit.models.build import build
 from pplr_audit.scenario import plugins
@@ -32,7 +33,7 @@ def hits(learning_rate: float, rounds: int) -> dict[str, np.ndarray]:
     train(federation, told.training.rounds, done=lambda log, state: None)
     users = utility.tested(private.split, private.members)
     at = private.population.client_of[users]
-    popularity = utility.popularity_of(private.split, private.members, len(private.dataset.catalogue))
+    popularity = popularity_of(private.split, private.members, len(private.dataset.catalogue))
 
     def measured(served, own: np.ndarray) -> np.ndarray:
         ranking = utility.recommended(

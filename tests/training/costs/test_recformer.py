@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pplr_audit import scenario
+from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models.backbones.transformers_api import from_config
 from pplr_audit.models.cut import CutModel, cut
@@ -58,7 +59,7 @@ def test_computed_costs_are_those_of_a_training_that_ran(
         own = users[private.population.client_of[users] == int(client.name[-1])]
         utility.recommended(
             client.served(link, tally), model.task, private.split, own, history=3,
-            popularity=utility.popularity_of(private.split, private.members, 48),
+            popularity=popularity_of(private.split, private.members, 48),
         )  # fmt: skip
     served = sum(link.sent[channel] - before[channel] for channel in SERVING) - (link.catalogue_bytes - encoded)
     rows = cost_rows(Job(setting, private, model, federation), logs, tally, served)
