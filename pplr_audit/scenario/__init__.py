@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pplr_audit.scenario.loading import digest, dump, from_text, load, of_data, of_model
     from pplr_audit.scenario.schema import (
+        LARGEST,
         Audit,
         Budget,
         Cut,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "LARGEST",
     "Audit",
     "Budget",
     "Cut",
@@ -49,9 +51,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Return a public name from the module that defines it (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "schema" if name[0].isupper() else "loading"
-    return getattr(import_module(f"{__name__}.{home}"), name)
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+
+    def __getattr__(name: str) -> Any:
+        """Return a public name from the module that defines it (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = "schema" if name[0].isupper() else "loading"
+        return getattr(import_module(f"{__name__}.{home}"), name)
