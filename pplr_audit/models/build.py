@@ -10,11 +10,11 @@ from pplr_audit.data.prompts import Prompts
 from pplr_audit.data.recformer_prompts import item_prompts
 from pplr_audit.errors import InputError
 from pplr_audit.models.architectures import ARCHITECTURES, blocks
-from pplr_audit.models.backbones.load import Backbone, load_backbone, require_causal, set_dropout
+from pplr_audit.models.backbones.load import Backbone, load_backbone, set_dropout
 from pplr_audit.models.cut import CutModel, check_cut, cut
 from pplr_audit.models.lora import Adapter, adapter_parameters, read_adapter
 from pplr_audit.models.precision import Precision, choose_attention, compute_in, resolved
-from pplr_audit.models.recommenders.bigrec import BigRec
+from pplr_audit.models.recommenders.bigrec import BigRec, require_causal
 from pplr_audit.models.recommenders.recformer import RecFormer
 from pplr_audit.models.recommenders.task import Task
 from pplr_audit.models.trainable import make_trainable

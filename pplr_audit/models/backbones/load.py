@@ -22,7 +22,7 @@ from pplr_audit.data.dataset import Catalogue
 from pplr_audit.errors import InputError
 from pplr_audit.models.architectures import RATES, architecture
 from pplr_audit.models.backbones import minilm, tiny_llama
-from pplr_audit.models.backbones.config import ACCEPTED, NOT_CAUSAL, one_line, read_config
+from pplr_audit.models.backbones.config import ACCEPTED, one_line, read_config
 from pplr_audit.models.backbones.folder import ModelFolder
 from pplr_audit.models.backbones.tokenizer import load_tokenizer
 from pplr_audit.models.backbones.weights import load_model
@@ -72,22 +72,6 @@ def load_backbone(name: str, catalogue: Catalogue, *, seed: int, cache: Path | N
         folder = _named(name)
         model, tokenizer = _load_folder(folder if folder.path.is_dir() else ModelFolder(_fetch(name)))
     return Backbone(name, model, tokenizer, digest(model, tokenizer))
-
-
-@torch.no_grad()
-def require_causal(backbone: Backbone) -> None:
-    """Raises InputError unless the states at earlier positions are the same whatever the last token is.
-
-    Whatever a config says of it: a model that sees what it should tell would learn nothing else.
-    """
-    last = backbone.model.config.vocab_size - 1
-    tokens = torch.tensor([[0, last, 0, last], [0, last, 0, 0]])
-    try:
-        states = backbone.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
-    except (RuntimeError, ValueError, IndexError) as error:  # sizes that load and do not fit together
-        raise InputError(f"model.backbone: {backbone.name}: the model cannot be run: {one_line(error)}") from None
-    if not torch.allclose(states[0], states[1], rtol=1e-3, atol=1e-5, equal_nan=True):
-        raise InputError(f"model.backbone: {backbone.name}: {NOT_CAUSAL}")
 
 
 def hidden_size(name: str) -> int | None:

@@ -21,7 +21,10 @@ from transformers import (
 
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Prompt, Prompts, collate
+from pplr_audit.errors import InputError
 from pplr_audit.models.architectures import body
+from pplr_audit.models.backbones.config import NOT_CAUSAL, one_line
+from pplr_audit.models.backbones.load import Backbone
 from pplr_audit.models.cut import positions
 from pplr_audit.models.lora import adapter_off
 from pplr_audit.models.recommenders.task import CatalogueEncoding, NotFinite, Served, Tally, tensors
@@ -288,3 +291,19 @@ def _left_padded(
         tokens[row, longest - len(sequence) :] = torch.from_numpy(sequence)
         mask[row, longest - len(sequence) :] = 1
     return tokens, mask
+
+
+@torch.no_grad()
+def require_causal(backbone: Backbone) -> None:
+    """Raises InputError unless the states at earlier positions are the same whatever the last token is.
+
+    Whatever a config says of it: a model that sees what it should tell would learn nothing else.
+    """
+    last = backbone.model.config.vocab_size - 1
+    tokens = torch.tensor([[0, last, 0, last], [0, last, 0, 0]])
+    try:
+        states = backbone.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
+    except (RuntimeError, ValueError, IndexError) as error:  # sizes that load and do not fit together
+        raise InputError(f"model.backbone: {backbone.name}: the model cannot be run: {one_line(error)}") from None
+    if not torch.allclose(states[0], states[1], rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise InputError(f"model.backbone: {backbone.name}: {NOT_CAUSAL}")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pplr_audit.report.blocks.chart import Chart, Entry, Label, Path, Plot
 from pplr_audit.report.blocks.scales import Scale
 from pplr_audit.report.charts.mixing import LEVELS
-from pplr_audit.report.findings.by_cut import Pair, said, where
+from pplr_audit.report.findings.by_cut import Pair, cuts_by_finding, said, where
 from pplr_audit.report.findings.series import Finding, above_baseline, is_measured, reason, settings_words, value_words
 from pplr_audit.report.words.quantities import is_rate, stretches
 from pplr_audit.report.words.vocabulary import STATUS, cut_words, metric_words
@@ -49,7 +49,7 @@ def cut_map(
     plot.title, plot.subtitle = _fitted(title, plot.width, 7.2), _fitted(subtitle, plot.width, 6.4)
     squares = _Squares(plot, width, height, gap=layers <= NUMBERED)
     values = {cut: row for cut, row in told.items() if is_measured(row)}
-    for row, cuts in grouped(values):
+    for row, cuts in cuts_by_finding(values):
         plot.areas.append(Path(squares(cuts), 0, f"heat h{_level(row, shades)}", _tip(row)))
     if layers <= NUMBERED:
         for (k, m), row in values.items():
@@ -70,14 +70,6 @@ def cut_map(
     plot.labels.append(Label("2", f"{TOP - 10}", "blocks kept at the back, m", "start", "axis"))
     plot.legend[:0] = _legend(metric, shades)
     return plot.chart(_description(metric, title, values))
-
-
-def grouped(told: Mapping[Pair, Finding]) -> list[tuple[Finding, list[Pair]]]:
-    """Each finding with the cuts that it speaks for."""
-    found: dict[int, tuple[Finding, list[Pair]]] = {}
-    for cut, row in told.items():
-        found.setdefault(id(row), (row, []))[1].append(cut)
-    return list(found.values())
 
 
 class _Squares:
@@ -158,7 +150,7 @@ def _legend(metric: str, shades: tuple[float, float]) -> list[Entry]:
 
 
 def _description(metric: str, title: str, values: Mapping[Pair, Finding]) -> str:
-    groups = sorted(grouped(values), key=lambda group: float(group[0]["value"]), reverse=True)
+    groups = sorted(cuts_by_finding(values), key=lambda group: float(group[0]["value"]), reverse=True)
     (most, at_most), (least, at_least) = groups[0], groups[-1]
     if most["value"] == least["value"]:
         told = f"at every cut that has a value {value_words(most)}"

@@ -129,3 +129,11 @@ def where(cuts: Sequence[Pair]) -> str:
 
 def _other(side: Side) -> Side:
     return "back" if side == "front" else "front"
+
+
+def cuts_by_finding(told: Mapping[Pair, Finding]) -> list[tuple[Finding, list[Pair]]]:
+    """Each finding with the cuts that it speaks for."""
+    found: dict[int, tuple[Finding, list[Pair]]] = {}
+    for cut, row in told.items():
+        found.setdefault(id(row), (row, []))[1].append(cut)
+    return list(found.values())

@@ -18,7 +18,8 @@ from pplr_audit.report.findings.series import (
     strongest,
     value_cell,
 )
-from pplr_audit.report.sections.strongest import OPEN_ROWS, strongest_by_cut
+from pplr_audit.report.sections.strongest import strongest_by_cut
+from pplr_audit.report.sections.users import OPEN_ROWS
 from pplr_audit.report.words.vocabulary import channel_words, cut_words, metric_words, secret_words
 from pplr_audit.runs.documents import Document
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from pplr_audit.report.blocks.chart import TONES, Chart
 from pplr_audit.report.blocks.content import Block, Figure, Fold, Table, labels, listed
-from pplr_audit.report.charts.cut_map import cut_map, grouped, shade_range
+from pplr_audit.report.charts.cut_map import cut_map, shade_range
 from pplr_audit.report.charts.leakage import leakage_chart
 from pplr_audit.report.findings.by_cut import (
     SIDES,
     Pair,
     Side,
+    cuts_by_finding,
     holds_at,
     is_closed,
     measured,
@@ -22,7 +23,7 @@ from pplr_audit.report.findings.by_cut import (
 from pplr_audit.report.findings.details import beside_of
 from pplr_audit.report.findings.series import Finding, Series, headline, is_measured, place, series, value_cell
 from pplr_audit.report.sections.steps import by_step
-from pplr_audit.report.sections.users import by_client, over_users
+from pplr_audit.report.sections.users import OPEN_ROWS, users_behind
 from pplr_audit.report.words.vocabulary import (
     cut_words,
     knowledge_words,
@@ -33,8 +34,6 @@ from pplr_audit.report.words.vocabulary import (
 )
 from pplr_audit.runs.documents import Document
 
-OPEN_ROWS = 36
-"""Rows up to which a table stands open."""
 PHASES = ("training", "serving")
 
 
@@ -67,7 +66,7 @@ def strongest_by_cut(secret: str, rows: Sequence[Finding], run: Document) -> lis
     return [
         Figure(caption, (*maps, *lines)),
         table if len(table.rows) <= OPEN_ROWS else Fold(f"Every cut ({len(table.rows)} rows)", (table,)),
-        *(_over_users(secret, metric, places, told, run) if secret == "history" else ()),
+        *(users_behind(secret, metric, places, told, run) if secret == "history" else ()),
         *by_step(secret, metric, attacks.get("training", ())),
         _needed(secret, [s for found in attacks.values() for s in found]),
         *_alone(metric, about, attacks, run, shades),
@@ -139,7 +138,7 @@ def _places(
     label = {id(row): s.label for found in attacks.values() for s in found for row in s.rows}
     places = []
     for name, found in told.items():
-        for row, cuts in grouped(found):
+        for row, cuts in cuts_by_finding(found):
             whole = -1 not in place(row["cut"]) or len(cuts) == sum(holds_at(row, cut) for cut in found)
             words = cut_words(row["cut"]) if whole else where(cuts)
             places.append((name, words, label.get(id(row), str(row["attack"])), row))
@@ -162,18 +161,6 @@ def _table(secret: str, metric: str, places: Sequence[tuple[str, str, str, Findi
     )
     columns = ("in", "cuts", metric, "attack", "on", "knowing", "by")
     return Table(caption, columns, body, headers=2)
-
-
-def _over_users(
-    secret: str, metric: str, places: Sequence[tuple[str, str, str, Finding]],
-    told: Mapping[str, Mapping[Pair, Finding]], run: Document,
-) -> list[Block]:  # fmt: skip
-    """Show the spread over users behind the pooled values; folded at many cuts."""
-    tables = [*over_users(secret, metric, places), *by_client(secret, metric, told, run)]
-    if not tables:
-        return []
-    rows = sum(len(table.rows) for table in tables)
-    return [*tables] if rows <= OPEN_ROWS else [Fold(f"{secret}: user by user and client by client", tuple(tables))]
 
 
 def _needed(secret: str, attacks: Sequence[Series]) -> Table:

@@ -1,13 +1,16 @@
 """Section on users: spread of the leakage of histories over users, and its mean at each client. No user is named."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from pplr_audit.report.blocks.content import Cell, Table, labels, numbers
+from pplr_audit.report.blocks.content import Block, Cell, Fold, Table, labels, numbers
 from pplr_audit.report.findings.by_cut import Pair, said
 from pplr_audit.report.findings.details import Mean, spread_of
 from pplr_audit.report.findings.series import Finding
 from pplr_audit.report.words.quantities import interval, number, percent
 from pplr_audit.runs.documents import Document
+
+OPEN_ROWS = 36
+"""Rows up to which a table stands open."""
 
 
 def over_users(secret: str, metric: str, told: Iterable[tuple[str, str, str, Finding]]) -> list[Table]:
@@ -62,3 +65,15 @@ def by_client(secret: str, metric: str, told: Mapping[str, Mapping[Pair, Finding
 
 def _note(metric: str, mean: Mean) -> str:
     return interval(metric, list(mean.ci)) if mean.ci else "no interval"
+
+
+def users_behind(
+    secret: str, metric: str, places: Sequence[tuple[str, str, str, Finding]],
+    told: Mapping[str, Mapping[Pair, Finding]], run: Document,
+) -> list[Block]:  # fmt: skip
+    """Show the spread over users behind the pooled values; folded at many cuts."""
+    tables = [*over_users(secret, metric, places), *by_client(secret, metric, told, run)]
+    if not tables:
+        return []
+    rows = sum(len(table.rows) for table in tables)
+    return [*tables] if rows <= OPEN_ROWS else [Fold(f"{secret}: user by user and client by client", tuple(tables))]
