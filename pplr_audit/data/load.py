@@ -11,6 +11,7 @@ import numpy as np
 from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.files.archive import inside_of, unzipped
+from pplr_audit.data.files.columns import OtherColumns
 from pplr_audit.data.filters import filtered
 from pplr_audit.data.ragged import places, take
 from pplr_audit.data.readers.protocol import Reader
@@ -19,6 +20,9 @@ from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
 from pplr_audit.scenario.paths import expanded
 from pplr_audit.scenario.seeds import derive
+
+TABLE = "table"
+"""The reader of plain tables, whose columns the settings name."""
 
 
 def load(data: scenario.Data, seed: int) -> Dataset:
@@ -43,12 +47,33 @@ def read(source: str, reader: scenario.Named) -> Dataset:
     if not path.exists():
         raise InputError(f"data.path: {path}: no such file or folder (accepted: a folder, a file in it, or synthetic)")
     with unzipped(path) if path.is_file() and path.suffix.lower() == ".zip" else nullcontext(path) as place:
-        chosen = detected(place) if reader == "auto" else reader
-        found = replace(_reader(chosen).read(place), reader=plugins.name_and_settings(chosen)[0])
+        found = _read_detected(place) if reader == "auto" else _read_by(reader, place)
     if place == path:
         return found
     # What a zip holds stands elsewhere only while it is read.
     return replace(found, sources=tuple(replace(file, path=inside_of(path, file.path)) for file in found.sources))
+
+
+def _read_by(reader: scenario.Named, path: Path) -> Dataset:
+    return replace(_reader(reader).read(path), reader=plugins.name_and_settings(reader)[0])
+
+
+def _read_detected(path: Path) -> Dataset:
+    """Read by the reader that knows the names of the files.
+
+    Where their columns are others than it expects, the error also says how to read them as plain tables. They are not
+    read so without being asked: a damaged file of a known data set would be taken for something else.
+    """
+    name = detected(path)
+    try:
+        return _read_by(name, path)
+    except OtherColumns as error:
+        if name == TABLE or not _reader(TABLE).detect(path):
+            raise
+        raise InputError(
+            f"{error}; {name} was chosen by the names of the files (for tables of another source: data.reader: "
+            f"{{{TABLE}: {{items: FILE}}}}, with the columns that their names do not tell)"
+        ) from None
 
 
 def detected(path: Path) -> str:

@@ -85,3 +85,30 @@ def test_a_given_split_follows_the_users_chosen(write, parts):
 @pytest.mark.parametrize("name", names("readers"))
 def test_every_installed_reader_keeps_the_protocol(name):
     assert isinstance(plugin("readers", name)(), Reader)
+
+
+def test_a_folder_named_as_a_known_set_with_other_columns_says_how_to_read_it_and_reads_so(write):
+    files = {
+        "ratings.csv": "userId,movieId,rating,timestamp\n1,31,4,1260759144\n1,32,5,1260759179\n",
+        "movies.csv": "id,title,genres\n31,Heat,Action\n32,Emma,Drama\n",
+    }
+    path = str(write(files))
+    with pytest.raises(InputError, match=r"no column 'movieId'.*data\.reader: \{table: \{items: FILE\}\}") as caught:
+        load(scenario.Data(path=path), 0)
+    assert "\n" not in str(caught.value)
+    data = load(scenario.Data(path=path, reader={"table": {"items": "movies.csv"}}), 0)
+    assert data.catalogue.titles == ("Heat", "Emma")
+
+
+def test_a_reader_that_was_named_is_not_told_of_another(write):
+    path = str(write({"ratings.csv": "who,what,rating,timestamp\n1,1,5,9\n", "movies.csv": "movieId,title\n1,A\n"}))
+    with pytest.raises(InputError, match="no column 'userId'") as caught:
+        load(scenario.Data(path=path, reader="movielens"), 0)
+    assert "data.reader" not in str(caught.value)
+
+
+def test_a_row_that_is_cut_short_is_damage_and_no_other_data_set(write, movielens):
+    path = str(write({**movielens, "ratings.dat": "1::10::5::300\n2::20::3\n1::10::5::300\n"}))
+    with pytest.raises(InputError, match=r"ratings\.dat, line 2: 3 columns") as caught:
+        load(scenario.Data(path=path), 0)
+    assert "data.reader" not in str(caught.value)

@@ -27,6 +27,10 @@ NESTED = (pl.List, pl.Array, pl.Struct, pl.Binary, pl.Object)
 NO_NUMBER = (*NESTED, pl.Boolean, pl.Duration, pl.Time)
 
 
+class OtherColumns(InputError):
+    """The columns of a file are not those that its reader expects: it may be a file of another data set."""
+
+
 @dataclass(frozen=True)
 class Span:
     """Position of a block's rows in the file."""
@@ -205,13 +209,13 @@ def _there_in(values: pl.Series) -> Bool[np.ndarray, "rows"]:
 
 
 def named(columns: Iterable[str], where: str, *names: str) -> str:
-    """The first of ``names`` that is a column. Raises InputError, ``where`` first, with the nearest column."""
+    """The first of ``names`` that is a column. Raises OtherColumns, ``where`` first, with the nearest column."""
     known = list(columns)
     for name in names:
         if name in known:
             return name
     wanted = " or ".join(repr(name) for name in names)
-    raise InputError(
+    raise OtherColumns(
         f"{where}: no column {wanted}{nearest(names[0], known)} (found: {listed(known)}; accepted: a header with "
         f"{wanted})"
     )

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
-from pplr_audit.data.files.columns import Gathering, Kind, Table, each_once, named
+from pplr_audit.data.files.columns import Gathering, Kind, OtherColumns, Table, each_once, named
 from pplr_audit.data.files.messages import listed
 from pplr_audit.data.files.streams import LONGEST_RECORD, Block, Escaped, NotText, Stream, not_text, occurrences
 from pplr_audit.errors import InputError
@@ -275,7 +275,9 @@ def _refuse_wrong_row(block: Block, columns: Sequence[str], dialect: Dialect, pa
             else ""
         )
         shown = {"\t": "tabs", ",": "commas"}.get(dialect.separator, repr(dialect.separator))
-        raise InputError(
+        # Where no header names the columns, their number in the first line is all that tells another data set.
+        other = at == 1 and dialect.header is not None and not cut
+        raise (OtherColumns if other else InputError)(
             f"{path}, line {at}: {found}{cut} (accepted: {len(columns)} columns separated by {shown}: "
             f"{listed(columns)})"
         )
