@@ -3,9 +3,11 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binom, binomtest, bootstrap
 
 from pplr_audit.scoring.intervals import (
+    COVERED_BY_FEW,
+    FEW_FOR_A_RATIO,
     Estimate,
     clopper_pearson,
     cluster_weights,
@@ -104,6 +106,37 @@ def test_the_interval_of_a_token_accuracy_covers_it_without_being_idle() -> None
     assert 0.91 <= covered / 200 <= 0.99
     # The standard deviation of one user's share of hits is about .104.
     assert np.mean(widths) == pytest.approx(2 * 1.96 * 0.104 / 40**0.5, rel=0.2)
+
+
+def _worlds_covered(users: int, falling: bool) -> int:
+    """In how many of 300 worlds the interval holds the accuracy; histories differ in length, as titles do."""
+    generator = np.random.default_rng(1)
+
+    def world(size: int) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.ceil(generator.lognormal(3.5, 0.5, size)).astype(np.int64)
+        rate = 1 / (1 + counts / 120) if falling else generator.beta(9, 0.5, size)
+        return generator.binomial(counts, rate), counts
+
+    hits, counts = world(400_000)
+    truth, covered = hits.sum() / counts.sum(), 0
+    for seed in range(300):
+        estimate = ratio_estimate(*world(users), np.arange(users), seed=seed, draws=200)
+        covered += estimate.low <= truth <= estimate.high
+    return covered
+
+
+@pytest.mark.parametrize("users", [10, 20, 50])
+@pytest.mark.parametrize("falling", [False, True])
+def test_the_interval_of_a_ratio_over_few_users_covers_as_often_as_is_said(users: int, falling: bool) -> None:
+    assert users < FEW_FOR_A_RATIO
+    low, high = (binom.ppf(tail, 300, share) for tail, share in zip((0.0005, 0.9995), COVERED_BY_FEW, strict=True))
+    assert low <= _worlds_covered(users, falling) <= high
+
+
+@pytest.mark.parametrize("falling", [False, True])
+def test_the_interval_of_a_ratio_over_many_users_holds_its_level(falling: bool) -> None:
+    low, high = (binom.ppf(tail, 300, 0.95) for tail in (0.0005, 0.9995))
+    assert low <= _worlds_covered(FEW_FOR_A_RATIO, falling) <= high
 
 
 def test_a_paired_difference_knows_that_both_scores_are_of_the_same_users() -> None:

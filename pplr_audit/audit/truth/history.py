@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pplr_audit.audit.truth.score import Score, by_user
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.scoring.intervals import Estimate, mean_estimate, ratio_estimate
+from pplr_audit.scoring.intervals import COVERED_BY_FEW, FEW_FOR_A_RATIO, Estimate, mean_estimate, ratio_estimate
 from pplr_audit.scoring.overlap import jaccard, order_kept
 from pplr_audit.scoring.ranking import best_first
 from pplr_audit.scoring.reconstruction import exact, item_hits, token_accuracy
@@ -65,7 +66,7 @@ class HistoryTruth:
         scores = [
             Score(
                 "token_accuracy", _of_users(ratio_estimate(hits, counts, users, seed=seed), users),
-                float(common.sum() / counts.sum()), by_user(users, hits / counts), {"tokens": int(counts.sum())},
+                float(common.sum() / counts.sum()), by_user(users, hits / counts), _of_tokens(counts, users),
                 floors={POPULARITY: by_user(users, common / counts)}, weights=by_user(users, counts),
             )
         ]  # fmt: skip
@@ -188,6 +189,12 @@ class HistoryTruth:
             truth.append(true)
             owner.append(np.full(len(true), place))
         return np.concatenate(ranked), np.concatenate(truth), np.concatenate(owner)
+
+
+def _of_tokens(counts: Int[np.ndarray, "rows"], users: Int[np.ndarray, "rows"]) -> dict[str, Any]:
+    """Return the number of tokens and, of few users, how often such an interval covers the truth."""
+    few = len(np.unique(users)) < FEW_FOR_A_RATIO
+    return {"tokens": int(counts.sum())} | ({"interval_covers": list(COVERED_BY_FEW)} if few else {})
 
 
 def _of_users(estimate: Estimate, users: Int[np.ndarray, "rows"]) -> Estimate:

@@ -76,6 +76,12 @@ def beside_of(detail: Document) -> tuple[str, ...]:
     return tuple(each for each in told if isinstance(each, str)) if isinstance(told, list | tuple) else ()
 
 
+def covered_of(detail: Document) -> tuple[float, float] | None:
+    """Return how often, at least and at most, such a 95 % interval holds the truth, where that is not 95 %."""
+    ends = _pair(detail.get("interval_covers"))
+    return ends if ends is not None and ends[0] >= 0 and ends[1] <= 1 else None
+
+
 def explained(detail: Document) -> tuple[str, str]:
     """Return how well the adversary's copy explains what crossed, in a few words and a note; empty if no attack says
     so.

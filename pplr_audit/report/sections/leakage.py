@@ -20,6 +20,7 @@ from pplr_audit.report.findings.series import (
 )
 from pplr_audit.report.sections.strongest import strongest_by_cut
 from pplr_audit.report.sections.users import OPEN_ROWS
+from pplr_audit.report.sentences.few_users import narrow_intervals
 from pplr_audit.report.words.vocabulary import channel_words, cut_words, metric_words, secret_words
 from pplr_audit.runs.documents import Document
 
@@ -41,6 +42,7 @@ def leakage(findings: Document) -> Section:
     rows = overall(findings["findings"])
     at_cut = [row for row in rows if row["cut"] is not None]
     blocks: list[Block] = [Text(LEAD if at_cut else "No attack in this audit reads a channel that depends on the cut.")]
+    blocks += [Text(each) for each in narrow_intervals(findings)]
     for secret in distinct(at_cut, "secret"):
         for defense in distinct(at_cut, "defense"):
             under = [row for row in rows if row["secret"] == secret and row["defense"] == defense]

@@ -13,6 +13,7 @@ from pplr_audit.report.findings.series import (
     overall,
     strongest,
 )
+from pplr_audit.report.sentences.few_users import narrow_intervals
 from pplr_audit.report.sentences.price import cost_at, failed_rivals, headline_utility, left_out
 from pplr_audit.report.sentences.protocol import unfair_coins
 from pplr_audit.report.words.quantities import MISSING, interval, number, percent, size
@@ -52,7 +53,7 @@ def say_missing(table: "Table", document: Document) -> None:
     layers = document["run"]["layers"]
     closed = any(row["cut"] and is_closed(row["cut"], layers) for row in document.get("findings", ()))
     missing = [*left_out(document), *([WITHOUT_TRUNK_UNKNOWN] if closed else []), *failed_rivals(document)]
-    missing += unfair_coins(document)
+    missing += [*unfair_coins(document), *narrow_intervals(document)]
     if missing:
         table.caption, table.caption_justify = Text("\n".join(missing)), "left"
 

@@ -144,6 +144,18 @@ def test_the_number_of_a_figure_is_that_of_the_users_who_are_drawn_for_its_inter
     assert found["item_hit@1"].detail["slots"] == 8
 
 
+def test_a_token_accuracy_of_few_users_says_how_often_its_interval_holds_the_truth(
+    truth: HistoryTruth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guess = guess_of(dict(truth.prompts), {0: [3, 1, 7], 1: [2, 5], 2: [9, 9, 4]})
+    few = {score.metric: score for score in truth.score(guess, seed=0)}
+    assert few["token_accuracy"].detail["interval_covers"] == [0.88, 0.97]
+    assert "interval_covers" not in few["item_hit@1"].detail
+    monkeypatch.setattr("pplr_audit.audit.truth.history.FEW_FOR_A_RATIO", 3)
+    enough = {score.metric: score for score in truth.score(guess, seed=0)}
+    assert "interval_covers" not in enough["token_accuracy"].detail
+
+
 def test_only_title_tokens_of_the_history_count(truth: HistoryTruth) -> None:
     guess = guess_of(dict(truth.prompts), {0: [3], 1: [2], 2: [9]})
     tokens = guess.arrays["tokens"].copy()
