@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import platform
+import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+MEASURED = ("pplr_audit", "attacks", "defenses", "benchmarks/*.py")
+"""Folders and files whose code the figures are of."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,22 @@ def goal_text(value: float, at_most: float) -> str:
     return f"≤ {at_most:g}: {'met' if value <= at_most else 'not met'}"
 
 
+def command() -> str:
+    """The command that runs this measurement, without the folders on the way to a file."""
+    options = [re.sub("[^=]*/", "", word) for word in sys.argv[1:]]
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *options])
+
+
+def commit() -> str:
+    """The commit whose code is measured, with ``+`` where the package or the benchmarks differ from it."""
+    root = Path(__file__).parents[1]
+    found, changed = (
+        subprocess.run(["git", "-C", str(root), *rest], capture_output=True, text=True, check=False).stdout.strip()
+        for rest in (("log", "-1", "--format=%h"), ("status", "--porcelain", "--", *MEASURED))
+    )
+    return (found or "no-git") + "+" * bool(changed)
+
+
 def machine() -> dict[str, Any]:
     """The machine and the software that the figures hold for. ``load`` says how busy it was with other things."""
     import torch
@@ -82,6 +102,8 @@ def machine() -> dict[str, Any]:
     from pplr_audit.runs.environment import hardware, libraries
 
     return {
+        "command": command(),
+        "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **hardware(),
         "threads": torch.get_num_threads(),
@@ -126,7 +148,7 @@ def write(
     where = (
         f"{at['cpu']}, {at['cores']} cores, {at['memory_bytes'] / 1e9:.0f} GB, {at['threads']} threads,"
         f" load {at['load']} at the start; {at['platform']}; Python {at['python']}, {libraries}; pplr-audit"
-        f" {at['pplr_audit']}; {at['date']}."
+        f" {at['pplr_audit']}; {at['date']}.\n\nCommand: `{at['command']}`. Commit: {at['commit']}."
     )
     document = f"# {title}\n\n{text}\n\n{where}\n"
     print(document)

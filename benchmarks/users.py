@@ -1,4 +1,4 @@
-"""CatalogueEncoding by the number of users: data, clients, samples, the plan of a round, and ranking for all of them.
+"""Memory by the number of users: data, clients, samples, the plan of a round, and ranking for all of them.
 
 Two processes do the same with few and with many synthetic users of ten items each; the slope of the peak between them
 is what a user costs, whatever the libraries take. No language model is run: the clients are the real ones with nothing
@@ -130,7 +130,7 @@ def main() -> None:
     }  # fmt: skip
     head = ["peak", f"{few:,} users", f"{many:,} users", "seconds", "bytes a user", "goal"]
     text = f"{ITEM_COUNT:,} items, ten a user; {more['ranked']:,} users ranked, {more['steps']:,} steps planned.\n\n"
-    write("users", "CatalogueEncoding by the number of users", text + table(head, lines), figures, at, chosen.results)
+    write("users", "Memory by the number of users", text + table(head, lines), figures, at, chosen.results)
 
 
 if __name__ == "__main__":
