@@ -18,3 +18,7 @@ def test_the_reader_shown_in_the_docs_reads(write):
     found = reader.read(folder)
     assert found.users == ("ann", "bob")
     assert [found.catalogue.titles[item] for item in found.items[0]] == ["Ulysses", "Emma, a novel"]
+    assert {source.path.name: dict(source.columns) for source in found.sources} == {
+        "loans.log": {"who": "user", "book": "item", "when": "time"},
+        "books.csv": {"book": "item", "title": "title"},
+    }
