@@ -1,7 +1,7 @@
 """Twenty million ratings in CSV, as MovieLens ships them, to clients' histories: wall time and peak memory by step.
 
 Each run is a fresh process that reads ratings.csv and movies.csv, splits by leave-one-out, assigns users to clients by
-k-means on matrix-factorisation embeddings, tosses the coins and builds the training samples: all that stands before a
+k-means on matrix-factorization embeddings, tosses the coins and builds the training samples: all that stands before a
 model. The second case is a million users of ten items each, from memory: partition, coins and samples alone. The peak
 is the kernel's figure of the process, imports included.
 """

@@ -1,4 +1,4 @@
-"""No defence: everything crosses as it is."""
+"""No defense: everything crosses as it is."""
 
 import torch
 

@@ -3,7 +3,7 @@
 For each client and layer a network (`networks`: linear, GRU, self-attention or a whole block) is trained on activations
 of auxiliary prompts and their words; its log-probabilities say how well each word stands at each position of what
 crossed, and items are read off along the template as for `ridge`, which shares the pairs it learns from
-(`Knowledge.pairs`). Unlike `ridge` it can take neighbours into account, and needs no embeddings.
+(`Knowledge.pairs`). Unlike `ridge` it can take neighbors into account, and needs no embeddings.
 
 Source: SplitLLM and BiSR (Chen et al. 2024, arXiv 2409.00960), whose inversion models lose 5 to 11 points of ROUGE-L
 from the first to the last blocks of LLaMA2-7B and GPT2-large.

@@ -1,6 +1,6 @@
 """Linkage: which sequences belong to the same user, told from activations alone, although rows are numbered anew.
 
-Each record is pooled to its mean over positions, and within a client and round centred and whitened with a ridge, so
+Each record is pooled to its mean over positions, and within a client and round centered and whitened with a ridge, so
 that no few directions (length, template, what all of the client's users like) decide. Two rows are the more likely of
 one user the higher the cosine between them is. Nothing is learned and no model is needed.
 
@@ -65,9 +65,9 @@ class Linkage:
         )  # fmt: skip
 
     def _whitened(self, means: Float[np.ndarray, "rows hidden"]) -> Float[np.ndarray, "rows hidden"]:
-        """Centred, and divided by the standard deviation along each principal direction of these rows."""
-        centred = means - means.mean(0)
-        _, spread, basis = np.linalg.svd(centred, full_matrices=False)
+        """Centered, and divided by the standard deviation along each principal direction of these rows."""
+        centered = means - means.mean(0)
+        _, spread, basis = np.linalg.svd(centered, full_matrices=False)
         variance = spread**2 / len(means)
         scale = np.sqrt(variance + self.ridge * max(variance.mean(), 1e-30))
-        return np.asarray((centred @ basis.T / scale) @ basis)
+        return np.asarray((centered @ basis.T / scale) @ basis)

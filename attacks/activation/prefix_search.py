@@ -81,9 +81,9 @@ class PrefixSearch:
             "median_distance": float(np.median(distances)) if distances else None,
             "verified": sum(answer.verified for answer in answers) / len(distances) if distances else None,
         }  # fmt: skip
-        labelled = view.channel == Channel.FRONT_ACTIVATIONS and search.reader.answers
+        labeled = view.channel == Channel.FRONT_ACTIVATIONS and search.reader.answers
         slots = [np.array(answer.items, dtype=np.int64) for answer in answers]
-        labels = [answer.labels for answer in answers] if labelled else None
+        labels = [answer.labels for answer in answers] if labeled else None
         rows, tokens = [record.row for record in view.records], [answer.tokens for answer in answers]
         claimed = [answer.claimed for answer in answers]
         return Guess(packed(rows, tokens, claimed, slots, labels), facts)

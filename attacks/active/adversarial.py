@@ -99,7 +99,7 @@ class Critic:
         self._optimizer = torch.optim.Adam(self._network.parameters(), CRITIC_RATE, BETAS)
 
     def learn(self, wanted: Sequences, others: Sequences) -> None:
-        """One step towards 1 for those ``wanted`` and 0 for the ``others``."""
+        """One step toward 1 for those ``wanted`` and 0 for the ``others``."""
         (self._loss(wanted, 1.0) + self._loss(others, 0.0)).backward()
         self._optimizer.step()
         self._optimizer.zero_grad()

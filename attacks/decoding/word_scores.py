@@ -133,8 +133,8 @@ def answered(
         slots.append(found.items)
         labels.append(found.labels)
     rows = [record.row for record in view.records]
-    labelled = view.channel in ANSWERED and reader.answers
-    return Guess(packed(rows, tokens, claimed, slots, labels if labelled else None), facts)
+    labeled = view.channel in ANSWERED and reader.answers
+    return Guess(packed(rows, tokens, claimed, slots, labels if labeled else None), facts)
 
 
 def packed(

@@ -2,7 +2,7 @@
 
 Before the linear map to the words ``linear`` has nothing, so that each position stands alone; ``gru`` has a GRU of 256
 units over all positions so far; ``attention`` self-attention, added to its input; ``block`` a transformer block. The
-last two see all positions, as the adversary does. Inputs are standardised. Training minimises the cross-entropy over
+last two see all positions, as the adversary does. Inputs are standardized. Training minimizes the cross-entropy over
 the words (Adam at 1e-3) and ends early once the loss on the pairs held out no longer falls.
 
 Source: the inversion models of SplitLLM and BiSR (Chen et al. 2024, arXiv 2409.00960), with the same GRU and optimizer.

@@ -1,6 +1,6 @@
 """Ridge regression from sums that do not grow with the data, and the inverter it gives.
 
-    W = (X'X + lambda I)^-1 X'Y        (both centred)
+    W = (X'X + lambda I)^-1 X'Y        (both centered)
 
 X'X and X'Y are summed up chunk by chunk in float64: with float32 the smaller lambdas would be lost in rounding. A row
 of Y is the embedding of a word, and most positions repeat a word of the template: with S the sums of the rows of X by
@@ -68,9 +68,9 @@ class NormalEquations:
             table: embeddings of the words to choose from.
         """
         x_mean, y_mean = self._x / self._n, self._y / self._n
-        centred = self._xx - self._n * torch.outer(x_mean, x_mean)
+        centered = self._xx - self._n * torch.outer(x_mean, x_mean)
         cross = self._xy - self._n * torch.outer(x_mean, y_mean)
-        values, vectors = torch.linalg.eigh(centred)
+        values, vectors = torch.linalg.eigh(centered)
         values = values.clamp_min(0)
         rotated = vectors.T @ cross
         scale = float(values.mean()) or 1.0

@@ -82,7 +82,7 @@ def assign(
 ) -> Int[np.ndarray, "users"]:
     """The client, in [0, clients), of each row of ``train``; ``items`` is the size of the catalogue.
 
-    ``kmeans`` (PPLR: k-means on the user embeddings of a matrix factorisation): item factors are the right singular
+    ``kmeans`` (PPLR: k-means on the user embeddings of a matrix factorization): item factors are the right singular
     vectors of the TRAIN matrix of the ``fitted`` users, both margins scaled; a user, any user, is the sum of the
     weighted factors of the own TRAIN items, scaled to length 1; the client is the nearest of the centroids that
     k-means finds among the ``fitted`` users.

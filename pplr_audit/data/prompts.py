@@ -1,7 +1,7 @@
 """Prompts that a recommender's model reads: the same token pieces for training, inference and the attacks.
 
 A prompt is put together from pieces that are tokenized apart (prefix, each item's text, separators, suffix), so that
-the tokens of an item do not depend on its neighbours, and every position is known to be template or item. Two templates
+the tokens of an item do not depend on its neighbors, and every position is known to be template or item. Two templates
 are there: BIGRec's quoted titles (`data.title_prompts`) and RecFormer's flattened attributes (`data.item_prompts`).
 """
 

@@ -1,4 +1,4 @@
-"""Discovery of attacks, defences, strategies and readers by entry point, ours and a third party's alike.
+"""Discovery of attacks, defenses, strategies and readers by entry point, ours and a third party's alike.
 
 A third party's package may be broken, or use a name that another one has. Then it is named, and the others work on.
 """

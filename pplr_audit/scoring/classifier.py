@@ -19,17 +19,17 @@ def log_probabilities(
     others: Float[np.ndarray, "others features"],
     *,
     seed: int,
-    standardised: bool = True,
+    standardized: bool = True,
     check: Callable[[], None] = lambda: None,
 ) -> Float[np.ndarray, "others classes"]:
     """The log-probability of each class (in ascending order) for each of ``others``, none of which is learned from.
 
-    Features are centred and standardised by the known rows, one row a user; C has the best log-likelihood in
+    Features are centered and standardized by the known rows, one row a user; C has the best log-likelihood in
     stratified cross-validation over them.
 
     Args:
         seed: of the folds.
-        standardised: False leaves the scales: that of a rare item would be blown up.
+        standardized: False leaves the scales: that of a rare item would be blown up.
         check: called between fits; what it raises passes.
 
     Raises:
@@ -44,7 +44,7 @@ def log_probabilities(
     counts = np.unique(labels, return_counts=True)[1]
     if len(counts) < 2 or counts.min() < FOLDS:
         raise ValueError(f"expected two classes or more of {FOLDS} rows or more; got {counts.tolist()}")
-    scaler = StandardScaler(with_std=standardised).fit(features)
+    scaler = StandardScaler(with_std=standardized).fit(features)
     known, asked = scaler.transform(features), scaler.transform(others)
     # The penalty sees lengths alone, so turning the space changes nothing, and the known rows span no more than this.
     basis = np.linalg.svd(known, full_matrices=False)[2]

@@ -220,7 +220,7 @@ def _by_cluster(
 
 
 def _ratio(totals: Float[np.ndarray, "clusters"], sizes: Float[np.ndarray, "clusters"]) -> tuple[float, float]:
-    """The pooled mean and its variance between clusters, linearised."""
+    """The pooled mean and its variance between clusters, linearized."""
     value = float(totals.sum() / sizes.sum())
     clusters = len(sizes)
     if clusters == 1:

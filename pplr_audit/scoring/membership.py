@@ -152,7 +152,7 @@ def model_free_scores(
 ) -> Float[np.ndarray, "n"]:
     """Score candidates by their features alone, with a cross-validated classifier; no audited model is used.
 
-    Logistic regression on features standardised by the training folds, one row a user; the folds are balanced by label
+    Logistic regression on features standardized by the training folds, one row a user; the folds are balanced by label
     within each group. Every row is scored by a classifier that did not see it. No side is picked afterwards: with
     nothing to find the AUC within groups lies around ½, on average a little under (.48 to .49 of 100 to 200 users),
     because what is held out leaves its opposite in the rest.

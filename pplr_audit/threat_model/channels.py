@@ -29,7 +29,7 @@ class Channel(StrEnum):
 class Crossing:
     """One message: what crossed, whose it is, and when.
 
-    ``tensors`` hold what the receiver got, that is after every defence. ``step`` counts local steps within the round,
+    ``tensors`` hold what the receiver got, that is after every defense. ``step`` counts local steps within the round,
     from 0; it is -1 for what crosses once a round.
     """
 

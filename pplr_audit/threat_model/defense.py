@@ -9,7 +9,7 @@ from pplr_audit.threat_model.channels import Crossing
 
 @runtime_checkable
 class Defense(Protocol):
-    """Something that changes what crosses. A defence is a value: parameters in, one verb, a crossing out.
+    """Something that changes what crosses. A defense is a value: parameters in, one verb, a crossing out.
 
     ``holds_against`` names the adversaries its formal guarantee binds (empty where it has none).
     """

@@ -1,6 +1,6 @@
 """The wire between a client and the server: the only thing that the two have in common.
 
-Every crossing is one call here that applies the defences in force, counts the bytes, and may record the tensors. In one
+Every crossing is one call here that applies the defenses in force, counts the bytes, and may record the tensors. In one
 process the autograd graph passes through the link by `_Across`; the two sides never see each other's graph.
 """
 

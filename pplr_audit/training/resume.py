@@ -164,7 +164,7 @@ def note_plugins(store: Store, used: Iterable[tuple[plugins.Kind, str]]) -> None
 
 
 def training_slug(scenario: Scenario) -> str:
-    """The defence and a hash over the part of the scenario that a training depends on."""
+    """The defense and a hash over the part of the scenario that a training depends on."""
     part = scenario.model_dump(mode="json", include={"seed", "data", "model", "training"}, exclude_defaults=True)
     part.get("training", {}).pop("rivals", None)
     return f"none-{hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:8]}"

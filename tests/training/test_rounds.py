@@ -167,7 +167,7 @@ def test_the_training_loss_falls_and_the_status_carries_it(
     assert said == {(log.round, client): loss for log in logs for client, loss in log.losses.items()}
 
 
-def test_what_crosses_is_what_a_defence_makes_of_it(small_scenario: scenario.Scenario, private: PrivateData) -> None:
+def test_what_crosses_is_what_a_defense_makes_of_it(small_scenario: scenario.Scenario, private: PrivateData) -> None:
     class Coarse:
         name = "coarse"
         holds_against: frozenset[str] = frozenset()

@@ -158,7 +158,7 @@ class AttributeTruth:
             bag[place, list(held[row])] = 1
         return self._by_turn(
             lambda known, asked: log_probabilities(
-                bag[known], self._truth[known], bag[asked], seed=0, standardised=False
+                bag[known], self._truth[known], bag[asked], seed=0, standardized=False
             )
         )
 

@@ -67,7 +67,7 @@ class Task(Protocol):
         ...
 
     def loss(self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding) -> Float[Tensor, ""]:
-        """Mean over the samples, to be minimised."""
+        """Mean over the samples, to be minimized."""
         ...
 
     def logits(

@@ -16,7 +16,7 @@ _LANE = 52
 
 
 def against_baseline_chart(metric: str, findings: Sequence[tuple[str, Finding]]) -> Chart:
-    """A lane for each labelled finding: dot, 95 % interval, and the baseline as a bar across the lane."""
+    """A lane for each labeled finding: dot, 95 % interval, and the baseline as a bar across the lane."""
     drawn = findings[:LANES]
     ends = [v for _, row in drawn if is_measured(row) for v in (*row["ci"], row["baseline"])] or [0.0, 1.0]
     low, high = widened(min(ends), max(ends))

@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 440, 400
 
 
 def roc_chart(curves: Sequence[tuple[str, Document]]) -> Chart:
-    """True positives against false positives for each labelled curve, with the diagonal of a coin."""
+    """True positives against false positives for each labeled curve, with the diagonal of a coin."""
     drawn = curves[:TONES]
     low = _lowest(drawn)
     plot = Plot(

@@ -1,6 +1,6 @@
 """FedProx (Li et al. 2020): federated averaging whose local steps are held near where the round began.
 
-Each client minimises h(theta) = F(theta) + mu / 2 · ||theta - theta_t||² from theta_t (arXiv 1812.06127, equation 2);
+Each client minimizes h(theta) = F(theta) + mu / 2 · ||theta - theta_t||² from theta_t (arXiv 1812.06127, equation 2);
 mu is ``training.proximal``, and the reported training loss is F alone.
 """
 

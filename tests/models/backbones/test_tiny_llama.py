@@ -170,7 +170,7 @@ def test_training_sequences_are_prompts_of_one_category_and_lines(tmp_path: Path
 
 
 def test_titles_that_share_a_word_stand_side_by_side_more_often() -> None:
-    names = [f"{colour} Animal{number}" for number in range(25) for colour in ("Red", "Blue", "Green", "Grey")]
+    names = [f"{color} Animal{number}" for number in range(25) for color in ("Red", "Blue", "Green", "Grey")]
     items = Catalogue(tuple(map(str, range(100))), tuple(names), ("",) * 100)
     tokenizer = tiny_llama.train_tokenizer(items, QUICK)
 
@@ -183,7 +183,7 @@ def test_titles_that_share_a_word_stand_side_by_side_more_often() -> None:
             pairs += [one.split()[1] == other.split()[1] for one, other in pairwise(named)]
         return sum(pairs) / len(pairs)
 
-    # 3 of the 99 others are of the same animal, and 25 of the same colour, which is no rare word.
+    # 3 of the 99 others are of the same animal, and 25 of the same color, which is no rare word.
     assert share(0.0) < 0.06
     assert 0.4 < share(0.5) < 0.55
 

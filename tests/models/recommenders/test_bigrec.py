@@ -46,7 +46,7 @@ def test_the_loss_is_the_mean_over_sequences_of_their_own_means(model: Recommend
     assert float(loss) == pytest.approx(np.mean(each), rel=1e-5)
 
 
-def test_a_longer_neighbour_does_not_change_a_sample_s_part_of_the_loss(model: Recommender) -> None:
+def test_a_longer_neighbor_does_not_change_a_sample_s_part_of_the_loss(model: Recommender) -> None:
     """The token mean of a padded batch would."""
     short, long = model.prompts.build(np.array([5]), 6), model.prompts.build(np.array([1, 2, 3]), 4)
     answers = answer_log_probs(model.whole.model, [short, long], model.prompts.pad)

@@ -143,7 +143,7 @@ def test_the_loss_is_the_cross_entropy_of_cosines_over_the_whole_catalogue(made:
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_a_longer_neighbour_does_not_move_a_sequence(made: Made, pooling: str) -> None:
+def test_a_longer_neighbor_does_not_move_a_sequence(made: Made, pooling: str) -> None:
     recommender = shaken(made(pooling=pooling))
     long, short, *_ = asked(recommender)
     with torch.no_grad():
