@@ -34,7 +34,7 @@ BASE: Mapping[str, Any] = {
 }  # fmt: skip
 READ: Mapping[str, Any] = {"train": "all", "pooling": "mean", "refresh_rounds": 0, "attributes": ["title"]}
 TRAINED: Mapping[str, Any] = {
-    "strategy": "centralised", "rounds": 1, "batch_size": 32, "shots": 10_000, "learning_rate": 1e-4, "warmup": 0.05,
+    "strategy": "centralized", "rounds": 1, "batch_size": 32, "shots": 10_000, "learning_rate": 1e-4, "warmup": 0.05,
 }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ ENCODER: Mapping[str, Any] = {
     "recformer": {"pooling": "mean", "ids": True, "refresh_rounds": 0},
 }  # fmt: skip
 TRAINING = {
-    "strategy": "centralised", "rounds": 2, "batch_size": 256, "learning_rate": 1e-3, "schedule": "linear",
+    "strategy": "centralized", "rounds": 2, "batch_size": 256, "learning_rate": 1e-3, "schedule": "linear",
     "warmup": 0.05,
 }  # fmt: skip
 SETS: Mapping[str, tuple[Mapping[str, Any], int]] = {
@@ -57,7 +57,7 @@ def encoder(tokens: int) -> dict[str, Any]:
 def told(name: str, data: Path) -> scenario.Scenario:
     own, tokens = SETS[name]
     values = {
-        "name": f"{name}-centralised",
+        "name": f"{name}-centralized",
         "data": {
             "path": str(data / name), "clients": 2, "partition": "random", "audit_users": 2, "samples": "all",
             **own,
@@ -71,7 +71,7 @@ def quick() -> scenario.Scenario:
     """The synthetic market, and no real model: BIGRec on a small one shows that the script works."""
     values = {
         "name": "quick", "data": {"market": {"users": 60, "items": 48, "tastes": 3}, "clients": 2, "audit_users": 2},
-        "model": {"beams": 1}, "training": {"strategy": "centralised", "rounds": 1, "shots": 16},
+        "model": {"beams": 1}, "training": {"strategy": "centralized", "rounds": 1, "shots": 16},
     }  # fmt: skip
     return scenario.from_text(json.dumps(values), "quick")
 

@@ -1,6 +1,6 @@
-"""PPLR beside FedAvg, local and centralised training where there is more to learn from: 30,000 samples of ml-100k.
+"""PPLR beside FedAvg, local and centralized training where there is more to learn from: 30,000 samples of ml-100k.
 
-In `paper_table.py` all models learn little from 1,024 samples, so that what PPLR keeps of centralised training cannot
+In `paper_table.py` all models learn little from 1,024 samples, so that what PPLR keeps of centralized training cannot
 be told. Here five clients train RecFormer on MiniLM, with a vector for each item, on thirty times as many, and read the
 newest item alone, as the Markov chain does. All strategies have the same clients, samples, budget and test
 users; differences are of the same users in pairs. The run is kept, and a second call goes on from it.
@@ -30,7 +30,7 @@ MODEL: Mapping[str, Any] = {
 }  # fmt: skip
 TRAINING: Mapping[str, Any] = {
     "rounds": 3, "shots": 30_000, "batch_size": 32, "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.05,
-    "rivals": ["fedavg", "local", "centralised"],
+    "rivals": ["fedavg", "local", "centralized"],
 }  # fmt: skip
 DATA: Mapping[str, Any] = {"clients": 5, "audit_users": 2, "samples": "all", "history": 1}
 
@@ -70,15 +70,15 @@ def main() -> None:
         [name, *(f"{e[m].value:.4f} [{e[m].low:.4f}, {e[m].high:.4f}]" for m in METRICS)] for name, e in each.items()
     ]
     less: dict[str, dict[str, Estimate]] = {}
-    for other in ("fedavg", "centralised", "local", "untrained", "popularity", "Markov chain"):
+    for other in ("fedavg", "centralized", "local", "untrained", "popularity", "Markov chain"):
         less[other] = {m: paired_difference(scores["pplr"][m], scores[other][m], users, seed=0) for m in METRICS}
         said = (f"{less[other][m].value:+.4f} [{less[other][m].low:+.4f}, {less[other][m].high:+.4f}]" for m in METRICS)
         lines.append([f"pplr less {other}, in pairs", *said])
     kept = {}
     for m in METRICS:
-        share = ratios([row(each["pplr"][m])], [row(each["centralised"][m])], [row(less["centralised"][m])])
+        share = ratios([row(each["pplr"][m])], [row(each["centralized"][m])], [row(less["centralized"][m])])
         kept[m] = over_all(share) if share else None
-    lines.append(["pplr, of centralised", *("–" if k is None else k.text(".2f") for k in kept.values())])
+    lines.append(["pplr, of centralized", *("–" if k is None else k.text(".2f") for k in kept.values())])
     clients = []
     for place, name in enumerate(found.names):
         mine = found.clients == place
@@ -93,7 +93,7 @@ def main() -> None:
     )
     text += table(["what", *METRICS], lines) + "\n\nRecall@10 at each client:\n\n"
     text += table(["client", "test users", "pplr", *TRAINING["rivals"], "untrained"], clients)
-    figures = {"scores": each, "pplr_less": less, "of_centralised": kept, "clients": clients, "seconds": seconds}
+    figures = {"scores": each, "pplr_less": less, "of_centralized": kept, "clients": clients, "seconds": seconds}
     into = asked.results or (None if asked.quick else RESULTS)
     write("long_budget", "PPLR where there is more to learn from", text, figures, at, into)
 

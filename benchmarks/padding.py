@@ -57,7 +57,7 @@ def federated(name: str, seeds: Iterable[scenario.Scenario], tokenizer: Any = No
     Args:
         tokenizer: None: that of the scenario's backbone.
     """
-    shares: dict[str, list[float]] = {f"{name}, five clients": [], f"{name}, centralised": []}
+    shares: dict[str, list[float]] = {f"{name}, five clients": [], f"{name}, centralized": []}
     for chosen in seeds:
         private = prepare(chosen.data, chosen.seed)
         catalogue, training = private.dataset.catalogue, chosen.training

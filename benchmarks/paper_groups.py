@@ -11,7 +11,7 @@ from pplr_audit import scenario
 from pplr_audit.scenario.rivals import trainings
 
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
-RIVALS: tuple[Any, ...] = ("fedavg", "local", "centralised")
+RIVALS: tuple[Any, ...] = ("fedavg", "local", "centralized")
 MORE: tuple[Any, ...] = (
     "fedprox", "ditto", {"pplr": {"ablate": ["similarity"]}}, {"pplr": {"ablate": ["speed"]}},
     {"pplr": {"ablate": ["heating"]}}, {"pplr": {"similarity": "update"}},
@@ -25,7 +25,7 @@ DECODER = {"backbone": "tiny-llama", "recommender": "bigrec", "beams": 4, "preci
 """Seeds may run on different machines, of which ``precision: auto`` would let some compute in bfloat16."""
 
 CHOSEN = (
-    "The learning rate was chosen among 5e-4 and 2e-3 by centralised training on the first seed's test users, who are"
+    "The learning rate was chosen among 5e-4 and 2e-3 by centralized training on the first seed's test users, who are"
     " among those of the table: figures of that seed are a little too good for it, for all strategies alike."
 )
 
@@ -75,7 +75,7 @@ def groups(quick: bool) -> list[Group]:
         return {name: {**data, "history": items} for name, data in sets.items()}
 
     budget = {"rounds": 5, "shots": 1024, "batch_size": 16}
-    # On ml-1m, centralised, 2e-3 did as well as training all weights at 1e-4; on amazon-games it made centralised
+    # On ml-1m, centralized, 2e-3 did as well as training all weights at 1e-4; on amazon-games it made centralized
     # training worse (.0129) than the untrained model (.0202).
     high, low, fast = ({**budget, "learning_rate": rate} for rate in (2e-3, 5e-4, 5e-3))
     few, many = showing(4), showing(10)

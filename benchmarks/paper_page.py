@@ -244,7 +244,7 @@ def answer(group: Group, docs: Docs) -> Iterator[str]:
     yield f"- **{group.name}** ({len(docs)} seed{'s' * (len(docs) > 1)})"
     yield f"  - {balanced(docs)}"
     yield f"  - {beaten(docs)}"
-    yield f"  - {centralised(docs)}"
+    yield f"  - {centralized(docs)}"
     yield from (f"  - {text}" for text in paper_mixing.why(docs))
 
 
@@ -293,15 +293,15 @@ def percent(row: Row, less: float = 0) -> Row:
     return {"value": 100 * (row["value"] - less), "ci": [100 * (end - less) for end in row["ci"]]}
 
 
-def centralised(docs: Docs) -> str:
-    """How much of centralised training PPLR keeps, and whether that has anything to keep."""
-    docs = both(docs, "pplr", "centralised", *FLOORS)
+def centralized(docs: Docs) -> str:
+    """How much of centralized training PPLR keeps, and whether that has anything to keep."""
+    docs = both(docs, "pplr", "centralized", *FLOORS)
     own, pooled, *floors = (
         values(docs, "utility", strategy=name, client="all", metric="recall@10")
-        for name in ("pplr", "centralised", *FLOORS)
+        for name in ("pplr", "centralized", *FLOORS)
     )
-    less = against(docs, "centralised")
-    asked = "What does it keep of centralised training?"
+    less = against(docs, "centralized")
+    asked = "What does it keep of centralized training?"
     if not own or not pooled or not less:
         return f"{asked} That has not run beside it."
     reached = mean(row["value"] for row in pooled)
@@ -311,7 +311,7 @@ def centralised(docs: Docs) -> str:
     )
     if reached <= untrained:
         return (
-            f"{asked} Cannot be told (goal {100 * GOAL:.0f} %): centralised training itself, Recall@10 {reached:.4f},"
+            f"{asked} Cannot be told (goal {100 * GOAL:.0f} %): centralized training itself, Recall@10 {reached:.4f},"
             f" is not above the untrained model ({untrained:.4f}; popularity {popularity:.4f}) at this budget, and all"
             " differences above are between models that have learned little or nothing."
         )
@@ -334,15 +334,15 @@ def centralised(docs: Docs) -> str:
         how = "less" if beyond_popularity < 0 else "not more beyond noise"
         serve = "better than" if beyond_popularity < 0 else "as well as"
         text += (
-            f" Mere popularity reaches {popularity:.4f}, and centralised training {reached:.4f}, which is {how}:"
+            f" Mere popularity reaches {popularity:.4f}, and centralized training {reached:.4f}, which is {how}:"
             f" counting would serve users {serve} this model."
         )
     return text
 
 
 def above(docs: Docs, reference: str, pooled: Sequence[Row], floor: Sequence[Row]) -> Sequence[Row]:
-    """Centralised training less a reference, Recall@10: in pairs where all seeds keep them, else as if unpaired."""
-    paired = references(docs, "centralised", reference)
+    """Centralized training less a reference, Recall@10: in pairs where all seeds keep them, else as if unpaired."""
+    paired = references(docs, "centralized", reference)
     return paired if len(paired) == len(docs) else unpaired(pooled, floor)
 
 

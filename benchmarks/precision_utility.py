@@ -1,6 +1,6 @@
 """Whether a model that trains and ranks in bfloat16 recommends as one in float32 does.
 
-RecFormer on MiniLM over ml-1m, centralised, with the settings and the budget of ``paper_table.py``: the same samples in
+RecFormer on MiniLM over ml-1m, centralized, with the settings and the budget of ``paper_table.py``: the same samples in
 the same order, once in each number format, measured on the same users. Differences are of those in pairs. Each run is
 kept, and a second call goes on where the first stopped.
 """
@@ -30,7 +30,7 @@ def told(group: Group, seed: int, precision: str) -> scenario.Scenario:
         update={
             "name": f"{precision}-{seed}",
             "model": chosen.model.model_copy(update={"precision": precision}),
-            "training": chosen.training.model_copy(update={"strategy": "centralised", "rivals": None}),
+            "training": chosen.training.model_copy(update={"strategy": "centralized", "rivals": None}),
         }
     )
 
@@ -82,7 +82,7 @@ def main() -> None:
         [name, *(f"{v:+.4f} [{low:+.4f}, {high:+.4f}]" for v, low, high in each.values())]
         for name, each in differences.items()
     ]
-    text = f"{group.name}, centralised, {len(people[0]):,} test users a seed; 95 % intervals over users; those of all"
+    text = f"{group.name}, centralized, {len(people[0]):,} test users a seed; 95 % intervals over users; those of all"
     text += " seeds are over users and seeds (Student's, or of the users alone where that is wider).\n\n"
     text += table(["what", *METRICS], lines)
     figures = {"differences": differences, "seconds_of_training": seconds}

@@ -10,6 +10,7 @@ from pplr_audit.report.formats.markdown import render_markdown
 from pplr_audit.runs.documents import Document, validate, validate_evidence
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store, as_json
+from pplr_audit.scenario.old_names import renamed
 
 FINDINGS, EVIDENCE = "findings.json", "evidence.json"
 FILES = {"html": "report.html", "md": "report.md", "json": FINDINGS}
@@ -27,11 +28,14 @@ def write_documents(store: Store, document: dict[str, Any], evidence: dict[str, 
 
 
 def read_documents(store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Findings and evidence of a run. Raises InputError that names the file and what in it cannot be."""
+    """Findings and evidence of a run, strategies in today's names.
+
+    Raises InputError that names the file and what in it cannot be.
+    """
     document, evidence = store.read_json(FINDINGS), store.read_json(EVIDENCE)
     validate(document, str(store.root / FINDINGS))
     validate_evidence(evidence, str(store.root / EVIDENCE))
-    return document, evidence
+    return renamed(document), evidence
 
 
 def write_reports(

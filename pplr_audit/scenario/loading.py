@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from pplr_audit import scenarios
 from pplr_audit.errors import InputError
-from pplr_audit.scenario import plugins
+from pplr_audit.scenario import old_names, plugins
 from pplr_audit.scenario.messages import dotted, explain
 from pplr_audit.scenario.paths import expanded
 from pplr_audit.scenario.schema import Scenario
@@ -21,6 +22,8 @@ from pplr_audit.scenario.yaml_reader import MAX_BYTES, Document, Loc, override, 
 
 def load(source: str, overrides: Sequence[str] = ()) -> Scenario:
     """The scenario of a shipped name or a YAML file, with ``a.b=value`` overrides applied.
+
+    An old name of a strategy is accepted, with one FutureWarning that says where it stands and what it is now.
 
     Relative paths in a file start at that file, in overrides at the current folder; the scenario holds absolute ones.
 
@@ -63,7 +66,7 @@ def digest(scenario: Scenario) -> str:
     """SHA-256 of the scenario's values, in hexadecimal: the same for all files that say the same."""
     # Without defaults: a field that a later version adds does not make another scenario of an older one.
     values = scenario.model_dump(mode="json", exclude_defaults=True)
-    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    canonical = json.dumps(old_names.hashed(values), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return sha256(canonical.encode()).hexdigest()
 
 
@@ -95,7 +98,17 @@ def _resolved(document: Document, overrides: Sequence[str], folder: Path) -> Sce
     wrong = [f"{document.place(loc)}: {message}" for loc, message in _unknown_names(scenario)]
     if wrong:
         raise InputError("\n".join(wrong))
+    _note_old_name(document)
     return scenario
+
+
+def _note_old_name(document: Document) -> None:
+    for loc, name in old_names.met(document.values.get("training")):
+        place = document.place(("training", *loc))
+        today = old_names.STRATEGIES[name]
+        said = f"{place}: {dotted(('training', *loc))}: {name} is the old name of {today} and accepted as that"
+        warnings.warn(said, FutureWarning, stacklevel=4)
+        return  # one is enough
 
 
 def _require_fields(document: Document) -> None:

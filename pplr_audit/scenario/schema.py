@@ -14,7 +14,7 @@ from pydantic import (
 )  # fmt: skip
 from pydantic_core import PydanticCustomError
 
-from pplr_audit.scenario import rivals
+from pplr_audit.scenario import old_names, rivals
 
 LARGEST = 2**32
 """No whole number is larger: a larger one is a slip, and arrays could not hold what it counts."""
@@ -196,6 +196,11 @@ class Training(Section):
 
     _otherwise: tuple[str, ...] = PrivateAttr(())
     """Of a rival: the settings that the run's own training has otherwise."""
+
+    @field_validator("strategy", "rivals", mode="before")
+    @classmethod
+    def _names_of_today(cls, value: Any) -> Any:
+        return old_names.accepted(value)
 
     @property
     def label(self) -> str:

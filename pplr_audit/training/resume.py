@@ -20,7 +20,7 @@ from pplr_audit.runs.parsing import shaped
 from pplr_audit.runs.processor import processor
 from pplr_audit.runs.progress import Advance
 from pplr_audit.runs.store import MANIFEST, SCENARIO, Store
-from pplr_audit.scenario import plugins
+from pplr_audit.scenario import old_names, plugins
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.training import rounds as federated
 from pplr_audit.training.checkpoints import TrainingFiles
@@ -167,7 +167,7 @@ def training_slug(scenario: Scenario) -> str:
     """The defense and a hash over the part of the scenario that a training depends on."""
     part = scenario.model_dump(mode="json", include={"seed", "data", "model", "training"}, exclude_defaults=True)
     part.get("training", {}).pop("rivals", None)
-    return f"none-{hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:8]}"
+    return f"none-{hashlib.sha256(json.dumps(old_names.hashed(part), sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def train(

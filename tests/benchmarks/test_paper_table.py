@@ -28,7 +28,7 @@ def paper(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
-STRATEGIES = ("pplr", "fedavg", "local", "centralised", "pplr without speed")
+STRATEGIES = ("pplr", "fedavg", "local", "centralized", "pplr without speed")
 
 
 def document(
@@ -77,8 +77,8 @@ def document(
     return {"run": run, "utility": utility, "balance": balance, "differences": differences, **more}
 
 
-def values(pplr: float = 0.5, centralised: float = 0.5, untrained: float = 0.1) -> dict[str, float]:
-    return {**dict.fromkeys(STRATEGIES, pplr), "centralised": centralised, "untrained": untrained, "popularity": 0.05}
+def values(pplr: float = 0.5, centralized: float = 0.5, untrained: float = 0.1) -> dict[str, float]:
+    return {**dict.fromkeys(STRATEGIES, pplr), "centralized": centralized, "untrained": untrained, "popularity": 0.05}
 
 
 def mixing(matrix: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -146,9 +146,9 @@ def test_a_rival_that_broke_off_in_one_seed_is_named_and_compared_in_the_others(
 
 
 def test_what_is_learned_is_judged_by_both_intervals(paper: Any) -> None:
-    near = rendered(paper, {0: document(USERS[0], values(centralised=0.112, untrained=0.1))})
+    near = rendered(paper, {0: document(USERS[0], values(centralized=0.112, untrained=0.1))})
     assert "nor whether FedAvg or PPLR learned anything" in near, "0.112 and 0.1, each by 0.01 either way"
-    assert "learned anything" not in rendered(paper, {0: document(USERS[0], values(centralised=0.12, untrained=0.1))})
+    assert "learned anything" not in rendered(paper, {0: document(USERS[0], values(centralized=0.12, untrained=0.1))})
 
 
 def test_every_rival_stands_beside_pplr_in_pairs(paper: Any) -> None:
@@ -186,7 +186,7 @@ def test_seeds_that_disagree_are_noise_however_sure_each_is_of_its_users(paper: 
     assert "more in each seed, but seeds differ too widely" in said
 
 
-def test_the_share_of_centralised_training_has_an_interval_and_a_goal_only_where_that_says_so(paper: Any) -> None:
+def test_the_share_of_centralized_training_has_an_interval_and_a_goal_only_where_that_says_so(paper: Any) -> None:
     assert "[99, 101] %" in (said := answer(paper, *(document(u, values(), half=0.005) for u in USERS)))
     assert "goal 95 %: met" in said
     poor = [document(users, values(pplr=0.3), gain=-0.2, half=0.005) for users in USERS]
@@ -196,10 +196,10 @@ def test_the_share_of_centralised_training_has_an_interval_and_a_goal_only_where
 
 
 def test_where_nothing_was_learned_nothing_is_claimed(paper: Any) -> None:
-    said = answer(paper, document(USERS[0], values(centralised=0.1)))
+    said = answer(paper, document(USERS[0], values(centralized=0.1)))
     assert "models that have learned little or nothing" in said
     assert "met" not in said.replace("metric", "")
-    said = answer(paper, document(USERS[0], values(centralised=0.105)))
+    said = answer(paper, document(USERS[0], values(centralized=0.105)))
     assert "neither can it be told whether the goal is met" in said
 
 
@@ -250,10 +250,10 @@ def test_a_strategy_is_above_a_reference_by_its_own_users_in_pairs(paper: Any) -
     users = np.arange(400)
     hit = (users % 10 == 0).astype(float)
     more = (users % 10 < 2).astype(float)
-    scores = {"centralised": {"recall@10": more}, "untrained": {"recall@10": hit}, "popularity": {"recall@10": more}}
-    found = paper.over_references(UserScores("centralised", "digest", ("a",), users, np.zeros_like(users), scores))
+    scores = {"centralized": {"recall@10": more}, "untrained": {"recall@10": hit}, "popularity": {"recall@10": more}}
+    found = paper.over_references(UserScores("centralized", "digest", ("a",), users, np.zeros_like(users), scores))
     assert [(row["strategy"], row["against"]) for row in found] == [
-        ("centralised", "untrained"), ("centralised", "popularity"),
+        ("centralized", "untrained"), ("centralized", "popularity"),
     ]  # fmt: skip
     gain, none = found
     assert gain["value"] == pytest.approx(0.1)
@@ -264,7 +264,7 @@ def test_a_strategy_is_above_a_reference_by_its_own_users_in_pairs(paper: Any) -
 
 def test_what_is_learned_is_judged_in_pairs_where_they_are_kept(paper: Any) -> None:
     (group,) = paper.groups(True)
-    reached = values() | {"centralised": 0.11, "untrained": 0.1, "popularity": 0.13}
+    reached = values() | {"centralized": 0.11, "untrained": 0.1, "popularity": 0.13}
     plain = document(USERS[0], reached, half=0.01)
     text = paper.page([group], {group.name: {0: plain}}, (0,), ())
     assert "not more beyond noise: neither can it be told" in text, "unpaired, 0.01 is within its interval"
@@ -272,7 +272,7 @@ def test_what_is_learned_is_judged_in_pairs_where_they_are_kept(paper: Any) -> N
     text = paper.page([group], {group.name: {0: {**plain, "references": [gain]}}}, (0,), ())
     assert "PPLR did learn: less the untrained model, in pairs, +0.0100 [+0.0060, +0.0140] (more)" in text
     assert "neither can it be told" not in text
-    wanted = {"strategy": "centralised", "metric": "recall@10"}
+    wanted = {"strategy": "centralized", "metric": "recall@10"}
     kept = [
         {**wanted, "against": "untrained", "value": 0.01, "ci": [0.006, 0.014]},
         {**wanted, "against": "popularity", "value": -0.02, "ci": [-0.03, -0.01]},
@@ -280,7 +280,7 @@ def test_what_is_learned_is_judged_in_pairs_where_they_are_kept(paper: Any) -> N
     text = paper.page([group], {group.name: {0: {**plain, "references": kept}}}, (0,), ())
     assert "neither can it be told" not in text
     assert "which is less: counting would serve users better than this model" in text
-    assert "| centralised | +0.0100 [+0.0060, +0.0140] (more) | -0.0200 [-0.0300, -0.0100] (less) |" in text
+    assert "| centralized | +0.0100 [+0.0060, +0.0140] (more) | -0.0200 [-0.0300, -0.0100] (less) |" in text
 
 
 def test_a_run_that_fails_stops_no_other_and_is_told(

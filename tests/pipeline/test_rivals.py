@@ -25,8 +25,8 @@ from pplr_audit.training.run_job import UTILITY
 from pplr_audit.training.strategies.fedavg import FedAvg
 from pplr_audit.training.utility.user_scores import compared, read
 
-RIVALS = ("fedavg", {"pplr": {"ablate": ("balance",)}}, "centralised")
-LABELS = ["pplr", "fedavg", "pplr without balance", "centralised"]
+RIVALS = ("fedavg", {"pplr": {"ablate": ("balance",)}}, "centralized")
+LABELS = ["pplr", "fedavg", "pplr without balance", "centralized"]
 
 
 def changed(told: scenario.Scenario, **settings: object) -> scenario.Scenario:
@@ -44,7 +44,7 @@ def rows(result: AuditResult, part: str, strategy: str) -> list[dict[str, object
 
 
 def test_each_is_worth_what_it_is_alone(beside: AuditResult, small_scenario: scenario.Scenario, tmp_path: Path) -> None:
-    for strategy in ("pplr", "fedavg", "centralised"):
+    for strategy in ("pplr", "fedavg", "centralized"):
         alone = audit.train(changed(small_scenario, strategy=strategy), tmp_path / strategy)
         for part in ("utility", "balance"):
             assert rows(alone, part, strategy) == rows(beside, part, strategy)

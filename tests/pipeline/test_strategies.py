@@ -47,7 +47,7 @@ def files_of(directory: Path) -> TrainingFiles:
 SETTINGS: list[dict[str, Any]] = [
     {"strategy": "fedavg", "participation": 0.6},
     {"strategy": "ditto"},
-    {"strategy": "centralised", "shots": 30},
+    {"strategy": "centralized", "shots": 30},
     {"strategy": "pplr", "ablate": ["similarity", "heating"], "averaging": "product", "patience": 1},
     {"strategy": "local", "participation": 0.3},
 ]
@@ -89,7 +89,7 @@ def test_a_scenario_with_this_strategy_ends_with_valid_findings_and_utility_of_e
 def test_findings_of_a_pooled_training_are_of_every_client_s_users(
     small_scenario: scenario.Scenario, tmp_path: Path
 ) -> None:
-    told = changed(small_scenario, strategy="centralised")
+    told = changed(small_scenario, strategy="centralized")
     audit.train(told, tmp_path / "run")
     final = files_of(tmp_path / "run").latest()
     assert final is not None
@@ -181,7 +181,7 @@ def without_validation(monkeypatch: pytest.MonkeyPatch, *clients: str) -> None:
     monkeypatch.setattr(audit, "prepare", emptied)
 
 
-@pytest.mark.parametrize("strategy", ["pplr", "centralised"])
+@pytest.mark.parametrize("strategy", ["pplr", "centralized"])
 def test_patience_is_refused_where_nobody_has_a_validation_item_to_stop_by(
     small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from pplr_audit.errors import InputError
 from pplr_audit.runs.parsing import parsed, understood
 from pplr_audit.runs.store import Store
+from pplr_audit.scenario.old_names import label
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.scoring.balance import Refusal, balance_differences, row
 from pplr_audit.scoring.intervals import Estimate, paired_difference
@@ -50,10 +51,11 @@ class UserScores:
             for key, values in sorted(arrays.items()):  # a file has no order of its own
                 if "/" in key:
                     strategy, metric = key.rsplit("/", 1)
-                    scores.setdefault(strategy, {})[metric] = values
+                    scores.setdefault(label(strategy), {})[metric] = values
             found = cls(
-                about["strategy"], about["data"], tuple(about["clients"]), arrays["users"], arrays["clients"], scores
-            )
+                label(about["strategy"]), about["data"], tuple(about["clients"]), arrays["users"], arrays["clients"],
+                scores,
+            )  # fmt: skip
             found._require_whole()
         return found
 

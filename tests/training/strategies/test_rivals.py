@@ -20,7 +20,7 @@ from pplr_audit.training.strategies.protocol import Mixing
 from tests.training.strategies.test_balance import contributions
 from tests.training.test_rounds import same
 
-RIVALS = ("pplr", "fedavg", "fedprox", "ditto", "local", "centralised")
+RIVALS = ("pplr", "fedavg", "fedprox", "ditto", "local", "centralized")
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_a_local_client_is_not_moved_by_what_the_others_hold(start: Start, priva
         assert torch.equal(value, end.adapters["client-0"][name])
 
 
-@pytest.mark.parametrize("strategy", ["local", "centralised"])
+@pytest.mark.parametrize("strategy", ["local", "centralized"])
 def test_where_nothing_is_mixed_averaging_by_product_changes_no_bit_and_no_moment(start: Start, strategy: str) -> None:
     ends = [finish(start(strategy=strategy, averaging=how)[1], 2)[1][-1] for how in ("factors", "product")]
     assert same(*ends)
@@ -200,11 +200,11 @@ def test_who_gets_another_client_s_model_does_not_keep_its_own_moments() -> None
     assert Mixing(np.zeros((0, 0))).unmixed.tolist() == []
 
 
-def test_centralised_training_has_every_sample_at_one_client_and_in_each_round_as_many_as_all_together(
+def test_centralized_training_has_every_sample_at_one_client_and_in_each_round_as_many_as_all_together(
     start: Start, private: PrivateData
 ) -> None:
     _, federated = start(strategy="fedavg")
-    _, pooled = start(strategy="centralised")
+    _, pooled = start(strategy="centralized")
     (client,) = pooled.clients
     assert client.name == EVERYONE
     for round_ in (1, 2):

@@ -8,7 +8,7 @@ model moves further; that is the point of the reference, not an unfairness of th
 from pplr_audit.training.strategies.local import LocalOnly
 
 
-class Centralised(LocalOnly):
+class Centralized(LocalOnly):
     """Everyone's data in one place; nobody is left to mix with."""
 
     pooled = True
