@@ -13,14 +13,15 @@ import copy
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measuring import arguments, goal_text, interleaved, machine, ratios, spread, table, write
+from measuring import Spread, arguments, goal_text, interleaved, machine, ratios, spread, table, write
 from padding import federated, rows, settings, share
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -61,6 +62,7 @@ MODELS: dict[str, scenario.Model] = {
 HISTORY, MAX_TOKENS = 5, 256
 ITEMS = 400
 """That are encoded in one turn."""
+Side = tuple[str, str]
 
 
 def dataset() -> Dataset:
@@ -174,6 +176,103 @@ def at_least_text(value: float, least: float) -> str:
     return f"≥ {least:g}: {'met' if value >= least else 'not met'}"
 
 
+@dataclass(frozen=True)
+class Speeds:
+    """What was measured; a side is a format and what is done in it."""
+
+    found: Mapping[Side, list[float]]
+    """Seconds of work, GFLOP/s of products, a value a turn."""
+    work: Mapping[Side, float]
+    """GFLOP of each side that is work."""
+
+    @property
+    def formats(self) -> list[str]:
+        return list(dict.fromkeys(precision for precision, _ in self.found))
+
+    @property
+    def reached(self) -> dict[Side, list[float]]:
+        """GFLOP/s."""
+        return {s: [self.work[s] / t for t in took] if s in self.work else took for s, took in self.found.items()}
+
+    @property
+    def peak(self) -> dict[str, list[float]]:
+        """The best product of each turn, by format."""
+        products = {
+            p: [took for s, took in self.found.items() if s[0] == p and s not in self.work] for p in self.formats
+        }
+        return {p: [max(turn) for turn in zip(*each, strict=True)] for p, each in products.items()}
+
+    @property
+    def shares(self) -> dict[Side, Spread]:
+        """Each work's share of its format's peak."""
+        return {side: spread(ratios(self.reached[side], self.peak[side[0]])) for side in self.work}
+
+    @property
+    def faster(self) -> dict[str, Spread]:
+        """How many times as fast each work is in bfloat16."""
+        both = (ENCODED, *STEPS) if len(self.formats) > 1 else ()
+        return {what: spread(ratios(self.found["float32", what], self.found["bfloat16", what])) for what in both}
+
+    @property
+    def gain(self) -> Spread | None:
+        """How many times as fast the best product is in bfloat16."""
+        return spread(ratios(self.peak["bfloat16"], self.peak["float32"])) if len(self.formats) > 1 else None
+
+
+def middle_batch(prompts: Prompts, items: int, size: int) -> list[Prompt]:
+    """A batch as the schedule cuts them: the middle by length of 512 random histories."""
+    generator = np.random.default_rng(0)
+    drawn = [prompts.build(generator.integers(items, size=HISTORY), int(generator.integers(items))) for _ in range(512)]
+    return sorted(drawn, key=len)[256 : 256 + size]
+
+
+def measured(base: Backbone, prompts: Prompts, items: int, batch: list[Prompt], *, quick: bool, repeats: int) -> Speeds:
+    alone = [prompts.build(np.array([item])) for item in range(items)]
+    positions = len(batch) * max(map(len, batch))
+    hidden, inner = base.model.config.hidden_size, base.model.config.intermediate_size
+    shapes = [(POSITIONS, hidden, inner), (positions, hidden, inner), (positions, inner, hidden)]
+    shapes += [] if quick else [(4096, 4096, 4096)]
+    formats: list[Precision] = ["float32", *(["bfloat16"] * in_hardware())]  # type: ignore[list-item]
+    sides: dict[Side, Callable[[], float]] = {}
+    work: dict[Side, float] = {}
+    for precision in formats:
+        for shape in shapes:
+            sides[precision, "product " + "x".join(map(str, shape))] = product(*shape, precision)
+        for what, does in works(base, prompts, alone, batch, precision).items():
+            work[precision, what] = gflop(does)
+            sides[precision, what] = timed(does)
+    return Speeds(interleaved(sides, repeats, warm_up=1), work)
+
+
+def speed_lines(speeds: Speeds) -> list[list[str]]:
+    lines: list[list[str]] = []
+    reached, peak, shares = speeds.reached, speeds.peak, speeds.shares
+    for precision in speeds.formats:
+        lines.append([f"{precision}: the best product of a turn", spread(peak[precision]).text(" GFLOP/s", 0), ""])
+        for side in (each for each in reached if each[0] == precision):
+            lines.append([f"{precision}: {side[1]}", spread(reached[side]).text(" GFLOP/s", 0), ""])
+            if side in shares:
+                wanted = at_least_text(shares[side].median, GOALS[side[1]]) if side[1] in GOALS else ""
+                lines.append([f"{precision}: {side[1]}, of the peak", shares[side].text(digits=2), wanted])
+    if speeds.gain is not None:
+        lines.append(["bfloat16 in float32: the best product", speeds.gain.text(digits=2), ""])
+    for what, each in speeds.faster.items():
+        wanted = at_least_text(each.median, FASTER) if what in STEPS else ""
+        lines.append([f"bfloat16 in float32: {what}", each.text(digits=2), wanted])
+    return lines
+
+
+def speed_figures(speeds: Speeds) -> dict[str, Any]:
+    shares, faster = speeds.shares, speeds.faster
+    met = {" ".join(side): at_least(each.median, GOALS[side[1]]) for side, each in shares.items() if side[1] in GOALS}
+    return {
+        "gflop_per_second": {" ".join(side): each for side, each in speeds.reached.items()}, "peak": speeds.peak,
+        "share": {" ".join(side): each for side, each in shares.items()}, "bfloat16_in_float32": faster,
+        "product_gain": speeds.gain,
+        "goals": met | {f"bfloat16 {what}": at_least(faster[what].median, FASTER) for what in STEPS if what in faster},
+    }  # fmt: skip
+
+
 def main() -> None:
     chosen = arguments(__doc__ or "", repeats=7)
     at, data, items = machine(), dataset(), 40 if chosen.quick else ITEMS
@@ -185,67 +284,21 @@ def main() -> None:
         item_prompts(base.tokenizer, texts, attributes=("title",), max_tokens=MAX_TOKENS, history=HISTORY)
         for texts in (catalogue, some)
     )
-    alone = [prompts.build(np.array([item])) for item in range(items)]
-    generator = np.random.default_rng(0)
-    drawn = [prompts.build(generator.integers(items, size=HISTORY), int(generator.integers(items))) for _ in range(512)]
-    # The middle of them by length: a batch as the schedule cuts them.
-    size = 8 if chosen.quick else TRAINING.batch_size
-    batch = sorted(drawn, key=len)[256 : 256 + size]
-    positions = len(batch) * max(map(len, batch))
-    hidden, inner = base.model.config.hidden_size, base.model.config.intermediate_size
-    shapes = [(POSITIONS, hidden, inner), (positions, hidden, inner), (positions, inner, hidden)]
-    shapes += [] if chosen.quick else [(4096, 4096, 4096)]
-    formats: list[Precision] = ["float32", *(["bfloat16"] * in_hardware())]  # type: ignore[list-item]
-    sides: dict[tuple[str, str], Callable[[], float]] = {}
-    work: dict[tuple[str, str], float] = {}
-    for precision in formats:
-        for shape in shapes:
-            sides[precision, "product " + "x".join(map(str, shape))] = product(*shape, precision)
-        for what, does in works(base, prompts, alone, batch, precision).items():
-            work[precision, what] = gflop(does)
-            sides[precision, what] = timed(does)
-    found = interleaved(sides, chosen.repeats, warm_up=1)
-    speeds = {side: [work[side] / t for t in took] if side in work else took for side, took in found.items()}
-    products = {precision: [s for s in sides if s[0] == precision and s not in work] for precision in formats}
-    peak = {p: [max(turn) for turn in zip(*(speeds[s] for s in products[p]), strict=True)] for p in formats}
-    shares = {side: spread(ratios(speeds[side], peak[side[0]])) for side in work}
-    faster = {
-        what: spread(ratios(found["float32", what], found["bfloat16", what]))
-        for what in (ENCODED, *STEPS) if len(formats) > 1
-    }  # fmt: skip
-    gain = spread(ratios(peak["bfloat16"], peak["float32"])) if len(formats) > 1 else None
+    batch = middle_batch(prompts, items, 8 if chosen.quick else TRAINING.batch_size)
+    speeds = measured(base, prompts, items, batch, quick=chosen.quick, repeats=chosen.repeats)
     users = np.arange(len(data.users))
     pad = padding(everything, training_samples(split(data, scenario.Data().split), users, HISTORY, "last").history)
     few: dict[str, list[float]] = {}
     for name, seeds in settings(chosen.quick).items():
         few |= federated(name, seeds, base.tokenizer)
-    lines: list[list[str]] = []
-    for precision in formats:
-        lines.append([f"{precision}: the best product of a turn", spread(peak[precision]).text(" GFLOP/s", 0), ""])
-        for side in sides:
-            if side[0] == precision:
-                lines.append([f"{precision}: {side[1]}", spread(speeds[side]).text(" GFLOP/s", 0), ""])
-            if side[0] == precision and side in work:
-                wanted = at_least_text(shares[side].median, GOALS[side[1]]) if side[1] in GOALS else ""
-                lines.append([f"{precision}: {side[1]}, of the peak", shares[side].text(digits=2), wanted])
-    if gain is not None:
-        lines.append(["bfloat16 in float32: the best product", gain.text(digits=2), ""])
-    for what, each in faster.items():
-        wanted = at_least_text(each.median, FASTER) if what in STEPS else ""
-        lines.append([f"bfloat16 in float32: {what}", each.text(digits=2), wanted])
+    lines = speed_lines(speeds)
     lines += [[f"padding in {name}", f"{value:.3f}", goal_text(value, PADDING)] for name, value in pad.items()]
     lines += rows(few)
-    figures = {
-        "gflop_per_second": {" ".join(side): each for side, each in speeds.items()}, "peak": peak,
-        "share": {" ".join(side): each for side, each in shares.items()}, "bfloat16_in_float32": faster,
-        "product_gain": gain, "padding": pad, "padding_few_samples": few,
-        "goals": {
-            " ".join(side): at_least(each.median, GOALS[side[1]]) for side, each in shares.items() if side[1] in GOALS
-        } | {f"bfloat16 {what}": at_least(faster[what].median, FASTER) for what in STEPS if what in faster},
-    }  # fmt: skip
+    figures = {**speed_figures(speeds), "padding": pad, "padding_few_samples": few}
     text = (
         f"{base.name}; {items} items of {data.name} are encoded, a step has {len(batch)} histories of {HISTORY} in"
-        f" {positions} positions; padding over {len(data.users):,} users and {len(catalogue):,} items.\n\n"
+        f" {len(batch) * max(map(len, batch))} positions; padding over {len(data.users):,} users and"
+        f" {len(catalogue):,} items.\n\n"
     )
     text += table(["what", "median (least–most)", "goal"], lines)
     write("encoder_speed", "An encoder against the machine's peak", text, figures, at, chosen.results)

@@ -25,7 +25,8 @@ from measuring import arguments, machine, spread, table, write
 from pplr_audit import scenario as scenarios
 from pplr_audit.data.load import load
 from pplr_audit.errors import InputError
-from pplr_audit.runs.store import LOCK, Store
+from pplr_audit.runs.directory import LOCK
+from pplr_audit.runs.store import Store
 from pplr_audit.scenario.schema import Scenario
 
 SEED = 0

@@ -40,7 +40,8 @@ SEEDS = (0, 1, 2)
 def documents(kept: Path, group: Group, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
     """What has run of a group, by seed, strategies in today's names."""
     paths = {seed: kept / f"{slug(group, seed)}.json" for seed in seeds}
-    return {seed: renamed(json.loads(path.read_text(encoding="utf-8"))) for seed, path in paths.items() if path.is_file()}
+    there = {seed: path.read_text(encoding="utf-8") for seed, path in paths.items() if path.is_file()}
+    return {seed: renamed(json.loads(text)) for seed, text in there.items()}
 
 
 def strangers(kept: Path, chosen: Sequence[Group]) -> list[str]:

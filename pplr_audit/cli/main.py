@@ -1,68 +1,27 @@
 """The command line: parse, call, print. What it calls is imported where it is called, so that help is instant."""
 
-import contextlib
 import errno
-import json
-import os
 import sys
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
-from typer.core import TyperGroup
 
 from pplr_audit import __version__
+from pplr_audit.cli.exit_codes import ExitCodes
 from pplr_audit.cli.listing import Kind
-from pplr_audit.cli.streams import discard, flushed, not_printed, open_streams
+from pplr_audit.cli.printing import chatter_aside, console, print_findings, print_json
+from pplr_audit.cli.streams import flushed, not_printed, open_streams
 from pplr_audit.data.files.scratch import sweep
-from pplr_audit.errors import NO_SPACE, InputError, RunError, visible, visible_json, visible_lines
+from pplr_audit.errors import InputError, visible
 from pplr_audit.scenario.paths import expanded
 from pplr_audit.training import threads as threads_
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from pplr_audit.scenario import Scenario
 
-    from pplr_audit.pipeline import AuditResult
-
-DEBUG = "PPLR_AUDIT_DEBUG"
 _FORMATS = "Any of html, md and json, with commas (default: html,md)."
-
-
-class ExitCodes(TyperGroup):
-    """Turns what went wrong into one message and an exit code: 1 while running, 2 wrong input, 130 stopped."""
-
-    def make_context(self, *args: Any, **more: Any) -> click.Context:
-        with _exit_codes():  # --help and --version are printed here
-            return super().make_context(*args, **more)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _exit_codes():
-            return super().invoke(ctx)
-
-
-@contextlib.contextmanager
-def _exit_codes() -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        raise _failed(str(error), 2) from None
-    except RunError as error:
-        raise _failed(str(error), 1) from None
-    except MemoryError as error:
-        said = f" ({error})" if str(error) else ""
-        raise _failed(
-            f"there is not enough memory{said}; fewer users, tokens or a smaller model need less", 1
-        ) from None
-    except KeyboardInterrupt:
-        raise _failed("stopped; the same command continues", 130) from None
-    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-        raise
-    except Exception as error:
-        if os.environ.get(DEBUG):
-            raise
-        raise _failed(_unforeseen(error), 1) from None
 
 
 # Arguments are described in the commands' own words (hidden=True leaves them out of a second list): of what typer 0.20
@@ -142,15 +101,13 @@ def run(
 
     SCENARIO is the name of a shipped scenario (see: pplr-audit list scenarios) or a YAML file.
     """
-    from pplr_audit import scenario as scenarios
-
-    chosen = scenarios.load(scenario, settings or ())
-    with _chatter_aside():
+    chosen = _loaded(scenario, settings)
+    with chatter_aside():
         from pplr_audit import pipeline as audit
         from pplr_audit.runs import progress
 
         result = audit.run(chosen, _folder(out), progress.to(sys.stderr), _threads(threads))
-    _print_findings(result, as_json)
+    print_findings(result, as_json)
 
 
 @app.command()
@@ -166,21 +123,19 @@ def train(
     SCENARIO is the name of a shipped scenario (see: pplr-audit list scenarios) or a YAML file. No report is written:
     one without findings would read as if nothing leaked.
     """
-    from pplr_audit import scenario as scenarios
-
-    chosen = scenarios.load(scenario, settings or ())
-    with _chatter_aside():
+    chosen = _loaded(scenario, settings)
+    with chatter_aside():
         from pplr_audit import pipeline as audit
         from pplr_audit.runs import progress
 
         result = audit.train(chosen, _folder(out), progress.to(sys.stderr), _threads(threads))
     if as_json:
-        _print_json(result.document)
+        print_json(result.document)
         return
     from pplr_audit.report.terminal.training import training_tables
 
     for table in training_tables(result.document):
-        _console().print(table, markup=False, highlight=False)
+        console().print(table, markup=False, highlight=False)
     typer.echo(visible(str(result.directory)))
 
 
@@ -207,12 +162,12 @@ def attack(
     from pplr_audit.cli import attack_options
 
     more = attack_options.from_options(attacks or (), cuts or ())
-    with _chatter_aside():
+    with chatter_aside():
         from pplr_audit import pipeline as audit
         from pplr_audit.runs import progress
 
         result = audit.attack(expanded(directory, "RUN"), more, progress.to(sys.stderr), _threads(threads))
-    _print_findings(result, as_json)
+    print_findings(result, as_json)
 
 
 @app.command()
@@ -236,11 +191,11 @@ def data(
 
     found = inspection.inspect(path, settings or (), progress.to(sys.stderr), examples=not no_examples)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     from pplr_audit.report.terminal.data import overview_table
 
-    _console().print(overview_table(found), markup=False, highlight=False)
+    console().print(overview_table(found), markup=False, highlight=False)
 
 
 @app.command()
@@ -278,7 +233,7 @@ def costs(
 
     speed = units.bandwidth(link, "--link"), units.duration(rtt, "--rtt")
     memory = None if client_memory is None else units.memory(client_memory, "--client-memory")
-    with _chatter_aside():
+    with chatter_aside():
         from pplr_audit.training.costs import estimate as pricing
         from pplr_audit.training.costs.wire_time import WireSpeed
 
@@ -288,13 +243,13 @@ def costs(
         )  # fmt: skip
         document = pricing.price(model, asked)
     if as_json:
-        _print_json(document)
+        print_json(document)
         return
     from pplr_audit.report.terminal.costs import lines_after, lines_before, pricing_table
 
     for line in lines_before(document):
         typer.echo(line)
-    _console().print(pricing_table(document), markup=False, highlight=False)
+    console().print(pricing_table(document), markup=False, highlight=False)
     for line in lines_after(document):
         typer.echo(line)
 
@@ -354,16 +309,28 @@ def doctor(
     from pplr_audit.cli.doctor import examine
     from pplr_audit.runs import progress
 
-    with _chatter_aside():
+    with chatter_aside():
         found = examine(progress.to(sys.stderr))
     if as_json:
-        _print_json(found.document())
+        print_json(found.document())
     else:
         from pplr_audit.cli.doctor.show import show
 
         show(found, sys.stdout)
     if not found.able:
         raise typer.Exit(1)
+
+
+def _loaded(source: str, settings: list[str] | None) -> "Scenario":
+    """The scenario; a note about an old name in it is one line on the error stream."""
+    from pplr_audit import scenario as scenarios
+
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always", FutureWarning)
+        chosen = scenarios.load(source, settings or ())
+    for each in noted:
+        typer.echo(visible(str(each.message)), err=True)
+    return chosen
 
 
 def _formats(text: str) -> list[str]:
@@ -381,45 +348,3 @@ def _threads(number: int | None) -> int | None:
 
 def _folder(out: Path | None) -> Path | None:
     return expanded(out, "--out") if out else None
-
-
-def _chatter_aside() -> contextlib.redirect_stdout[Any]:
-    """Whatever a library prints inside goes to the error stream: standard output holds only what was asked for."""
-    return contextlib.redirect_stdout(sys.stderr)
-
-
-def _print_json(document: Any) -> None:
-    typer.echo(visible_json(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)))
-
-
-def _print_findings(result: "AuditResult", as_json: bool) -> None:
-    """The document alone, or the table and then the path of the report."""
-    if as_json:
-        _print_json(result.document)
-        return
-    from pplr_audit.report.terminal.findings import summary_table
-
-    _console().print(summary_table(result.document), markup=False, highlight=False)
-    typer.echo(visible(str(result.report)))
-
-
-def _unforeseen(error: Exception) -> str:
-    """A full disk where anything but the run's own files is written, or else a mistake of ours."""
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        if error.filename is None:
-            discard(sys.stdout)  # else the part that Python still holds would be refused once more at the end
-            return not_printed(error)
-        return f"{error.filename}: cannot be written: {error.strerror}"
-    return f"internal error: {type(error).__name__}: {error} (set {DEBUG}=1 to see where)"
-
-
-def _failed(message: str, code: int) -> typer.Exit:
-    typer.echo(visible_lines(message), err=True)
-    return typer.Exit(code)
-
-
-def _console() -> "Console":
-    """Standard output; where it is no terminal, wide enough for the table whoever reads it."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 120)

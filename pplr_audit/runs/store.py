@@ -3,26 +3,25 @@
 A file counts once its checksum is in the ledger; one that a kill left without is as if it had never been written.
 """
 
-import contextlib
-import fcntl
 import json
 import os
 import warnings
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, Field
-
-from pplr_audit.errors import NO_SPACE, InputError, RunError
+from pplr_audit.errors import InputError, RunError
 from pplr_audit.runs import ledger as ledgers
 from pplr_audit.runs import tensors as codec
-from pplr_audit.runs.atomic import TEMPORARY, Pending, make_private_folder, unwritable, write_all
+from pplr_audit.runs.atomic import TEMPORARY, Pending, make_private_folder
+from pplr_audit.runs.directory import LOCK, locked, refused, require_free_or_run, sweep
+from pplr_audit.runs.events import EVENTS, EventLog
 from pplr_audit.runs.failpoints import reach
-from pplr_audit.runs.files import LARGEST_TEXT, TooLarge, folder_of, inside, keep_private, open_file, read_file
+from pplr_audit.runs.files import LARGEST_TEXT, TooLarge, folder_of, inside, keep_private, read_file
 from pplr_audit.runs.ledger import Entry, Ledger
+from pplr_audit.runs.manifest_fields import Manifest
 from pplr_audit.runs.parsing import MEND, parsed, shaped, understood
+from pplr_audit.scenario.old_names import renamed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,44 +31,7 @@ if TYPE_CHECKING:
 SCHEMA = "pplr-audit/run/1"
 MANIFEST = "manifest.json"
 SCENARIO = "scenario.yaml"
-EVENTS = "events.jsonl"
-LOCK = ".pplr-audit.lock"
-_Name = Annotated[str, Field(min_length=1)]
 _OWN = frozenset({ledgers.NAME, EVENTS, LOCK})
-
-
-class _Plugin(BaseModel, extra="forbid"):
-    kind: Literal["attacks", "defenses", "strategies", "readers"]
-    name: _Name
-    package: _Name
-    version: _Name
-
-
-class _Processor(BaseModel):
-    capability: str
-    model: str
-    instructions: list[str]
-    limits: dict[str, str]
-
-
-class _Compute(BaseModel, extra="forbid"):
-    threads: Annotated[int, Field(ge=1, le=1024)]
-    chosen: _Name
-    processor: _Processor
-    libraries: dict[str, str]
-
-
-class _Manifest(BaseModel):
-    """The fields of the manifest that are relied on; there may be more."""
-
-    schema_: str = Field(alias="schema")
-    scenario: str
-    inputs: dict[str, str | int] | None = None
-    seconds: dict[str, Annotated[float, Field(ge=0, le=1e24)]] = {}
-    extensions: list[dict[str, Any]] = []
-    plugins: list[_Plugin] = []
-    compute: list[_Compute] = []
-    redact: bool = False
 
 
 class Store:
@@ -79,7 +41,7 @@ class Store:
         self.root = root
         self._ledger = ledger
         self._lock = lock
-        self._events: int | None = None
+        self._events = EventLog(root)
 
     @classmethod
     def open(cls, root: Path, scenario_text: str, digest: str) -> Self:
@@ -90,12 +52,12 @@ class Store:
                 running, or is no run at all; then nothing in it has been touched.
             RunError: the directory cannot be written.
         """
-        _check_free_or_run(root)
+        require_free_or_run(root)
         try:
             make_private_folder(root.absolute())
         except OSError as error:
-            raise _refused(root, "cannot be made", error) from None
-        lock = _lock(root)
+            raise refused(root, "cannot be made", error) from None
+        lock = locked(root)
         try:
             ledger = Ledger.read(root) if Ledger.exists(root) else Ledger(root, {})
             store = cls(root, ledger, lock)
@@ -123,7 +85,7 @@ class Store:
         for name in (ledgers.NAME, MANIFEST):
             if not os.path.lexists(root / name):
                 raise InputError(f"{root}: not a run of pplr-audit (it has no {name})")
-        lock = _lock(root) if writable else None
+        lock = locked(root) if writable else None
         try:
             store = cls(root, Ledger.read(root), lock)
             store._check_version()
@@ -138,7 +100,8 @@ class Store:
     @property
     def manifest(self) -> dict[str, Any]:
         """``schema``, ``scenario`` (its digest), and what ``update_manifest`` added. Raises InputError."""
-        return shaped(self.read_json(MANIFEST), _Manifest, self.root / MANIFEST)
+        said: dict[str, Any] = renamed(shaped(self.read_json(MANIFEST), Manifest, self.root / MANIFEST))
+        return said
 
     def update_manifest(self, **fields: Any) -> None:
         """Set these top-level fields of the manifest and keep the others."""
@@ -272,49 +235,19 @@ class Store:
     def event(self, kind: str, /, **fields: Any) -> None:
         """Append one line to ``events.jsonl``: the time (UTC), the kind, the fields. Raises RunError (a full disk)."""
         self._require_lock()
-        file = self.root / EVENTS
-        if self._events is None:
-            try:
-                self._events = open_file(self.root, EVENTS, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-            except OSError as error:
-                raise unwritable(file, error) from error
-        record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        size = os.fstat(self._events).st_size
-        try:
-            write_all(self._events, line)
-            os.fsync(self._events)
-        except OSError as error:
-            os.ftruncate(self._events, size)
-            raise unwritable(file, error) from error
+        self._events.append(kind, **fields)
 
     def events(self) -> list[dict[str, Any]]:
-        """All events so far, the oldest first; a last line that is still being written is left out.
-
-        Raises InputError that names a line that cannot be read.
-        """
-        try:
-            data = read_file(self.root, EVENTS)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise InputError(f"{self.root / EVENTS}: cannot be read: {error.strerror}") from None
-        events = []
-        for number, line in enumerate(data.split(b"\n")[:-1], start=1):
-            try:
-                events.append(parsed(line, self.root))
-            except InputError:
-                raise InputError(f"{self.root / EVENTS}, line {number}: unreadable; remove the line") from None
-        return events
+        """All events so far, the oldest first, as `EventLog.read` has them."""
+        return self._events.read()
 
     def close(self) -> None:
         """Give the lock back. The store is of no use afterwards."""
         self._ledger.close()
-        if self._events is not None:
-            os.close(self._events)
+        self._events.close()
         if self._lock is not None:
             os.close(self._lock)
-        self._events = self._lock = None
+        self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -326,12 +259,12 @@ class Store:
         """Sweep what a kill left behind and stand ready to write."""
         try:
             exposed = keep_private(self.root)
-            _sweep(self.root)
+            sweep(self.root)
         except OSError as error:
-            raise _refused(self.root, "cannot be put in order", error) from None
+            raise refused(self.root, "cannot be put in order", error) from None
         if exposed is not None:
             warnings.warn(exposed, RuntimeWarning, stacklevel=3)
-        _cut_half_line(self.root)
+        self._events.cut_half_line()
         self._ledger.open()
 
     def _check_version(self) -> None:
@@ -369,76 +302,6 @@ def _clean(path: str) -> str:
     if name in _OWN or name.endswith(TEMPORARY):
         raise InputError(f"{path!r}: kept by the run directory itself")
     return name
-
-
-def _check_free_or_run(root: Path) -> None:
-    """Refuse a directory that holds something else, before anything is put into it."""
-    if not root.exists():
-        return
-    if not root.is_dir():
-        raise InputError(f"{root}: not a directory; choose another with --out DIR")
-    try:
-        found = {entry.name for entry in os.scandir(root)}
-    except OSError as error:
-        raise InputError(f"{root}: cannot be read: {error.strerror}; choose another with --out DIR") from None
-    # The lock and the ledger come first into a new run: with nothing more, a kill came right after.
-    others = {name for name in found if name != LOCK and not name.endswith(TEMPORARY)}
-    if others and ledgers.NAME not in others:
-        raise InputError(
-            f"{root}: not empty and not a run of pplr-audit; nothing was touched; choose another with --out DIR"
-        )
-
-
-def _lock(root: Path) -> int:
-    """Take the run for this process until the descriptor is closed. Raises InputError if another one has it."""
-    try:
-        fd = open_file(root, LOCK, os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise _refused(root, "cannot be written", error) from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise InputError(f"{root}: another process is running it (id {owner}); wait for it or stop it") from None
-    except OSError as error:
-        os.close(fd)
-        raise InputError(f"{root}: no lock on this file system: {error.strerror}; choose another --out DIR") from None
-    with contextlib.suppress(OSError):  # a full disk: the lock holds without saying whose it is
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    return fd
-
-
-def _refused(root: Path, what: str, error: OSError) -> InputError | RunError:
-    """A directory that cannot be had is a wrong choice; a disk that is full is not."""
-    if error.errno in NO_SPACE:
-        return RunError(f"{root}: {what}: {error.strerror}")
-    return InputError(f"{root}: {what}: {error.strerror}; choose another with --out DIR")
-
-
-def _sweep(root: Path) -> None:
-    """Remove what a kill left unfinished."""
-    for _, _, files, folder in os.fwalk(root, follow_symlinks=False):
-        for name in files:
-            if name.startswith(".") and name.endswith(TEMPORARY):
-                os.unlink(name, dir_fd=folder)
-
-
-def _cut_half_line(root: Path) -> None:
-    """Cut off what stands after the last line end: it was being written when the process was killed."""
-    try:
-        data = read_file(root, EVENTS)
-    except FileNotFoundError:
-        return
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        fd = open_file(root, EVENTS, os.O_RDWR)
-        try:
-            os.ftruncate(fd, whole)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def _memory() -> int:

@@ -29,7 +29,7 @@ def met(training: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Place and name of each old name in a training section as a file states it."""
     if isinstance(training, Mapping):
         rivals = training.get("rivals")
-        places = [(("strategy",), training.get("strategy"))]
+        places: list[tuple[tuple[str | int, ...], Any]] = [(("strategy",), training.get("strategy"))]
         places += [(("rivals", at), each) for at, each in enumerate(rivals if isinstance(rivals, list) else ())]
         for loc, entry in places:
             names = entry if isinstance(entry, Mapping) else (entry,)
@@ -47,10 +47,11 @@ def label(text: str) -> str:
 
 
 def renamed(document: Any) -> Any:
-    """Return a stored document whose rows name their strategies as today; all else is as it was."""
+    """Return a stored document whose rows, and plugins, name their strategies as today; all else is as it was."""
     if isinstance(document, dict):
+        named = (*_ROWS, "name") if document.get("kind") == "strategies" else _ROWS
         return {
-            key: label(value) if key in _ROWS and isinstance(value, str) else renamed(value)
+            key: label(value) if key in named and isinstance(value, str) else renamed(value)
             for key, value in document.items()
         }
     return [renamed(each) for each in document] if isinstance(document, list) else document

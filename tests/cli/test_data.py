@@ -165,7 +165,7 @@ def test_the_table_shows_it_in_eighty_columns(tmp_path, monkeypatch):
 
     from pplr_audit.cli import main as cli
 
-    monkeypatch.setattr(cli, "_console", lambda: Console(width=80))
+    monkeypatch.setattr(cli, "console", lambda: Console(width=80))
     lines = run(written(tmp_path, {"carts.csv": CARTS.replace("gender", "g" * 100)})).stdout.splitlines()
     assert max(map(len, lines)) <= 80
     shown = "\n".join(lines)

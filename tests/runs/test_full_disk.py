@@ -20,7 +20,7 @@ from pplr_audit import pipeline as audit
 from pplr_audit import scenario
 from pplr_audit.cli import main as cli
 from pplr_audit.errors import InputError, RunError
-from pplr_audit.runs import store as stores
+from pplr_audit.runs.directory import refused
 from pplr_audit.runs.store import Store
 from tests.conftest import comparable
 
@@ -133,7 +133,7 @@ def test_a_full_disk_where_the_run_would_begin_is_no_wrong_input(
             with pytest.raises(RunError, match="No space left on device"):
                 Store.open(tmp_path / name, "name: x\n", "a" * 64)
     denied = OSError(errno.EACCES, "Permission denied")
-    assert isinstance(stores._refused(tmp_path, "cannot be made", denied), InputError)
+    assert isinstance(refused(tmp_path, "cannot be made", denied), InputError)
 
 
 def test_a_full_disk_does_not_keep_a_run_from_being_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
