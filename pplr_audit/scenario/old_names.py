@@ -49,6 +49,9 @@ def label(text: str) -> str:
 def renamed(document: Any) -> Any:
     """Return a stored document whose rows, and plugins, name their strategies as today; all else is as it was."""
     if isinstance(document, dict):
+        if isinstance(phases := document.get("seconds"), dict):  # a phase is called after what it trains
+            today = {" ".join(STRATEGIES.get(word, word) for word in key.split(" ")): t for key, t in phases.items()}
+            document = {**document, "seconds": today}
         named = (*_ROWS, "name") if document.get("kind") == "strategies" else _ROWS
         return {
             key: label(value) if key in named and isinstance(value, str) else renamed(value)

@@ -101,11 +101,21 @@ def test_values_of_a_wrong_kind_are_refused_as_before() -> None:
 
 def test_rows_are_renamed_and_nothing_else() -> None:
     stored = {
-        "run": {"strategy": OLD, "name": OLD, "plugins": [{"kind": "strategies", "name": OLD}]},
+        "run": {
+            "seconds": {f"training {OLD}": 1.5},
+            "strategy": OLD,
+            "name": OLD,
+            "plugins": [{"kind": "strategies", "name": OLD}],
+        },
         "differences": [{"strategy": "pplr", "against": f"{OLD} with averaging product", "client": OLD, "value": 1}],
     }
     assert renamed(stored) == {
-        "run": {"strategy": TODAY, "name": OLD, "plugins": [{"kind": "strategies", "name": TODAY}]},
+        "run": {
+            "seconds": {f"training {TODAY}": 1.5},
+            "strategy": TODAY,
+            "name": OLD,
+            "plugins": [{"kind": "strategies", "name": TODAY}],
+        },
         "differences": [{"strategy": "pplr", "against": f"{TODAY} with averaging product", "client": OLD, "value": 1}],
     }
     assert label(f"{OLD}-of-mine") == f"{OLD}-of-mine"
