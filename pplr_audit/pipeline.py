@@ -12,7 +12,7 @@ from typing import Any
 from pplr_audit import scenario as scenarios
 from pplr_audit.audit import extension as extensions
 from pplr_audit.audit.cell import not_applicable
-from pplr_audit.audit.documents import evidence_document, findings_document, training_document
+from pplr_audit.audit.documents import Audited, evidence_document, findings_document, training_document
 from pplr_audit.audit.examples import examples
 from pplr_audit.audit.extension import Extension
 from pplr_audit.audit.harness import Harness
@@ -86,17 +86,7 @@ def train(
         with _opened(scenario, directory) as store:
             trained = train_job(job, store, clock, choice)
             manifest.add_seconds(store, clock.seconds)
-            document = training_document(
-                scenario,
-                job.private,
-                job.model,
-                trained.measured["utility"],
-                trained.measured["costs"],
-                store.manifest,
-                trained.measured.get("balance", ()),
-                trained.measured.get("differences", ()),
-                trained.failed,
-            )
+            document = training_document(job, trained, store.manifest)
             return AuditResult(store.root, redacted_training(document) if _redacts(store) else document)
 
 
@@ -203,8 +193,8 @@ def _opened(scenario: Scenario, directory: Path) -> Store:
 
 def _attack(job: Job, trained: Trained, plan: Plan, store: Store, clock: Clock) -> AuditResult:
     """Run the cells that are left, then write findings and report of all of them."""
-    scenario, private, model, measured = job.scenario, job.private, job.model, trained.measured
-    harness = Harness(scenario, private, model, job.federation, trained.files, plan, store.root)
+    scenario, private = job.scenario, job.private
+    harness = Harness(job, trained.files, plan, store.root)
     resume.note_plugins(store, (("attacks", cell.attack) for cell in plan.cells if not is_done(cell, store)))
     more = f" (cells with a training of their own: {plan.hijacked})" if plan.hijacked else ""
     with clock.phase(f"attacking{more}", len(plan.cells)) as advance:
@@ -219,12 +209,9 @@ def _attack(job: Job, trained: Trained, plan: Plan, store: Store, clock: Clock) 
 
     with clock.phase("writing the report"):
         manifest.add_seconds(store, clock.seconds)
-        document = findings_document(
-            scenario, private, model, plan, len(harness.rows.victims), results, measured["utility"], measured["costs"],
-            store.manifest, extensions.recorded(store), measured.get("balance", ()), measured.get("differences", ()),
-            trained.failed,
-        )  # fmt: skip
-        shown = examples(plan.cells, harness, private.dataset.catalogue, model.tokenizer, store)
+        audited = Audited(plan, extensions.recorded(store), len(harness.rows.victims), results)
+        document = findings_document(job, trained, audited, store.manifest)
+        shown = examples(plan.cells, harness, private.dataset.catalogue, job.model.tokenizer, store)
         evidence = evidence_document(trained.logs, results, shown)
         write_documents(store, document, evidence)
         redact = _redacts(store)

@@ -1,6 +1,7 @@
 """The two documents of a run: its findings and the evidence behind them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,6 @@ from typing import Any
 from pplr_audit import __version__
 from pplr_audit.audit.extension import Extension
 from pplr_audit.audit.plan import NOTHING, Plan
-from pplr_audit.data.prepare import PrivateData
-from pplr_audit.models.build import Recommender
 from pplr_audit.runs.documents import WITHOUT_TRUNK_UNKNOWN
 from pplr_audit.runs.environment import hardware, libraries
 from pplr_audit.runs.verdicts import with_verdicts
@@ -17,75 +16,54 @@ from pplr_audit.scenario.schema import Scenario
 from pplr_audit.threat_model.adversaries import channels_of
 from pplr_audit.threat_model.attack import also_reads
 from pplr_audit.threat_model.channels import Channel
+from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import RoundLog
+from pplr_audit.training.run_job import Trained
 from pplr_audit.training.strategies.protocol import Mixing
 from pplr_audit.training.utility.validation import left_out, never_stopping
 
 
-def findings_document(
-    scenario: Scenario,
-    private: PrivateData,
-    model: Recommender,
-    plan: Plan,
-    victims: int,
-    cells: Iterable[Mapping[str, Any]],
-    utility: Sequence[Mapping[str, Any]],
-    costs: Sequence[Mapping[str, Any]],
-    manifest: Mapping[str, Any],
-    extensions: Sequence[Extension] = (),
-    balance: Sequence[Mapping[str, Any]] = (),
-    differences: Sequence[Mapping[str, Any]] = (),
-    failed: Sequence[Mapping[str, str]] = (),
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Audited:
+    """The attacks of a run: what was planned and what was found."""
+
+    plan: Plan
+    extensions: Sequence[Extension]
+    """Asked of the run beyond its scenario."""
+    victims: int
+    cells: Sequence[Mapping[str, Any]]
+    """As ``run_cell`` answers, of all cells of the plan."""
+
+
+def findings_document(job: Job, trained: Trained, audited: Audited, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """``findings.json``; ``manifest`` is the run's own, with the seconds of this call."""
+    scenario, private, plan = job.scenario, job.private, audited.plan
     audit = {
-        "victims": victims, "candidates": len(private.candidates()), "audited": int(private.population.audited.sum()),
-        "rounds": list(plan.rounds), "knowledge": scenario.audit.knowledge,
-        "auxiliary": scenario.audit.auxiliary, "history": scenario.data.history,
-        "extensions": [extension.model_dump(mode="json") for extension in extensions],
+        "victims": audited.victims, "candidates": len(private.candidates()),
+        "audited": int(private.population.audited.sum()), "rounds": list(plan.rounds),
+        "knowledge": scenario.audit.knowledge, "auxiliary": scenario.audit.auxiliary, "history": scenario.data.history,
+        "extensions": [extension.model_dump(mode="json") for extension in audited.extensions],
     }  # fmt: skip
-    run = {
-        **_run(scenario, private, model, manifest, failed),
-        "audit": audit,
-        "not_measured": not_measured(scenario, plan),
-    }
+    run = {**_run(job, trained, manifest), "audit": audit, "not_measured": not_measured(scenario, plan)}
     return {
-        "schema": "pplr-audit/findings/1", "run": run, "findings": with_verdicts([*cells], seed=scenario.seed),
-        "utility": list(utility), "balance": list(balance), "differences": list(differences), "costs": list(costs),
+        "schema": "pplr-audit/findings/1", "run": run,
+        "findings": with_verdicts([*audited.cells], seed=scenario.seed), **_measured(trained),
     }  # fmt: skip
 
 
-def training_document(
-    scenario: Scenario,
-    private: PrivateData,
-    model: Recommender,
-    utility: Sequence[Mapping[str, Any]],
-    costs: Sequence[Mapping[str, Any]],
-    manifest: Mapping[str, Any],
-    balance: Sequence[Mapping[str, Any]] = (),
-    differences: Sequence[Mapping[str, Any]] = (),
-    failed: Sequence[Mapping[str, str]] = (),
-) -> dict[str, Any]:
+def training_document(job: Job, trained: Trained, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A findings document's run, utility and costs; its schema is its own, so that nobody takes it for an audit."""
-    run = _run(scenario, private, model, manifest, failed)
-    return {
-        "schema": "pplr-audit/training/1",
-        "run": run,
-        "utility": list(utility),
-        "balance": list(balance),
-        "differences": list(differences),
-        "costs": list(costs),
-    }
+    return {"schema": "pplr-audit/training/1", "run": _run(job, trained, manifest), **_measured(trained)}
 
 
-def _run(
-    scenario: Scenario,
-    private: PrivateData,
-    model: Recommender,
-    manifest: Mapping[str, Any],
-    failed: Sequence[Mapping[str, str]],
-) -> dict[str, Any]:
+def _measured(trained: Trained) -> dict[str, Any]:
+    """Utility, balance, differences and costs of the training; runs of an earlier version have fewer."""
+    return {part: list(trained.measured.get(part, ())) for part in ("utility", "balance", "differences", "costs")}
+
+
+def _run(job: Job, trained: Trained, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Describe the training: model, data and clients."""
+    scenario, private, model = job.scenario, job.private, job.model
     data, population = private.dataset, private.population
     clients = [
         {
@@ -108,7 +86,7 @@ def _run(
         "recommender": scenario.model.recommender,
         "precision": model.precision,
         "strategy": scenario.training.label,
-        "failed_rivals": list(failed),
+        "failed_rivals": list(trained.failed),
         "never_stop": never_stopping(scenario, private),
         "rounds": scenario.training.rounds,
         "layers": model.layers,
@@ -166,17 +144,17 @@ def not_measured(scenario: Scenario, plan: Plan) -> list[str]:
     read = {channel for cell in plan.cells for channel in {cell.channel} | also_reads(plan.attack(cell))}
     seen = {channel for adversary in scenario.audit.adversaries for channel in channels_of(adversary)}
     unread = sorted((str(c) for c in seen - read), key=[str(c) for c in Channel].index)
-    said = []
+    lines = []
     if unread:
-        said.append(f"Channels that the adversaries see and no attack of this run reads: {', '.join(unread)}.")
+        lines.append(f"Channels that the adversaries see and no attack of this run reads: {', '.join(unread)}.")
     if any(why == NOTHING for _, why in plan.impossible):
-        said.append(WITHOUT_TRUNK_UNKNOWN)
+        lines.append(WITHOUT_TRUNK_UNKNOWN)
     if not plan.hijacked:
-        said.append("Active adversaries, who also choose what they send.")
+        lines.append("Active adversaries, who also choose what they send.")
     alone = "Clients who collude" if scenario.audit.knowledge != "auxiliary" else "Several clients who collude"
-    said += [
+    lines += [
         f"{alone}.",
         "Other training runs: every interval is conditional on this one (one seed).",
         "Attacks that are not in the list of findings: a low figure bounds the tested attacks, not what is possible.",
     ]
-    return said
+    return lines

@@ -24,7 +24,7 @@ class Extension(Section):
 
 
 @dataclass(frozen=True)
-class Ask:
+class AttacksAtCuts:
     """Attacks at cuts, and the fields or flags that messages about them name."""
 
     attacks: tuple[Named, ...]
@@ -45,13 +45,13 @@ def record(store: Store, extensions: Sequence[Extension]) -> None:
     store.update_manifest(**{_FIELD: [extension.model_dump(mode="json") for extension in extensions]})
 
 
-def asks(audit: Audit, extensions: Sequence[Extension]) -> list[Ask]:
+def attacks_at_cuts(audit: Audit, extensions: Sequence[Extension]) -> list[AttacksAtCuts]:
     """The scenario's attacks at its cuts, then each extension's."""
-    found = [Ask(audit.attacks, audit.cuts, "audit.attacks", "audit.cuts")]
+    found = [AttacksAtCuts(audit.attacks, audit.cuts, "audit.attacks", "audit.cuts")]
     for extension in extensions:
-        attacks = extension.attacks or _unique(attack for ask in found for attack in ask.attacks)
-        cuts = _unique(ask.cuts for ask in found) if extension.cuts is None else (extension.cuts,)
-        found += [Ask(attacks, each) for each in cuts]
+        attacks = extension.attacks or _unique(attack for each in found for attack in each.attacks)
+        cuts = _unique(each.cuts for each in found) if extension.cuts is None else (extension.cuts,)
+        found += [AttacksAtCuts(attacks, each) for each in cuts]
     return found
 
 

@@ -6,10 +6,11 @@ for every phase and round, in a random order, so that a number says nothing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.knowledge.build import KnowledgeBuilder
@@ -20,54 +21,45 @@ from pplr_audit.audit.replay.collusion import colluded
 from pplr_audit.audit.replay.records import mask_records, query_records, serving_records, training_records
 from pplr_audit.audit.replay.spool import Spool
 from pplr_audit.audit.tap_points import Phase, Trace, phase_of
-from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.audit.truth.history import HistoryTruth, Recommends
 from pplr_audit.audit.truth.label import LabelTruth
-from pplr_audit.audit.truth.linkage import LinkageTruth
 from pplr_audit.audit.truth.membership import MembershipTruth
 from pplr_audit.audit.truth.own_model import OwnModel
+from pplr_audit.audit.truth.protocol import Truth
 from pplr_audit.audit.victims.linked_windows import Links
 from pplr_audit.audit.victims.rows import PhaseRows, Rows, watched
 from pplr_audit.data.popularity import popularity_of
-from pplr_audit.data.prepare import PrivateData, model_free_features
-from pplr_audit.models.build import Recommender
-from pplr_audit.scenario.schema import Scenario
-from pplr_audit.threat_model.attack import Budget, also_reads, as_active, asked_attribute
+from pplr_audit.data.prepare import model_free_features
+from pplr_audit.threat_model.attack import Budget, also_reads, as_active, attribute_of
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
 from pplr_audit.threat_model.view import Record, View
 from pplr_audit.training.checkpoints import TrainingFiles
-from pplr_audit.training.rounds import Federation
-
-Truth = HistoryTruth | LabelTruth | MembershipTruth | AttributeTruth | LinkageTruth
+from pplr_audit.training.job import Job
 
 
 class Harness:
     """Views, knowledge and truths of one trained run.
 
     Args:
-        federation: used to replay rounds; its state is not kept.
+        job: the training; its federation is used to replay rounds, and its state is not kept.
         files: what the rounds started from.
         scratch: a folder with room for what crossed, while it is looked at.
     """
 
-    def __init__(
-        self, scenario: Scenario, private: PrivateData, model: Recommender, federation: Federation,
-        files: TrainingFiles, plan: Plan, scratch: Path,
-    ) -> None:  # fmt: skip
-        self._scenario, self._private, self._model = scenario, private, model
-        self._federation, self._plan, self._scratch = federation, plan, scratch
+    def __init__(self, job: Job, files: TrainingFiles, plan: Plan, scratch: Path) -> None:
+        self._job, self._private, self._model = job, job.private, job.model
+        self._plan, self._scratch = plan, scratch
         self._state = lru_cache(maxsize=2)(files.state)
         self._recorded = lru_cache(maxsize=1)(self._record)
         self._hijacked = lru_cache(maxsize=1)(self._hijack)
         self._own_models: dict[tuple[str, int], Recommends | None] = {}
         self._truths_of = lru_cache(maxsize=None)(self._truths)
-        self.rows = Rows(scenario, private, model.prompts, federation, self._state)
-        self._builder = KnowledgeBuilder(
-            scenario, private, model, federation, plan, self.rows, self._state, self._recorded
-        )
-        self._links = Links(self.rows, model, federation, self._state, scenario.seed)
+        self._label_of = lru_cache(maxsize=None)(self._label)
+        self.rows = Rows(job, self._state)
+        self._builder = KnowledgeBuilder(job, plan, self.rows, self._state, self._recorded)
+        self._links = Links(job, self.rows, self._state)
 
     def view(self, cell: Cell) -> View:
         """Return what the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
@@ -87,21 +79,19 @@ class Harness:
         attack, phase = self._plan.attack(cell), phase_of(cell.channel)
         if attack.secret == "linkage":  # its rows are others
             return {"linkage": self._links.truth(phase == "training", self._linked_rounds(cell))}
-        found = self._truths_of(phase, cell.round)
-        if isinstance(label := found.get("label"), LabelTruth):
-            found = {**found, "label": replace(label, own=self._own_model(cell, label))}
+        found = dict(self._truths_of(phase, cell.round))
+        if phase == "training":
+            label = self._label_of(cell.round)
+            found["label"] = replace(label, own=self._own_model(cell, label))
         if attack.secret == "attribute":
-            return {
-                **found,
-                "attribute": self._builder.attribute(*asked_attribute(attack), phase, cell.round),
-            }
+            found["attribute"] = self._builder.attribute(*attribute_of(attack), phase, cell.round)
         return found
 
     def _crossed(self, cell: Cell) -> list[Record]:
         """The records that the cell's attack reads."""
         attack, phase = self._plan.attack(cell), phase_of(cell.channel)
         if cell.channel == Channel.METADATA:  # nothing is replayed
-            plans = {client.name: client.plan(cell.round) for client in self._federation.clients}
+            plans = {client.name: client.plan(cell.round) for client in self._job.federation.clients}
             return mask_records(plans, cell.round, self.rows.watched(cell.round))
         if attack.secret == "linkage" and cell.front is not None:
             rounds = self._linked_rounds(cell)
@@ -124,47 +114,55 @@ class Harness:
         """Return the recommender that the adversary's own models make; None where it has none."""
         place = (cell.knowledge, cell.round)
         if place not in self._own_models:
-            knowledge, asked = self._builder.of(cell), self.rows.asked("training", cell.round)
+            knowledge, rows = self._builder.of(cell), self.rows.phase_rows("training", cell.round)
             models = {client: knowledge.copy(client, cell.round) for client in set(label.clients.values())}
             known = {client: model for client, model in models.items() if isinstance(model, KnownModel)}
-            histories = {row: prompt.items for row, prompt in asked.prompts.items()}
+            histories = {row: prompt.items for row, prompt in rows.prompts.items()}
             own = OwnModel(known, label.clients, histories, label.popularity)
             self._own_models[place] = own.ranked if len(known) == len(models) else None
         return self._own_models[place]
 
     def _truths(self, phase: Phase, round_: int) -> Mapping[str, Truth]:
-        asked = self.rows.asked(phase, round_)
+        rows = self.rows.phase_rows(phase, round_)
         if phase == "queries":
-            return {"membership": self._membership(asked)}
-        items = len(self._private.dataset.catalogue)
+            return {"membership": self._membership(rows)}
         titles, content = self._model.prompts.titles, self._model.prompts.content
-        classes = self._model.prompts.title_classes()
-        popular = popularity_of(self._private.split, self._private.members, items)
-        own = [titles[item][content[item] == 1] for item in range(items)]
-        clients = {row: self.rows.holder_of(user) for row, user in asked.users.items()}
-        found: dict[str, Truth] = {"history": HistoryTruth(asked.users, asked.prompts, classes, popular, own, clients)}
-        if phase == "training":
-            targets = {row: prompt.target for row, prompt in asked.prompts.items()}
-            found["label"] = LabelTruth(asked.users, targets, classes, popular, clients)
-        return found
+        words = [titles[item][content[item] == 1] for item in range(len(self._private.dataset.catalogue))]
+        classes, clients = self._model.prompts.title_classes(), self._holders(rows)
+        return {"history": HistoryTruth(rows.users, rows.prompts, classes, self._popularity, words, clients)}
 
-    def _membership(self, asked: PhaseRows) -> MembershipTruth:
+    def _label(self, round_: int) -> LabelTruth:
+        """The next items of a training round, before the adversary's own model is known."""
+        rows = self.rows.phase_rows("training", round_)
+        targets = {row: prompt.target for row, prompt in rows.prompts.items()}
+        classes = self._model.prompts.title_classes()
+        return LabelTruth(rows.users, targets, classes, self._popularity, self._holders(rows))
+
+    @cached_property
+    def _popularity(self) -> Float[np.ndarray, "items"]:
+        """Popularity of each item among those who train."""
+        return popularity_of(self._private.split, self._private.members, len(self._private.dataset.catalogue))
+
+    def _holders(self, rows: PhaseRows) -> dict[int, str]:
+        return {row: self.rows.holder_of(user) for row, user in rows.users.items()}
+
+    def _membership(self, rows: PhaseRows) -> MembershipTruth:
         population = self._private.population
         outside = np.flatnonzero(population.audited == 0)
         public = popularity_of(self._private.split, outside, len(self._private.dataset.catalogue))
-        features = model_free_features(self._private, asked.samples, public)
+        features = model_free_features(self._private, rows.samples, public)
         return MembershipTruth(
-            asked.users,
-            {row: int(population.client_of[user]) for row, user in asked.users.items()},
-            {row: int(population.member[user]) for row, user in asked.users.items()},
-            {row: features[place].tolist() for place, row in enumerate(asked.users)},
+            rows.users,
+            {row: int(population.client_of[user]) for row, user in rows.users.items()},
+            {row: int(population.member[user]) for row, user in rows.users.items()},
+            {row: features[place].tolist() for place, row in enumerate(rows.users)},
             population.clients,
         )
 
     def _record(self, phase: Phase, round_: int) -> Spool:
         """All that crossed of the victims in a phase, wherever the plan looks; of a colluding client besides."""
-        asked, colluder = self.rows.asked(phase, round_), self.rows.colluder
-        places, prompts, by_client = dict(asked.places), dict(asked.prompts), self.rows.by_client(asked.users)
+        victims, colluder = self.rows.phase_rows(phase, round_), self.rows.colluder
+        places, prompts, by_client = dict(victims.places), dict(victims.prompts), self.rows.by_client(victims.users)
         state, spool = self._state(round_), Spool(self._scratch)
         if colluder is not None and phase != "queries":
             for row, (place, prompt) in self.rows.handed_on(phase, round_).items():
@@ -176,7 +174,7 @@ class Harness:
 
         if phase == "training":
             wanted, rows = self._plan.traces(round_), watched(by_client, places, prompts)
-            training_records(self._federation, self._model.parts, state, rows, wanted, keep)
+            training_records(self._job.federation, self._model.parts, state, rows, wanted, keep)
             return spool
         queries = {client: [(row, prompts[row]) for row in rows] for client, rows in by_client.items()}
         if phase == "serving":
@@ -195,13 +193,13 @@ class Harness:
         assert attack is not None
         spool = Spool(self._scratch)
         model, training = hijackable(
-            self._scenario, self._private, trace.layer, self._model.layers, self._model.precision
+            self._job.scenario, self._private, trace.layer, self._model.layers, self._model.precision
         )
         try:
             crafter = attack.craft_gradient(
-                self._builder.of(cell), trace.layer, Budget(self._scenario.audit.budget.seconds)
+                self._builder.of(cell), trace.layer, Budget(self._job.scenario.audit.budget.seconds)
             )
-            federation, state = hijacked(self._private, model, training, crafter, seed=self._scenario.seed)
+            federation, state = hijacked(self._private, model, training, crafter, seed=self._job.scenario.seed)
             training_records(federation, model.parts, state, self.rows.watched(cell.round), {trace}, spool.put)
         except (NotApplicable, BudgetExhausted):
             raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pplr_audit.audit.cell import Cell
-from pplr_audit.audit.extension import Extension, asks
+from pplr_audit.audit.extension import Extension, attacks_at_cuts
 from pplr_audit.audit.tap_points import OF_THE_TRAINED, OF_TRAINING, SIDES, Trace
 from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
@@ -91,12 +91,12 @@ def make_plan(scenario: Scenario, layers: int, extensions: Sequence[Extension] =
     # Keyed by cell: what was asked for twice is there once, where it was asked for first.
     cells: dict[Cell, None] = {}
     impossible: dict[Cell, str] = {}
-    for ask in asks(scenario.audit, extensions):
-        cuts = _cuts(ask.cuts, layers, ask.cut_field)
-        for entry in ask.attacks:
-            key, attack = _attack(entry, ask.attack_field)
+    for chosen in attacks_at_cuts(scenario.audit, extensions):
+        axes = _Axes(scenario, rounds, _cuts(chosen.cuts, layers, chosen.cut_field), layers, defense)
+        for entry in chosen.attacks:
+            key, attack = _attack(entry, chosen.attack_field)
             attack = attacks.setdefault(key, attack)
-            for cell, reason in _cells_of(attack, key, scenario, rounds, cuts, layers, defense):
+            for cell, reason in _cells_of(attack, key, axes):
                 if reason:
                     impossible.setdefault(cell, reason)
                 else:
@@ -107,11 +107,23 @@ def make_plan(scenario: Scenario, layers: int, extensions: Sequence[Extension] =
     return Plan(tuple(runnable), tuple(without), attacks, layers, rounds)
 
 
-def _cells_of(
-    attack: Attack, key: tuple[str, str], scenario: Scenario, rounds: Sequence[int], cuts: Sequence[tuple[int, int]],
-    layers: int, defense: str,
-) -> Iterator[tuple[Cell, str]]:  # fmt: skip
+@dataclass(frozen=True)
+class _Axes:
+    """All that the cells of one attack range over."""
+
+    scenario: Scenario
+    """Adversaries, their knowledge, and the last round."""
+    rounds: Sequence[int]
+    """The training rounds that are replayed."""
+    cuts: Sequence[tuple[int, int]]
+    layers: int
+    """Blocks of the model."""
+    defense: str
+
+
+def _cells_of(attack: Attack, key: tuple[str, str], axes: _Axes) -> Iterator[tuple[Cell, str]]:
     """Every cell of one attack, with the reason why it cannot apply, or nothing."""
+    scenario, cuts, layers, defense = axes.scenario, axes.cuts, axes.layers, axes.defense
     last = scenario.training.rounds
     for adversary in scenario.audit.adversaries:
         sees = channels_of(adversary)
@@ -134,8 +146,8 @@ def _cells_of(
             if reason:
                 yield Cell(*key, adversary, level, channel, None, None, last + of_the_trained, defense), reason
                 continue
-            asked = (last,) if adversary == ACTIVE else rounds  # it is there from the first round to the last
-            for round_ in (last + 1,) if of_the_trained else asked:
+            audited = (last,) if adversary == ACTIVE else axes.rounds  # it is there from the first round to the last
+            for round_ in (last + 1,) if of_the_trained else audited:
                 cell = Cell(*key, adversary, level, channel, None, None, round_, defense)
                 sides = {SIDES[each] for each in {channel} | also_reads(attack) if each in SIDES}
                 if not sides:

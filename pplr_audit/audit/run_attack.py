@@ -30,8 +30,8 @@ def run_attack(attack: Attack, view: View, turns: Sequence[Knowledge], seconds: 
     if lost and not legible.records:
         raise NotApplicable("nothing of what crossed is finite")
     try:
-        asked = _in_turns if attack.secret == "attribute" else _once
-        guess = asked(attack, legible, turns, budget)
+        run = _in_turns if attack.secret == "attribute" else _once
+        guess = run(attack, legible, turns, budget)
         return Guess(guess.arrays, {**guess.facts, **({"not_finite": lost} if lost else {})})
     except (NotApplicable, BudgetExhausted, Failed):
         raise
@@ -44,7 +44,7 @@ def _once(attack: Attack, view: View, turns: Sequence[Knowledge], budget: Budget
 
 
 def _in_turns(attack: Attack, view: View, turns: Sequence[Knowledge], budget: Budget) -> Guess:
-    """Every row once: as answered in the first turn in which its value was not told.
+    """Every row once: as answered in the first turn in which its value was not known.
 
     Each turn is answered by a copy of the attack, which learned nothing in the others.
     """
@@ -58,7 +58,7 @@ def _in_turns(attack: Attack, view: View, turns: Sequence[Knowledge], budget: Bu
         values.append(np.asarray(guess.arrays["values"])[new])
         facts.append(guess.facts)
         answered |= {int(row) for row in rows[-1]}
-    agreed = {name: said for name, said in facts[0].items() if all(each.get(name) == said for each in facts)}
+    agreed = {name: fact for name, fact in facts[0].items() if all(each.get(name) == fact for each in facts)}
     return Guess({"rows": np.concatenate(rows), "values": np.concatenate(values)}, agreed)
 
 
@@ -82,9 +82,9 @@ def _numbers(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return dict(arrays)
 
 
-def _text(said: str) -> str:
+def _text(text: str) -> str:
     """Replace the characters that UTF-8 does not have."""
-    return said.encode("utf-8", "replace").decode("utf-8")
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -7,13 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from pplr_audit.audit.cell import Cell, _without_value
-from pplr_audit.audit.harness import Truth
 from pplr_audit.audit.run_attack import run_attack
 from pplr_audit.audit.sealed_guess import SealedGuess
-from pplr_audit.audit.truth.comparisons import CONTROL, DRAWS, baseline, comparisons, influences, listed, redealt
-from pplr_audit.audit.truth.history import HistoryTruth
-from pplr_audit.audit.truth.label import LabelTruth
-from pplr_audit.audit.truth.membership import MembershipTruth
+from pplr_audit.audit.truth.comparisons import CONTROL, DRAWS, baseline, comparisons, influences, listed
+from pplr_audit.audit.truth.protocol import Truth
 from pplr_audit.audit.truth.score import Score
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store
@@ -89,8 +86,8 @@ def _seal(cell: Cell, attack: Attack, inputs: CellInputs, store: Store, budget: 
     ]  # fmt: skip
     also = {"beside": sorted(also_reads(attack))} if also_reads(attack) else {}
     known = {name: fact for knowledge in turns for name, fact in knowledge.facts.items()}
-    told = Guess(guess.arrays, {**known, **also, **guess.facts})
-    return SealedGuess.seal(store, cell.slug, told, controls, view, seconds)
+    answer = Guess(guess.arrays, {**known, **also, **guess.facts})
+    return SealedGuess.seal(store, cell.slug, answer, controls, view, seconds)
 
 
 def _control(attack: Attack, shuffled: View, turns: Sequence[Knowledge], budget: float) -> Guess:
@@ -107,16 +104,14 @@ def _control(attack: Attack, shuffled: View, turns: Sequence[Knowledge], budget:
 
 def _by_step(score: Score, users: Mapping[int, int], steps: Mapping[int, int], seed: int) -> dict[str, Any]:
     """Return the mean score with its 95 % interval, separately for users attacked in the round's first step, where the
-    adversary's copy is exact, and in later steps. Empty unless both occur. Of the secret that the attack is after, and
-    of the others that its answer says something of. ||| Score the secret that the attack is after, and the others that
-    its answer says something about.
+    adversary's copy is exact, and in later steps. Empty unless both occur.
 
     Args:
         users, steps: by row.
     """
     kinds: dict[str, dict[int, float]] = {"first_step": {}, "later_steps": {}}
     for row, step in steps.items():
-        if step >= 0 and users[row] in score.per_user:
+        if step >= 0 and users.get(row) in score.per_user:
             kinds["later_steps" if step else "first_step"][row] = score.per_user[users[row]]
     if not all(kinds.values()):
         return {}
@@ -126,7 +121,7 @@ def _by_step(score: Score, users: Mapping[int, int], steps: Mapping[int, int], s
 
 
 def _mean(metric: str, values: Sequence[float], users: Sequence[int], seed: int) -> dict[str, Any]:
-    """Mean, interval and number of values, by user; what lies between -1 and 1 is asked as a share, so that it has an
+    """Mean, interval and number of values, by user; what lies between -1 and 1 is taken as a share, so that it has an
     interval of one user, too."""
     span, low = (2.0, -1.0) if metric in SIGNED else (1.0, 0.0)
     found = mean_estimate((np.array(values) - low) / span, np.array(users), seed=seed)
@@ -150,9 +145,7 @@ def _score(cell: Cell, attack: Attack, truths: Mapping[str, Truth], sealed: Seal
             raise Failed(f"its answer cannot be scored: {type(error).__name__}: {error}") from error
         for score in scores:
             found = comparisons(score, draws.get(_key(score), ()))
-            by_step = {}
-            if isinstance(truth, HistoryTruth | LabelTruth):
-                by_step = _by_step(score, truth.users, steps, drawn)
+            by_step = _by_step(score, truth.users_by_row, steps, drawn)
             result["findings"].append(_row(cell, secret, guess, score, found, seconds, by_step))
             result["influence"]["/".join(_key(score))] = influences(score, found)
         result["per_user"] |= {
@@ -185,8 +178,8 @@ def _draws(
 ) -> Mapping[tuple[str, str], Sequence[Score]]:
     """Return the attack's scores in each draw of its control, by metric and mode."""
     drawn = [*controls]
-    if controls and isinstance(truth, HistoryTruth | LabelTruth):
-        drawn += redealt(truth, guess, DRAWS - len(controls), np.random.default_rng(seed))
+    if controls:
+        drawn += truth.redealt(guess, DRAWS - len(controls), np.random.default_rng(seed))
     found: dict[tuple[str, str], list[Score]] = {}
     for control in drawn:
         for score in truth.score(control, seed=None):
@@ -195,9 +188,7 @@ def _draws(
 
 
 def _curves(cell: Cell, truth: Truth, guess: Guess, scores: list[Score]) -> list[dict[str, Any]]:
-    if not isinstance(truth, MembershipTruth):
-        return []
-    value = {s.detail["mode"]: s.estimate.value for s in scores if s.metric == "auc"}
+    value = {_key(score)[1]: score.estimate.value for score in scores if score.metric == "auc"}
     cut = cell.row("auc", "ok")["cut"]
     return [
         {"attack": cell.attack, "metric_mode": mode, "client": "all", "cut": cut, "fpr": fpr.tolist(),

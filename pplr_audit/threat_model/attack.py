@@ -66,7 +66,7 @@ class Guess:
     first, -1 where there are fewer. An answer may hold several of these; each is scored where the truth is known.
     For ``membership``: ``rows`` and one score a row under the name of each mode; higher means member.
     For ``attribute``: ``rows`` and ``values`` (rows, values): a score for each of the known values, in alphabetical
-    order, higher where it is the likelier. It is asked in turns (`Knowledge.known_attributes`): in each, rows of known
+    order, higher where it is the likelier. It runs in turns (`Knowledge.known_attributes`): in each, rows of known
     value are passed over, and nothing else of the answer is kept.
     For ``linkage``: ``rows``, and for pairs of rows ``first``, ``second`` (row numbers) and ``scores``, higher where
     the two are the likelier of one user; pairs within a client are enough.
@@ -78,7 +78,7 @@ class Guess:
 
 
 class Attack(Protocol):
-    """Parameters in, one verb, a guess out. One that reads several channels at once names the others in `beside`."""
+    """Parameters in, one verb, a guess out. One that reads several channels names the others in `also_reads`."""
 
     name: str
     secret: Secret
@@ -102,7 +102,7 @@ def runs_copies(attack: Attack) -> bool:
     return bool(getattr(attack, "copies", True))
 
 
-def asked_attribute(attack: Attack) -> tuple[str, int]:
+def attribute_of(attack: Attack) -> tuple[str, int]:
     """Return the attribute that an attack is after (`attribute`), and the number of folds of users (`folds`)."""
     return str(getattr(attack, "attribute", "")), int(getattr(attack, "folds", 5))
 

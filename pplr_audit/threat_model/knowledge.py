@@ -113,7 +113,7 @@ class Knowledge:
     loss_on: str = "title"
     """What is trained on, as the public scenario says: the answer's tokens (``title``), or ``all``."""
     queries: Mapping[int, Prompt] = field(default_factory=dict)
-    """For an adversary who asks a model: what it asked, by row."""
+    """For an adversary who queries a model: its queries, by row."""
     auxiliary: Literal["matched", "catalogue", "public", "none"] = "matched"
     """The text that it runs its copies on: histories of other users, random ones over the same catalogue or over
     another one, or none."""
@@ -127,7 +127,7 @@ class Knowledge:
     """For an attack on an attribute: its value, by row, for the users of whom it is known in this turn; the others are
     asked for."""
 
-    _asked: dict[str, Any] = field(default_factory=dict, init=False)
+    _used: dict[str, Any] = field(default_factory=dict, init=False)
     """What an attack made use of."""
 
     def copy(self, client: str, round_: int) -> Model:
@@ -137,7 +137,7 @@ class Knowledge:
     @property
     def facts(self) -> dict[str, Any]:
         """Facts for the finding besides the level: what the attack learned from, if anything."""
-        return dict(self._asked)
+        return dict(self._used)
 
     def source(self, client: str, round_: int) -> tuple[str, int]:
         """Return the source of a client's `pairs`: clients with the same source share them and all that is learned from
@@ -169,11 +169,11 @@ class Knowledge:
             else text.random(self.history, generator)
             for place in places
         ]
-        self._asked["auxiliary"] = self.auxiliary
+        self._used["auxiliary"] = self.auxiliary
         if self.auxiliary == "matched":
             real = min(count, users)
             for name, number in (("auxiliary_users", real), ("auxiliary_random", count - real)):
-                self._asked[name] = max(number, self._asked.get(name, 0))
+                self._used[name] = max(number, self._used.get(name, 0))
         return drawn
 
     def pairs(
@@ -190,7 +190,7 @@ class Knowledge:
         generator = np.random.default_rng(seed)
         if self.colluder is not None:
             own = self.colluder.prompts
-            self._asked["colluder"] = self.colluder.client
+            self._used["colluder"] = self.colluder.client
             if len(own) < 2:
                 raise NotApplicable(f"{self.colluder.client}, who colludes, has {len(own)} prompts, and two are needed")
             held_out = min(held_out, max(1, len(own) // 5))

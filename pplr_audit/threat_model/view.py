@@ -42,7 +42,7 @@ class View:
     def legible(self) -> "View":
         """Return the view without unusable rows: empty, not finite, or too large to be squared.
 
-        An attack is asked for the others, so that one broken row does not hide what the rest give away.
+        An attack is run on the others, so that one broken row does not hide what the rest give away.
         """
         kept = tuple(r for r in self.records if all(_finite(t) for t in (r.tensor, *r.also_reads.values())))
         return self if len(kept) == len(self.records) else replace(self, records=kept)

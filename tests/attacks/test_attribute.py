@@ -52,7 +52,7 @@ def truth_of(values: Mapping[int, str], folds: int = 5) -> AttributeTruth:
 
 def answer(values: Mapping[int, str], view: View) -> Guess:
     """In all turns."""
-    return run_attack(Attribute("kind"), view, [known(told) for told in truth_of(values).told], 60)
+    return run_attack(Attribute("kind"), view, [known(told) for told in truth_of(values).known_by_turn], 60)
 
 
 def half(values: Mapping[int, str]) -> dict[int, str]:
@@ -72,7 +72,7 @@ def test_it_tells_the_values_that_activations_carry(count: int) -> None:
 
 def test_nobody_is_answered_for_by_who_learned_from_it() -> None:
     values = values_of(2)
-    view, (told, *_) = view_of(values, 1.0), truth_of(values).told
+    view, (told, *_) = view_of(values, 1.0), truth_of(values).known_by_turn
     guess = Attribute("kind").run(view, known(told), Budget(60))
     assert set(guess.arrays["rows"].tolist()) == set(values) - set(told)
     # What crossed of the others of the same fold, and their values, change nothing.

@@ -1,6 +1,7 @@
 """A hijacking server pulls the clients' fronts to where it reads them; what it sends really moves them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -220,7 +221,7 @@ def test_the_audit_runs_a_training_of_its_own_at_each_front_and_says_so(
 
         files = TrainingFiles(store, f"trainings/{resume.training_slug(small_scenario)}", made.rounds)
         ready = audit._prepare(small_scenario, trained_run.directory, audit.Clock(audit.Silent()))
-        harness = Harness(setting, ready.private, ready.model, ready.federation, files, made, store.root)
+        harness = Harness(replace(ready, scenario=setting), files, made, store.root)
         shut, open_ = (run_cell(c, made.attack(c), harness, store, budget=120, seed=1) for c in hijacking)
     assert {row["status"] for row in shut["findings"]} == {"not_applicable"}
     rows = {row["metric"]: row for row in open_["findings"]}

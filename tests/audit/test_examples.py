@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from pplr_audit.audit.cell import Cell
-from pplr_audit.audit.examples import LABELS, examples
+from pplr_audit.audit.examples import examples
 from pplr_audit.audit.harness import Harness
 from pplr_audit.audit.sealed_guess import SealedGuess
 from pplr_audit.audit.truth.history import HistoryTruth
+from pplr_audit.audit.truth.label import EXAMPLES as LABELS
 from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.runs.store import Store

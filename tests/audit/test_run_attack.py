@@ -40,7 +40,10 @@ def view() -> View:
 
 def turns_of(truth: AttributeTruth) -> list[Knowledge]:
     no: Any = None
-    return [Knowledge("base", no, torch.zeros(1, 1), no, {}, (), 3, 3, known_attributes=told) for told in truth.told]
+    return [
+        Knowledge("base", no, torch.zeros(1, 1), no, {}, (), 3, 3, known_attributes=known)
+        for known in truth.known_by_turn
+    ]
 
 
 def of_all(told: Told, memory: Told, sure: float = 1.0) -> Guess:

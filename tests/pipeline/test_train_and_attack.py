@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from pplr_audit import __version__, scenario
 from pplr_audit import pipeline as audit
-from pplr_audit.audit.extension import Extension, asks
+from pplr_audit.audit.extension import Extension, attacks_at_cuts
 from pplr_audit.cli import main as cli
 from pplr_audit.cli.attack_options import from_options
 from pplr_audit.errors import InputError, RunError
@@ -272,11 +272,11 @@ def test_what_an_extension_leaves_open_is_all_that_the_run_has_whatever_came_fir
     narrow = scenario.Audit(attacks=("ridge",), cuts=((1, 1),))
     attack, cut = Extension(attacks=("loss",)), Extension(cuts=((2, 0),))
     cells = [
-        {(name, pair) for ask in asks(narrow, order) for name in ask.attacks for pair in ask.cuts}
+        {(name, pair) for ask in attacks_at_cuts(narrow, order) for name in ask.attacks for pair in ask.cuts}
         for order in ([attack, cut], [cut, attack], [attack, cut, attack])
     ]
     assert cells[0] == cells[1] == cells[2] == {(n, c) for n in ("ridge", "loss") for c in ((1, 1), (2, 0))}
-    everywhere = asks(scenario.Audit(attacks=("ridge",)), [attack])
+    everywhere = attacks_at_cuts(scenario.Audit(attacks=("ridge",)), [attack])
     assert [ask.cuts for ask in everywhere] == ["all", "all"]
 
 

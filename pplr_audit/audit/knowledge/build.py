@@ -16,18 +16,17 @@ from pplr_audit.audit.tap_points import Phase, phase_of
 from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.audit.victims.attribute_folds import deal
 from pplr_audit.audit.victims.rows import Rows
-from pplr_audit.data.prepare import PrivateData
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.data.samples import Samples, training_samples
 from pplr_audit.data.synthetic import other_catalogue
 from pplr_audit.errors import InputError
-from pplr_audit.models.build import Recommender, prompts_over
-from pplr_audit.scenario.schema import Scenario
-from pplr_audit.threat_model.attack import asked_attribute
+from pplr_audit.models.build import prompts_over
+from pplr_audit.threat_model.attack import attribute_of
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import NotApplicable
-from pplr_audit.training.rounds import Federation, RoundState
+from pplr_audit.training.job import Job
+from pplr_audit.training.rounds import RoundState
 
 OTHERS = 4096
 """Users outside the audit whose windows are handed over as auxiliary text, at most."""
@@ -42,11 +41,11 @@ class KnowledgeBuilder:
     """
 
     def __init__(
-        self, scenario: Scenario, private: PrivateData, model: Recommender, federation: Federation, plan: Plan,
-        rows: Rows, state: Callable[[int], RoundState], recorded: Callable[[Phase, int], Spool],
+        self, job: Job, plan: Plan, rows: Rows, state: Callable[[int], RoundState],
+        recorded: Callable[[Phase, int], Spool],
     ) -> None:  # fmt: skip
-        self._scenario, self._private, self._model = scenario, private, model
-        self._federation, self._plan, self._rows = federation, plan, rows
+        self._scenario, self._private, self._model = job.scenario, job.private, job.model
+        self._federation, self._plan, self._rows = job.federation, plan, rows
         self._state, self._recorded = state, recorded
         self._known = lru_cache(maxsize=None)(self._know)
         self.attribute = lru_cache(maxsize=None)(self._attribute)
@@ -56,15 +55,15 @@ class KnowledgeBuilder:
         return self._known(cell.attack, cell.settings, cell.knowledge, cell.channel, cell.round)
 
     def turns(self, cell: Cell) -> Sequence[Knowledge]:
-        """The same in each turn in which its attack is asked, with the values of an attribute that are told in it.
+        """The same in each turn in which its attack runs, with the values of an attribute that are known in it.
 
         Raises NotApplicable where too little is known of it.
         """
         knowledge, attack = self.of(cell), self._plan.attack(cell)
         if attack.secret != "attribute":
             return (knowledge,)
-        truth = self.attribute(*asked_attribute(attack), phase_of(cell.channel), cell.round)
-        return [replace(knowledge, known_attributes=told) for told in truth.told]
+        truth = self.attribute(*attribute_of(attack), phase_of(cell.channel), cell.round)
+        return [replace(knowledge, known_attributes=known) for known in truth.known_by_turn]
 
     def _know(self, attack: str, settings: str, level: str, channel: Channel, round_: int) -> Knowledge:
         """Make the knowledge for one attack alone, so that what it does to it harms no other."""
@@ -80,7 +79,7 @@ class KnowledgeBuilder:
             history=self._scenario.data.history,
             depth=self._model.layers,
             loss_on=self._scenario.training.loss_on,
-            queries=deepcopy(dict(self._rows.asked("queries", round_).prompts)) if phase == "queries" else {},
+            queries=deepcopy(dict(self._rows.phase_rows("queries", round_).prompts)) if phase == "queries" else {},
             auxiliary=auxiliary,
             others=deepcopy(self._others) if auxiliary == "matched" and not alone else None,
             elsewhere=self._elsewhere() if auxiliary == "public" and phase != "queries" else None,
@@ -133,11 +132,11 @@ class KnowledgeBuilder:
             raise NotApplicable(f"audit.auxiliary: public: {reason}") from None
 
     def _attribute(self, name: str, folds: int, phase: Phase, round_: int) -> AttributeTruth:
-        """An attribute of the users of a phase's rows, and in which turn each is asked for.
+        """An attribute of the users of a phase's rows, and the turn in which each is predicted.
 
         Raises NotApplicable where too little is known of it.
         """
-        asked = self._rows.asked(phase, round_)
+        rows = self._rows.phase_rows(phase, round_)
         dealt = deal(self._private.dataset, name, self._rows.victims.tolist(), folds, self._scenario.seed)
-        clients = {row: self._rows.client_of(user) for row, user in asked.users.items()}
-        return dealt.truth(asked.users, clients, asked.prompts, len(self._private.dataset.catalogue))
+        clients = {row: self._rows.client_of(user) for row, user in rows.users.items()}
+        return dealt.truth(rows.users, clients, rows.prompts, len(self._private.dataset.catalogue))

@@ -125,11 +125,11 @@ def serving_records(
     Args:
         requests: per client, opaque number and prompt of each request.
     """
-    for client, asked in requests.items():
-        prompts = [prompt for _, prompt in asked]
+    for client, own in requests.items():
+        prompts = [prompt for _, prompt in own]
         for place, states in whole.states(prompts, layers, state.served(client), serving=True):
             for layer, hidden in states.items():
-                keep(Trace("activation", layer), Record(asked[place][0], client, state.round, -1, hidden))
+                keep(Trace("activation", layer), Record(own[place][0], client, state.round, -1, hidden))
 
 
 def query_records(
@@ -137,9 +137,9 @@ def query_records(
 ) -> list[Record]:
     """Token log-probabilities of each query's answer, from the personal model of the client it was put to."""
     records = []
-    for client, asked in queries.items():
+    for client, own in queries.items():
         encoding = state.encoding(client)
-        answers = whole.log_probs([prompt for _, prompt in asked], state.served(client), encoding)
-        for (row, _), answer in zip(asked, answers, strict=True):
+        answers = whole.log_probs([prompt for _, prompt in own], state.served(client), encoding)
+        for (row, _), answer in zip(own, answers, strict=True):
             records.append(Record(row, client, state.round, -1, torch.from_numpy(answer)))
     return records

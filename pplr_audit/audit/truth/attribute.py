@@ -1,4 +1,4 @@
-"""Guess + Truth -> Finding for what is true of users as such: their attributes, and which sequences are theirs."""
+"""Truth about attributes: one value a user, predicted fold by fold."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from pplr_audit.audit.truth.protocol import Truth
 from pplr_audit.audit.truth.score import CHANCE, Score
 from pplr_audit.scoring.classifier import log_probabilities
 from pplr_audit.scoring.influence import Influence, of_mean, of_shares
@@ -21,8 +22,8 @@ CLIENT = "client"
 
 
 @dataclass(frozen=True)
-class AttributeTruth:
-    """The attribute of users, one row a user, told fold by fold by who knows that of all other folds.
+class AttributeTruth(Truth):
+    """The attribute of users, one row a user, predicted fold by fold by an adversary who knows all other folds.
 
     Two users are compared only within a fold: both were scored by one classifier. Scores of several stand on several
     scales, and a fold with more of a value leaves less of it to learn from, so that with nothing to be found they stand
@@ -33,7 +34,7 @@ class AttributeTruth:
 
     Args:
         name: of the attribute.
-        values, folds: by row, of those that are asked for; others may cross besides.
+        values, folds: by row, of those that are predicted; others may cross besides.
         users, clients: by row.
         items: what the row held.
         catalogue: how many items there are.
@@ -47,12 +48,11 @@ class AttributeTruth:
     items: Mapping[int, Sequence[int]]
     catalogue: int
 
-    @staticmethod
-    def answered(guess: Guess) -> bool:
+    def answered(self, guess: Guess) -> bool:
         return "values" in guess.arrays
 
     @property
-    def told(self) -> list[Mapping[int, str]]:
+    def known_by_turn(self) -> list[Mapping[int, str]]:
         """Values that the adversary knows in each turn, by row: all but those of one fold."""
         return [
             MappingProxyType({row: value for row, value in self.values.items() if self.folds[row] != fold})
@@ -79,7 +79,7 @@ class AttributeTruth:
         alone = self._compared(self._by_client)
         by_client = share_won(alone)
         detail = {
-            "attribute": self.name, "turns": len(self.told), "known_users": min(map(len, self.told)),
+            "attribute": self.name, "turns": len(self.known_by_turn), "known_users": min(map(len, self.known_by_turn)),
             "client_auc": by_client, "bag_of_items_auc": share_won(self._compared(self._by_items)),
             "auc_by_value": {v: share_won([pairs]) for v, pairs in zip(self._columns, compared, strict=True)},
         }  # fmt: skip
@@ -127,20 +127,22 @@ class AttributeTruth:
     @cached_property
     def _inside(self) -> list[Bool[np.ndarray, "rows rows"]]:
         """Return for each value the pairs of a user who has it and one who has not, both of one fold."""
-        together = np.any([asked[:, None] & asked for asked in self._turns], axis=0)
+        together = np.any([fold[:, None] & fold for fold in self._turns], axis=0)
         has = [self._truth == value for value in range(len(self._columns))]
         return [np.asarray(each[:, None] & ~each & together) for each in has]
 
     @property
     def _independent(self) -> int:
         """Return how many pairs of the rarest value can be formed of which no two share a user."""
-        counts = [np.bincount(self._truth[asked], minlength=len(self._columns)) for asked in self._turns]
+        counts = [np.bincount(self._truth[fold], minlength=len(self._columns)) for fold in self._turns]
         return int(np.sum([np.minimum(count, count.sum() - count) for count in counts], axis=0).min())
 
     @cached_property
     def _majority(self) -> Int[np.ndarray, "rows"]:
         """The commonest value of those that are known in the row's turn."""
-        return self._by_turn(lambda known, asked: np.full(asked.sum(), np.bincount(self._truth[known]).argmax()))
+        return self._by_turn(
+            lambda known, predicted: np.full(predicted.sum(), np.bincount(self._truth[known]).argmax())
+        )
 
     @cached_property
     def _by_client(self) -> Float[np.ndarray, "rows values"]:
@@ -157,17 +159,17 @@ class AttributeTruth:
         for place, row in enumerate(self._rows):
             bag[place, list(held[row])] = 1
         return self._by_turn(
-            lambda known, asked: log_probabilities(
-                bag[known], self._truth[known], bag[asked], seed=0, standardized=False
+            lambda known, predicted: log_probabilities(
+                bag[known], self._truth[known], bag[predicted], seed=0, standardized=False
             )
         )
 
-    def _by_turn(self, said: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-        """Collect the answers for all rows; ``said`` learns in each turn which rows are known and which to predict."""
-        parts = [said(~asked, asked) for asked in self._turns]
+    def _by_turn(self, learn: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """Collect the answers for all rows; ``learn`` is given each turn's known rows and those to predict."""
+        parts = [learn(~fold, fold) for fold in self._turns]
         found = np.empty((len(self._rows), *parts[0].shape[1:]), dtype=parts[0].dtype)
-        for asked, part in zip(self._turns, parts, strict=True):
-            found[asked] = part
+        for fold, part in zip(self._turns, parts, strict=True):
+            found[fold] = part
         return found
 
     def _compared(self, scores: Float[np.ndarray, "rows values"]) -> list[Pairs]:

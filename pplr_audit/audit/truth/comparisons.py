@@ -11,33 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from pplr_audit.audit.truth.history import HistoryTruth
-from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.audit.truth.score import Score
 from pplr_audit.scoring.influence import Influence, of_mean
 from pplr_audit.scoring.verdicts import Comparison, Measured, Reference, compared, less
-from pplr_audit.threat_model.attack import Guess
-from pplr_audit.threat_model.view import dealt
 
 DRAWS = 10
 """Of a control, at least, where answers can be dealt anew."""
 CONTROL = "control"
 DIGITS = 6
 """Significant digits of an influence in the run directory: more than any verdict turns on, and a third of the bytes."""
-
-
-def redealt(truth: HistoryTruth | LabelTruth, guess: Guess, count: int, generator: np.random.Generator) -> list[Guess]:
-    """The attack's answers dealt to other rows ``count`` times, within clients; none where there is but one row."""
-    rows = sorted(truth.users)
-    if len(rows) < 2 or not len(guess.arrays["rows"]):
-        return []
-    clients = [truth.clients.get(row, "") for row in rows]
-    found = []
-    for _ in range(count):
-        given = dict(zip((rows[other] for other in dealt(clients, generator)), rows, strict=True))
-        named = np.array([given[int(row)] for row in guess.arrays["rows"]], dtype=np.int64)
-        found.append(Guess({**guess.arrays, "rows": named}))
-    return found
 
 
 def control_of(score: Score, draws: Sequence[Score]) -> Reference:
@@ -48,11 +30,11 @@ def control_of(score: Score, draws: Sequence[Score]) -> Reference:
     if score.influence:
         moved = _mean([draw.measured.influence for draw in draws], len(draws))
         return Reference(CONTROL, float(values.mean()), moved, {}, spread, about=about)
-    told: dict[int, list[float]] = {}
+    values_of: dict[int, list[float]] = {}
     for draw in draws:
         for user, value in draw.per_user.items():
-            told.setdefault(user, []).append(value)
-    per_user = {user: float(np.mean(each)) for user, each in told.items()}
+            values_of.setdefault(user, []).append(value)
+    per_user = {user: float(np.mean(each)) for user, each in values_of.items()}
     moved = of_mean(per_user, score.weights)[1] if per_user else {}
     return Reference(CONTROL, float(values.mean()), moved, per_user, spread, about=about)
 

@@ -1,4 +1,4 @@
-"""Guess + Truth -> Finding. This is the only module that holds an attack's answer beside what is true."""
+"""Truth about histories: the items that each row held, and the words that they were read as."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from pplr_audit.audit.truth.protocol import Example, Truth, dealt_anew, lowest_rows, place_of, slot
 from pplr_audit.audit.truth.score import Score, by_user
+from pplr_audit.data.dataset import Catalogue
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.scoring.intervals import COVERED_BY_FEW, FEW_FOR_A_RATIO, Estimate, mean_estimate, ratio_estimate
 from pplr_audit.scoring.overlap import jaccard, order_kept
@@ -19,12 +21,14 @@ from pplr_audit.threat_model.attack import Guess
 HIT_DEPTHS = (1, 5, 10)
 POPULARITY = "popularity"
 OWN_MODEL = "own_model"
+EXAMPLES = 2
+"""Victims whose history is shown."""
 
 Recommends = Callable[[Mapping[int, np.ndarray] | None], Mapping[int, np.ndarray] | None]
 """From the histories that were read, by row (None: the true ones), to the items recommended, the best first."""
 
 
-class HistoryTruth:
+class HistoryTruth(Truth):
     """The true prompts of the victims.
 
     Args:
@@ -54,8 +58,7 @@ class HistoryTruth:
                 weights[int(token)] = weights.get(int(token), 0.0) + float(popularity[item])
         self._common = max(weights, key=lambda token: weights[token]) if weights else -1
 
-    @staticmethod
-    def answered(guess: Guess) -> bool:
+    def answered(self, guess: Guess) -> bool:
         return "items" in guess.arrays
 
     def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
@@ -131,12 +134,12 @@ class HistoryTruth:
         shared = np.array(common)
         scores = [Score("history_jaccard", mean_estimate(shared, users, seed=seed), float(np.mean(floor)),
                         by_user(users, shared), floors={POPULARITY: by_user(users, np.array(floor))})]  # fmt: skip
-        told = np.array([tau is not None for tau in kept])
-        if told.any():
+        ordered = np.array([tau is not None for tau in kept])
+        if ordered.any():
             pairs = np.array([(tau + 1) / 2 for tau in kept if tau is not None])  # the share of pairs in order
-            found = mean_estimate(pairs, users[told], seed=seed)
+            found = mean_estimate(pairs, users[ordered], seed=seed)
             estimate = Estimate(2 * found.value - 1, 2 * found.low - 1, 2 * found.high - 1, found.n)
-            scores.append(Score("kendall_tau", estimate, 0.0, by_user(users[told], 2 * pairs - 1), low=-1.0))
+            scores.append(Score("kendall_tau", estimate, 0.0, by_user(users[ordered], 2 * pairs - 1), low=-1.0))
         return scores
 
     def side_by_side(
@@ -147,6 +150,28 @@ class HistoryTruth:
         ranked, truth, owner = self._slots(guess, rows)
         own = owner == rows.index(row)
         return truth[own], ranked[own, 0], item_hits(ranked[own], truth[own], 1, self._class)
+
+    @property
+    def users_by_row(self) -> Mapping[int, int]:
+        return self.users
+
+    def redealt(self, guess: Guess, count: int, generator: np.random.Generator) -> list[Guess]:
+        clients = {row: self.clients.get(row, "") for row in self.users}
+        return dealt_anew(guess, clients, count, generator)
+
+    def examples(self, guess: Guess, catalogue: Catalogue, tokenizer: Any) -> list[Example]:
+        """Slot by slot, then the whole text as it was read."""
+        found = []
+        for row in lowest_rows(guess, self.users, EXAMPLES):
+            true, guessed, hits = self.side_by_side(guess, row)
+            prompt = self.prompts[row]
+            read = _piece(guess.arrays["tokens"], guess.arrays["token_offsets"], place_of(guess, row))
+            inside = np.flatnonzero(prompt.slots >= 0)
+            span = slice(int(inside[0]), int(inside[-1]) + 1)
+            slots = [slot(catalogue, t, g, bool(hit)) for t, g, hit in zip(true, guessed, hits, strict=True)]
+            texts = (tokenizer.decode(tokens[span]) for tokens in (prompt.tokens, read))
+            found.append(Example(row, self.users[row], slots, *texts))
+        return found
 
     def _rows(self, guess: Guess) -> list[int]:
         """The rows answered, in the order of the answer, then those that were not."""

@@ -8,16 +8,20 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pplr_audit.audit.truth.history import OWN_MODEL, POPULARITY, HistoryTruth, Recommends, _most_popular
+from pplr_audit.audit.truth.protocol import Example, Truth, dealt_anew, lowest_rows, place_of, slot
 from pplr_audit.audit.truth.score import Score, by_user
+from pplr_audit.data.dataset import Catalogue
 from pplr_audit.scoring.intervals import mean_estimate
 from pplr_audit.scoring.reconstruction import item_hits, reciprocal_ranks
 from pplr_audit.threat_model.attack import Guess
 
 LABEL_DEPTHS = (1, 5, 10)
+EXAMPLES = 6
+"""Victims whose next item is shown; it takes one line."""
 
 
 @dataclass(frozen=True)
-class LabelTruth:
+class LabelTruth(Truth):
     """The item that each row was trained to answer with.
 
     Args:
@@ -35,8 +39,7 @@ class LabelTruth:
     clients: Mapping[int, str] = field(default_factory=dict)
     own: Recommends | None = None
 
-    @staticmethod
-    def answered(guess: Guess) -> bool:
+    def answered(self, guess: Guess) -> bool:
         return "labels" in guess.arrays
 
     def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
@@ -65,8 +68,25 @@ class LabelTruth:
                 self._score(f"label_hit@{k}", hits, [*zip(floors, floor, strict=True)], users, seed, **detail)
             )
         own, *floor = (reciprocal_ranks(each, truth, self.title_class) for each in (ranked, *floors.values()))
-        beside = [*zip(floors, floor, strict=True)]
-        return [*scores, self._score("mrr", own, beside, users, seed, depth=depth, **detail)]
+        by_floor = [*zip(floors, floor, strict=True)]
+        return [*scores, self._score("mrr", own, by_floor, users, seed, depth=depth, **detail)]
+
+    @property
+    def users_by_row(self) -> Mapping[int, int]:
+        return self.users
+
+    def redealt(self, guess: Guess, count: int, generator: np.random.Generator) -> list[Guess]:
+        clients = {row: self.clients.get(row, "") for row in self.users}
+        return dealt_anew(guess, clients, count, generator)
+
+    def examples(self, guess: Guess, catalogue: Catalogue, tokenizer: Any) -> list[Example]:
+        """The next item beside the first guess; items of one title are one."""
+        found = []
+        for row in lowest_rows(guess, self.users, EXAMPLES):
+            true, guessed = self.targets[row], int(guess.arrays["labels"][place_of(guess, row), 0])
+            hit = guessed >= 0 and bool(self.title_class[guessed] == self.title_class[true])
+            found.append(Example(row, self.users[row], [slot(catalogue, true, guessed, hit)]))
+        return found
 
     @staticmethod
     def _read(guess: Guess) -> dict[int, Int[np.ndarray, "slots"]] | None:
@@ -90,6 +110,6 @@ class LabelTruth:
         users: Int[np.ndarray, "rows"], seed: int | None, **detail: Any,
     ) -> Score:  # fmt: skip
         estimate = mean_estimate(values, users, seed=seed)
-        beside = {name: by_user(users, floor) for name, floor in floors}
+        by_floor = {name: by_user(users, floor) for name, floor in floors}
         popular = float(dict(floors)[POPULARITY].mean())
-        return Score(metric, estimate, popular, by_user(users, values), detail, beside)
+        return Score(metric, estimate, popular, by_user(users, values), detail, by_floor)

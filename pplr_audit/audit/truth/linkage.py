@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from pplr_audit.audit.truth.attribute import LENGTHS
+from pplr_audit.audit.truth.protocol import Truth
 from pplr_audit.audit.truth.score import CHANCE, Score
 from pplr_audit.data.prompts import TEMPLATE, Prompt
 from pplr_audit.scoring.influence import of_shares
@@ -18,7 +19,7 @@ from pplr_audit.threat_model.attack import Guess
 
 
 @dataclass(frozen=True)
-class LinkageTruth:
+class LinkageTruth(Truth):
     """The two rows of each user; place i of everything but ``prompts`` is the same user.
 
     What counts is whether a user's two rows are held for more alike than one of them and a row of another user of the
@@ -38,8 +39,7 @@ class LinkageTruth:
     older: Sequence[int]
     prompts: Mapping[int, Prompt]
 
-    @staticmethod
-    def answered(guess: Guess) -> bool:
+    def answered(self, guess: Guess) -> bool:
         return "first" in guess.arrays
 
     @property

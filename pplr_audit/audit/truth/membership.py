@@ -1,4 +1,4 @@
-"""Guess + Truth -> Finding for who was trained on."""
+"""Truth about membership: the users who were trained on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from pplr_audit.audit.truth.protocol import Curve, Truth
 from pplr_audit.audit.truth.score import CHANCE, Score, by_user
 from pplr_audit.scoring.influence import of_auc, of_tpr
 from pplr_audit.scoring.intervals import OF_FOLDS, widened
@@ -24,7 +25,7 @@ from pplr_audit.threat_model.attack import Guess
 
 
 @dataclass(frozen=True)
-class MembershipTruth:
+class MembershipTruth(Truth):
     """The members, by the logged coins. A row without a score is placed below all that have one.
 
     Args:
@@ -39,20 +40,19 @@ class MembershipTruth:
     features: Mapping[int, Sequence[float]]
     names: Sequence[str] = ()
 
-    @staticmethod
-    def answered(guess: Guess) -> bool:
+    def answered(self, guess: Guess) -> bool:
         del guess
         return False  # its scores have names of the attack's own
 
     def score(self, guess: Guess, *, seed: int | None) -> list[Score]:
         """AUC within clients and the resolvable TPRs, for each mode of the guess."""
-        rows, labels, clients = self._told()
+        rows, labels, clients = self._labeled()
         users = np.array([self.users[row] for row in rows])
-        said = {"members": int(labels.sum()), **(self._model_free(seed) if seed is not None else {})}
+        about = {"members": int(labels.sum()), **(self._model_free(seed) if seed is not None else {})}
         pairs = sum(disjoint_pairs(labels, users, clients).values())
         scores = []
         for mode, values in self._modes(guess, rows).items():
-            detail = {"mode": mode, **said}
+            detail = {"mode": mode, **about}
             finite = np.where(np.isneginf(values), values[np.isfinite(values)].min(initial=0.0) - 1.0, values)
             estimate = auc_estimate(values, labels, users, seed=seed, groups=clients)
             moved = of_auc(values, labels, users, clients)
@@ -101,15 +101,15 @@ class MembershipTruth:
 
     def _model_free(self, seed: int) -> dict[str, Any]:
         """Check the protocol: the AUC that is reached without any model, with its interval."""
-        rows, labels, clients = self._told()
+        rows, labels, clients = self._labeled()
         users = np.array([self.users[row] for row in rows])
         free = model_free_scores(np.array([self.features[row] for row in rows]), labels, clients, seed=seed)
         found = widened(auc_estimate(free, labels, users, seed=seed, groups=clients), OF_FOLDS)
         return {"model_free_auc": found.value, "model_free_ci": [found.low, found.high]}
 
-    def curves(self, guess: Guess) -> dict[str, tuple[Float[np.ndarray, "points"], Float[np.ndarray, "points"]]]:
+    def curves(self, guess: Guess) -> dict[str, Curve]:
         """FPR and TPR of each mode, all clients pooled on the scale of the rates."""
-        rows, labels, clients = self._told()
+        rows, labels, clients = self._labeled()
         found = {}
         for mode, values in self._modes(guess, rows).items():
             aligned = standardized(values, labels, clients)
@@ -118,7 +118,7 @@ class MembershipTruth:
                 found[mode] = roc(aligned[kept], labels[kept])
         return found
 
-    def _told(self) -> tuple[list[int], Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
+    def _labeled(self) -> tuple[list[int], Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
         """All rows, which of them are members, and their clients."""
         rows = sorted(self.users)
         return rows, np.array([self.members[row] for row in rows]), np.array([self.clients[row] for row in rows])

@@ -1,7 +1,7 @@
 """Recommendations of an adversary's own models from the histories that it reads: a guess at the next item.
 
-Who reads a history and has the model need not read the next item: it can ask. What an attack finds of next items beyond
-that is what crossed of them.
+Who reads a history and has the model need not read the next item: it can query the model. What an attack finds of next
+items beyond that is what crossed of them.
 """
 
 from collections.abc import Mapping
@@ -53,18 +53,18 @@ class OwnModel:
         histories = self._true if read is None else histories
         try:
             for client in dict.fromkeys(self._clients[row] for row in histories):
-                asked = {items for row, items in histories.items() if self._clients[row] == client and items}
-                self._ask(client, sorted(each for each in asked if (client, each) not in self._ranked))
+                needed = {items for row, items in histories.items() if self._clients[row] == client and items}
+                self._recommend(client, sorted(each for each in needed if (client, each) not in self._ranked))
         except NotFinite:
             return None
         return {row: self._ranked.get((self._clients[row], items), self._usual) for row, items in histories.items()}
 
-    def _ask(self, client: str, histories: list[History]) -> None:
+    def _recommend(self, client: str, histories: list[History]) -> None:
         if not histories:
             return
         ends = np.cumsum([0, *map(len, histories)])
-        asked = Ragged(ends, np.concatenate([np.array(each, dtype=np.int64) for each in histories]))
-        for rows, scores in self._models[client].recommend(asked, self._popularity):
+        ragged = Ragged(ends, np.concatenate([np.array(each, dtype=np.int64) for each in histories]))
+        for rows, scores in self._models[client].recommend(ragged, self._popularity):
             if not np.isfinite(scores).all():
                 raise NotFinite("scores of items that are not finite")
             for row, of_items in zip(rows, scores, strict=True):

@@ -2,7 +2,7 @@
 
 Nobody learns to tell an attribute without users of whom it is known, as a colluding client or a public profile would
 give it away. The victims are dealt into folds, value by value: the adversary knows the values in all folds but one, has
-to tell those in the one, and so on in turn, so that every victim is asked for once and never by who learned from it.
+to tell those in the one, and so on in turn, so that every victim is predicted once, and never by who learned from it.
 There is one deal in a run, the same for every channel, cut and round, so that their findings can be compared.
 """
 
@@ -47,7 +47,7 @@ class Deal:
         folds = {row: self.folds[users[row]] for row in values}
         held = {row: prompt.held.tolist() for row, prompt in prompts.items()}
         truth = AttributeTruth(self.name, values, folds, users, clients, held, catalogue)
-        known = [Counter(told.values()) for told in truth.told]
+        known = [Counter(by_row.values()) for by_row in truth.known_by_turn]
         fewest = min((count[value] for count in known for value in set(self.values.values())), default=0)
         if fewest < classifier.FOLDS or not truth.comparable:
             raise NotApplicable(f"what crossed belongs to too few victims to learn their {self.name}")
@@ -66,12 +66,12 @@ def deal(dataset: Dataset, name: str, users: Sequence[int], folds: int, seed: in
         raise NotApplicable(f"{dataset.name} has no attribute {name!r} of its users (there is: {there})")
     of_all = dataset.attributes[name]
     values = {user: of_all[user] for user in sorted(users) if of_all[user]}
-    said = Counter(values.values())
-    values = {user: value if said[value] >= FEW else OTHER for user, value in values.items()}
+    of_value = Counter(values.values())
+    values = {user: value if of_value[value] >= FEW else OTHER for user, value in values.items()}
     counted = Counter(values.values())
     values = {user: value for user, value in values.items() if counted[value] >= FEW}
     if len(set(values.values())) < 2:
-        found = ", ".join(f"{value}: {count}" for value, count in sorted(said.items())) or "none"
+        found = ", ".join(f"{value}: {count}" for value, count in sorted(of_value.items())) or "none"
         raise NotApplicable(
             f"too few of {len(users)} victims say their {name} to learn to tell it: two values of {FEW} users or more "
             f"are needed ({found}); audit.victims sets how many there are"

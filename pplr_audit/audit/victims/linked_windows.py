@@ -14,10 +14,10 @@ from pplr_audit.audit.truth.linkage import LinkageTruth
 from pplr_audit.audit.victims.rows import Rows
 from pplr_audit.audit.victims.windows import Windows
 from pplr_audit.data.prompts import Prompt, Prompts
-from pplr_audit.models.build import Recommender
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.threat_model.outcomes import NotApplicable
-from pplr_audit.training.rounds import Federation, RoundState
+from pplr_audit.training.job import Job
+from pplr_audit.training.rounds import RoundState
 
 ClientOf = Callable[[int], str]
 Rounds = tuple[int, int]
@@ -73,17 +73,14 @@ class Links:
     """Two windows of each victim in training or in serving, what crossed of them, and whose they are.
 
     Args:
+        job: the training; its federation is used to replay rounds, and its state is not kept.
         victims: whose windows, and who holds them.
-        federation: used to replay rounds; its state is not kept.
         state: what a round starts from.
-        seed: of the numbers of rows.
     """
 
-    def __init__(
-        self, victims: Rows, model: Recommender, federation: Federation, state: Callable[[int], RoundState], seed: int
-    ) -> None:
-        self._victims, self._model, self._federation = victims, model, federation
-        self._state, self._seed = state, seed
+    def __init__(self, job: Job, victims: Rows, state: Callable[[int], RoundState]) -> None:
+        self._victims, self._model, self._federation = victims, job.model, job.federation
+        self._state, self._seed = state, job.scenario.seed
         self._linked = lru_cache(maxsize=None)(self._link)
         self.recorded = lru_cache(maxsize=1)(self._record)
 

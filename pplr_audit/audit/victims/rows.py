@@ -14,13 +14,12 @@ from pplr_audit.audit.replay.collusion import colluder_among, handed_on
 from pplr_audit.audit.replay.records import Watched
 from pplr_audit.audit.tap_points import Phase
 from pplr_audit.audit.victims.windows import Windows, serving_windows, training_windows
-from pplr_audit.data.prepare import PrivateData
-from pplr_audit.data.prompts import Prompt, Prompts
+from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import Samples, serving_samples, training_samples
-from pplr_audit.scenario.schema import Scenario
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.threat_model.outcomes import NotApplicable
-from pplr_audit.training.rounds import Federation, RoundState
+from pplr_audit.training.job import Job
+from pplr_audit.training.rounds import RoundState
 
 
 @dataclass(frozen=True)
@@ -40,21 +39,18 @@ class Rows:
     """The victims and their row numbers.
 
     Args:
-        prompts: builds what a user is asked by.
-        federation: says who trains in a round.
+        job: the training; its federation says who trains in a round.
         state: what a round starts from.
     """
 
-    def __init__(
-        self, scenario: Scenario, private: PrivateData, prompts: Prompts, federation: Federation,
-        state: Callable[[int], RoundState],
-    ) -> None:  # fmt: skip
-        self._data, self._seed, self._private, self._prompts = scenario.data, scenario.seed, private, prompts
-        self._federation, self._state = federation, state
+    def __init__(self, job: Job, state: Callable[[int], RoundState]) -> None:
+        scenario, private = job.scenario, job.private
+        self._data, self._seed, self._private, self._prompts = scenario.data, scenario.seed, private, job.model.prompts
+        self._federation, self._state = job.federation, state
         self.colluder = colluder_among(private.samples) if scenario.audit.knowledge == "auxiliary" else None
         """Of ``knowledge: auxiliary``; its own users are no victims."""
         self.victims = private.victims(scenario.audit.victims, scenario.seed, self.colluder)
-        self.asked = lru_cache(maxsize=None)(self._asked)
+        self.phase_rows = lru_cache(maxsize=None)(self._phase_rows)
         self.handed_on = lru_cache(maxsize=None)(self._handed_on)
 
     def client_of(self, user: int) -> str:
@@ -84,8 +80,8 @@ class Rows:
 
     def watched(self, round_: int) -> dict[str, list[Watched]]:
         """The victims' samples in a round, by the client that holds them."""
-        asked = self.asked("training", round_)
-        return watched(self.by_client(asked.users), asked.places, asked.prompts)
+        rows = self.phase_rows("training", round_)
+        return watched(self.by_client(rows.users), rows.places, rows.prompts)
 
     def windows(self, training: bool, rounds: tuple[int, int]) -> Windows:
         """Two windows of each victim; in training of those who trained in both rounds."""
@@ -100,7 +96,7 @@ class Rows:
         return training_windows({user: self._private.samples[self.holder_of(user)] for user in users})
 
     def require_comparable(self) -> None:
-        """Raises NotApplicable where no client has a member and a non-member among those who are asked for."""
+        """Raises NotApplicable where no client has a member and a non-member among its candidates."""
         candidates, population = self._private.candidates(), self._private.population
         held = {(int(population.client_of[user]), int(population.member[user])) for user in candidates}
         if not any((client, 0) in held and (client, 1) in held for client in range(len(population.clients))):
@@ -108,7 +104,7 @@ class Rows:
                 "no client has both a member and a non-member of the audit, and membership is measured within clients"
             )
 
-    def _asked(self, phase: Phase, round_: int) -> PhaseRows:
+    def _phase_rows(self, phase: Phase, round_: int) -> PhaseRows:
         split, history = self._private.split, self._data.history
         if phase == "serving":
             samples = serving_samples(split, self.victims, history)
@@ -134,7 +130,7 @@ class Rows:
         own = self._private.samples[self.colluder]
         if phase == "serving":
             own = serving_samples(self._private.split, np.unique(own.users), self._data.history)
-        first, seed = len(self.asked(phase, round_).users), derive(self._seed, "colluder", phase, round_)
+        first, seed = len(self.phase_rows(phase, round_).users), derive(self._seed, "colluder", phase, round_)
         return handed_on(own, self._prompts, first, seed)
 
 

@@ -55,16 +55,16 @@ def serving_windows(split: Split, users: Int[np.ndarray, "chosen"], history: int
     first, end = known.offsets[:-1], known.offsets[1:]
     middle = np.maximum(first, end - history)
     start = np.maximum(first, middle - history)
-    asked = [
+    sides = [
         Samples(users, slices(known, *bounds), np.full(len(users), -1)) for bounds in ((middle, end), (start, middle))
     ]
     apart = [
         row
         for row in range(len(users))
-        if len(asked[1].history[row]) and not set(asked[0].history[row]) & set(asked[1].history[row])
+        if len(sides[1].history[row]) and not set(sides[0].history[row]) & set(sides[1].history[row])
     ]
     kept = np.array(apart, dtype=np.int64)
-    return Windows(asked[0].take(kept), asked[1].take(kept))
+    return Windows(sides[0].take(kept), sides[1].take(kept))
 
 
 def _held(samples: Samples, place: int) -> set[int]:

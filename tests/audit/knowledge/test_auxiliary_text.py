@@ -21,6 +21,7 @@ from pplr_audit.data.samples import training_samples
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.training.job import Job
 from tests.conftest import LAYERS
 
 OUTSIDE = 40
@@ -52,8 +53,8 @@ def handed(setting: scenario.Scenario, private: PrivateData, model: Recommender,
         pytest.fail("no trained model is asked for")
 
     no_model: Any = untrained
-    rows, plan = Rows(setting, private, model.prompts, no_model, untrained), make_plan(setting, LAYERS)
-    of = KnowledgeBuilder(setting, private, model, no_model, plan, rows, untrained, untrained).of
+    job, plan = Job(setting, private, model, no_model), make_plan(setting, LAYERS)
+    of = KnowledgeBuilder(job, plan, Rows(job, untrained), untrained, untrained).of
     return of(next(cell for cell in plan.cells if cell.channel == Channel.INFERENCE_ACTIVATIONS))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pplr_audit.audit.truth.comparisons import DRAWS, baseline, comparisons, control_of, influences, listed, redealt
+from pplr_audit.audit.truth.comparisons import DRAWS, baseline, comparisons, control_of, influences, listed
 from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.audit.truth.membership import MembershipTruth
 from pplr_audit.audit.truth.own_model import OwnModel
@@ -36,13 +36,13 @@ def answers(right: int) -> Guess:
 
 
 def test_answers_are_dealt_to_others_of_the_same_client() -> None:
-    for draw in redealt(labels(), answers(USERS), 5, np.random.default_rng(0)):
+    for draw in labels().redealt(answers(USERS), 5, np.random.default_rng(0)):
         rows = draw.arrays["rows"]
         assert sorted(rows) == list(range(USERS))
         assert (rows != np.arange(USERS)).all(), "nobody keeps its own"
         assert (rows % 2 == np.arange(USERS) % 2).all()
     nothing = Guess({"rows": np.array([], dtype=int), "labels": np.zeros((0, 1))})
-    assert redealt(labels(), nothing, 5, np.random.default_rng(0)) == []
+    assert labels().redealt(nothing, 5, np.random.default_rng(0)) == []
 
 
 def test_who_is_alone_in_a_client_is_dealt_with_the_others_alone() -> None:
@@ -55,7 +55,7 @@ def test_who_is_alone_in_a_client_is_dealt_with_the_others_alone() -> None:
 def test_a_control_has_several_draws_and_an_interval_that_they_widen() -> None:
     truth, guess = labels(), answers(30)
     (score, *_) = truth.score(guess, seed=0)
-    drawn = [truth.score(each, seed=None)[0] for each in redealt(truth, guess, DRAWS, np.random.default_rng(1))]
+    drawn = [truth.score(each, seed=None)[0] for each in truth.redealt(guess, DRAWS, np.random.default_rng(1))]
     control = control_of(score, drawn)
     values = [each.estimate.value for each in drawn]
     assert control.value == pytest.approx(np.mean(values))
@@ -74,7 +74,7 @@ def test_who_answers_alike_for_everyone_finds_what_its_control_finds() -> None:
     guess = Guess({"rows": np.arange(USERS), "labels": np.zeros((USERS, 1), dtype=int)})  # right for some, by chance
     (score, *_) = truth.score(guess, seed=0)
     assert score.estimate.value > 0
-    drawn = [truth.score(each, seed=None)[0] for each in redealt(truth, guess, DRAWS, np.random.default_rng(1))]
+    drawn = [truth.score(each, seed=None)[0] for each in truth.redealt(guess, DRAWS, np.random.default_rng(1))]
     control = comparisons(score, drawn)[-1]
     assert control.reference.value == pytest.approx(score.estimate.value)
     assert control.p >= 0.5

@@ -71,10 +71,10 @@ def truth_of(dealt: Deal, users: Any) -> AttributeTruth:
 def test_in_its_turn_nobody_is_told_and_in_all_others_everybody(small_market: Dataset, folds: int) -> None:
     dealt = deal(with_kind(small_market, ["a"] * FEW + ["b"] * 23), "kind", range(40), folds, seed=3)
     truth = truth_of(dealt, range(40))
-    assert len(truth.told) == folds
-    untold = Counter(row for told in truth.told for row in truth.values if row not in told)
+    assert len(truth.known_by_turn) == folds
+    untold = Counter(row for told in truth.known_by_turn for row in truth.values if row not in told)
     assert untold == dict.fromkeys(range(100, 100 + FEW + 23), 1)
-    for told in truth.told:
+    for told in truth.known_by_turn:
         assert all(told[row] == dealt.values[row - 100] for row in told)
         assert Counter(told.values())["a"] >= 5
         with pytest.raises(TypeError):
