@@ -239,7 +239,7 @@ def test_where_nobody_can_collude_the_reason_is_said(
     few = changed(small_scenario, {"participation": 0.34}, knowledge="auxiliary")
     for seed in range(9):
         harness = exposed(few.model_copy(update={"seed": seed}), private, model, states, tmp_path)
-        training = {client.name for client in harness._federation.training_in(1, {})}
+        training = {client.name for client in harness._job.federation.training_in(1, {})}
         if COLLUDER not in training:
             break
     with pytest.raises(NotApplicable, match=f"{COLLUDER}, who colludes, did not train in round 1"):
