@@ -132,7 +132,7 @@ def test_an_own_model_whose_scores_are_not_finite_recommends_nothing() -> None:
     own = OwnModel({"a": model}, {0: "a"}, {0: np.array([1])}, np.zeros(5))
     assert own.ranked(None) is None
     with pytest.raises(NotFinite):
-        own._ask("a", [(2,)])
+        own._recommend("a", [(2,)])
 
 
 def members(informative: bool, generator: np.random.Generator) -> MembershipTruth:
