@@ -53,13 +53,7 @@ def price(model: str, asked: CostQuery) -> dict[str, Any]:
     Raises:
         InputError: no such model, or a setting that is not understood.
     """
-    for option in ("batch", "tokens", "samples", "rank", "title"):
-        if getattr(asked, option) < 1:
-            raise InputError(f"--{option}: {getattr(asked, option)} is too few (accepted: a whole number above 0)")
-        if getattr(asked, option) > scenarios.LARGEST:
-            raise InputError(f"--{option}: too many (accepted: a whole number of at most {scenarios.LARGEST})")
-    if asked.precision not in PRECISIONS:
-        raise InputError(f"--precision: unknown precision {asked.precision[:40]!r} (accepted: {', '.join(PRECISIONS)})")
+    _check_query(asked)
     config, source = _config(model)
     _check_length(model, config, asked)
     encoder = not architecture_of(config.model_type, "MODEL").causal
@@ -68,22 +62,54 @@ def price(model: str, asked: CostQuery) -> dict[str, Any]:
         config, chosen.model.lora, getattr(torch, asked.precision),
         recformer=chosen.model.recformer if encoder else None, history=chosen.data.history,
     )  # fmt: skip
-    # An encoder generates nothing: what it is given at serving is the prompt alone.
-    beams, generated = (1, 0) if encoder else (chosen.model.beams, asked.title)
-    prompt = asked.tokens - generated
-    workload = costs.Workload(
-        samples=asked.samples * chosen.training.local_epochs,
-        tokens_per_sample=asked.tokens,
-        bytes_per_value=next(shape.parameters()).element_size(),
-        prompt_tokens=prompt,
-        generated_tokens=generated,
-        title_tokens=generated,
-        beams=beams,
-    )
-    held = Held(asked.batch, asked.tokens, chosen.training.optimizer, prompt, generated, beams)
-    layers = len(blocks(shape))
+    request = _request(asked, chosen, encoder)
+    return {
+        "schema": "pplr-audit/costs/1",
+        "model": {"name": model, "source": source, **_described(config, shape)},
+        "assumed": _assumed(asked, chosen, request, encoder),
+        "costs": _rows(shape, asked, chosen, request),
+    }
+
+
+def _check_query(asked: CostQuery) -> None:
+    for option in ("batch", "tokens", "samples", "rank", "title"):
+        if getattr(asked, option) < 1:
+            raise InputError(f"--{option}: {getattr(asked, option)} is too few (accepted: a whole number above 0)")
+        if getattr(asked, option) > scenarios.LARGEST:
+            raise InputError(f"--{option}: too many (accepted: a whole number of at most {scenarios.LARGEST})")
+    if asked.precision not in PRECISIONS:
+        raise InputError(f"--precision: unknown precision {asked.precision[:40]!r} (accepted: {', '.join(PRECISIONS)})")
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One request at serving."""
+
+    prompt_tokens: int
+    generated_tokens: int
+    beams: int
+
+
+def _request(asked: CostQuery, chosen: scenarios.Scenario, encoder: bool) -> _Request:
+    """An encoder generates nothing: what it is given at serving is the prompt alone."""
+    if encoder:
+        return _Request(asked.tokens, 0, 1)
+    return _Request(asked.tokens - asked.title, asked.title, chosen.model.beams)
+
+
+def _rows(shape: Any, asked: CostQuery, chosen: scenarios.Scenario, request: _Request) -> list[dict[str, Any]]:
+    """Compute the row of each cut: parameters, arithmetic, traffic, memory, and time on the wire."""
+    epochs, layers = chosen.training.local_epochs, len(blocks(shape))
     if not 0 <= asked.back <= layers:
         raise InputError(f"--back: {asked.back} of {layers} blocks (accepted: 0 to {layers})")
+    workload = costs.Workload(
+        samples=asked.samples * epochs,
+        tokens_per_sample=asked.tokens,
+        bytes_per_value=next(shape.parameters()).element_size(),
+        title_tokens=request.generated_tokens,
+        **asdict(request),
+    )
+    held = Held(asked.batch, asked.tokens, chosen.training.optimizer, **asdict(request))
     cuts = costs.all_cuts(layers)
     rows = []
     for row, memory in zip(costs.rows_of(shape, cuts, workload), memory_rows(shape, cuts, held), strict=True):
@@ -91,39 +117,43 @@ def price(model: str, asked: CostQuery) -> dict[str, Any]:
         has_trunk = row["cut"]["front"] + row["cut"]["back"] < layers
         row["adapter_parameters"] = memory["adapter_bytes"] // workload.bytes_per_value
         row["frozen_parameters"] = memory["weight_bytes"] // workload.bytes_per_value
-        rows.append({**row, **memory, **_wire(row, workload, asked, chosen.training.local_epochs, has_trunk)})
-        if asked.client_memory is not None:
-            for use in ("training", "serving"):
-                rows[-1][f"fits_{use}"] = memory[f"{use}_memory_bytes"] <= asked.client_memory
+        wire = _wire(row, workload, asked, epochs, has_trunk)
+        rows.append({**row, **memory, **wire, **_fits(memory, asked.client_memory)})
+    return rows
+
+
+def _fits(memory: dict[str, int], client_memory: int | None) -> dict[str, bool]:
+    """Compare the memory of training and of serving with what a client has, where that is given."""
+    if client_memory is None:
+        return {}
+    return {f"fits_{use}": memory[f"{use}_memory_bytes"] <= client_memory for use in ("training", "serving")}
+
+
+def _described(config: PreTrainedConfig, shape: Any) -> dict[str, Any]:
+    """Describe the model: its family and size."""
+    layers = blocks(shape)
     return {
-        "schema": "pplr-audit/costs/1",
-        "model": {
-            "name": model,
-            "source": source,
-            "model_type": config.model_type,
-            "layers": layers,
-            "hidden_size": config.hidden_size,
-            "attention_dropout": costs.attention_dropout(blocks(shape)[0], architecture(shape).products),
-            "parameters": costs.backbone_parameters(config),
-        },
-        "assumed": {
-            **{
-                name: value
-                for name, value in asdict(asked).items()
-                if name not in ("link", "client_memory", "settings")
-            },
-            "client_memory_bytes": asked.client_memory,
-            "link_bits_per_second": asked.link.bits_per_second,
-            "round_trip_seconds": asked.link.round_trip_seconds,
-            "lora": chosen.model.lora.model_dump(mode="json"),
-            "recformer": {"train": chosen.model.recformer.train, "history": chosen.data.history} if encoder else None,
-            "optimizer": chosen.training.optimizer,
-            "local_epochs": chosen.training.local_epochs,
-            "prompt_tokens": prompt,
-            "generated_tokens": generated,
-            "beams": beams,
-        },
-        "costs": rows,
+        "model_type": config.model_type,
+        "layers": len(layers),
+        "hidden_size": config.hidden_size,
+        "attention_dropout": costs.attention_dropout(layers[0], architecture(shape).products),
+        "parameters": costs.backbone_parameters(config),
+    }
+
+
+def _assumed(asked: CostQuery, chosen: scenarios.Scenario, request: _Request, encoder: bool) -> dict[str, Any]:
+    """Repeat the query with all that it left to defaults."""
+    elsewhere = ("link", "client_memory", "settings")
+    return {
+        **{name: value for name, value in asdict(asked).items() if name not in elsewhere},
+        "client_memory_bytes": asked.client_memory,
+        "link_bits_per_second": asked.link.bits_per_second,
+        "round_trip_seconds": asked.link.round_trip_seconds,
+        "lora": chosen.model.lora.model_dump(mode="json"),
+        "recformer": {"train": chosen.model.recformer.train, "history": chosen.data.history} if encoder else None,
+        "optimizer": chosen.training.optimizer,
+        "local_epochs": chosen.training.local_epochs,
+        **asdict(request),
     }
 
 
