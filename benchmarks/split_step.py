@@ -24,7 +24,7 @@ from pplr_audit import scenario
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import TARGET, TEMPLATE, Prompt, Prompts, collate
 from pplr_audit.data.samples import Samples
-from pplr_audit.models.cut import cut
+from pplr_audit.models.cut import CutModel, cut
 from pplr_audit.models.lora import Adapter, adapter_parameters, add_lora, read_adapter
 from pplr_audit.models.recommenders.bigrec import BigRec, tensors
 from pplr_audit.training.rounds import assemble, train
@@ -108,6 +108,15 @@ def base_model(size: Size, seed: int) -> Any:
         return LlamaForCausalLM(config).requires_grad_(False)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A model that was cut, as `assemble` takes it."""
+
+    task: Answers
+    parts: CutModel
+    initial: Adapter
+
+
 def client_step(base: Any, size: Size, front: int, back: int) -> tuple[Step, Adapter]:
     """A client with one batch, whose every round is one step; answers that step's seconds."""
     model = copy.deepcopy(base)
@@ -119,9 +128,7 @@ def client_step(base: Any, size: Size, front: int, back: int) -> tuple[Step, Ada
     samples = Samples(np.arange(rows), empty, np.arange(rows))
     federation = assemble(
         {"client-0": samples},
-        Answers(cast(Prompts, RandomText(size))),
-        parts,
-        initial,
+        Cut(Answers(cast(Prompts, RandomText(size))), parts, initial),
         TRAINING,
         Pplr(TRAINING),
         seed=0,

@@ -29,7 +29,8 @@ from pplr_audit.data.samples import training_samples
 from pplr_audit.data.split import split
 from pplr_audit.models.recommenders.recformer import ITEMS, RecFormer
 from pplr_audit.models.recommenders.task import CatalogueEncoding, Tally
-from pplr_audit.training.client import Client, ClientPart
+from pplr_audit.training.client import Client, ClientPart, Common
+from pplr_audit.training.strategies.protocol import Local
 from pplr_audit.training.utility.evaluate import recommended
 
 BYTES_PER_USER = 2_000
@@ -91,12 +92,13 @@ def in_the_child(users: int) -> None:
     lap("clients and coins")
     task = RandomPoints(ITEM_COUNT)
     part = ClientPart(None, None, {}, cast(Any, None))
+    common = Common(task, part, {}, TRAINING, 0, Local())
     steps = 0
     clients = []
     for number, name in enumerate(population.clients):
         mine = np.flatnonzero((population.client_of == number) & (population.member == 1))
         samples = training_samples(parts, mine, data.history, data.samples)
-        clients.append(Client(name, samples, task, part, {}, TRAINING, seed=0))
+        clients.append(Client(name, samples, common))
     for client in clients:
         client.positions(1)
         steps += len(client.plan(1))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,48 +34,71 @@ class ClientPart:
     randomness: Randomness
 
 
+@dataclass(frozen=True)
+class Common:
+    """All that the clients of one federation have in common."""
+
+    task: Task
+    """Says what the model reads, learns and recommends by."""
+    part: ClientPart
+    """The model's half to run on."""
+    initial: Adapter
+    """The adapter that all clients start from; each keeps its part of it."""
+    training: scenario.Training
+    seed: int
+    """Fixes the order of batches."""
+    local: Local
+    """Changes that the strategy makes to local training."""
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """One model of a client between rounds, with all that its training goes on from."""
+
+    adapter: Adapter
+    """The client's part of it."""
+    optimizer: OptimizerState
+    encoding: CatalogueEncoding | None
+    """The catalogue as the model goes by it; None: to be worked out first."""
+
+
+@dataclass(frozen=True)
+class _Descent:
+    """The local steps that one of a client's models takes in a round."""
+
+    round: int
+    batches: Sequence[Int[np.ndarray, "batch"]]
+    """The rows of the client's samples in each step."""
+    pull: Pull
+    first: int = 0
+    """Number of the first step; a personal model's steps are numbered behind those of the shared one."""
+    personal: bool = False
+
+
 class Client:
     """One client's private data and state.
 
     Args:
         name: as in every file and finding.
         samples: its training samples; never leaves this object.
-        task: what the model reads, learns and recommends by.
-        part: the model's half to run on.
-        initial: the adapter that all clients start from (this client's part of it is kept).
-        training: the scenario's training section.
-        seed: of the order of batches.
-        local: what the strategy changes in local training.
     """
 
-    def __init__(
-        self,
-        name: str,
-        samples: Samples,
-        task: Task,
-        part: ClientPart,
-        initial: Adapter,
-        training: scenario.Training,
-        *,
-        seed: int,
-        local: Local | None = None,
-    ) -> None:
+    def __init__(self, name: str, samples: Samples, common: Common) -> None:
         self.name = name
         self._samples = samples
-        self._task = task
-        self._part = part
-        self._training = training
-        self._seed = seed
-        self._local = local or Local()
-        self.adapter: Adapter = {n: initial[n] for n in part.parameters}
-        self.optimizer = OptimizerState()
-        self.personal: Adapter | None = None if self._local.personal is None else dict(self.adapter)
-        """The client's part of its personal model; None where the strategy has none beside the shared model."""
-        self.personal_optimizer = OptimizerState()
-        self.encoding: CatalogueEncoding | None = task.base_encoding
-        """What the shared model goes by, and `personal_encoding` the personal one; None: to be worked out first."""
-        self.personal_encoding: CatalogueEncoding | None = None if self.personal is None else task.base_encoding
-        self._lengths = task.prompts.lengths(samples.history, samples.targets)
+        self._task, self._part, self._training = common.task, common.part, common.training
+        self._seed, self._local = common.seed, common.local
+        self._lengths = common.task.prompts.lengths(samples.history, samples.targets)
+        adapter = {n: common.initial[n] for n in common.part.parameters}
+        start = LocalModel(adapter, OptimizerState(), common.task.base_encoding)
+        self.shared = start
+        self.personal = None if common.local.personal is None else start
+        """None where the strategy has no personal model beside the shared one."""
+
+    @property
+    def served_model(self) -> LocalModel:
+        """The model that the client's users meet."""
+        return self.shared if self.personal is None else self.personal
 
     def join(self, link: Link) -> None:
         link.join(self.name, len(self._samples))
@@ -93,39 +116,32 @@ class Client:
         Raises:
             RunError: the loss or the weights are not finite or have exploded.
         """
-        start, plan = self.adapter, self.plan(round_)
-        own = len(plan) if self._local.personal is None else len(plan) // 2
-        pull = Pull(self._local.proximal, start)
-        self.adapter, self.optimizer, self.encoding, mean = self._descend(
-            link, round_, plan[:own], 0, start, self.optimizer, self.encoding, pull
-        )
-        link.upload(self.name, round_, {n: start[n] - self.adapter[n] for n in start}, mean)
+        start, plan = self.shared.adapter, self.plan(round_)
+        own = len(plan) if self.personal is None else len(plan) // 2
+        descent = _Descent(round_, plan[:own], Pull(self._local.proximal, start))
+        self.shared, mean = self._descend(link, descent, self.shared)
+        link.upload(self.name, round_, {n: start[n] - self.shared.adapter[n] for n in start}, mean)
         if self.personal is not None:
             pull = Pull(self._local.personal or 0.0, start)
-            self.personal, self.personal_optimizer, self.personal_encoding, _ = self._descend(
-                link, round_, plan[own:], own, self.personal, self.personal_optimizer, self.personal_encoding, pull,
-                personal=True,
-            )  # fmt: skip
+            descent = _Descent(round_, plan[own:], pull, first=own, personal=True)
+            self.personal, _ = self._descend(link, descent, self.personal)
             link.keep_personal(self.name)
         return mean
 
-    def _descend(
-        self, link: Link, round_: int, plan: Sequence[Int[np.ndarray, "batch"]], first: int, start: Adapter,
-        state: OptimizerState, encoding: CatalogueEncoding | None, pull: Pull, *, personal: bool = False,
-    ) -> tuple[Adapter, OptimizerState, CatalogueEncoding | None, float]:  # fmt: skip
-        """Local steps from ``start``, numbered from ``first``: adapter, optimizer and encoding after, and mean loss."""
-        part = self._part
-        load_adapter(part.parameters, start)
+    def _descend(self, link: Link, descent: _Descent, model: LocalModel) -> tuple[LocalModel, float]:
+        """Take the steps from ``model``; return what it has become, and the mean loss over samples."""
+        part, encoding, round_ = self._part, model.encoding, descent.round
+        load_adapter(part.parameters, model.adapter)
         where = stretch(len(self._samples), self._training, round_)
-        optimizer = LocalOptimizer(part.parameters, self._training, where, state, pull)
-        side = link.training(self.name, round_, personal=personal, step=first)
+        optimizer = LocalOptimizer(part.parameters, self._training, where, model.optimizer, descent.pull)
+        side = link.training(self.name, round_, personal=descent.personal, step=descent.first)
         if part.proxy is not None:
             part.proxy.endpoint = side
         part.model.train()
         losses: list[float] = []
-        epoch_steps = len(plan) // self._training.local_epochs
-        for step, rows in enumerate(plan, first):
-            if encoding is None or self._task.refreshes(round_, *divmod(step - first, epoch_steps)):
+        epoch_steps = len(descent.batches) // self._training.local_epochs
+        for step, rows in enumerate(descent.batches, descent.first):
+            if encoding is None or self._task.refreshes(round_, *divmod(step - descent.first, epoch_steps)):
                 encoding = self._refreshed(link)
             with part.randomness.step(round_, self.name, step):
                 loss = self._task.loss(part.model, self._prompts(rows), encoding)
@@ -134,18 +150,25 @@ class Client:
             optimizer.step()
             side.finish_step()  # the server steps this client's trunk
             value = float(loss.detach())
-            wrong = of_loss(value)
-            if wrong is not None:
-                # The first loss is that of the model as the round before left it: no step of this one had a part in it.
-                failed = diverged_before if step == first and round_ > 1 else diverged
-                raise failed(self._training, self.name, wrong, round_, step)
+            self._require_sound_loss(value, descent, step)
             losses.append(value * len(rows))
         after = read_adapter(part.parameters)
+        self._require_sound_adapter(after, descent)
+        return LocalModel(after, optimizer.state(), encoding), sum(losses) / sum(map(len, descent.batches))
+
+    def _require_sound_loss(self, loss: float, descent: _Descent, step: int) -> None:
+        wrong = of_loss(loss)
+        if wrong is not None:
+            # The first loss is that of the model as the round before left it: no step of this one had a part in it.
+            failed = diverged_before if step == descent.first and descent.round > 1 else diverged
+            raise failed(self._training, self.name, wrong, descent.round, step)
+
+    def _require_sound_adapter(self, after: Adapter, descent: _Descent) -> None:
         # The last step has no loss after it that would show what it did, and a state that is saved counts as good.
         wrong = of_adapter(after)
         if wrong is not None:
-            raise diverged(self._training, self.name, wrong, round_, first + len(plan) - 1)
-        return after, optimizer.state(), encoding, sum(losses) / sum(map(len, plan))
+            last = descent.first + len(descent.batches) - 1
+            raise diverged(self._training, self.name, wrong, descent.round, last)
 
     def _prompts(self, rows: Int[np.ndarray, "batch"]) -> list[Prompt]:
         build, samples = self._task.prompts.build, self._samples
@@ -163,13 +186,16 @@ class Client:
     def receive(self, link: Link, round_: int) -> None:
         """After the balance of a round: take the model that the server made of several for this client."""
         self.receive_own(link, round_)
-        self.optimizer = self.optimizer.after_averaging(self._training.averaging)
+        averaged = self.shared.optimizer.after_averaging(self._training.averaging)
+        self.shared = replace(self.shared, optimizer=averaged)
 
     def receive_own(self, link: Link, round_: int) -> None:
         """After the balance of a round: take this client's own model, which was mixed with no other."""
-        self.adapter = link.download(self.name, round_)
+        self.shared = replace(self.shared, adapter=link.download(self.name, round_))
         if not self._task.settled(round_):
-            self.encoding = self.personal_encoding = None
+            self.shared = replace(self.shared, encoding=None)
+            if self.personal is not None:
+                self.personal = replace(self.personal, encoding=None)
 
     def resume(
         self, adapter: Mapping[str, Tensor], optimizer: OptimizerState, encoding: CatalogueEncoding | None
@@ -179,29 +205,20 @@ class Client:
         Args:
             encoding: what it goes by; None where that is worked out first.
         """
-        self.adapter = {n: adapter[n] for n in self._part.parameters}
-        self.optimizer = optimizer
-        self.encoding = encoding
+        self.shared = LocalModel(self._part_of(adapter), optimizer, encoding)
 
     def resume_personal(
         self, adapter: Mapping[str, Tensor], optimizer: OptimizerState, encoding: CatalogueEncoding | None
     ) -> None:
         """Take up the personal model at the start of a round, likewise."""
-        self.personal = {n: adapter[n] for n in self._part.parameters}
-        self.personal_optimizer = optimizer
-        self.personal_encoding = encoding
+        self.personal = LocalModel(self._part_of(adapter), optimizer, encoding)
+
+    def _part_of(self, adapter: Mapping[str, Tensor]) -> Adapter:
+        return {n: adapter[n] for n in self._part.parameters}
 
     def served(self, link: Link, tally: Tally | None = None) -> "ServedClient":
         """This client's trained model as its users meet it: the trunk is reached over ``link``."""
-        adapter = self.adapter if self.personal is None else self.personal
-        return ServedClient(
-            self.name, adapter, self._part, link, self.served_encoding, Tally() if tally is None else tally
-        )
-
-    @property
-    def served_encoding(self) -> CatalogueEncoding | None:
-        """Encoding of the catalogue that belongs to the model that the client's users meet."""
-        return self.encoding if self.personal is None else self.personal_encoding
+        return ServedClient(self.name, self.served_model, self._part, link, Tally() if tally is None else tally)
 
     def encodings(self, round_: int) -> int:
         """Return how often a round encodes the catalogue, for a client that has taken part from the first round on."""
@@ -223,14 +240,13 @@ class ServedClient:
     def __init__(
         self,
         name: str,
-        adapter: Adapter,
+        model: LocalModel,
         part: ClientPart,
         link: Link,
-        encoding: CatalogueEncoding | None,
         tally: Tally,
     ) -> None:
-        self._name, self._part, self._link, self.encoding, self.tally = name, part, link, encoding, tally
-        load_adapter(part.parameters, adapter)
+        self._name, self._part, self._link, self.encoding, self.tally = name, part, link, model.encoding, tally
+        load_adapter(part.parameters, model.adapter)
         part.model.eval()
 
     @contextmanager

@@ -55,7 +55,5 @@ def _job(
 ) -> Job:
     strategy: Strategy = plugins.load("strategies", scenario.training.strategy)(scenario.training)
     private = allotted(private, shots=scenario.training.shots, pooled=strategy.pooled, seed=scenario.seed)
-    federation = assemble(
-        private.samples, model.task, model.parts, model.initial, scenario.training, strategy, seed=scenario.seed
-    )
+    federation = assemble(private.samples, model, scenario.training, strategy, seed=scenario.seed)
     return Job(scenario, private, model, federation, kept, rivals)

@@ -6,6 +6,7 @@ process the autograd graph passes through the link by `_Across`; the two sides n
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,19 @@ from pplr_audit.threat_model.defense import Defense
 
 Recorder = Callable[[Crossing], None]
 """Called with everything that crosses, as the receiver got it. Tensors are not copied: clone what is kept."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Things done to all that crosses a link."""
+
+    defenses: Sequence[Defense] = ()
+    """Applied one after the other."""
+    recorder: Recorder | None = None
+
+
+PLAIN = Wire()
+"""Everything crosses as it was sent, and nothing is recorded."""
 
 
 class Host(Protocol):
@@ -50,13 +64,11 @@ class Link:
     traffic and is not counted.
     """
 
-    def __init__(
-        self, host: Host, *, defenses: Sequence[Defense] = (), seed: int = 0, recorder: Recorder | None = None
-    ) -> None:
+    def __init__(self, host: Host, wire: Wire = PLAIN, *, seed: int = 0) -> None:
         self._host = host
-        self._defenses = tuple(defenses)
+        self._defenses = tuple(wire.defenses)
         self._seed = seed
-        self.recorder = recorder
+        self.recorder = wire.recorder
         self.sent: Counter[Channel] = Counter()
         self.catalogue_bytes = 0
         """Of what was sent, what encoding the public catalogue took."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -12,9 +13,8 @@ from pplr_audit.data.samples import Samples
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.lora import Adapter
 from pplr_audit.models.recommenders.task import CatalogueEncoding, Task
-from pplr_audit.threat_model.defense import Defense
-from pplr_audit.training.client import Client, ClientPart
-from pplr_audit.training.link import Link, Recorder
+from pplr_audit.training.client import Client, ClientPart, Common
+from pplr_audit.training.link import PLAIN, Link, Wire
 from pplr_audit.training.optimizer import OptimizerState
 from pplr_audit.training.server import Server, TrunkPart
 from pplr_audit.training.stopping import Best, judged, participants, stopped
@@ -109,19 +109,21 @@ class Federation:
         adapters, optimizers = {}, {}
         for client in self.clients:
             # A client's own layers are what it received; the server's are what the server set.
-            adapters[client.name] = dict(sorted({**self.server.models[client.name], **client.adapter}.items()))
-            moments = {**self.server.optimizers[client.name].moments, **client.optimizer.moments}
-            optimizers[client.name] = OptimizerState(client.optimizer.steps, moments)
+            adapters[client.name] = dict(sorted({**self.server.models[client.name], **client.shared.adapter}.items()))
+            own = client.shared.optimizer
+            moments = {**self.server.optimizers[client.name].moments, **own.moments}
+            optimizers[client.name] = OptimizerState(own.steps, moments)
         personal, personal_optimizers = {}, {}
+        own_models = {client.name: client.personal for client in self.clients if client.personal is not None}
         for name, trunk in self.server.personals.items():
-            (client,) = (c for c in self.clients if c.name == name)
-            personal[name] = dict(sorted({**trunk, **(client.personal or {})}.items()))
-            moments = {**self.server.personal_optimizers[name].moments, **client.personal_optimizer.moments}
-            personal_optimizers[name] = OptimizerState(client.personal_optimizer.steps, moments)
+            model = own_models[name]
+            personal[name] = dict(sorted({**trunk, **model.adapter}.items()))
+            moments = {**self.server.personal_optimizers[name].moments, **model.optimizer.moments}
+            personal_optimizers[name] = OptimizerState(model.optimizer.steps, moments)
         encodings, personal_encodings = {}, {}
         if not self._with_base_encoding(round_):
-            encodings = {c.name: c.encoding for c in self.clients if c.encoding is not None}
-            personal_encodings = {c.name: c.personal_encoding for c in self.clients if c.personal_encoding is not None}
+            encodings = {c.name: c.shared.encoding for c in self.clients if c.shared.encoding is not None}
+            personal_encodings = {n: model.encoding for n, model in own_models.items() if model.encoding is not None}
         return RoundState(
             round_, adapters, optimizers, personal, personal_optimizers, dict(self.best), encodings, personal_encodings
         )
@@ -163,33 +165,44 @@ class Federation:
         self.resume(replace(state, personal=served) if state.personal else replace(state, adapters=served))
 
 
+class Untrained(Protocol):
+    """A model that was cut, with the adapter that training starts from. `models.build.Recommender` is one."""
+
+    @property
+    def task(self) -> Task: ...
+    @property
+    def parts(self) -> CutModel: ...
+    @property
+    def initial(self) -> Adapter: ...
+
+
 def assemble(
     samples: Mapping[str, Samples],
-    task: Task,
-    parts: CutModel,
-    initial: Adapter,
+    model: Untrained,
     training: scenario.Training,
     strategy: Strategy,
     *,
     seed: int,
-    defenses: Sequence[Defense] = (),
-    recorder: Recorder | None = None,
+    wire: Wire = PLAIN,
     kind: Callable[..., Server] = Server,
 ) -> Federation:
     """Clients (by name, in this order), the server (of a ``kind``), and the link, all at the start of round 1."""
+    parts = model.parts
     server = kind(
-        TrunkPart(parts.trunk, parts.trunk_parameters, parts.trunk_randomness), initial, training, strategy,
-        detailed=recorder is not None,
+        TrunkPart(parts.trunk, parts.trunk_parameters, parts.trunk_randomness), model.initial, training, strategy,
+        detailed=wire.recorder is not None,
     )  # fmt: skip
-    link = Link(server, defenses=defenses, seed=seed, recorder=recorder)
+    link = Link(server, wire, seed=seed)
     device = ClientPart(parts.client, parts.proxy, parts.client_parameters, parts.client_randomness)
-    clients = tuple(
-        Client(name, own, task, device, initial, training, seed=seed, local=strategy.local)
-        for name, own in samples.items()
-    )
+    common = Common(model.task, device, model.initial, training, seed, strategy.local)
+    clients = tuple(Client(name, own, common) for name, own in samples.items())
     for client in clients:
         client.join(link)
-    return Federation(clients, server, link, training, task, seed)
+    return Federation(clients, server, link, training, model.task, seed)
+
+
+Validate = Callable[[Client], float | None]
+"""Answers how good a client's model is by its own validation items; None where it has none."""
 
 
 def train(
@@ -199,64 +212,105 @@ def train(
     first: int = 1,
     done: Callable[[RoundLog, RoundState], None],
     advance: Callable[[str], None] = lambda note: None,
-    validate: Callable[[Client], float | None] | None = None,
+    validate: Validate | None = None,
 ) -> None:
     """Rounds ``first`` to ``rounds``; ``done`` gets each round's log and what the next one starts from.
 
     Once every client has stopped, the rounds that are left are empty: nobody trains and nothing crosses.
 
     Args:
-        validate: how good a client's model is by its own validation items, None where it has none. Asked after every
-            round where ``training.patience`` is set.
+        validate: asked of every client with a new model after every round, where ``training.patience`` is set.
     """
-    server, link = federation.server, federation.link
     for round_ in range(first, rounds + 1):
-        started, before, encoded = time.perf_counter(), link.sent.copy(), link.catalogue_bytes
-        gone = stopped(federation.best, federation.training.patience)
-        chosen = federation.training_in(round_, federation.best)
-        losses: dict[str, float] = {}
-        own_time: dict[str, float] = {}
-        for client in federation.clients:
-            if client in chosen:
-                with _timed(own_time, client.name):
-                    losses[client.name] = client.train_round(link, round_)
-            advance(f"round {round_}, {client.name}")
-        encoded = link.catalogue_bytes - encoded
-        mixing = server.balance(round_, gone) if chosen else Mixing(np.zeros((0, 0)))
-        everyone = mixing.absent is not None
-        receivers = [c for c in federation.clients if c in chosen or (everyone and c.name not in gone)]
-        own = {name for name, alone in zip(sorted(losses), mixing.unmixed, strict=True) if alone}
-        for client in receivers:
-            with _timed(own_time, client.name):
-                if client.name in own:
-                    client.receive_own(link, round_)
-                else:
-                    client.receive(link, round_)
-        metrics: dict[str, float] = {}
-        if validate is not None and federation.training.patience is not None:
-            following = federation.state(round_ + 1)
-            for client in receivers:
-                with _timed(own_time, client.name):
-                    metric = validate(client)
-                if metric is None:
-                    continue
-                link.report(client.name, round_, metric)
-                model = following.personal.get(client.name, following.adapters[client.name])
-                held = federation.best.get(client.name)
-                remembered = client.served_encoding is not None
-                federation.best[client.name] = judged(held, metric, round_, dict(model), remembered)
-                metrics[client.name] = metric
-        sent = {str(channel): count - before[channel] for channel, count in link.sent.items()}
-        got = tuple(client.name for client in receivers)
-        seconds = time.perf_counter() - started
-        alongside = seconds - sum(own_time.values()) + max(own_time.values(), default=0.0)
-        log = RoundLog(round_, losses, mixing, seconds, sent, metrics, got, encoded, alongside)
+        log = _train_round(federation, round_, advance, validate)
         done(log, federation.state(round_ + 1))
 
 
-@contextmanager
-def _timed(spent: dict[str, float], client: str) -> Iterator[None]:
-    """Add the seconds of what is done inside to those of a client."""
-    started = time.perf_counter()
-    yield
-    spent[client] = spent.get(client, 0.0) + time.perf_counter() - started
+def _train_round(
+    federation: Federation, round_: int, advance: Callable[[str], None], validate: Validate | None
+) -> RoundLog:
+    """One round: clients train, the server mixes, clients get their models and say how good they are."""
+    link, watch = federation.link, _Watch()
+    sent, catalogue = link.sent.copy(), link.catalogue_bytes
+    losses = _train_clients(federation, round_, watch, advance)
+    catalogue = link.catalogue_bytes - catalogue
+    mixing, receivers = _mix(federation, round_, losses, watch)
+    metrics: dict[str, float] = {}
+    if validate is not None and federation.training.patience is not None:
+        metrics = _validate(federation, round_, receivers, watch, validate)
+    crossed = {str(channel): count - sent[channel] for channel, count in link.sent.items()}
+    got = tuple(client.name for client in receivers)
+    seconds, alongside = watch.times()
+    return RoundLog(round_, losses, mixing, seconds, crossed, metrics, got, catalogue, alongside)
+
+
+def _train_clients(
+    federation: Federation, round_: int, watch: "_Watch", advance: Callable[[str], None]
+) -> dict[str, float]:
+    """Train the clients whose turn it is; return the loss of each."""
+    chosen = federation.training_in(round_, federation.best)
+    losses: dict[str, float] = {}
+    for client in federation.clients:
+        if client in chosen:
+            with watch.of(client):
+                losses[client.name] = client.train_round(federation.link, round_)
+        advance(f"round {round_}, {client.name}")
+    return losses
+
+
+def _mix(
+    federation: Federation, round_: int, losses: Mapping[str, float], watch: "_Watch"
+) -> tuple[Mixing, list[Client]]:
+    """Balance those who trained and hand out the models; return the weights, and who got a model."""
+    gone = stopped(federation.best, federation.training.patience)
+    mixing = federation.server.balance(round_, gone) if losses else Mixing(np.zeros((0, 0)))
+    everyone = mixing.absent is not None
+    receivers = [c for c in federation.clients if c.name in losses or (everyone and c.name not in gone)]
+    own = {name for name, alone in zip(sorted(losses), mixing.unmixed, strict=True) if alone}
+    for client in receivers:
+        with watch.of(client):
+            if client.name in own:
+                client.receive_own(federation.link, round_)
+            else:
+                client.receive(federation.link, round_)
+    return mixing, receivers
+
+
+def _validate(
+    federation: Federation, round_: int, receivers: Sequence[Client], watch: "_Watch", validate: Validate
+) -> dict[str, float]:
+    """Measure the new models and keep the best of each client; return the metrics of those that have one."""
+    following = federation.state(round_ + 1)
+    metrics: dict[str, float] = {}
+    for client in receivers:
+        with watch.of(client):
+            metric = validate(client)
+        if metric is None:
+            continue
+        federation.link.report(client.name, round_, metric)
+        model = following.personal.get(client.name, following.adapters[client.name])
+        remembered = client.served_model.encoding is not None
+        held = federation.best.get(client.name)
+        federation.best[client.name] = judged(held, metric, round_, dict(model), remembered)
+        metrics[client.name] = metric
+    return metrics
+
+
+class _Watch:
+    """Measures a round: as a whole, and by client."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._spent: dict[str, float] = {}
+
+    @contextmanager
+    def of(self, client: Client) -> Iterator[None]:
+        """Add the seconds of what is done inside to those of a client."""
+        started = time.perf_counter()
+        yield
+        self._spent[client.name] = self._spent.get(client.name, 0.0) + time.perf_counter() - started
+
+    def times(self) -> tuple[float, float]:
+        """Return the seconds of the round, and those that it would take if its clients ran side by side."""
+        seconds = time.perf_counter() - self._started
+        return seconds, seconds - sum(self._spent.values()) + max(self._spent.values(), default=0.0)

@@ -29,6 +29,7 @@ from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
 from pplr_audit.threat_model.view import Record, View
 from pplr_audit.training.checkpoints import TrainingFiles
+from pplr_audit.training.link import Wire
 from pplr_audit.training.rounds import Federation, RoundState, assemble, train
 from tests.conftest import LAYERS
 
@@ -79,7 +80,7 @@ def started(
     private: PrivateData, model: Recommender, training: scenario.Training, more: dict[str, Any]
 ) -> Federation:  # fmt: skip
     strategy = plugins.load("strategies", training.strategy)(training)
-    return assemble(private.samples, model.task, model.parts, model.initial, training, strategy, seed=1, **more)
+    return assemble(private.samples, model, training, strategy, seed=1, **more)
 
 
 def read(trained: Trained, private: PrivateData, round_: int, change: Callable[[View], View] = lambda v: v) -> float:
@@ -159,10 +160,10 @@ def test_what_it_sends_crosses_and_is_all_that_the_front_goes_along(
         return sent[-1]
 
     seen: list[Crossing] = []
-    more = {"kind": partial(HijackingServer, crafter=crafter), "recorder": seen.append}
+    more = {"kind": partial(HijackingServer, crafter=crafter), "wire": Wire(recorder=seen.append)}
     federation = started(private, model, training.model_copy(update=one_step), more)
     client, own = federation.clients[0], private.samples["client-0"]
-    before = client.adapter
+    before = client.shared.adapter
     client.train_round(federation.link, 1)
     (crossed,) = (c.tensors["gradient"] for c in seen if c.channel == Channel.TRUNK_GRADIENTS)
     assert torch.equal(crossed, sent[0])
@@ -175,7 +176,7 @@ def test_what_it_sends_crosses_and_is_all_that_the_front_goes_along(
         if parameter.requires_grad:
             full = name.replace("_inner.", "model.")
             assert parameter.grad is not None
-            assert torch.allclose(client.adapter[full], before[full] - parameter.grad, atol=1e-6)
+            assert torch.allclose(client.shared.adapter[full], before[full] - parameter.grad, atol=1e-6)
             moved += float(parameter.grad.abs().sum())
     assert moved > 0
 

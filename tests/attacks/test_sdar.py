@@ -40,7 +40,7 @@ def crossed(small_scenario: scenario.Scenario) -> Crossed:
     training = small_scenario.training.model_copy(update={"rounds": ROUNDS})
     model = build(small_scenario.model, private.dataset.catalogue, history=3, seed=1, training=training)
     strategy = plugins.load("strategies", training.strategy)(training)
-    federation = assemble(private.samples, model.task, model.parts, model.initial, training, strategy, seed=1)
+    federation = assemble(private.samples, model, training, strategy, seed=1)
     train(federation, ROUNDS, done=lambda log, state: None)
     adapter, own = federation.state(ROUNDS + 1).adapters["client-0"], private.samples["client-0"]
     prompts = [model.prompts.build(own.history[row], int(own.targets[row])) for row in range(len(own))]

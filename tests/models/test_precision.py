@@ -13,6 +13,7 @@ from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models import precision
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.recommenders.bigrec import generate_titles
+from pplr_audit.training.link import Wire
 from pplr_audit.training.rounds import assemble, train
 from pplr_audit.training.strategies.pplr import Pplr
 
@@ -64,8 +65,8 @@ def test_a_training_has_the_same_bits_at_every_cut_and_keeps_and_sends_float32(
         model = made(small_scenario, small_market, "bfloat16", front, back)
         training = small_scenario.training
         federation = assemble(
-            private.samples, model.task, model.parts, model.initial, training, Pplr(training), seed=1,
-            recorder=lambda c: sent.update((str(c.channel), t.dtype) for t in c.tensors.values()),
+            private.samples, model, training, Pplr(training), seed=1,
+            wire=Wire(recorder=lambda c: sent.update((str(c.channel), t.dtype) for t in c.tensors.values())),
         )  # fmt: skip
         train(federation, 1, done=lambda log, state: ends.append(state.adapters))
     assert all(value.dtype == torch.float32 for adapter in ends[0].values() for value in adapter.values())
@@ -94,7 +95,7 @@ def test_a_recformer_has_the_same_bits_at_every_cut(recformer_scenario: scenario
     for front, back in ((3, 0), (2, 0), (1, 1)):
         model = made(recformer_scenario, data.dataset, "bfloat16", front, back)
         training = recformer_scenario.training
-        federation = assemble(data.samples, model.task, model.parts, model.initial, training, Pplr(training), seed=1)
+        federation = assemble(data.samples, model, training, Pplr(training), seed=1)
         train(federation, 1, done=lambda log, state: ends.append(state.adapters))
     for other in ends[1:]:
         assert all(torch.equal(v, other[c][n]) for c, adapter in ends[0].items() for n, v in adapter.items())
@@ -106,7 +107,7 @@ def test_it_generates_over_the_link_what_the_whole_model_generates(
     model = made(small_scenario, small_market, "bfloat16")
     training = small_scenario.training
     federation = assemble(
-        private.samples, model.task, model.parts, model.initial, training, Pplr(training), seed=1
+        private.samples, model, training, Pplr(training), seed=1
     )  # fmt: skip
     prompts = [model.prompts.build(np.array([1, 2, 3])), model.prompts.build(np.array([7]))]
     said = []

@@ -1,3 +1,4 @@
+from dataclasses import replace
 """A training whose loss, weights or scores are no longer numbers ends with one message, and keeps what was good."""
 
 import re
@@ -112,7 +113,8 @@ def test_a_trained_model_whose_scores_are_not_finite_is_told_by_client_and_strat
     served = Client.served
 
     def spoilt(client: Client, *given: Any) -> Any:
-        client.adapter = {name: torch.full_like(value, float("nan")) for name, value in client.adapter.items()}
+        spoilt = {name: torch.full_like(value, float("nan")) for name, value in client.shared.adapter.items()}
+        client.shared = replace(client.shared, adapter=spoilt)
         return served(client, *given)
 
     monkeypatch.setattr(Client, "served", spoilt)

@@ -27,9 +27,7 @@ def hits(learning_rate: float, rounds: int) -> dict[str, np.ndarray]:
     private = prepare(told.data, told.seed)
     model = build(told.model, private.dataset.catalogue, history=told.data.history, seed=told.seed)
     strategy = plugins.load("strategies", told.training.strategy)(told.training)
-    federation = assemble(
-        private.samples, model.task, model.parts, model.initial, told.training, strategy, seed=told.seed
-    )
+    federation = assemble(private.samples, model, told.training, strategy, seed=told.seed)
     train(federation, told.training.rounds, done=lambda log, state: None)
     users = utility.tested(private.split, private.members)
     at = private.population.client_of[users]

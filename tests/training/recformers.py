@@ -6,7 +6,7 @@ from pplr_audit import scenario
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.scenario import plugins
-from pplr_audit.training.link import Recorder
+from pplr_audit.training.link import Recorder, Wire
 from pplr_audit.training.rounds import Federation, RoundLog, RoundState, assemble, train
 
 Started = tuple[Recommender, Federation]
@@ -36,7 +36,7 @@ def start(
     )  # fmt: skip
     strategy = plugins.load("strategies", told.strategy)(told)
     federation = assemble(
-        private.samples, model.task, model.parts, model.initial, told, strategy, seed=1, recorder=recorder
+        private.samples, model, told, strategy, seed=1, wire=Wire(recorder=recorder)
     )  # fmt: skip
     return model, federation
 

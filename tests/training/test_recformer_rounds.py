@@ -154,7 +154,8 @@ def test_a_client_none_of_whose_layers_are_trained_is_served_by_its_personal_mod
     recommender, federation = start(recformer_scenario, private, 0, 0, train="lora", training={"strategy": "ditto"})
     state = finish(federation, 3)[1][-1]
     for client in federation.clients:
-        assert client.personal == {}
+        assert client.personal is not None
+        assert client.personal.adapter == {}
         assert not torch.equal(state.personal_encodings[client.name][ITEMS], state.encodings[client.name][ITEMS])
         assert torch.equal(served_table(client, federation, recommender), state.personal_encodings[client.name][ITEMS])
 

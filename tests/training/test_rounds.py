@@ -1,6 +1,7 @@
 """The federated loop: what crosses, what persists, and that the cut changes nothing but where things are computed."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.errors import RunError
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.training.link import Wire
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Stretch
 from pplr_audit.training.rounds import Federation, RoundLog, RoundState, assemble, train
 from pplr_audit.training.strategies.fedavg import FedAvg
@@ -42,8 +44,8 @@ def federation_of(
         recorder.append(Crossing(crossing.channel, crossing.client, crossing.round, crossing.step, copied))
 
     return assemble(
-        private.samples, model.task, model.parts, model.initial, training, Pplr(training), seed=1,
-        recorder=keep if recorder is not None else None,
+        private.samples, model, training, Pplr(training), seed=1,
+        wire=Wire(recorder=keep if recorder is not None else None),
     )  # fmt: skip
 
 
@@ -148,11 +150,11 @@ def test_an_update_is_before_minus_after_of_the_client_s_own_layers(
     model = model_at(small_scenario, private, 1, 1)
     federation = federation_of(model, private, small_scenario.training, seen)
     client = federation.clients[0]
-    before = dict(client.adapter)
+    before = dict(client.shared.adapter)
     client.train_round(federation.link, 1)
     (update,) = [c for c in seen if c.channel == Channel.CLIENT_UPDATE]
     assert set(update.tensors) == set(model.parts.client_parameters)
-    assert all(torch.equal(t, before[name] - client.adapter[name]) for name, t in update.tensors.items())
+    assert all(torch.equal(t, before[name] - client.shared.adapter[name]) for name, t in update.tensors.items())
 
 
 def test_the_training_loss_falls_and_the_status_carries_it(
@@ -183,8 +185,8 @@ def test_what_crosses_is_what_a_defense_makes_of_it(small_scenario: scenario.Sce
     model = model_at(small_scenario, private, 1, 1)
     training = small_scenario.training
     federation = assemble(
-        private.samples, model.task, model.parts, model.initial, training, Pplr(training), seed=1,
-        defenses=[Coarse()], recorder=lambda c: seen.append(c),
+        private.samples, model, training, Pplr(training), seed=1,
+        wire=Wire([Coarse()], seen.append),
     )  # fmt: skip
     federation.clients[0].train_round(federation.link, 1)
     fronts = [c.tensors["hidden"] for c in seen if c.channel == Channel.FRONT_ACTIVATIONS]
@@ -232,7 +234,8 @@ def test_a_loss_that_is_not_finite_stops_the_round_and_names_client_and_round(
     model = model_at(small_scenario, private, 1, 1)
     federation = federation_of(model, private, small_scenario.training)
     client = federation.clients[1]
-    client.adapter = {name: torch.full_like(t, float("nan")) for name, t in client.adapter.items()}
+    spoilt = {name: torch.full_like(t, float("nan")) for name, t in client.shared.adapter.items()}
+    client.shared = replace(client.shared, adapter=spoilt)
     with pytest.raises(RunError, match=r"client-1: the loss is not finite in round 1, step 0"):
         client.train_round(federation.link, 1)
 
@@ -240,7 +243,7 @@ def test_a_loss_that_is_not_finite_stops_the_round_and_names_client_and_round(
 def test_fedavg_gives_every_client_the_same_model(small_scenario: scenario.Scenario, private: PrivateData) -> None:
     model = model_at(small_scenario, private, 1, 1)
     training = small_scenario.training
-    federation = assemble(private.samples, model.task, model.parts, model.initial, training, FedAvg(training), seed=1)
+    federation = assemble(private.samples, model, training, FedAvg(training), seed=1)
     _, states = finish(federation, 1)
     first, *others = states[-1].adapters.values()
     assert all(torch.equal(first[name], other[name]) for other in others for name in first)

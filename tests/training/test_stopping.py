@@ -126,7 +126,7 @@ def test_a_client_that_has_stopped_sends_nothing_more_and_serves_its_best_model(
     federation.deliver()
     for client in federation.clients:
         expected = end.served(client.name)
-        held = {**(client.personal or client.adapter)}
+        held = dict(client.served_model.adapter)
         held |= federation.server.personals.get(client.name) or {
             n: v for n, v in federation.server.models[client.name].items() if n not in held
         }

@@ -77,7 +77,7 @@ def hijacked(
     """
     strategy: Strategy = plugins.load("strategies", training.strategy)(training)
     federation = assemble(
-        private.samples, model.task, model.parts, model.initial, training, strategy, seed=seed,
+        private.samples, model, training, strategy, seed=seed,
         kind=partial(HijackingServer, crafter=crafter),
     )  # fmt: skip
     states = [federation.state(1)]

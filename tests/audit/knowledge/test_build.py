@@ -51,7 +51,7 @@ def model(small_scenario: scenario.Scenario, private: PrivateData) -> Recommende
 
 def federated(setting: scenario.Scenario, private: PrivateData, model: Recommender) -> Federation:
     return assemble(
-        private.samples, model.task, model.parts, model.initial, setting.training, Pplr(setting.training),
+        private.samples, model, setting.training, Pplr(setting.training),
         seed=setting.seed,
     )  # fmt: skip
 

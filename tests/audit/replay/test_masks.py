@@ -8,6 +8,7 @@ from pplr_audit.audit.replay.records import mask_records
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.models.build import build
 from pplr_audit.threat_model.channels import Channel
+from pplr_audit.training.link import Wire
 from pplr_audit.training.rounds import assemble, train
 from pplr_audit.training.strategies.pplr import Pplr
 from tests.audit.replay.watching import recorded, same_as_recorded
@@ -22,8 +23,8 @@ def test_masks_are_those_of_a_live_link(
     model = build(setting.model, private.dataset.catalogue, history=setting.data.history, seed=setting.seed)
     live = []
     federation = assemble(
-        private.samples, model.task, model.parts, model.initial, setting.training, Pplr(setting.training),
-        seed=setting.seed, recorder=live.append,
+        private.samples, model, setting.training, Pplr(setting.training),
+        seed=setting.seed, wire=Wire(recorder=live.append),
     )  # fmt: skip
     train(federation, 1, done=lambda log, state: None)
     watched, expected = recorded(live, federation, model, private.samples, Channel.METADATA, 1)

@@ -13,6 +13,7 @@ from pplr_audit.data.samples import serving_samples
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.recommenders.bigrec import generate_titles
 from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.training.link import Wire
 from pplr_audit.training.rounds import Federation, RoundState, assemble, train
 from pplr_audit.training.strategies.pplr import Pplr
 from tests.audit.replay.watching import CROSSINGS, recorded, replayed, same_as_recorded, served, trace_of
@@ -36,8 +37,8 @@ def trained_at(setting: scenario.Scenario, private: PrivateData, front: int, bac
     model = build(chosen, private.dataset.catalogue, history=setting.data.history, seed=setting.seed)
     seen: list[Crossing] = []
     federation = assemble(
-        private.samples, model.task, model.parts, model.initial, setting.training, Pplr(setting.training),
-        seed=setting.seed, recorder=seen.append,
+        private.samples, model, setting.training, Pplr(setting.training),
+        seed=setting.seed, wire=Wire(recorder=seen.append),
     )  # fmt: skip
     states = [federation.state(1)]
     train(federation, setting.training.rounds, done=lambda log, state: states.append(state))

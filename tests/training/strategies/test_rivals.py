@@ -45,7 +45,7 @@ def start(small_scenario: scenario.Scenario, private: PrivateData) -> Start:
         )  # fmt: skip
         strategy = plugins.load("strategies", training.strategy)(training)
         own = allotted(private, shots=training.shots, pooled=strategy.pooled, seed=1)
-        return model, assemble(own.samples, model.task, model.parts, model.initial, training, strategy, seed=1)
+        return model, assemble(own.samples, model, training, strategy, seed=1)
 
     return started
 
@@ -159,7 +159,7 @@ def test_a_local_client_is_not_moved_by_what_the_others_hold(start: Start, priva
     model, other = start(strategy="local")
     training = other.training
     single = assemble(
-        alone, model.task, model.parts, model.initial, training, plugins.load("strategies", "local")(training),
+        alone, model, training, plugins.load("strategies", "local")(training),
         seed=1,
     )  # fmt: skip
     lone = finish(single, 2)[1][-1]
@@ -222,7 +222,7 @@ def test_the_order_in_which_clients_join_changes_no_bit(
 ) -> None:
     model, straight = start(strategy=strategy, averaging=averaging, participation=0.7)
     turned = assemble(
-        dict(reversed(private.samples.items())), model.task, model.parts, model.initial, straight.training,
+        dict(reversed(private.samples.items())), model, straight.training,
         plugins.load("strategies", strategy)(straight.training), seed=1,
     )  # fmt: skip
     logs, states = finish(straight, 2)
