@@ -4,7 +4,7 @@
 same run directory, and each continues what another began.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ from pplr_audit.data.prepare import prepare
 from pplr_audit.errors import InputError
 from pplr_audit.models.build import build
 from pplr_audit.report.findings.redaction import redacted, redacted_training
-from pplr_audit.report.write import FINDINGS, read_documents, reports, write_documents, write_reports
+from pplr_audit.report.write import FINDINGS, read_documents, reports, write_documents, write_elsewhere, write_reports
 from pplr_audit.runs import manifest, stored
-from pplr_audit.runs.atomic import make_private_folder, write_whole
 from pplr_audit.runs.ledger import Ledger
 from pplr_audit.runs.progress import Clock, Progress, Silent
 from pplr_audit.runs.store import SCENARIO, Store
@@ -142,22 +141,10 @@ def write_report(
         before = _redacts(store)
         if out is not None:
             redact = before if redact is None else redact
-            return _written_to(out, reports(document, evidence, formats, redact=redact))
+            return write_elsewhere(out, reports(document, evidence, formats, redact=redact))
         if redact is not None and redact != before:
             store.update_manifest(redact=redact)
         return write_reports(store, document, evidence, formats, redact=_redacts(store))
-
-
-def _written_to(folder: Path, files: Iterable[tuple[str, str]]) -> list[Path]:
-    written = []
-    try:
-        make_private_folder(folder.absolute())
-    except OSError as error:
-        raise InputError(f"--out: {folder}: cannot be made: {error.strerror}") from None
-    for name, text in files:
-        write_whole(folder, name, text.encode())
-        written.append(folder / name)
-    return written
 
 
 def _redacts(store: Store) -> bool:

@@ -1,12 +1,14 @@
 """Puts findings and reports into the run directory: checked against their schemas first, the reports last."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pplr_audit.errors import InputError
 from pplr_audit.report.findings.redaction import redacted
 from pplr_audit.report.formats.html import render_html
 from pplr_audit.report.formats.markdown import render_markdown
+from pplr_audit.runs.atomic import make_private_folder, write_whole
 from pplr_audit.runs.documents import Document, validate, validate_evidence
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store, as_json
@@ -50,6 +52,19 @@ def write_reports(
         if name != FINDINGS:
             store.write_text(name, text)
     return [store.root / _name(form, redact) for form in formats]
+
+
+def write_elsewhere(folder: Path, files: Iterable[tuple[str, str]]) -> list[Path]:
+    """Write `reports` into a folder outside the run and return them. Raises InputError if it cannot be made."""
+    written = []
+    try:
+        make_private_folder(folder.absolute())
+    except OSError as error:
+        raise InputError(f"--out: {folder}: cannot be made: {error.strerror}") from None
+    for name, text in files:
+        write_whole(folder, name, text.encode())
+        written.append(folder / name)
+    return written
 
 
 def reports(
