@@ -26,6 +26,16 @@ FRAGMENTS = {
 LONGEST_FILE, LONGEST_FUNCTION, MOST_NAMES = 400, 60, 12
 LONG_FUNCTIONS: dict[str, str] = {}
 """Functions that are longer for a reason: ``path:function`` and the reason."""
+MOST_ARGUMENTS = 8
+MANY_ARGUMENTS = {
+    "pplr_audit/cli/main.py:costs": "one for each option of the command",
+    "pplr_audit/data/readers/table.py:__init__": "one for each setting of the reader",
+    "pplr_audit/models/backbones/known_shapes.py:_llama_like": "one for each number of a published config",
+    "attacks/decoding/segmentation.py:__init__": "one for each setting of the decoder",
+}
+"""Functions that take more for a reason."""
+LONGEST_PIPELINE = 120
+"""Lines of the main job, without imports, docstrings and empty lines."""
 
 
 @cache
@@ -125,6 +135,32 @@ def test_files_and_functions_are_short_enough_to_read_in_one_go() -> None:
                 if length > LONGEST_FUNCTION:
                     long.append(f"{where}:{node.name}: {length} lines")
     assert not long, "\n".join(long)
+
+
+def test_functions_take_few_arguments() -> None:
+    """What travels together is one value, as `training.job.Job`; ``self`` does not count."""
+    many = []
+    for path in files("pplr_audit", "attacks", "defenses"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                place = f"{path.relative_to(ROOT)}:{node.name}"
+                names = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                count = len(names) - (names[:1] in (["self"], ["cls"], ["ctx"]))
+                if count > MOST_ARGUMENTS and place not in MANY_ARGUMENTS:
+                    many.append(f"{place}: {count} arguments")
+    assert not many, "\n".join(many)
+
+
+def test_the_main_job_is_read_in_one_go() -> None:
+    path = ROOT / "pplr_audit" / "pipeline.py"
+    aside: set[int] = set()
+    for node in ast.walk(parsed(path)):
+        documented = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if documented or isinstance(node, ast.Import | ast.ImportFrom):
+            aside |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    left = [line for number, line in enumerate(lines, 1) if line.strip() and number not in aside]
+    assert len(left) <= LONGEST_PIPELINE, f"{len(left)} lines"
 
 
 def test_docstrings_open_with_the_point() -> None:
