@@ -1,7 +1,7 @@
-from dataclasses import replace
 """A training whose loss, weights or scores are no longer numbers ends with one message, and keeps what was good."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
