@@ -49,13 +49,13 @@ def attacks_at_cuts(audit: Audit, extensions: Sequence[Extension]) -> list[Attac
     """The scenario's attacks at its cuts, then each extension's."""
     found = [AttacksAtCuts(audit.attacks, audit.cuts, "audit.attacks", "audit.cuts")]
     for extension in extensions:
-        attacks = extension.attacks or _unique(attack for each in found for attack in each.attacks)
-        cuts = _unique(each.cuts for each in found) if extension.cuts is None else (extension.cuts,)
+        attacks = extension.attacks or distinct_settings(attack for each in found for attack in each.attacks)
+        cuts = distinct_settings(each.cuts for each in found) if extension.cuts is None else (extension.cuts,)
         found += [AttacksAtCuts(attacks, each) for each in cuts]
     return found
 
 
-def _unique(values: Iterable[T]) -> tuple[T, ...]:
+def distinct_settings(values: Iterable[T]) -> tuple[T, ...]:
     """Drop repeats and keep the order of first appearance; settings cannot be hashed."""
     found: list[T] = []
     for value in values:

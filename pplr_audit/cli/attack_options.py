@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from pplr_audit.audit.extension import Extension, _unique
+from pplr_audit.audit.extension import Extension, distinct_settings
 from pplr_audit.errors import InputError, visible
 from pplr_audit.scenario import plugins
 from pplr_audit.scenario.schema import Cuts, Named
@@ -20,7 +20,7 @@ def from_options(attacks: Sequence[str], cuts: Sequence[str]) -> Extension | Non
     """
     if not attacks and not cuts:
         return None
-    return Extension(attacks=_unique(map(_named, attacks)) or None, cuts=_cuts(cuts) if cuts else None)
+    return Extension(attacks=distinct_settings(map(_named, attacks)) or None, cuts=_cuts(cuts) if cuts else None)
 
 
 def _named(text: str) -> Named:
@@ -52,4 +52,4 @@ def _cuts(texts: Sequence[str]) -> Cuts:
                 "one behind; or a single --cut all)"
             )
         pairs.append((int(match[1]), int(match[2])))
-    return _unique(pairs)
+    return distinct_settings(pairs)

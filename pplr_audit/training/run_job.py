@@ -14,7 +14,7 @@ from pplr_audit.runs.progress import Clock
 from pplr_audit.runs.store import Store
 from pplr_audit.training import resume
 from pplr_audit.training.checkpoints import TrainingFiles
-from pplr_audit.training.costs.measure import SERVING, cost_rows
+from pplr_audit.training.costs.run_costs import SERVING, cost_rows
 from pplr_audit.training.job import Job, training_files
 from pplr_audit.training.rounds import RoundLog
 from pplr_audit.training.threads import Choice, Pace

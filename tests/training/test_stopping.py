@@ -10,7 +10,7 @@ from pplr_audit import scenario
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.training.client import Client
-from pplr_audit.training.costs.measure import seconds_per_round
+from pplr_audit.training.costs.run_costs import seconds_per_round
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState
 from pplr_audit.training.rounds import Federation, RoundState, train
 from pplr_audit.training.stopping import Best, judged, participants, stopped

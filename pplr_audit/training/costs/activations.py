@@ -135,7 +135,7 @@ def served(model: Any, batch: int, tokens: int) -> dict[bool, int]:
 def _passing(model: Any, batch: int, tokens: int, some: bool) -> int:
     """The most that lives at once in a pass without gradients through embeddings, a block (if any) and final norm."""
     with _blocks_only(model, some), torch.no_grad(), fused_attention(), Live() as live:
-        body(model)(**_asked(model, batch, tokens))
+        body(model)(**_meta_inputs(model, batch, tokens))
     return live.peak
 
 
@@ -155,13 +155,13 @@ def _loss(model: Any, batch: int, tokens: int, needed: bool) -> Float[Tensor, ""
 
     ``needed``: what enters the first block needs a gradient.
     """
-    asked = _asked(model, batch, tokens)
+    inputs = _meta_inputs(model, batch, tokens)
     start = blocks(model)[0].register_forward_pre_hook(_from_afar, with_kwargs=True) if needed else None
     try:
         with fused_attention():
             if not architecture(model).causal:
-                return model(**asked).last_hidden_state.sum()  # type: ignore[no-any-return]
-            return answer_loss(model(**asked).logits, asked["input_ids"], asked["input_ids"])
+                return model(**inputs).last_hidden_state.sum()  # type: ignore[no-any-return]
+            return answer_loss(model(**inputs).logits, inputs["input_ids"], inputs["input_ids"])
     finally:
         if start is not None:
             start.remove()
@@ -182,21 +182,21 @@ class _Nothing(nn.Module):
         return hidden_states
 
 
-def _asked(model: Any, batch: int, tokens: int) -> dict[str, Any]:
+def _meta_inputs(model: Any, batch: int, tokens: int) -> dict[str, Any]:
     with torch.device("meta"):
-        asked: dict[str, Any] = {
+        inputs: dict[str, Any] = {
             "input_ids": torch.empty(batch, tokens, dtype=torch.long),
             # In four dimensions, as the library would build it from a batch with padding, for which it asks for values.
             "attention_mask": torch.empty(batch, 1, tokens, tokens, dtype=torch.bool),
         }
         if architecture(model).causal:
-            asked |= {"position_ids": torch.empty(batch, tokens, dtype=torch.long), "use_cache": False}
+            inputs |= {"position_ids": torch.empty(batch, tokens, dtype=torch.long), "use_cache": False}
         added = marks(model)
         if added is not None:
-            tokens_of = asked.pop("input_ids")
+            tokens_of = inputs.pop("input_ids")
             kinds, order = torch.empty_like(tokens_of), torch.empty_like(tokens_of)
-            asked["inputs_embeds"] = model.get_input_embeddings()(tokens_of) + added(kinds, order)
-        return asked
+            inputs["inputs_embeds"] = model.get_input_embeddings()(tokens_of) + added(kinds, order)
+        return inputs
 
 
 class Live(TorchDispatchMode):

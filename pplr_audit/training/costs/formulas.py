@@ -94,7 +94,7 @@ def rows_of(model: Any, cuts: Iterable[tuple[int, int]], workload: Workload) -> 
     """The same for a model that `meta_model` built."""
     T, value = workload.tokens_per_sample, workload.bytes_per_value
     products = architecture(model).products
-    layers = [_measure(block, products, T, fused(model)) for block in blocks(model)]
+    layers = [_block_cost(block, products, T, fused(model)) for block in blocks(model)]
     head = heads(model)
     around = [*outer_modules(model).values(), *head]
     held_always, trained_always = parameters_of(around), parameters_of(around, trainable=True)
@@ -148,7 +148,7 @@ class _Block:
     """By whether what enters needs a gradient: the cost, and whether what leaves does."""
 
 
-def _measure(block: nn.Module, products: Products, tokens: float, kernel: bool) -> _Block:
+def _block_cost(block: nn.Module, products: Products, tokens: float, kernel: bool) -> _Block:
     return _Block(
         parameters_of([block]),
         parameters_of([block], trainable=True),

@@ -17,8 +17,8 @@ from pplr_audit.models.trainable import make_trainable
 from pplr_audit.training.costs.activations import Live
 from pplr_audit.training.costs.flops import counter
 from pplr_audit.training.costs.formulas import Workload, all_cuts, meta_model, rows_of
-from pplr_audit.training.costs.measure import SERVING, cost_rows
 from pplr_audit.training.costs.memory import Held, memory_rows
+from pplr_audit.training.costs.run_costs import SERVING, cost_rows
 from pplr_audit.training.job import Job
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Stretch
 from pplr_audit.training.utility import evaluate as utility
