@@ -1,23 +1,41 @@
 """Results that lie in the run directory, checked before they are used again: they may come from a stranger."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from pplr_audit.errors import InputError
 from pplr_audit.runs.documents import validate_part
 from pplr_audit.runs.parsing import shaped, understood
+from pplr_audit.scenario import LARGEST
 from pplr_audit.scenario.old_names import renamed
 
 _User = Annotated[str, Field(pattern="^[0-9]{1,10}$")]
 
 
+class _Influence(BaseModel):
+    """How each user moves a finding's value and its differences, by place in ``users``."""
+
+    users: list[Annotated[int, Field(ge=0)]]
+    independent: Annotated[int, Field(ge=1, le=LARGEST)]
+    low: float
+    value: list[float]
+    differences: list[list[float]]
+
+    @model_validator(mode="after")
+    def _one_value_a_user(self) -> Self:
+        if any(len(each) != len(self.users) for each in (self.value, *self.differences)):
+            raise ValueError("a list has another length than users")
+        return self
+
+
 class _Cell(BaseModel):
-    """The document that `run_cell` answers."""
+    """The document that `run_cell` answers; an earlier version had no influences."""
 
     findings: list[dict[str, Any]]
     per_user: dict[str, dict[_User, float]]
+    influence: dict[str, _Influence] = {}
     roc: list[dict[str, Any]]
 
 
@@ -42,7 +60,9 @@ def cell(found: dict[str, Any], file: Path, users: int) -> dict[str, Any]:
     shaped(found, _Cell, file)
     _require_rows(found, ("findings", "roc"), file)
     with understood(file):
-        beyond = [user for scores in found["per_user"].values() for user in scores if int(user) >= users]
+        named = [user for scores in found["per_user"].values() for user in scores]
+        named += [user for moved in found.get("influence", {}).values() for user in moved["users"]]
+        beyond = [user for user in named if int(user) >= users]
         if beyond:
             raise ValueError(f"per_user: there is no user {beyond[0]}")
     return found
