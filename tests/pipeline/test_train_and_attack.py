@@ -230,7 +230,7 @@ def test_attack_tries_what_failed_again(
 
 SHARP = """
 from pplr_audit.threat_model.channels import Channel
-from pplr_audit.errors import NotApplicable
+from pplr_audit.threat_model import NotApplicable
 
 
 class Sharp:

@@ -13,7 +13,7 @@ KILLS = 3
 PROGRAM = """
 import json, os, random, signal, sys, time
 from pathlib import Path
-from pplr_audit import audit, scenario
+from pplr_audit import pipeline as audit, scenario
 from pplr_audit.errors import InputError
 from pplr_audit.runs.store import Store
 

@@ -33,7 +33,7 @@ from tests.conftest import comparable
 
 WAITING = """
 import sys, time
-from pplr_audit import cli
+from pplr_audit.cli import main as cli
 
 sys.argv = ["pplr-audit", "--version"]
 try:
