@@ -25,8 +25,8 @@ MEASURED: Mapping[str, frozenset[Channel]] = {
 ACTIVE = "malicious_server"
 """The adversary who chooses what it sends, in a training of its own."""
 NOTHING = (
-    "no block is left for the server (k + m = L), so nothing crosses here; updates, personal models and losses still "
-    "do, and what they tell was not measured"
+    "no block is left for the server (k + m = L), so no activations cross here; updates, personal models and losses "
+    "still do, and what they tell was not measured"
 )
 
 
