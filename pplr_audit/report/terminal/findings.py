@@ -34,10 +34,9 @@ def summary_table(findings: Document) -> "Table":
 
     findings = cleaned(judged(findings))
     table = Table(title=Text(f"{findings['run']['name']}: strongest attack at each cut"), title_justify="left")
-    for name in ("cut", "what", "value"):
-        table.add_column(name, no_wrap=True)
-    for name in ("95% interval", "baseline", "by", "client holds", "wire a round"):
-        table.add_column(name)
+    for name in ("cut", "what", "value", "95% interval", "baseline", "by", "client holds", "wire a round"):
+        whole = name in ("cut", "95% interval")  # the rest is folded on a narrow terminal: nothing is cut off
+        table.add_column(name, no_wrap=whole, overflow="fold")
     rows = [*_leaks(findings), *_utility(findings)]
     for row in rows:
         # Text, not str: a title or a client's name must not be read as rich markup
