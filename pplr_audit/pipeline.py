@@ -4,7 +4,8 @@
 same run directory, and each continues what another began.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,9 @@ def run(
         RunError: it failed while running; the same call continues it.
     """
     clock = Clock(progress or Silent())
-    directory = _directory(scenario, out)
-    with resume.computing(scenario, directory, threads, clock.say) as choice:
-        job = _prepare(scenario, directory, clock)
-        require_stopping(scenario, job.private)
-        with _opened(scenario, directory) as store:
-            trained = train_job(job, store, clock, choice)
-            plan = make_plan(scenario, job.model.layers, extensions.recorded(store))
-            return _attack(job, trained, plan, store, clock)
+    with _trained(scenario, out, clock, threads) as (job, store, trained):
+        plan = make_plan(scenario, job.model.layers, extensions.recorded(store))
+        return _attack(job, trained, plan, store, clock)
 
 
 def train(
@@ -78,15 +74,10 @@ def train(
     No report is written: one without findings would read as if nothing leaked.
     """
     clock = Clock(progress or Silent())
-    directory = _directory(scenario, out)
-    with resume.computing(scenario, directory, threads, clock.say) as choice:
-        job = _prepare(scenario, directory, clock)
-        require_stopping(scenario, job.private)
-        with _opened(scenario, directory) as store:
-            trained = train_job(job, store, clock, choice)
-            manifest.add_seconds(store, clock.seconds)
-            document = training_document(job, trained, store.manifest)
-            return AuditResult(store.root, redacted_training(document) if _redacts(store) else document)
+    with _trained(scenario, out, clock, threads) as (job, store, trained):
+        manifest.add_seconds(store, clock.seconds)
+        document = training_document(job, trained, store.manifest)
+        return AuditResult(store.root, redacted_training(document) if _redacts(store) else document)
 
 
 def attack(
@@ -170,12 +161,17 @@ def _prepare(scenario: Scenario, directory: Path, clock: Clock) -> Job:
         return make_job(scenario, private, model, make_plan(scenario, model.layers).rounds)
 
 
-def _directory(scenario: Scenario, out: Path | None) -> Path:
-    return out or Path("runs") / f"{scenario.name}-{scenarios.digest(scenario)[:8]}"
-
-
-def _opened(scenario: Scenario, directory: Path) -> Store:
-    return Store.open(directory, scenarios.dump(scenario), scenarios.digest(scenario))
+@contextmanager
+def _trained(
+    scenario: Scenario, out: Path | None, clock: Clock, threads: int | None
+) -> Iterator[tuple[Job, Store, Trained]]:
+    """Read the input, open the run directory and train what is left, with the number of threads that the run keeps."""
+    directory = out or Path("runs") / f"{scenario.name}-{scenarios.digest(scenario)[:8]}"
+    with resume.computing(scenario, directory, threads, clock.say) as choice:
+        job = _prepare(scenario, directory, clock)
+        require_stopping(scenario, job.private)
+        with Store.open(directory, scenarios.dump(scenario), scenarios.digest(scenario)) as store:
+            yield job, store, train_job(job, store, clock, choice)
 
 
 def _attack(job: Job, trained: Trained, plan: Plan, store: Store, clock: Clock) -> AuditResult:

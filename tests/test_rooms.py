@@ -91,6 +91,16 @@ def test_attacks_and_defenses_are_guests() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_private_name_crosses_a_file() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in files("pplr_audit", "attacks", "defenses")
+        for name, line in imported(path)
+        if name.rpartition(".")[2].startswith("_") and name != "pplr_audit.__version__"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_package_names_no_attack_and_no_defense() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {name}"

@@ -59,7 +59,8 @@ def not_applicable(cell: Cell, secret: str, reason: str) -> dict[str, Any]:
     return {"findings": rows, "per_user": {}, "roc": []}
 
 
-def _without_value(cell: Cell, attack: Attack, status: str, reason: str, seconds: float = 0.0) -> dict[str, Any]:
+def without_value(cell: Cell, attack: Attack, status: str, reason: str, seconds: float = 0.0) -> dict[str, Any]:
+    """The findings of a cell whose attack ended without a value, with the status and its reason."""
     document = not_applicable(cell, attack.secret, reason)
     for row in document["findings"]:
         row.update(status=status, seconds=seconds)

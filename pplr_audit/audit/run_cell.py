@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pplr_audit.audit.cell import Cell, _without_value
+from pplr_audit.audit.cell import Cell, without_value
 from pplr_audit.audit.run_attack import run_attack
 from pplr_audit.audit.sealed_guess import SealedGuess
 from pplr_audit.audit.truth.comparisons import CONTROL, DRAWS, baseline, comparisons, influences, listed
@@ -50,12 +50,12 @@ def run_cell(
             sealed = _seal(cell, attack, inputs, store, budget, seed)
         document = _score(cell, attack, inputs.truths(cell), sealed, seed)
     except NotApplicable as reason:
-        document = _without_value(cell, attack, "not_applicable", str(reason))
+        document = without_value(cell, attack, "not_applicable", str(reason))
     except BudgetExhausted as reason:
-        document = _without_value(cell, attack, "budget_exhausted", str(reason), time.perf_counter() - started)
+        document = without_value(cell, attack, "budget_exhausted", str(reason), time.perf_counter() - started)
     except Failed as reason:
         store.event("attack_failed", cell=cell.slug, error=str(reason))
-        return _without_value(cell, attack, "failed", str(reason), time.perf_counter() - started)
+        return without_value(cell, attack, "failed", str(reason), time.perf_counter() - started)
     store.write_json(result, document)
     return document
 

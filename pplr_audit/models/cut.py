@@ -238,7 +238,7 @@ def _shell(model: Any, layers: list[nn.Module], kept: list[int]) -> Any:
     inner = body(shell)
     inner.set_submodule(architecture(shell).blocks, nn.ModuleList(layers))
     for config in {id(c): c for c in (shell.config, inner.config)}.values():
-        _shorten(config, kept)
+        shorten(config, kept)
     for place, block in enumerate(layers):
         for module in block.modules():
             if hasattr(module, "layer_idx"):
@@ -246,7 +246,7 @@ def _shell(model: Any, layers: list[nn.Module], kept: list[int]) -> Any:
     return shell
 
 
-def _shorten(config: Any, kept: list[int]) -> None:
+def shorten(config: Any, kept: list[int]) -> None:
     """Let ``config`` describe these layers alone: the library looks up by place which of them have a sliding window."""
     types = getattr(config, "layer_types", None)
     config.num_hidden_layers = len(kept)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pplr_audit.models.architectures import architecture, blocks, body
-from pplr_audit.models.cut import CutModel, _shorten
+from pplr_audit.models.cut import CutModel, shorten
 
 Sink = Callable[[int, Tensor], None]
 """Called with l and h_l, (batch, seq, hidden), or its gradient."""
@@ -86,7 +86,7 @@ def entered_at(model: Any, layer: int, hidden: Float[Tensor, "batch seq hidden"]
     last = len(whole) - 1
     inner.set_submodule(path, nn.ModuleList([Given(hidden), *list(whole)[layer:]]))
     for config in configs:
-        _shorten(config, [min(layer, last), *range(layer, len(whole))])
+        shorten(config, [min(layer, last), *range(layer, len(whole))])
     try:
         yield
     finally:

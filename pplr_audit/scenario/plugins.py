@@ -168,7 +168,7 @@ def _owner(point: EntryPoint) -> tuple[str, str] | None:
         return None
     try:
         return _called(point.dist), str(point.dist.version)
-    except Exception:
+    except Exception:  # metadata of another package can be damaged in any way, and must not stop a run
         return _called(point.dist), "of unknown version"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from pplr_audit.audit.truth.protocol import Example, Truth, dealt_anew, lowest_rows, place_of, slot
+from pplr_audit.audit.truth.protocol import Example, RowTruth, lowest_rows, place_of, slot
 from pplr_audit.audit.truth.score import Score, by_user
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.data.prompts import Prompt
@@ -28,7 +28,7 @@ Recommends = Callable[[Mapping[int, np.ndarray] | None], Mapping[int, np.ndarray
 """From the histories that were read, by row (None: the true ones), to the items recommended, the best first."""
 
 
-class HistoryTruth(Truth):
+class HistoryTruth(RowTruth):
     """The true prompts of the victims.
 
     Args:
@@ -51,7 +51,7 @@ class HistoryTruth(Truth):
     ) -> None:
         self.users, self.prompts, self._class, self._titles = users, prompts, title_class, title_tokens
         self.clients = clients or dict.fromkeys(prompts, "")
-        order = self._popular = _most_popular(popularity)
+        order = self._popular = most_popular(popularity)
         weights: dict[int, float] = {}
         for item in order[popularity[order] > 0]:
             for token in title_tokens[item]:
@@ -151,14 +151,6 @@ class HistoryTruth(Truth):
         own = owner == rows.index(row)
         return truth[own], ranked[own, 0], item_hits(ranked[own], truth[own], 1, self._class)
 
-    @property
-    def users_by_row(self) -> Mapping[int, int]:
-        return self.users
-
-    def redealt(self, guess: Guess, count: int, generator: np.random.Generator) -> list[Guess]:
-        clients = {row: self.clients.get(row, "") for row in self.users}
-        return dealt_anew(guess, clients, count, generator)
-
     def examples(self, guess: Guess, catalogue: Catalogue, tokenizer: Any) -> list[Example]:
         """Slot by slot, then the whole text as it was read."""
         found = []
@@ -227,7 +219,7 @@ def _of_users(estimate: Estimate, users: Int[np.ndarray, "rows"]) -> Estimate:
     return replace(estimate, n=len(np.unique(users)))
 
 
-def _most_popular(popularity: Float[np.ndarray, "items"]) -> Int[np.ndarray, "items"]:
+def most_popular(popularity: Float[np.ndarray, "items"]) -> Int[np.ndarray, "items"]:
     """All items, the most popular first. Those that are as popular as each other stand in a random order, of one seed
     for all runs: the catalogue's own may tell how popular they are elsewhere."""
     return best_first(popularity, np.random.default_rng(0).permutation(len(popularity)))

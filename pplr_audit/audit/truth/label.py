@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from pplr_audit.audit.truth.history import OWN_MODEL, POPULARITY, HistoryTruth, Recommends, _most_popular
-from pplr_audit.audit.truth.protocol import Example, Truth, dealt_anew, lowest_rows, place_of, slot
+from pplr_audit.audit.truth.history import OWN_MODEL, POPULARITY, HistoryTruth, Recommends, most_popular
+from pplr_audit.audit.truth.protocol import Example, RowTruth, lowest_rows, place_of, slot
 from pplr_audit.audit.truth.score import Score, by_user
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.scoring.intervals import mean_estimate
@@ -21,7 +21,7 @@ EXAMPLES = 6
 
 
 @dataclass(frozen=True)
-class LabelTruth(Truth):
+class LabelTruth(RowTruth):
     """The item that each row was trained to answer with.
 
     Args:
@@ -50,7 +50,7 @@ class LabelTruth(Truth):
         depth = max(*LABEL_DEPTHS, answers.shape[1])
         lists = {int(row): answer for row, answer in zip(guess.arrays["rows"], answers, strict=True)}
         ranked = self._padded([lists.get(row, answers[:0].ravel()) for row in rows], depth)
-        usual = _most_popular(self.popularity)
+        usual = most_popular(self.popularity)
         floors = {POPULARITY: self._padded([usual] * len(rows), depth)}
         detail = {}
         if seed is not None and self.own is not None:
@@ -70,14 +70,6 @@ class LabelTruth(Truth):
         own, *floor = (reciprocal_ranks(each, truth, self.title_class) for each in (ranked, *floors.values()))
         by_floor = [*zip(floors, floor, strict=True)]
         return [*scores, self._score("mrr", own, by_floor, users, seed, depth=depth, **detail)]
-
-    @property
-    def users_by_row(self) -> Mapping[int, int]:
-        return self.users
-
-    def redealt(self, guess: Guess, count: int, generator: np.random.Generator) -> list[Guess]:
-        clients = {row: self.clients.get(row, "") for row in self.users}
-        return dealt_anew(guess, clients, count, generator)
 
     def examples(self, guess: Guess, catalogue: Catalogue, tokenizer: Any) -> list[Example]:
         """The next item beside the first guess; items of one title are one."""

@@ -65,6 +65,26 @@ class Truth(Protocol):
         return []
 
 
+class RowTruth(Truth, Protocol):
+    """A truth whose answer for a row follows from that row alone, so that answers can be dealt to other rows.
+
+    Args:
+        users: row to user.
+        clients: row to client, within which a control deals what was answered; one by default.
+    """
+
+    users: Mapping[int, int]
+    clients: Mapping[int, str]
+
+    @property
+    def users_by_row(self) -> Mapping[int, int]:
+        return self.users
+
+    def redealt(self, guess: Guess, count: int, generator: np.random.Generator) -> list[Guess]:
+        clients = {row: self.clients.get(row, "") for row in self.users}
+        return dealt_anew(guess, clients, count, generator)
+
+
 def dealt_anew(guess: Guess, clients: Mapping[int, str], count: int, generator: np.random.Generator) -> list[Guess]:
     """Deal the answers to other rows of the same client ``count`` times; none where there is but one row.
 

@@ -110,8 +110,11 @@ def test_a_zip_in_a_zip_stays_one(write, own):
 
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+# A process started by nohup or in the background would ignore them, and rightly so.
+for each, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    signal.signal(each, usual)
 from pplr_audit.data.files.archive import unzipped
 with unzipped(Path(sys.argv[1])) as place:
     print(sorted(each.name for each in place.iterdir()), flush=True)
