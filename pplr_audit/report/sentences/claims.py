@@ -89,7 +89,7 @@ def hedge(rows: Sequence[Finding], shown: Sequence[Finding]) -> str:
         else f"This is the strongest of {attacks} attacks tried; a better one may do more."
     )
     over = max(row["corrected"]["over"] if "corrected" in row else 1 for row in above)
-    return f"{tried} Above the baseline means: also after correction for all {over} findings." if over > 1 else tried
+    return f"{tried} It stays above the baseline after correction for all {over} findings." if over > 1 else tried
 
 
 def verdict(rows: Sequence[Finding], among: int = 1) -> str:

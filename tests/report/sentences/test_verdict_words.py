@@ -65,7 +65,7 @@ def test_the_best_of_many_without_a_correction_in_the_document_is_corrected_in_t
     clear = a_membership("auc", 0.7, 0.65, 0.75, 0.5, "m0")
     told = answer(judged({**findings, "findings": [clear, *rivals]}))[1]
     assert told.verdict == "above"
-    assert "Above the baseline means: also after correction for all 24 findings." in told.text
+    assert "It stays above the baseline after correction for all 24 findings." in told.text
 
 
 def test_the_rate_is_of_the_same_configuration_as_the_area(findings: Json, a_membership: Make) -> None:
