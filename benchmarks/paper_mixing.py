@@ -36,8 +36,8 @@ def section(docs: Mapping[int, Mapping[str, Any]], order: Mapping[int, Sequence[
     if not rows:
         return ""
     text = (
-        "What the balance did in the last round: the range of S off the diagonal; of each client its loss, l, w, and"
-        " the share of its own model in its new one:\n\n"
+        "The balance in the last round: the range of S off the diagonal, and for each client its loss, l, w, and the share"
+        " of its own model in its new model:\n\n"
     )
     return text + table(["strategy", "seed", "S", *places], sorted(rows, key=lambda row: row[0])) + "\n"
 
@@ -63,23 +63,23 @@ def why(docs: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
     own = [mixing["matrix"][i][i] for mixing in found for i in range(len(mixing["clients"]))]
     off = [max(abs(weight - 1 / len(row)) for weight in row) for mixing in found for row in mixing["matrix"]]
     speeds = [w for mixing in found for w in mixing["w"] or ()]
-    some = f" of {len(found)} of {len(docs)} seeds" if len(found) < len(docs) else ""
+    some = f" ({len(found)} of {len(docs)} seeds)" if len(found) < len(docs) else ""
     text = (
-        f"What the balance did in the last round{some}: clients"
-        f" kept {100 * min(own):.1f} to {100 * max(own):.1f} % of their own model, where an even average of {count} has"
-        f" {100 / count:.1f} %; S off the diagonal was {' and '.join(dict.fromkeys(map(_similar, found)))}"
-        f"{f', w {min(speeds):.3f} to {max(speeds):.3f}' if speeds else ''}."
+        f"What did the balance do in the last round{some}? Clients"
+        f" kept {100 * min(own):.1f} to {100 * max(own):.1f} % of their own model. An even average of {count} has"
+        f" {100 / count:.1f} %. S off the diagonal was {', '.join(dict.fromkeys(map(_similar, found)))}"
+        f"{f'; w was {min(speeds):.3f} to {max(speeds):.3f}' if speeds else ''}."
     )
     changed = sum(most > NEAR for most in off)
     if not changed:
         yield (
-            f"{text} No weight was further than {100 * max(off):.1f} percentage points from that average: all clients"
-            " got nearly one and the same model, so the balance can hardly have favored anyone; what differs from"
-            " FedAvg is that numbers of samples do not weigh."
+            f"{text} No weight was more than {100 * max(off):.1f} percentage points from that average. So all clients"
+            " got nearly the same model, and the balance can hardly have favored one of them. The difference from"
+            " FedAvg is that numbers of samples have no weight."
         )
         return
-    rest = "; the others got nearly one and the same model" if changed + 1 < len(off) else ""
+    rest = " The others got nearly the same model." if changed + 1 < len(off) else ""
     yield (
         f"{text} {changed} of {len(off)} new models had a weight more than {100 * NEAR:.0f} percentage points from that"
-        f" average, by {100 * max(off):.1f} at the most{rest}."
+        f" average ({100 * max(off):.1f} at most).{rest}"
     )

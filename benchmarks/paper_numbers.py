@@ -100,7 +100,7 @@ def verdict(rows: Sequence[Row], more: str = "more", less: str = "less") -> str:
     if joint and joint == each:
         return words[joint]
     if joint:
-        return f"{words[joint]} over all seeds, not in each by itself"
+        return f"{words[joint]} over all seeds together, but not in each seed"
     if each:
-        return f"{words[each]} in each seed, but seeds differ too widely to say so of others"
+        return f"{words[each]} in each seed, but the seeds differ too much to generalize"
     return "no more than noise"

@@ -16,10 +16,24 @@ METRICS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
 FLOORS = ("untrained", "popularity")
 GOAL = 0.95
 OLDER = (
-    "What an unknown commit ran was run before the batches of clients with few samples were cut anew"
-    " (`pplr_audit/training/schedule.py`): samples came in another order than with today's code, and more of what was"
-    " computed was padding. Strategies of one run are alike in that, unless another commit went on with it.\n"
+    "Runs of an unknown commit are older than a change to the batches of clients with few samples"
+    " (`pplr_audit/training/schedule.py`). Their samples came in another order than with today's code, and with more"
+    " padding. This holds for all strategies of such a run alike, unless another commit continued it.\n"
 )
+
+
+READING = """How to read this page:
+
+- Every model ranks the full catalogue, without the items of the user's history.
+- A group is one data set with one recommender. Its section says how many clients, samples, rounds and test users it has.
+- A figure in a table is the mean over seeds ± their standard deviation. With a single seed it has its 95 % interval over
+  users.
+- Intervals were computed at the end of a run, by the code of the commit that its section names.
+- Differences within a seed compare the same users in pairs.
+- An interval over seeds and users is Student's interval over the seeds, each of which has its own test users. Where the
+  interval over users alone is wider, that one is used.
+- "More" and "less" without further words mean that this interval and the interval of each seed exclude 0.
+"""
 
 
 def page(
@@ -42,18 +56,13 @@ def page(
     cells = sum(len(group.strategies) * len(seeds) for group in chosen)
     parts = [
         "# PPLR beside its rivals\n",
-        f"Written by `benchmarks/paper_table.py`; {done} of {cells} cells (strategy, data set, recommender, seed) have"
-        " run. Full ranking with the history masked; what clients, samples, rounds and test users a group has stands"
-        " with it. A figure of a table is the mean over seeds ± their standard deviation; of a single seed it stands"
-        " with its 95 % interval over users. Differences of a seed are of the same users in pairs. Intervals over seeds"
-        " and users are Student's over seeds, each of which has its own test users, or that of the users alone where"
-        " that is wider. A difference is called more (or less) without more words where this interval and that of each"
-        " seed leave out 0.\n",
+        f"{done} of {cells} cells (strategy, data set, recommender, seed) have run.\n",
+        READING,
     ]
     if failed:
         parts.append("Failed in the last call:\n\n" + "\n".join(f"- {each}" for each in failed) + "\n")
     if strangers:
-        parts.append(f"Of earlier settings, not shown: {', '.join(f'`{name}`' for name in strangers)}.\n")
+        parts.append(f"Kept from earlier settings, not shown: {', '.join(f'`{name}`' for name in strangers)}.\n")
     if any("unknown" in doc.get("code", ["unknown"]) for docs in found.values() for doc in docs.values()):
         parts.append(OLDER)
     parts += [
@@ -61,7 +70,14 @@ def page(
         "\n".join(line for group in chosen for line in answer(group, found[group.name])) + "\n",
     ]
     parts += [text for group in chosen for text in section(group, found[group.name], seeds)]
-    return "\n".join(parts)
+    return "\n".join([*parts, made_by(found)])
+
+
+def made_by(found: Mapping[str, Docs]) -> str:
+    """The command, and the commits of all runs."""
+    told = (commit for docs in found.values() for doc in docs.values() for commit in doc.get("code", ["unknown"]))
+    commits = sorted(dict.fromkeys(told), key=lambda commit: commit == "unknown")
+    return f"Command: `python benchmarks/paper_table.py`. Commit: {', '.join(commits) or 'none'}.\n"
 
 
 def broken(doc: Mapping[str, Any]) -> list[Any]:
@@ -120,13 +136,15 @@ def section(group: Group, docs: Docs, seeds: Sequence[int]) -> Iterator[str]:
         return
     missing = [seed for seed in seeds if seed not in docs]
     yield (
-        f"Seeds that have run: {', '.join(map(str, docs))}"
-        f"{'; not yet: ' + ', '.join(map(str, missing)) if missing else ''}. {budget(docs)} {ran_on(docs)}\n"
+        f"- Seeds that have run: {', '.join(map(str, docs))}"
+        f"{'; not yet: ' + ', '.join(map(str, missing)) if missing else ''}."
     )
-    yield spent(docs) + "\n"
+    yield f"- Size: {budget(docs)}"
+    yield f"- Machine and code: {ran_on(docs)}"
+    yield f"- {spent(docs)}"
     data = {name: value for name, value in group.data.items() if name != "path"}
     told = json.dumps({"data": data, "model": group.model, "training": group.training})
-    yield f"Settings, where they are not the defaults: `{told}`. {group.note}".rstrip() + "\n"
+    yield f"- Settings that are not the defaults: `{told}`. {group.note}".rstrip() + "\n"
     lost = [f"{each['strategy']} (seed {seed})" for seed, doc in docs.items() for each in broken(doc)]
     if lost:
         yield f"Broke off: {', '.join(lost)}.\n"
@@ -142,7 +160,7 @@ def section(group: Group, docs: Docs, seeds: Sequence[int]) -> Iterator[str]:
         [name, *(over_seeds(values(docs, "balance", strategy=name, metric="recall@10", measure=m)) for m in measures)]
         for name in strategies
     ]
-    yield "Balance between clients, of Recall@10:\n"
+    yield "Balance of Recall@10 between clients:\n"
     yield table(["strategy", "standard deviation", "worst client", "Jain's index"], rows) + "\n"
     rows = []
     for rival in group.strategies[1:]:
@@ -150,16 +168,16 @@ def section(group: Group, docs: Docs, seeds: Sequence[int]) -> Iterator[str]:
             found = values(docs, "differences", against=rival, metric=metric, measure="mean", client="all")
             each = "; ".join(f"[{row['ci'][0]:+.4f}, {row['ci'][1]:+.4f}]" for row in found)
             rows.append([rival, metric, over_seeds(found, signed=True), each, verdict(found)])
-    yield "PPLR less each rival, the same users in pairs:\n"
-    yield table(["rival", "metric", "mean over seeds", "interval of each seed", "says"], rows) + "\n"
+    yield "PPLR minus each rival, the same users in pairs:\n"
+    yield table(["rival", "metric", "mean over seeds", "interval of each seed", "verdict"], rows) + "\n"
     rows = [
         [name, *(f"{over_seeds(found, signed=True)} ({verdict(found)})" if found else "–" for found in each)]
         for name in group.strategies
         if any(each := [references(docs, name, floor) for floor in FLOORS])
     ]
     if rows:
-        yield "Each strategy less the references, Recall@10, the same users in pairs, of the seeds that keep them:\n"
-        yield table(["strategy", *(f"less {floor}" for floor in FLOORS)], rows) + "\n"
+        yield "Recall@10 of each strategy minus that of the references, the same users in pairs, in seeds that store them:\n"
+        yield table(["strategy", *(f"minus {floor}" for floor in FLOORS)], rows) + "\n"
     order = {seed: list(by_size(doc)) for seed, doc in docs.items()}
     mixed = paper_mixing.section(docs, order, place_names(max(map(len, order.values()))))
     if mixed:
@@ -172,9 +190,9 @@ def clients(strategies: Sequence[str], docs: Docs) -> Iterator[str]:
     places = place_names(max(map(len, sizes)))
     told = [f"{name} {', '.join(str(s[n]) for s in sizes if n < len(s))}" for n, name in enumerate(places)]
     yield (
-        "At each client. Clients are groups of users that are formed anew with each seed, so that client-0 of one seed"
-        " is not client-0 of another: the clients of a seed are put in order of their number of test users, and a row"
-        f" is of those at one place. Test users, seed by seed: {'; '.join(told)}.\n"
+        "At each client. Each seed forms its clients anew, so client-0 of one seed is not client-0 of another. A row"
+        " compares clients of the same rank by number of test users: the largest of each seed, then the second largest,"
+        f" and so on. Test users, seed by seed: {'; '.join(told)}.\n"
     )
     rows = [
         [strategy, name, *(over_seeds(at_place(docs, place, strategy, metric)) for metric in METRICS)]
@@ -224,15 +242,15 @@ def spent(docs: Docs) -> str:
     parts = []
     if trained:
         parts.append(
-            f"training {', '.join(trained)} min (the rounds' own times, whichever call ran them), preparing and"
-            f" measuring {', '.join(rest)} min (of the calls that came to their end)"
+            f"training {', '.join(trained)} min (sum over the rounds), preparing and measuring {', '.join(rest)} min (of"
+            " the calls that ended normally)"
         )
     if calls:
-        parts.append(f"{', '.join(calls)} min (of the calls that came to their end, training too)")
+        parts.append(f"{', '.join(calls)} min (of the calls that ended normally, training included)")
     return (
-        f"Wall time of a seed's run, all its strategies together: {'; '.join(parts)}. What a killed call spent on an"
-        " unfinished round or measurement is in none of it, and the machine may have been shared with other work:"
-        " times say how long it took, not how fast it can be."
+        f"Wall time of each seed, all strategies together: {'; '.join(parts)}. Unfinished rounds and measurements of"
+        " killed calls are not included. The machine may have been shared with other work, so these times are no"
+        " measure of speed."
     )
 
 
@@ -262,9 +280,9 @@ def balanced(docs: Docs) -> str:
     said = {(True, False): "yes", (False, True): "no, it is less even", (True, True): "in part"}
     short = said.get((1 in signs, -1 in signs), "no difference from FedAvg that is more than noise")
     return (
-        f"Does it balance clients? {short[0].upper()}{short[1:]}. PPLR less FedAvg, Recall@10: standard deviation over"
-        f" clients {over_all(even).text('+.4f')} ({verdict(even, 'less even', 'more even')}), worst client"
-        f" {over_all(worst).text('+.4f')} ({verdict(worst, 'better', 'worse')}), Jain's index"
+        f"Does it balance clients? {short[0].upper()}{short[1:]}. PPLR minus FedAvg, Recall@10: standard deviation over"
+        f" clients {over_all(even).text('+.4f')} ({verdict(even, 'less even', 'more even')}); worst client"
+        f" {over_all(worst).text('+.4f')} ({verdict(worst, 'better', 'worse')}); Jain's index"
         f" {over_all(jain).text('+.4f')} ({verdict(jain, 'more even', 'less even')})."
     )
 
@@ -281,12 +299,12 @@ def beaten(docs: Docs) -> str:
         reached = mean(row["value"] for row in theirs)
         own = values(docs, "utility", strategy="pplr", client="all", metric=metric)
         shares = [percent(row, less=1) for row in ratios(own, theirs, gain)]
-        share = f", that is {over_all(shares).text('+.0f')} %" if shares else ""
-        told.append(f"{metric} {over_all(gain).text('+.4f')} on {reached:.4f}{share} ({verdict(gain)})")
+        share = f", or {over_all(shares).text('+.0f')} %," if shares else ""
+        told.append(f"{metric} {over_all(gain).text('+.4f')}{share} beside FedAvg's {reached:.4f} ({verdict(gain)})")
         signs.append(side(gain))
     said = {(True, False): "yes", (False, True): "no, it is worse", (True, True): "in part"}
     short = said.get((1 in signs, -1 in signs), "no difference that is more than noise")
-    return f"Does it beat FedAvg? {short[0].upper()}{short[1:]}. PPLR less FedAvg: {'; '.join(told)}."
+    return f"Does it beat FedAvg? {short[0].upper()}{short[1:]}. PPLR minus FedAvg: {'; '.join(told)}."
 
 
 def percent(row: Row, less: float = 0) -> Row:
@@ -301,9 +319,9 @@ def centralized(docs: Docs) -> str:
         for name in ("pplr", "centralized", *FLOORS)
     )
     less = against(docs, "centralized")
-    asked = "What does it keep of centralized training?"
+    asked = "How much of centralized training does it keep?"
     if not own or not pooled or not less:
-        return f"{asked} That has not run beside it."
+        return f"{asked} Centralized training has not run beside it."
     reached = mean(row["value"] for row in pooled)
     untrained, popularity = (mean(row["value"] for row in each) for each in floors)
     beyond_untrained, beyond_popularity = (
@@ -311,8 +329,8 @@ def centralized(docs: Docs) -> str:
     )
     if reached <= untrained:
         return (
-            f"{asked} Cannot be told (goal {100 * GOAL:.0f} %): centralized training itself, Recall@10 {reached:.4f},"
-            f" is not above the untrained model ({untrained:.4f}; popularity {popularity:.4f}) at this budget, and all"
+            f"{asked} Undecided (goal {100 * GOAL:.0f} %). With this budget, centralized training itself (Recall@10"
+            f" {reached:.4f}) is not above the untrained model ({untrained:.4f}; popularity {popularity:.4f}). So all"
             " differences above are between models that have learned little or nothing."
         )
     text = f"{asked} {kept(own, pooled, less)}"
@@ -320,40 +338,38 @@ def centralized(docs: Docs) -> str:
         own_gain = references(docs, "pplr", "untrained")
         sure = len(own_gain) == len(docs) and side(own_gain) > 0
         text += (
-            f" But at this budget that itself reaches {reached:.4f} where the untrained model has {untrained:.4f},"
-            " which is not more beyond noise: "
+            f" But with this budget, centralized training reaches {reached:.4f} and the untrained model"
+            f" {untrained:.4f}, which is no difference beyond noise."
             + (
-                f"whether the goal is met cannot be told. PPLR did learn: less the untrained model, in pairs,"
+                " So it is undecided whether the goal is met. PPLR did learn: minus the untrained model, in pairs,"
                 f" {over_all(own_gain).text('+.4f')} ({verdict(own_gain)})."
                 if sure
-                else "neither can it be told whether the goal is met, nor whether FedAvg or PPLR learned anything to"
-                " differ in."
+                else " So it is undecided whether the goal is met, and whether FedAvg or PPLR learned anything."
             )
         )
     if beyond_popularity <= 0:
-        how = "less" if beyond_popularity < 0 else "not more beyond noise"
-        serve = "better than" if beyond_popularity < 0 else "as well as"
+        how = "worse" if beyond_popularity < 0 else "not better by more than noise"
         text += (
-            f" Mere popularity reaches {popularity:.4f}, and centralized training {reached:.4f}, which is {how}:"
-            f" counting would serve users {serve} this model."
+            f" Ranking by popularity alone reaches {popularity:.4f}; centralized training reaches {reached:.4f}, which is"
+            f" {how}."
         )
     return text
 
 
 def above(docs: Docs, reference: str, pooled: Sequence[Row], floor: Sequence[Row]) -> Sequence[Row]:
-    """Centralized training less a reference, Recall@10: in pairs where all seeds keep them, else as if unpaired."""
+    """Return centralized training minus a reference, Recall@10: in pairs where all seeds store them, else unpaired."""
     paired = references(docs, "centralized", reference)
     return paired if len(paired) == len(docs) else unpaired(pooled, floor)
 
 
 def kept(own: Sequence[Row], pooled: Sequence[Row], less: Sequence[Row]) -> str:
     """The share with its interval, and what it says of the goal."""
-    difference = f"difference in Recall@10 {over_all(less).text('+.4f')}, {verdict(less)}"
+    difference = f"Difference in Recall@10: {over_all(less).text('+.4f')} ({verdict(less)})."
     shares = ratios(own, pooled, less)
     if not shares:
-        return f"A share cannot be told where that has nothing in one seed ({difference})."
+        return f"There is no share, as centralized training has a Recall@10 of 0 in one seed. {difference}"
     share = over_all([percent(row) for row in shares])
-    met = "met" if share.low >= 100 * GOAL else "not met" if share.high < 100 * GOAL else "cannot be told"
+    met = "met" if share.low >= 100 * GOAL else "not met" if share.high < 100 * GOAL else "undecided"
     each = "; ".join(f"[{100 * s['ci'][0]:.0f}, {100 * s['ci'][1]:.0f}]" for s in shares)
-    by_seed = f"; over the users of each seed {each}" if len(shares) > 1 else " over users alone"
-    return f"{share.text('.0f')} %{by_seed} ({difference}); goal {100 * GOAL:.0f} %: {met}."
+    by_seed = f"over the users of each seed: {each}" if len(shares) > 1 else "over users alone"
+    return f"{share.text('.0f')} % of its Recall@10 ({by_seed}). {difference} Goal {100 * GOAL:.0f} %: {met}."

@@ -1,11 +1,11 @@
-"""PPLR beside its rivals on real data: recommendations, balance between clients, and what more than noise is.
+"""PPLR beside its rivals on real data: recommendations, balance between clients, and which differences exceed noise.
 
 Every cell of the table is one strategy on one data set with one recommender and one seed: five clients by k-means,
 1,024 training samples, five rounds, at most 2,000 test users. The cells of one seed are one run of pplr-audit with
-rivals, so they share clients, samples, test users and the order of batches. It takes hours: runs are kept, a second
-call goes on where the first stopped (``--minutes`` ends it early), and the page, written after each run, says which
-cells have run. A run that fails is told at the end and stops no other. ``--complete`` takes what kept files lack out of
-the run directories, and trains nothing. The item table of ``recformer`` is the base model's throughout
+rivals, so they share clients, samples, test users and the order of batches. It takes hours. Runs are kept, and a second
+call continues where the first stopped (``--minutes`` ends it early). The page is written after each run and says which
+cells have run. A run that fails is named at the end and stops no other. ``--complete`` trains nothing: it adds what
+kept files lack from the run directories. The item table of ``recformer`` is always the base model's
 (``refresh_rounds: 0``).
 """
 
@@ -30,7 +30,7 @@ from pplr_audit.scenario.old_names import renamed
 from pplr_audit.scoring.intervals import paired_difference
 from pplr_audit.training.utility.user_scores import UserScores
 
-PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+PAGE = RESULTS / "paper_table.md"
 RUNS = Path("runs") / "paper-table"
 KEPT = RESULTS / "paper_table"
 """What has run stays in the repository, so that another machine goes on from there."""
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further run after so many")
     parser.add_argument("--only", default="", help="groups whose name holds this text")
     parser.add_argument("--complete", action="store_true", help="only complete kept files from --runs; nothing trains")
-    parser.add_argument("--results", type=Path, help="the page (default: docs/results.md; --quick: printed only)")
+    parser.add_argument("--results", type=Path, help="the page (default: benchmarks/results/paper_table.md; --quick: printed)")
     asked = parser.parse_args()
     started = time.monotonic()
     seeds = SEEDS[:1] if asked.quick else SEEDS

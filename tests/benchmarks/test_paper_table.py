@@ -139,7 +139,7 @@ def test_what_is_kept_of_earlier_settings_is_named(paper: Any, tmp_path: Path) -
     paper.write(tmp_path, group, 0, document(USERS[0], values()))
     (tmp_path / "old-0-12345678.json").write_text("{}")
     assert paper.strangers(tmp_path, [group]) == ["old-0-12345678"]
-    assert "Of earlier settings, not shown: `old-0-12345678`." in rendered(paper, {}, strangers=["old-0-12345678"])
+    assert "Kept from earlier settings, not shown: `old-0-12345678`." in rendered(paper, {}, strangers=["old-0-12345678"])
     assert "earlier settings" not in rendered(paper, {})
 
 
@@ -152,12 +152,13 @@ def test_a_rival_that_broke_off_in_one_seed_is_named_and_compared_in_the_others(
     page = rendered(paper, {0: whole, 1: less})
     assert "Broke off: fedavg (seed 1)." in page
     assert "9 of 10 cells" in page
-    assert "recall@10 +0.0500 [+0.0400, +0.0600] on 0.5000" in page, "of the seed that has both"
+    assert "recall@10 +0.0500 [+0.0400, +0.0600], or" in page
+    assert "%, beside FedAvg's 0.5000" in page, "of the seed that has both"
 
 
 def test_what_is_learned_is_judged_by_both_intervals(paper: Any) -> None:
     near = rendered(paper, {0: document(USERS[0], values(centralized=0.112, untrained=0.1))})
-    assert "nor whether FedAvg or PPLR learned anything" in near, "0.112 and 0.1, each by 0.01 either way"
+    assert "whether FedAvg or PPLR learned anything" in near, "0.112 and 0.1, each by 0.01 either way"
     assert "learned anything" not in rendered(paper, {0: document(USERS[0], values(centralized=0.12, untrained=0.1))})
 
 
@@ -193,16 +194,16 @@ def test_seeds_that_disagree_are_noise_however_sure_each_is_of_its_users(paper: 
         document(USERS[1], values(), gain=0.01, half=0.001),
     )
     assert "Does it beat FedAvg? No difference that is more than noise." in said
-    assert "more in each seed, but seeds differ too widely" in said
+    assert "more in each seed, but the seeds differ too much" in said
 
 
 def test_the_share_of_centralized_training_has_an_interval_and_a_goal_only_where_that_says_so(paper: Any) -> None:
     assert "[99, 101] %" in (said := answer(paper, *(document(u, values(), half=0.005) for u in USERS)))
-    assert "goal 95 %: met" in said
+    assert "Goal 95 %: met" in said
     poor = [document(users, values(pplr=0.3), gain=-0.2, half=0.005) for users in USERS]
     assert "60 [59, 61] %" in (said := answer(paper, *poor))
-    assert "goal 95 %: not met" in said
-    assert "goal 95 %: cannot be told" in answer(paper, *(document(u, values(), half=0.05) for u in USERS))
+    assert "Goal 95 %: not met" in said
+    assert "Goal 95 %: undecided" in answer(paper, *(document(u, values(), half=0.05) for u in USERS))
 
 
 def test_where_nothing_was_learned_nothing_is_claimed(paper: Any) -> None:
@@ -210,19 +211,19 @@ def test_where_nothing_was_learned_nothing_is_claimed(paper: Any) -> None:
     assert "models that have learned little or nothing" in said
     assert "met" not in said.replace("metric", "")
     said = answer(paper, document(USERS[0], values(centralized=0.105)))
-    assert "neither can it be told whether the goal is met" in said
+    assert "it is undecided whether the goal is met, and whether" in said
 
 
 def test_what_the_balance_did_is_told_where_it_was_kept(paper: Any) -> None:
     even = {"mixing": {"pplr": mixing([[0.5, 0.5], [0.49, 0.51]])}}
     page = rendered(paper, {0: document(USERS[0], values(), **even), 1: document(USERS[1], values())})
-    assert "of 1 of 2 seeds: clients kept 50.0 to 51.0 % of their own model" in page
-    assert "nearly one and the same model" in page
+    assert "(1 of 2 seeds)? Clients kept 50.0 to 51.0 % of their own model" in page
+    assert "nearly the same model" in page
     assert "loss 2.000, l 0.700, w 0.600, own 50.0 %" in page
     apart = {"mixing": {"pplr": mixing([[0.9, 0.1], [0.49, 0.51]])}}
     said = answer(paper, document(USERS[0], values(), **apart))
-    assert "1 of 2 new models had a weight more than 2 percentage points from that average, by 40.0" in said
-    assert "balance did" not in rendered(paper, {0: document(USERS[0], values())})
+    assert "1 of 2 new models had a weight more than 2 percentage points from that average (40.0 at most)" in said
+    assert "the balance do" not in rendered(paper, {0: document(USERS[0], values())})
 
 
 def test_the_clients_mixing_is_told_in_the_order_of_their_size(paper: Any) -> None:
@@ -277,19 +278,19 @@ def test_what_is_learned_is_judged_in_pairs_where_they_are_kept(paper: Any) -> N
     reached = values() | {"centralized": 0.11, "untrained": 0.1, "popularity": 0.13}
     plain = document(USERS[0], reached, half=0.01)
     text = paper.page([group], {group.name: {0: plain}}, (0,), ())
-    assert "not more beyond noise: neither can it be told" in text, "unpaired, 0.01 is within its interval"
+    assert "no difference beyond noise. So it is undecided" in text, "unpaired, 0.01 is within its interval"
     gain = {"strategy": "pplr", "metric": "recall@10", "against": "untrained", "value": 0.01, "ci": [0.006, 0.014]}
     text = paper.page([group], {group.name: {0: {**plain, "references": [gain]}}}, (0,), ())
-    assert "PPLR did learn: less the untrained model, in pairs, +0.0100 [+0.0060, +0.0140] (more)" in text
-    assert "neither can it be told" not in text
+    assert "PPLR did learn: minus the untrained model, in pairs, +0.0100 [+0.0060, +0.0140] (more)" in text
+    assert "whether FedAvg or PPLR learned" not in text
     wanted = {"strategy": "centralized", "metric": "recall@10"}
     kept = [
         {**wanted, "against": "untrained", "value": 0.01, "ci": [0.006, 0.014]},
         {**wanted, "against": "popularity", "value": -0.02, "ci": [-0.03, -0.01]},
     ]
     text = paper.page([group], {group.name: {0: {**plain, "references": kept}}}, (0,), ())
-    assert "neither can it be told" not in text
-    assert "which is less: counting would serve users better than this model" in text
+    assert "whether FedAvg or PPLR learned" not in text
+    assert "centralized training reaches 0.1100, which is worse." in text
     assert "| centralized | +0.0100 [+0.0060, +0.0140] (more) | -0.0200 [-0.0300, -0.0100] (less) |" in text
 
 
