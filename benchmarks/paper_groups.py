@@ -25,8 +25,8 @@ DECODER = {"backbone": "tiny-llama", "recommender": "bigrec", "beams": 4, "preci
 """Seeds may run on different machines, of which ``precision: auto`` would let some compute in bfloat16."""
 
 CHOSEN = (
-    "The learning rate was chosen from 5e-4 and 2e-3 by centralized training, on the test users of the first seed. These"
-    " users are also reported here, so the figures of that seed are a little too good, for all strategies alike."
+    "The learning rate was chosen from 5e-4 and 2e-3 by centralized training, on the test users of the first seed."
+    " These users are also reported here, so the figures of that seed are a little too good, for all strategies alike."
 )
 
 

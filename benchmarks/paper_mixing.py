@@ -36,8 +36,8 @@ def section(docs: Mapping[int, Mapping[str, Any]], order: Mapping[int, Sequence[
     if not rows:
         return ""
     text = (
-        "The balance in the last round: the range of S off the diagonal, and for each client its loss, l, w, and the share"
-        " of its own model in its new model:\n\n"
+        "The balance in the last round: the range of S off the diagonal, and for each client its loss, l, w, and the"
+        " share of its own model in its new model:\n\n"
     )
     return text + table(["strategy", "seed", "S", *places], sorted(rows, key=lambda row: row[0])) + "\n"
 

@@ -25,9 +25,9 @@ OLDER = (
 READING = """How to read this page:
 
 - Every model ranks the full catalogue, without the items of the user's history.
-- A group is one data set with one recommender. Its section says how many clients, samples, rounds and test users it has.
-- A figure in a table is the mean over seeds ± their standard deviation. With a single seed it has its 95 % interval over
-  users.
+- A group is one data set with one recommender. Its section has its numbers of clients, samples, rounds and test users.
+- A figure in a table is the mean over seeds ± their standard deviation. With a single seed it has its 95 % interval
+  over users.
 - Intervals were computed at the end of a run, by the code of the commit that its section names.
 - Differences within a seed compare the same users in pairs.
 - An interval over seeds and users is Student's interval over the seeds, each of which has its own test users. Where the
@@ -176,7 +176,7 @@ def section(group: Group, docs: Docs, seeds: Sequence[int]) -> Iterator[str]:
         if any(each := [references(docs, name, floor) for floor in FLOORS])
     ]
     if rows:
-        yield "Recall@10 of each strategy minus that of the references, the same users in pairs, in seeds that store them:\n"
+        yield "Recall@10 of each strategy minus the references, the same users in pairs, in seeds that store them:\n"
         yield table(["strategy", *(f"minus {floor}" for floor in FLOORS)], rows) + "\n"
     order = {seed: list(by_size(doc)) for seed, doc in docs.items()}
     mixed = paper_mixing.section(docs, order, place_names(max(map(len, order.values()))))
@@ -242,8 +242,8 @@ def spent(docs: Docs) -> str:
     parts = []
     if trained:
         parts.append(
-            f"training {', '.join(trained)} min (sum over the rounds), preparing and measuring {', '.join(rest)} min (of"
-            " the calls that ended normally)"
+            f"training {', '.join(trained)} min (sum over the rounds), preparing and measuring {', '.join(rest)} min"
+            " (of the calls that ended normally)"
         )
     if calls:
         parts.append(f"{', '.join(calls)} min (of the calls that ended normally, training included)")
@@ -350,8 +350,8 @@ def centralized(docs: Docs) -> str:
     if beyond_popularity <= 0:
         how = "worse" if beyond_popularity < 0 else "not better by more than noise"
         text += (
-            f" Ranking by popularity alone reaches {popularity:.4f}; centralized training reaches {reached:.4f}, which is"
-            f" {how}."
+            f" Ranking by popularity alone reaches {popularity:.4f}; centralized training reaches {reached:.4f}, which"
+            f" is {how}."
         )
     return text
 

@@ -132,7 +132,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further run after so many")
     parser.add_argument("--only", default="", help="groups whose name holds this text")
     parser.add_argument("--complete", action="store_true", help="only complete kept files from --runs; nothing trains")
-    parser.add_argument("--results", type=Path, help="the page (default: benchmarks/results/paper_table.md; --quick: printed)")
+    parser.add_argument(
+        "--results", type=Path, help="the page (default: paper_table.md in benchmarks/results; --quick: printed)"
+    )
     asked = parser.parse_args()
     started = time.monotonic()
     seeds = SEEDS[:1] if asked.quick else SEEDS

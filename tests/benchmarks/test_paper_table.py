@@ -139,7 +139,8 @@ def test_what_is_kept_of_earlier_settings_is_named(paper: Any, tmp_path: Path) -
     paper.write(tmp_path, group, 0, document(USERS[0], values()))
     (tmp_path / "old-0-12345678.json").write_text("{}")
     assert paper.strangers(tmp_path, [group]) == ["old-0-12345678"]
-    assert "Kept from earlier settings, not shown: `old-0-12345678`." in rendered(paper, {}, strangers=["old-0-12345678"])
+    said = rendered(paper, {}, strangers=["old-0-12345678"])
+    assert "Kept from earlier settings, not shown: `old-0-12345678`." in said
     assert "earlier settings" not in rendered(paper, {})
 
 
