@@ -30,6 +30,9 @@ def standardized(
     judged by all n non-members, and a non-member, who is judged by n - 1, are alike where there is nothing to find; of
     few non-members the non-members spread a little more, which errs against the attack.
 
+    A non-member stands at least where a member of the same score stands. Below the mean, leaving itself out would put
+    it a little lower: a client's members would pass before its non-members wherever many have nearly the same score.
+
     Where the others all have one score, whoever has it too gets 0 and the rest infinity of their sign. Infinite scores
     stay as they are and are no part of a standard. NaN for all users of a group with fewer than ``least`` non-members
     of finite score. One group by itself has nothing to be aligned with: its scores are returned as they are.
@@ -48,10 +51,17 @@ def standardized(
 def _beside(scores: Float[np.ndarray, "n"], known: Bool[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
     # Centered, so that equal scores have a variance of exactly 0 and nothing is lost to rounding.
     x = scores - np.median(scores[known])
-    others = x[known]
-    count = len(others) - known
-    mean = (others.sum() - np.where(known, x, 0.0)) / count
-    squares = (others**2).sum() - np.where(known, x, 0.0) ** 2
+    as_member = _judged(x, x[known], np.zeros_like(known))
+    return np.where(known, np.maximum(_judged(x, x[known], known), as_member), as_member)
+
+
+def _judged(
+    x: Float[np.ndarray, "n"], others: Float[np.ndarray, "k"], left_out: Bool[np.ndarray, "n"]
+) -> Float[np.ndarray, "n"]:
+    """Return each score beside the ``others``, without itself where it is one of them and to be left out."""
+    count = len(others) - left_out
+    mean = (others.sum() - np.where(left_out, x, 0.0)) / count
+    squares = (others**2).sum() - np.where(left_out, x, 0.0) ** 2
     variance = np.maximum(squares - count * mean**2, 0.0) / np.maximum(count - 1, 1)
     scale = np.sqrt(variance * (1 + 1 / count))
     away = x - mean

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from pplr_audit.scoring.membership import tpr_at
 from pplr_audit.scoring.standardized import standardized
+from pplr_audit.scoring.verdicts import exact_tpr_p
 
 
 def clients_of(sizes: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -48,6 +49,36 @@ def test_with_nothing_to_find_members_pass_the_threshold_as_non_members_do(
         assert np.mean(rates) >= 0.6 * expected, "nor is it out of reach"
 
 
+@pytest.mark.parametrize("kind", ["says yes to one in twelve", "probabilities over many decades"])
+@pytest.mark.parametrize("sizes", [[(40, 40)] * 5, [(5, 60)] * 4, [(10, 10)] * 20])
+def test_scores_that_are_mostly_alike_tell_nothing_where_there_is_nothing(
+    kind: str, sizes: list[tuple[int, int]]
+) -> None:
+    """Most users of a client stand closely together below its mean; none of its members may pass the others there."""
+    labels, clients = clients_of(sizes)
+    generator = np.random.default_rng(0)
+    members, others = int(labels.sum()), int((labels == 0).sum())
+    rates, found = [], 0
+    for _ in range(200):
+        drawn = generator.normal(size=len(labels))
+        scores = np.exp(8 * drawn) if kind.startswith("prob") else (drawn > 1.4).astype(float)
+        rates.append(tpr_at(standardized(scores, labels, clients), labels, 0.1))
+        found += exact_tpr_p(round(rates[-1] * members), members, others, 0.1) <= 0.025
+    assert np.mean(rates) <= 0.115
+    assert found <= binom.ppf(0.999, 200, 0.025)
+
+
+def test_equal_scores_of_a_client_are_never_ordered_in_favor_of_its_members() -> None:
+    labels, clients = clients_of([(2, 6), (2, 6)])
+    scores = np.array([0, 0, 1, 0, 0, 0, 0, 0, 5, 9, 5, 9, 5, 7, 7, 8.0])
+    z = standardized(scores, labels, clients)
+    for client in (0, 1):
+        for value in np.unique(scores):
+            level = (clients == client) & (scores == value)
+            member, other = z[level & (labels == 1)], z[level & (labels == 0)]
+            assert not len(member) or not len(other) or member.max() <= other.min()
+
+
 def test_a_non_member_is_no_part_of_its_own_standard() -> None:
     labels, clients = clients_of([(1, 5), (1, 5)])
     scores = np.array([3.0, 0, 1, 2, 3, 4, 30.0, 0, 10, 20, 30, 40])
@@ -63,11 +94,12 @@ def test_equal_scores_stay_equal_and_what_stands_out_of_them_is_beyond_all() -> 
     labels, clients = clients_of([(2, 6), (2, 6)])
     scores = np.full(16, 0.1)
     assert (standardized(scores, labels, clients) == 0).all()
-    scores[[0, 2]] = 0.3, 0.05
+    scores[[0, 1]] = 0.3, 0.05
     z = standardized(scores, labels, clients)
-    assert z[0] > 0
-    assert z[2] == -np.inf
-    assert (z[8:] == 0).all()
+    assert z[:2].tolist() == [np.inf, -np.inf]
+    assert (z[2:] == 0).all()
+    scores[2] = 0.3  # a non-member: beside the others it stands out, too
+    assert standardized(scores, labels, clients)[2] == np.inf
 
 
 def test_infinite_scores_are_no_part_of_a_standard() -> None:
