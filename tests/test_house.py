@@ -124,3 +124,25 @@ def test_findings_keep_their_form() -> None:
         assert told is not None
         for library, version in (each.split() for each in told[1].split(", ")):
             assert f"{library}=={version}" in text, (path, library)
+
+
+PAGES = [
+    page
+    for folder in (".", "docs", "findings", "benchmarks", "benchmarks/results")
+    for page in (ROOT / folder).glob("*.md")
+]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a page's headings get where it is shown."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", sorted(PAGES), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
