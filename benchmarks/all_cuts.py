@@ -86,9 +86,9 @@ def main() -> None:
             figures["ratio"][f"{label}: all / {one}"] = {"over_runs": over, "goal": goal(over.median, AT_MOST)}
             rows.append([f"{label}, all / {one}", over.text(digits=2), goal_text(over.median, AT_MOST)])
     text = (
-        f"{layers} blocks of hidden size {hidden}: all cuts are {layers} fronts."
-        f" {chosen.repeats} runs of each, interleaved;"
-        f" a ratio is of two runs of the same turn.\n\n" + table(["what", "median (least–most)", "goal"], rows)
+        f"A model of {layers} blocks with hidden size {hidden}: all cuts have {layers} different fronts."
+        f" {chosen.repeats} interleaved runs of each; a ratio compares two runs of the same turn.\n\n"
+        + table(["what", "median (least–most)", "goal"], rows)
     )
     write("all_cuts", "The audit of all cuts against the audit of one", text, figures, at, chosen.results)
 

@@ -255,10 +255,10 @@ def speed_lines(speeds: Speeds) -> list[list[str]]:
                 wanted = at_least_text(shares[side].median, GOALS[side[1]]) if side[1] in GOALS else ""
                 lines.append([f"{precision}: {side[1]}, of the peak", shares[side].text(digits=2), wanted])
     if speeds.gain is not None:
-        lines.append(["bfloat16 in float32: the best product", speeds.gain.text(digits=2), ""])
+        lines.append(["bfloat16 / float32: the best product", speeds.gain.text(digits=2), ""])
     for what, each in speeds.faster.items():
         wanted = at_least_text(each.median, FASTER) if what in STEPS else ""
-        lines.append([f"bfloat16 in float32: {what}", each.text(digits=2), wanted])
+        lines.append([f"bfloat16 / float32: {what}", each.text(digits=2), wanted])
     return lines
 
 
@@ -296,9 +296,9 @@ def main() -> None:
     lines += rows(few)
     figures = {**speed_figures(speeds), "padding": pad, "padding_few_samples": few}
     text = (
-        f"{base.name}; {items} items of {data.name} are encoded, a step has {len(batch)} histories of {HISTORY} in"
-        f" {len(batch) * max(map(len, batch))} positions; padding over {len(data.users):,} users and"
-        f" {len(catalogue):,} items.\n\n"
+        f"Model: {base.name}. {items} items of {data.name} are encoded. A training step has {len(batch)} histories of"
+        f" {HISTORY} items in {len(batch) * max(map(len, batch))} positions. Padding is measured over"
+        f" {len(data.users):,} users and {len(catalogue):,} items. The peak is the best matrix product of a turn.\n\n"
     )
     text += table(["what", "median (least–most)", "goal"], lines)
     write("encoder_speed", "An encoder against the machine's peak", text, figures, at, chosen.results)

@@ -145,12 +145,18 @@ def main() -> None:
     missing = [each.name for each in TRIES if each.name not in found]
     text = (
         f"ml-100k, leave-one-out, {next(iter(found.values()))['users']} validation users, full ranking; 95 % intervals."
-        " Base:"
-        f" {json.dumps({**BASE, 'recformer': READ, 'training': TRAINED, 'history': 3})}."
+        f" Base settings: {json.dumps({**BASE, 'recformer': READ, 'training': TRAINED, 'history': 3})}."
         f" Not run yet: {', '.join(missing) or 'none'}.\n\n"
     )
-    head = ["try", *METRICS, "recall@10 less untrained", "less the Markov chain", "seconds of training"]
-    write("encoder_tries", "What was tried on ml-100k", text + table(head, lines(found)), {"tries": found}, at, RESULTS)
+    head = ["try", *METRICS, "recall@10 minus untrained", "minus the Markov chain", "seconds of training"]
+    write(
+        "encoder_tries",
+        "RecFormer on ml-100k: one setting changed at a time",
+        text + table(head, lines(found)),
+        {"tries": found},
+        at,
+        RESULTS,
+    )
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def compared(
     less = {m: paired_difference(own[m], chain[m], users, seed=0) for m in METRICS}
     figures["less the chain"] = {m: [e.value, e.low, e.high] for m, e in less.items()}
     signed = (f"{e.value:+.4f} [{e.low:+.4f}, {e.high:+.4f}]" for e in less.values())
-    return [*lines, ["trained less the chain, in pairs", *signed]]
+    return [*lines, ["trained minus the chain, in pairs", *signed]]
 
 
 def so_far(name: str, chosen: scenario.Scenario, directory: Path, at: Mapping[str, Any], into: Path) -> None:
@@ -134,11 +134,11 @@ def so_far(name: str, chosen: scenario.Scenario, directory: Path, at: Mapping[st
     lines = compared({"recformer": own, "Markov chain": chain}, users, figures)
     settings, tokens = SETS[name]
     text = (
-        f"{name}, after round {state.round - 1} of {chosen.training.rounds}: {len(users):,} users drawn for this,"
-        f" {items:,} items; 95 % intervals over users. Settings:"
+        f"{name}, after round {state.round - 1} of {chosen.training.rounds}: {len(users):,} users drawn for this"
+        f" measurement, {items:,} items, 95 % intervals over users. Settings:"
         f" {json.dumps({'data': settings, 'model': encoder(tokens), 'training': TRAINING})}.\n\n"
     )
-    title = f"RecFormer on MiniLM, {name}, in the midst of its training"
+    title = f"RecFormer on MiniLM, {name}, before the end of its training"
     write(f"encoder_utility_{name}_so_far", title, text + table(["what", *METRICS], lines), figures, at, into)
 
 
@@ -185,11 +185,10 @@ def main() -> None:
     own, tokens = SETS[asked.name]
     settings = {} if asked.quick else {"data": own, "model": encoder(tokens), "training": TRAINING}
     text = (
-        f"{chosen.data.path.rsplit('/', 1)[-1]}: {len(users):,} test users, none of them a validation user that"
-        f" settings were chosen on, {items:,} items; 95 % intervals over users."
-        f" Settings: {json.dumps(settings)}. Seconds by"
-        f" phase: {json.dumps(spent)}; of training they are its rounds', whichever call ran them, else those of the"
-        " calls that came to their end.\n\n" + table(["what", *METRICS], lines)
+        f"{chosen.data.path.rsplit('/', 1)[-1]}: {len(users):,} test users, {items:,} items, 95 % intervals over users."
+        " Settings were chosen on validation users, who are not among the test users."
+        f" Settings: {json.dumps(settings)}. Seconds by phase: {json.dumps(spent)}. Training is the sum over its"
+        " rounds; other phases count the calls that ended normally.\n\n" + table(["what", *METRICS], lines)
     )
     into = asked.results or (None if asked.quick else RESULTS)
     write(f"encoder_utility_{asked.name}", f"RecFormer on MiniLM, {asked.name}", text, figures, at, into)

@@ -136,11 +136,11 @@ def main() -> None:
     lines.append(["Markov chain", "", said(chain), *[""] * (count - 1)])
     text = (
         f"ml-100k, leave-one-out, {len(users)} users, {len(trained):,} samples, full ranking: Recall@10 with its 95 %"
-        f" interval. AdamW at {RATE}, batches of {BATCH}, {WIDTH} hidden units.\n\n"
+        f" interval. A perceptron reads the item table. AdamW at {RATE}, batches of {BATCH}, {WIDTH} hidden units.\n\n"
     )
-    text += table(["items are compared by the table", "temperature", *(f"epoch {n + 1}" for n in range(count))], lines)
+    text += table(["item table", "temperature", *(f"epoch {n + 1}" for n in range(count))], lines)
     into = asked.results or (None if asked.quick else RESULTS)
-    write("frozen_table", "What a table of texts can hold", text, figures, at, into)
+    write("frozen_table", "How well a table of texts recommends", text, figures, at, into)
 
 
 if __name__ == "__main__":

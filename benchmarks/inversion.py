@@ -168,18 +168,19 @@ def report(
         by_layer.setdefault(figure["layer"], []).append(figure["scores"]["token_accuracy"].value)
     reached, wanted = min(map(max, by_layer.values())), GOALS[client.kind]
     where = (
-        f"Layer {layers} is what leaves the last block. Goal: token accuracy at the last layer at least {wanted}"
+        f"Layer {layers} is the output of the last block. Goal: token accuracy at the last layer at least {wanted}"
         if client.kind == "encoder"
         else "Goal: every title token at every front"
     )
     text = (
-        f"{len(client.model.prompts.titles):,} items; {count} victims; {steps} local steps of {BATCH} before. `ridge`"
-        f" fits all layers at the first. An attack has {SECONDS[0]:g} s at a layer of the exact model, {SECONDS[1]:g} s"
-        f" elsewhere. {where}: {reached:.4f} by the best attack, {'met' if reached >= wanted else 'not met'}.\n\n"
+        f"{len(client.model.prompts.titles):,} items and {count} victims. The client trained {steps} steps of {BATCH}"
+        " samples before. `ridge` fits all layers when it attacks the first one. Time limit of an attack:"
+        f" {SECONDS[0]:g} s at a layer of the exact model, {SECONDS[1]:g} s in the other cases. {where}: the best"
+        f" attack reaches {reached:.4f}, {'met' if reached >= wanted else 'not met'}.\n\n"
     )
     head = ["case", "layer", "attack", "token accuracy (95 %)", "item_hit@1", "item_hit@10", "exact history", "s"]
     write(
-        f"{client.kind}_inversion", f"Histories from hidden states: {client.kind}", text + table(head, lines),
+        f"{client.kind}_inversion", f"Reading histories from hidden states: {client.kind}", text + table(head, lines),
         {"rows": figures}, at, asked.results,
     )  # fmt: skip
 

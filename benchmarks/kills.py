@@ -150,13 +150,13 @@ def main() -> None:
         "takes": takes, "kills": [vars(kill) for kill in kills], "runs": number, "runs_with_the_same_findings": same
     }  # fmt: skip
     text = (
-        f"{len(kills)} kills in {number} runs of about {takes:.1f} s; all {same} ended with the findings, utility and"
-        f" costs of the run that was never killed, and after every kill all recorded files were whole. A life lasted"
-        f" {lived.text(' s', digits=1)}.\n\n"
+        f"{len(kills)} kills in {number} runs of about {takes:.1f} s. All {same} runs ended with the findings, utility"
+        " and costs of a run that was never killed. After every kill, all recorded files were complete. Time until a"
+        f" kill, median (least–most): {lived.text(' s', digits=1)}.\n\n"
     )
     rows = [[str(k.run), str(k.life), f"{k.seconds:.2f} s", str(k.files), f"`{k.last}`"] for k in kills]
-    text += table(["run", "life", "killed after", "files whole", "the newest"], rows)
-    write("kills", "Killed at random moments and continued", text, figures, at, chosen.results)
+    text += table(["run", "start", "killed after", "complete files", "newest file"], rows)
+    write("kills", "Runs killed at random moments and continued", text, figures, at, chosen.results)
 
 
 if __name__ == "__main__":

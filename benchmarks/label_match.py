@@ -145,9 +145,12 @@ def measure(client: Client, asked: Any, at: Mapping[str, Any]) -> None:
         ])  # fmt: skip
         print(lines[-1], flush=True)
     at_one = figures[1]["scores"]["label_hit@1"].value
-    said = f"{items:,} items, {len(set(classes.tolist())):,} title classes; {steps} local steps of {BATCH} before"
+    said = (
+        f"{items:,} items with {len(set(classes.tolist())):,} different titles. The client trained {steps} steps of"
+        f" {BATCH} samples before"
+    )
     reached = "met" if at_one >= GOAL else "not met"
-    head = ["case (m = 1)", "hit@1 (95 %)", "hit@10", "MRR", "popularity", "distance left", "s/victim", "victims"]
+    head = ["case (m = 1)", "hit@1 (95 %)", "hit@10", "MRR", "popularity", "median distance", "s/victim", "victims"]
     text = f"{said}. Goal: hit@1 at m = 1 at least {GOAL}: {reached}.\n\n" + table(head, lines)
     write("label_match", "The next item from the return gradient", text, {"cases": figures}, at, asked.results)
 

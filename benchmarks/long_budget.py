@@ -73,12 +73,12 @@ def main() -> None:
     for other in ("fedavg", "centralized", "local", "untrained", "popularity", "Markov chain"):
         less[other] = {m: paired_difference(scores["pplr"][m], scores[other][m], users, seed=0) for m in METRICS}
         said = (f"{less[other][m].value:+.4f} [{less[other][m].low:+.4f}, {less[other][m].high:+.4f}]" for m in METRICS)
-        lines.append([f"pplr less {other}, in pairs", *said])
+        lines.append([f"pplr minus {other}, in pairs", *said])
     kept = {}
     for m in METRICS:
         share = ratios([row(each["pplr"][m])], [row(each["centralized"][m])], [row(less["centralized"][m])])
         kept[m] = over_all(share) if share else None
-    lines.append(["pplr, of centralized", *("–" if k is None else k.text(".2f") for k in kept.values())])
+    lines.append(["pplr / centralized", *("–" if k is None else k.text(".2f") for k in kept.values())])
     clients = []
     for place, name in enumerate(found.names):
         mine = found.clients == place
@@ -87,15 +87,15 @@ def main() -> None:
     logs = round_logs.by_strategy(directory)
     seconds = {name: round(round_logs.seconds(own)) for name, own in logs.items()}
     text = (
-        f"{len(users):,} test users, leave-one-out, full ranking; 95 % intervals over users, one seed. Settings:"
-        f" {json.dumps({'data': DATA, 'model': MODEL, 'training': TRAINING})}. Seconds of training:"
-        f" {json.dumps(seconds)}, beside other work.\n\n"
+        f"ml-100k: {len(users):,} test users, leave-one-out, full ranking, 95 % intervals over users, one seed."
+        f" Settings: {json.dumps({'data': DATA, 'model': MODEL, 'training': TRAINING})}. Seconds of training:"
+        f" {json.dumps(seconds)}, while other work ran.\n\n"
     )
     text += table(["what", *METRICS], lines) + "\n\nRecall@10 at each client:\n\n"
     text += table(["client", "test users", "pplr", *TRAINING["rivals"], "untrained"], clients)
     figures = {"scores": each, "pplr_less": less, "of_centralized": kept, "clients": clients, "seconds": seconds}
     into = asked.results or (None if asked.quick else RESULTS)
-    write("long_budget", "PPLR where there is more to learn from", text, figures, at, into)
+    write("long_budget", "PPLR and rivals on 30,000 samples", text, figures, at, into)
 
 
 if __name__ == "__main__":

@@ -89,10 +89,10 @@ def main() -> None:
     found: dict[str, list[float]] = {}
     for name, seeds in settings(chosen.quick).items():
         found |= federated(name, seeds)
-    text = "Shares of all positions, the median over seeds (least–most); the goal is for the most.\n\n"
+    text = "Share of padding in all positions: median over seeds (least–most). The goal is for the largest.\n\n"
     text += table(["what", "share", "goal"], rows(found))
     figures = {"padding": found, "goals": {name: goal(max(each), AT_MOST) for name, each in found.items()}}
-    write("padding", "Padding where clients have few samples", text, figures, at, chosen.results)
+    write("padding", "Padding when clients have few samples", text, figures, at, chosen.results)
 
 
 if __name__ == "__main__":

@@ -72,18 +72,18 @@ def main() -> None:
         one, other = (scores[precision][seed] for precision in FORMATS)
         for name, each in zip(FORMATS, (one, other), strict=True):
             lines.append([f"{name}, seed {seed}", *(f"{each[m].mean():.4f}" for m in METRICS)])
-        differences[f"bfloat16 less float32, seed {seed}"] = less(other, one, users)
+        differences[f"bfloat16 minus float32, seed {seed}"] = less(other, one, users)
     together = {}
     for m in METRICS:
         each = over_all([{"value": d[m][0], "ci": d[m][1:]} for d in differences.values()])
         together[m] = (each.value, each.low, each.high)
-    differences["bfloat16 less float32, all seeds"] = together
+    differences["bfloat16 minus float32, all seeds"] = together
     lines += [
         [name, *(f"{v:+.4f} [{low:+.4f}, {high:+.4f}]" for v, low, high in each.values())]
         for name, each in differences.items()
     ]
-    text = f"{group.name}, centralized, {len(people[0]):,} test users a seed; 95 % intervals over users; those of all"
-    text += " seeds are over users and seeds (Student's, or of the users alone where that is wider).\n\n"
+    text = f"{group.name}, centralized, {len(people[0]):,} test users for each seed, 95 % intervals over users. The"
+    text += " interval for all seeds is over users and seeds (Student's, or over users alone if that is wider).\n\n"
     text += table(["what", *METRICS], lines)
     figures = {"differences": differences, "seconds_of_training": seconds}
     into = asked.results or (None if asked.quick else RESULTS)

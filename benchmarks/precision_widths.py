@@ -74,10 +74,11 @@ def main() -> None:
                 figures[f"{kind}, {positions} positions, {width}"] = faster
                 lines.append([kind, str(positions), str(width), *(each.text(digits=2) for each in faster.values())])
     text = (
-        f"float32's seconds over bfloat16's, {BATCH} sequences a step; instructions for bfloat16 here:"
-        f" {'yes' if in_hardware() else 'no'}. `precision: auto` takes bfloat16 from a width of {WIDE} on.\n\n"
+        f"Seconds in float32 divided by seconds in bfloat16, with {BATCH} sequences in a step. The processor has"
+        f" {'' if in_hardware() else 'no '}instructions for bfloat16. `precision: auto` chooses bfloat16 from"
+        f" hidden size {WIDE}.\n\n"
     )
-    text += table(["model", "positions", "hidden size", "training", "reading"], lines)
+    text += table(["model", "positions", "hidden size", "training", "inference"], lines)
     into = asked.results or (None if asked.quick else RESULTS)
     write("precision_widths", "What bfloat16 gains, by the width of a model", text, figures, at, into)
 

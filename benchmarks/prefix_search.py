@@ -166,27 +166,40 @@ def report(
     rows = [
         ["title tokens right, at the worst front", f"{right:.4f}", ""],
         ["evaluations of the naive search", f"{first['naive_evaluations']:,}", ""],
-        ["of the first sequence, shortlist included", f"{first['evaluations_deepest_alone']:,}", ""],
-        ["… as a share of the naive", f"{share:.5f}", goal_text(share, SHARE_AT_MOST)],
-        [f"… of a naive search of the {first['words']:,} words that the tokenizer has", f"{share * used:.5f}", ""],
-        ["first sequence, shortlist included", f"{first['seconds_deepest_alone']:.1f} s", ""],
-        ["naive search, extrapolated", naive.text(" s a sequence", digits=0), ""],
-        ["first sequence at all fronts", f"{sum(first['evaluations'].values()):,}; {total(first):.1f} s", ""],
+        ["evaluations for the first sequence, shortlist included", f"{first['evaluations_deepest_alone']:,}", ""],
+        ["… as a share of the naive search", f"{share:.5f}", goal_text(share, SHARE_AT_MOST)],
+        [
+            f"… as a share of a naive search over the {first['words']:,} words that the tokenizer knows",
+            f"{share * used:.5f}",
+            "",
+        ],
+        ["seconds for the first sequence, shortlist included", f"{first['seconds_deepest_alone']:.1f} s", ""],
+        ["naive search, extrapolated", naive.text(" s for a sequence", digits=0), ""],
+        [
+            "first sequence at all fronts: evaluations; seconds",
+            f"{sum(first['evaluations'].values()):,}; {total(first):.1f} s",
+            "",
+        ],
     ]
     if later:
         own = spread([s["seconds_deepest_alone"] for s in later])
         part = later[0]["evaluations_deepest_alone"] / later[0]["naive_evaluations"]
         rows += [
-            ["a later sequence", f"{later[0]['evaluations_deepest_alone']:,}; {own.text(' s', digits=2)}", ""],
+            [
+                "a later sequence: evaluations; seconds",
+                f"{later[0]['evaluations_deepest_alone']:,}; {own.text(' s', digits=2)}",
+                "",
+            ],
             ["… as shares of the two naive searches", f"{part:.6f}; {part * used:.5f}", ""],
             ["a later sequence at all fronts", spread([total(s) for s in later]).text(" s", digits=2), ""],
         ]
     text = (
         f"GPT-2 with {size.layers} blocks of hidden size {size.hidden} and {size.vocabulary:,} words, random weights;"
-        f" {items:,} titles, ten in a sequence of {first['tokens']} tokens; front {deepest} unless said;"
-        f" {size.auxiliary} auxiliary prompts; {torch.get_num_threads()} threads. An evaluation is a candidate's"
-        " token through a block. The naive search has cached prefixes; its time is extrapolated from"
-        f" {size.candidates} candidates at {size.sampled} positions.\n\n"
+        f" {items:,} titles, ten in a sequence of {first['tokens']} tokens; {size.auxiliary} auxiliary prompts;"
+        f" {torch.get_num_threads()} threads. Figures are for front {deepest} unless a row says otherwise. An"
+        " evaluation runs one token of a candidate through one block. The naive search tries every word at every"
+        f" position, with cached prefixes; its time is extrapolated from {size.candidates} candidates at {size.sampled}"
+        " positions.\n\n"
     ) + table(["what", "found", "goal"], rows)
     write("prefix_search", "Prefix search against the naive search", text, figures, at, results)
 

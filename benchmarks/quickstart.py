@@ -169,7 +169,7 @@ def main() -> None:
     rows.append(["**in total**", seconds.text(" s", digits=1), spread([v / 1e9 for v in _peaks(runs)]).text(" GB", 2)])
     text = (
         f"{chosen.repeats} runs{' of a smaller market' if chosen.quick else ''}, each in a fresh process with an empty"
-        f" cache. Time in s {goal_text(seconds.median, SECONDS)}; memory in GB (the worst run)"
+        f" cache. Median time in s: {goal_text(seconds.median, SECONDS)}. Peak memory in GB, worst run:"
         f" {goal_text(peak.most / 1e9, BYTES / 1e9)}.\n\n"
         + table(["phase", "time, median (least–most)", "peak memory, median (least–most)"], rows)
     )

@@ -40,8 +40,11 @@ def in_the_child(users: int, items: int) -> None:
     draw, generator = torch.Generator().manual_seed(0), np.random.default_rng(0)
     points = normalize(torch.randn(users, HIDDEN, generator=draw), dim=1)
     catalogue = normalize(torch.randn(items, HIDDEN, generator=draw), dim=1)
+    # Items of one's own, for validation and for the test come from different parts: a masked test item is never ranked.
+    parts = ((OWN, 0, items // 2), (1, items // 2, items * 3 // 4), (1, items * 3 // 4, items))
     rows = [
-        Ragged(np.arange(0, users * each + 1, each), generator.integers(0, items, users * each)) for each in (OWN, 1, 1)
+        Ragged(np.arange(0, users * each + 1, each), generator.integers(first, end, users * each))
+        for each, first, end in parts
     ]
     started = time.perf_counter()
     found = rank(scored(points, catalogue), np.arange(users), Split(*rows))
@@ -63,10 +66,10 @@ def main() -> None:
     over, peak = spread([run["seconds"] / run["product"] for run in runs]), spread([run["peak"] / 1e9 for run in runs])
     speed = spread([2e-9 * users * items * HIDDEN / run["product"] for run in runs])
     lines = [
-        ["ranking, with its product", seconds.text(" s", 2), goal_text(seconds.median, SECONDS)],
-        ["the product alone", product.text(" s", 2), ""],
-        ["the product alone", speed.text(" GFLOP/s", 0), ""],
-        ["ranking / the product alone", over.text(digits=2), ""],
+        ["ranking, matrix product included", seconds.text(" s", 2), goal_text(seconds.median, SECONDS)],
+        ["the matrix product alone", product.text(" s", 2), ""],
+        ["the matrix product alone", speed.text(" GFLOP/s", 0), ""],
+        ["ranking / the matrix product alone", over.text(digits=2), ""],
         ["peak memory", peak.text(" GB", 2), goal_text(peak.most, BYTES / 1e9)],
     ]
     figures = {

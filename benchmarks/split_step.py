@@ -224,12 +224,11 @@ def main() -> None:
                     [label, size.text, f"{side} / {against}", over.text(digits=3), goal_text(over.median, most)]
                 )
         for side in ("uncut", "peft"):
-            rows.append([label, size.text, f"{side}, seconds a step", found["seconds"][side].text(" s"), ""])
+            rows.append([label, size.text, f"{side}, seconds for a step", found["seconds"][side].text(" s"), ""])
         figures["sizes"][label] = found
     text = (
-        f"Each figure: the median over {steps} interleaved steps of the ratio of the two sides' seconds in the same"
-        " turn,"
-        f" then the median (and ends) over {chosen.repeats} models built anew.\n\n"
+        f"A ratio compares the seconds of two variants in the same turn; its median over {steps} interleaved steps is"
+        f" taken. A figure is the median (least–most) of this over {chosen.repeats} models that are built anew.\n\n"
         + table(["model", "size", "what", "median (least–most)", "goal"], rows)
     )
     write("split_step", "One training step, split against uncut", text, figures, at, chosen.results)

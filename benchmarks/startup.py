@@ -44,8 +44,10 @@ def main() -> None:
         [f"`{name}`", s.text(" s"), goal_text(s.median, AT_MOST) if name != "python alone" else ""]
         for name, s in spent.items()
     ]
-    text = f"{repeats} calls of each, interleaved.\n\n" + table(["command", "median (least–most)", "goal in s"], rows)
-    write("startup", "Start-up of the commands that only talk", text, {"commands": figures}, at, chosen.results)
+    text = f"{repeats} interleaved calls of each command.\n\n" + table(
+        ["command", "median (least–most)", "goal in s"], rows
+    )
+    write("startup", "Start-up time of commands that only print", text, {"commands": figures}, at, chosen.results)
 
 
 if __name__ == "__main__":

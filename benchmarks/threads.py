@@ -91,9 +91,9 @@ def main() -> None:
     worst = max(each["goal"]["value"] for each in figures.values())
     head = ["busy loops beside it", *SIDES, "two, spinning", "threads chosen", "chosen / the better of one and two"]
     text = (
-        f"Time of the phase training, median (least–most); {chosen.repeats} turns. Chosen against the better of one and"
-        f" two threads, the median of turns, at worst {worst:.2f}×, {goal_text(worst, AT_MOST)}.\n\n"
-        + table(head, rows)
+        f"Time of the training phase, median (least–most) of {chosen.repeats} turns. The chosen number of threads takes"
+        f" at most {worst:.2f} times as long as the better of one and two threads (median of turns),"
+        f" {goal_text(worst, AT_MOST)}.\n\n" + table(head, rows)
     )
     write("threads", "Threads beside other work", text, figures, at, chosen.results)
 

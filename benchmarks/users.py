@@ -31,7 +31,7 @@ from pplr_audit.models.recommenders.recformer import ITEMS, RecFormer
 from pplr_audit.models.recommenders.task import CatalogueEncoding, Tally
 from pplr_audit.training.client import Client, ClientPart, Common
 from pplr_audit.training.strategies.protocol import Local
-from pplr_audit.training.utility.evaluate import recommended
+from pplr_audit.training.utility.evaluate import recommended, tested
 
 BYTES_PER_USER = 2_000
 USERS, FEW, ITEM_COUNT, HIDDEN, HISTORY = 1_000_000, 100_000, 1_000, 16, 5
@@ -105,7 +105,7 @@ def in_the_child(users: int) -> None:
     lap("samples and plan")
     popularity, ranked = np.ones(ITEM_COUNT), 0
     for number in range(len(clients)):
-        own = np.flatnonzero(population.client_of == number)
+        own = tested(parts, np.flatnonzero(population.client_of == number))
         ranking = recommended(NoModel(task), task, parts, own, history=HISTORY, popularity=popularity)
         ranked += len(ranking.metrics["recall@10"])
     lap("ranking")
@@ -120,7 +120,7 @@ def main() -> None:
         lap: (more["laps"][lap]["peak"] - less["laps"][lap]["peak"]) / (many - few) for lap in more["laps"]
     }  # fmt: skip
     lines = [
-        [f"until {lap}", f"{less['laps'][lap]['peak'] / 1e9:.2f} GB", f"{more['laps'][lap]['peak'] / 1e9:.2f} GB",
+        [f"up to {lap}", f"{less['laps'][lap]['peak'] / 1e9:.2f} GB", f"{more['laps'][lap]['peak'] / 1e9:.2f} GB",
          f"{more['laps'][lap]['seconds']:.0f} s", f"{value:,.0f}", ""]
         for lap, value in slope.items()
     ]  # fmt: skip
@@ -130,9 +130,9 @@ def main() -> None:
         "users": {"few": few, "many": many}, "few": less, "many": more, "bytes_per_user": slope,
         "goal": goal(value, BYTES_PER_USER),
     }  # fmt: skip
-    head = ["peak", f"{few:,} users", f"{many:,} users", "seconds", "bytes a user", "goal"]
-    text = f"{ITEM_COUNT:,} items, ten a user; {more['ranked']:,} users ranked, {more['steps']:,} steps planned.\n\n"
-    write("users", "Memory by the number of users", text + table(head, lines), figures, at, chosen.results)
+    head = ["peak memory", f"{few:,} users", f"{many:,} users", "seconds", "bytes for each user", "goal"]
+    text = f"{ITEM_COUNT:,} items, ten for each user; {more['ranked']:,} users ranked, {more['steps']:,} steps planned."
+    write("users", "Memory by the number of users", f"{text}\n\n{table(head, lines)}", figures, at, chosen.results)
 
 
 if __name__ == "__main__":
