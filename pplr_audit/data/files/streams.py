@@ -6,7 +6,10 @@ Nothing larger than a block is held, so that a reader's memory depends on what i
 import codecs
 import gzip
 import hashlib
+import io
+import os
 import re
+import stat
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -121,7 +124,7 @@ def unpacked(path: Path) -> Iterator[bytes]:
     """
     total = 0
     try:
-        with path.open("rb") as raw:
+        with _regular(path) as raw:
             packed = raw.peek(2)[:2] == b"\x1f\x8b"
             most = max(FREE, EXPANSION * path.stat().st_size) if packed else None
             file: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
@@ -143,6 +146,16 @@ def unpacked(path: Path) -> Iterator[bytes]:
         raise InputError(f"{path}: the gzip file is damaged (after {total} unpacked bytes: {error})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _regular(path: Path) -> io.BufferedReader:
+    """Open a file, which is read more than once. Raises InputError for a pipe or a device, without waiting for it."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder is refused as it is read
+        os.close(fd)
+        raise InputError(f"{path}: no regular file (accepted: a file, not a pipe or a device)")
+    return open(fd, "rb")
 
 
 def not_text(path: Path, encodings: Sequence[str], worst: NotText) -> InputError:

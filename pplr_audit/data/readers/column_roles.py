@@ -49,7 +49,7 @@ class Roles:
         said = self._said[role]
         if said is None or (other is not None and isinstance(said, int)):  # a position is one of the interactions
             return _usual(role, columns) or _id(columns, other) if guess else None
-        if isinstance(said, str) and said not in columns and (beside := _usual(role, columns) or _id(columns, other)):
+        if other is not None and said not in columns and (beside := _usual(role, columns) or _id(columns, other)):
             return beside
         return self._column(role, said, columns, path)
 

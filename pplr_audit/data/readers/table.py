@@ -75,7 +75,7 @@ class TableReader:
             if isinstance(place, bool) or (isinstance(place, int) and place < 1):
                 raise InputError(f"table: {name} is {place!r} (accepted: text, or a position from 1)")
         texts = {"items": items, "users": users, "separator": separator, "encoding": encoding}
-        for name, value in texts.items() | {(name, said) for name, said in columns.items() if type(said) is not int}:
+        for name, value in (texts | {name: said for name, said in columns.items() if type(said) is not int}).items():
             if value is not None and (not isinstance(value, str) or not value):
                 raise InputError(f"table: {name} is {value!r} (accepted: text)")
         self._headers = _headers(header)

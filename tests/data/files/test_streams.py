@@ -3,6 +3,9 @@
 import gzip
 import hashlib
 import io
+import os
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -13,6 +16,7 @@ from pplr_audit.data.files.json_lines import read_json_lines
 from pplr_audit.data.files.streams import Stream, unpacked
 from pplr_audit.data.load import read
 from pplr_audit.errors import InputError
+from tests.data.conftest import MOVIELENS
 from tests.data.forms import FORMS, TOY
 
 ANY = Dialect(encodings=streams.ENCODINGS)
@@ -155,6 +159,19 @@ def test_a_record_without_end_is_refused_before_it_fills_the_memory(monkeypatch,
     monkeypatch.setattr(streams, "PIECE", 500)
     with pytest.raises(InputError, match="line 2: a record of more than"):
         read_delimited(file('a,b\n"' + "x,2\n" * 2000), ANY)
+
+
+@pytest.mark.parametrize("name", ["users.dat", "loans.jsonl"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_without_waiting_for_it(file, tmp_path, name):
+    for each, content in MOVIELENS.items():
+        file(content, each)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    script = f"from pplr_audit.data.load import read; read({str(tmp_path / name)!r}, 'auto')"
+    # Another process, because a pipe that is opened waits for ever.
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert "InputError" in ended.stderr
+    assert f"{tmp_path / name}: no regular file" in ended.stderr
 
 
 def zipped(files, folder=""):

@@ -82,6 +82,20 @@ def test_a_column_is_one_thing(write):
         read(str(folder), {"table": {"user": "who", "item": 1}})
 
 
+@pytest.mark.parametrize("role", ["user", "item", "rating", "timestamp", "title", "categories"])
+def test_a_named_column_that_is_not_there_is_refused_although_another_has_a_usual_name(write, role):
+    rows = "user,item,rating,time,title,genre\nann,a,4,1400000300,Emma,Novel\n"
+    with pytest.raises(InputError, match=r"loans\.csv, line 1: no column 'wrong'.* \(found: user, item, "):
+        read(str(write({"loans.csv": rows})), {"table": {role: "wrong"}})
+
+
+@pytest.mark.parametrize("setting", ["user", "timestamp", "title", "items", "separator", "encoding"])
+@pytest.mark.parametrize("value", [["who"], {"who": 1}])
+def test_a_setting_that_holds_several_values_is_refused_by_name(write, setting, value):
+    with pytest.raises(InputError, match=rf"data\.reader: table: {setting} is .*who.* \(accepted: text\)"):
+        read(str(write({"loans.csv": BARE})), {"table": {setting: value}})
+
+
 DAYS = ("2021-03-04", "2021-03-04", "2021-03-03")
 MILLIS = (1614853000123, 1614850000456, 1614760000000)
 
