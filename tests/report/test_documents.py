@@ -68,6 +68,7 @@ def test_a_wrong_findings_document_is_refused_with_the_path(findings: Json, chan
         (lambda d: d["balance"][1]["weights"].pop(), "$.balance[1]"),
         (lambda d: d["balance"][1]["similarity"][2].pop(), "$.balance[1]"),
         (lambda d: d["examples"][0]["slots"][1].update(hit=1), "$.examples[0].slots[1].hit"),
+        (lambda d: d["examples"][0]["slots"].clear(), "$.examples[0].slots"),
         (lambda d: d["training"][0].update(loss=float("inf")), "$.training[0].loss"),
     ],
 )
