@@ -71,8 +71,8 @@ def _read_detected(path: Path) -> Dataset:
         if name == TABLE or not _reader(TABLE).detect(path):
             raise
         raise InputError(
-            f"{error}; {name} was chosen by the names of the files (for tables of another source: data.reader: "
-            f"{{{TABLE}: {{items: FILE}}}}, with the columns that their names do not tell)"
+            f"{error}; the reader {name} was chosen by the file names (for other tables: data.reader: "
+            f"{{{TABLE}: {{items: FILE}}}}, with the columns that have unusual names)"
         ) from None
 
 

@@ -90,8 +90,8 @@ def prepare(data: scenario.Data, seed: int) -> PrivateData:
     if not (new_items(parts, members).lengths > 0).any():
         raise InputError(
             f"{data.path}: every user who trains had the test item before, and a user's own items are never "
-            "recommended: what is recommended cannot be measured (accepted: data.duplicates: first, or last, which "
-            "keeps one of a user's interactions with an item)"
+            "recommended, so utility cannot be measured (accepted: data.duplicates: first or last, which keeps one of "
+            "a user's interactions with an item)"
         )
     trained = (population.member == 1) & (population.client_of >= 0) & (parts.train.lengths >= 2)
     return PrivateData(dataset, parts, population, samples, {client: client for client in samples}, trained)

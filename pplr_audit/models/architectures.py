@@ -145,8 +145,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 """By ``model_type`` in config.json."""
 
 _ENCODER_DECODER = (
-    "an encoder-decoder hands a position bias from block to block and lets the decoder look at the encoder, so that a"
-    " cut between two blocks would not be all that crosses"
+    "an encoder-decoder passes a position bias from block to block, and its decoder sees the encoder, so more would"
+    " cross than the activations at the cut"
 )
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("t5", "mt5", "umt5", "longt5", "bart", "mbart", "pegasus"), _ENCODER_DECODER),

@@ -35,9 +35,9 @@ def trainings(training: T) -> list[T]:
 def ablation(strategy: str, ablate: Sequence[str] | None) -> str | None:
     """Return the fault in switching these terms off, or None."""
     if ablate and strategy != "pplr":
-        return f"switches off terms of pplr, and the strategy is {strategy}"
+        return f"switches off terms of pplr, but the strategy is {strategy}"
     if ablate and "balance" in ablate and len(ablate) > 1:
-        return "without balance no other term is left to switch off"
+        return "balance switches off all terms, so no other term can be given beside it"
     return None
 
 
@@ -65,7 +65,7 @@ def conflicts(training: Training) -> Iterator[tuple[str, str]]:
     if twice is not None:
         yield (
             "training.rivals",
-            f"two trainings are {twice}; what tells two of one strategy apart is a setting of the balance",
+            f"two trainings are {twice}; two of one strategy need different settings ({', '.join(SETTINGS)})",
         )
 
 

@@ -280,7 +280,7 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
     if not isinstance(rounds, str) and max(rounds) > last:
         yield "audit.rounds", f"round {max(rounds)} is not among the {last} of training.rounds"
     if scenario.audit.knowledge == "auxiliary" and scenario.audit.auxiliary != "matched":
-        yield "audit.auxiliary", "is of adversaries with weights to run, and audit.knowledge is auxiliary"
+        yield "audit.auxiliary", "is only for adversaries that have weights, but audit.knowledge is auxiliary"
     users = data.users if data.users is not None else data.market.users if data.path == "synthetic" else None
     if users is not None and users < data.clients and data.partition in ("kmeans", "random"):
         yield "data.clients", f"{data.clients} clients cannot share {users} users"
@@ -292,16 +292,22 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
     model = scenario.model
     if model.recommender == "recformer":
         if model.popularity_weight:
-            yield "model.popularity_weight", "weighs bigrec's distances, and model.recommender is recformer"
+            yield "model.popularity_weight", "is only for bigrec, but model.recommender is recformer"
         if training.loss_on == "all":
-            yield "training.loss_on", "all is of bigrec, whose sequences are generated, and not of recformer"
+            yield (
+                "training.loss_on",
+                "all is only for bigrec, which generates sequences, but model.recommender is recformer",
+            )
         if model.recformer.refresh_rounds == 0 and model.recformer.refresh_steps is not None:
-            yield "model.recformer.refresh_steps", "without a round in which the item table is encoded anew"
+            yield (
+                "model.recformer.refresh_steps",
+                "needs a round in which the item table is encoded anew, but refresh_rounds is 0",
+            )
         if model.recformer.train == "all" and training.averaging == "product":
-            yield "training.averaging", "product is of LoRA's factors, and model.recformer.train is all"
+            yield "training.averaging", "product is only for LoRA, but model.recformer.train is all"
     elif model.recformer != Recformer():
-        yield "model.recformer", f"is of recformer, and model.recommender is {model.recommender}"
+        yield "model.recformer", f"is only for recformer, but model.recommender is {model.recommender}"
     if data.shares.valid + data.shares.test >= 1:
         yield "data.shares", f"valid {data.shares.valid} and test {data.shares.test} leave nothing to train on"
     if data.path == "synthetic" and data.history >= data.market.items:
-        yield "data.history", f"{data.history} items are not to be had from a market of {data.market.items}"
+        yield "data.history", f"{data.history} items are too many for a market of {data.market.items} items"

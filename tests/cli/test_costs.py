@@ -178,7 +178,7 @@ def test_the_last_line_says_what_fits(memory: str, sentence: str) -> None:
 
 def test_an_encoder_is_priced_and_its_dropout_is_named() -> None:
     text = said("minilm")
-    assert "drops out attention (rate 0.1)" in text
+    assert "has attention dropout (rate 0.1)" in text
     found = document("minilm")
     assert found["assumed"]["beams"] == 1
     assert all(row["cache_bytes"] == 0 for row in found["costs"])

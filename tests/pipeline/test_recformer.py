@@ -122,9 +122,9 @@ def test_trained_first_and_attacked_later_is_the_same(
     [
         (
             "model.popularity_weight=1",
-            "model.popularity_weight: weighs bigrec's distances, and",
+            "model.popularity_weight: is only for bigrec, but",
         ),
-        ("training.loss_on=all", "training.loss_on: all is of bigrec"),
+        ("training.loss_on=all", "training.loss_on: all is only for bigrec"),
         ("model.recformer.temperature=0", "model.recformer.temperature: 0 is not accepted"),
         ("model.recformer.attributes=[title,price]", "model.recformer.attributes"),
         ("model.recformer.refresh_steps=0", "model.recformer.refresh_steps: 0 is not accepted"),
@@ -148,7 +148,7 @@ def test_settings_of_recformer_are_refused_with_bigrec(small_scenario: scenario.
         "run", written(small_scenario, tmp_path), "--out", tmp_path / "run", "--set", "model.recformer.pooling=mean"
     )
     assert refused.exit_code == 2
-    assert "model.recformer: is of recformer, and model.recommender is bigrec" in refused.stderr
+    assert "model.recformer: is only for recformer, but model.recommender is bigrec" in refused.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -221,10 +221,13 @@ def raising(error: Exception) -> Callable[..., Any]:
         ("[{fedprox: {rounds: 3}}]", r"training.rivals.*fedprox: unknown setting 'rounds' .*proximal"),
         ("[{fedprox: {proximal: -1}}]", r"training.rivals.*fedprox: proximal: .*greater than or equal to 0"),
         ("[{fedavg: {ablate: [speed]}}]", r"training.rivals\[0\]: fedavg: ablate switches off terms of pplr"),
-        ("[{pplr: {ablate: [balance, speed]}}]", "pplr: ablate without balance no other term is left"),
+        ("[{pplr: {ablate: [balance, speed]}}]", "pplr: ablate balance switches off all terms"),
         ("[{pplr: {ablate: [heating, speed]}}, {pplr: {ablate: [speed, heating]}}]", "two trainings are pplr without"),
         ("[pplr]", "training.rivals.*two trainings are pplr"),
-        ("[fedprox, {fedprox: {proximal: 0.1}}]", "training.rivals.*two trainings are fedprox; what tells"),
+        (
+            "[fedprox, {fedprox: {proximal: 0.1}}]",
+            "training.rivals.*two trainings are fedprox; two of one strategy need different settings",
+        ),
         ("[{pplr: {tau: 1}}, {pplr: {tau: 1, alpha: 0.7}}]", "training.rivals.*two trainings are pplr with tau 1;"),
     ],
 )

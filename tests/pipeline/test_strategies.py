@@ -272,7 +272,7 @@ def test_settings_out_of_range_are_refused_by_field_with_what_is_accepted(field:
 
 
 def test_an_ablation_of_a_strategy_that_has_no_such_terms_is_refused() -> None:
-    with pytest.raises(InputError, match=r"training\.ablate: switches off terms of pplr, and .* is fedavg"):
+    with pytest.raises(InputError, match=r"training\.ablate: switches off terms of pplr, but .* is fedavg"):
         scenario.load("quickstart", ["training.strategy=fedavg", "training.ablate=[speed]"])
 
 

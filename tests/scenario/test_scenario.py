@@ -72,7 +72,7 @@ def test_quickstart_needs_no_data_and_movielens_says_how_to_give_it() -> None:
         ("data: {reader: recbol}\n", "data.reader: unknown name 'recbol'; did you mean 'recbole'?"),
         ("data: {market: {users: 20}, clients: 30}\n", "data.clients: 30 clients cannot share 20 users"),
         ("data: {users: 3}\n", "data.clients: 5 clients cannot share 3 users"),
-        ("data: {history: 500}\n", "data.history: 500 items are not to be had"),
+        ("data: {history: 500}\n", "data.history: 500 items are too many for a market of"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_line_and_what_is_accepted(tmp_path: Path, text: str, expected: str) -> None:

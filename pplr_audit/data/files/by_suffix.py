@@ -104,9 +104,9 @@ def _refuse_row(columns: Sequence[str], path: Path) -> None:
 def no_header(path: Path, why: str) -> InputError:
     """Return the error about a file whose first line seems to be a row."""
     return InputError(
-        f"{path}, line 1: there seems to be no header, as {why} (accepted: "
-        "{table: {header: false, user: 1, item: 2}} with the columns by position; or {table: {header: true}} if it is "
-        "the header all the same)"
+        f"{path}, line 1: this does not look like a header, because {why} (accepted: "
+        "{table: {header: false, user: 1, item: 2}} with the columns by position; or {table: {header: true}} if this "
+        "line is the header)"
     )
 
 

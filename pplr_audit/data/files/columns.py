@@ -138,7 +138,9 @@ class Gathering:
         all_ = tuple(self.kinds if columns is None else columns)
         table = Table(source, frame, self.ids, self._spans, self.unit, self._left_out, all_)
         for name in times_:
-            self._refuse_times(table, name, times.other_unit(table.numbers(name)), "of another unit than others")
+            self._refuse_times(
+                table, name, times.other_unit(table.numbers(name)), "in another unit than the other times"
+            )
         converted = [pl.Series(name, times.in_seconds(table.numbers(name))) for name in times_]
         table = replace(table, frame=frame.with_columns(converted))
         for name in times_:
@@ -178,8 +180,8 @@ class Gathering:
         form = self._forms.setdefault(values.name, times.form_of(values)) if len(values) else times.NUMBER
         if form == times.AMBIGUOUS:
             raise InputError(
-                f"{self.path}, {self.unit} {_line(span, 0)}: {values.name} is {quote(str(values[0]))}, in which month "
-                "and day could change places, or the year (accepted: dates such as 2018-07-07)"
+                f"{self.path}, {self.unit} {_line(span, 0)}: {values.name} is {quote(str(values[0]))}, and it is "
+                "unclear which part is the month, the day or the year (accepted: dates such as 2018-07-07)"
             )
         found = times.seconds(values, form)
         self._refuse(np.flatnonzero(np.isnan(found)), values, span, _accepted(kind))

@@ -40,9 +40,9 @@ def clock(head: pl.DataFrame, taken: Collection[str | None], path: object) -> st
     coarsest = np.inf if chosen is None else units.get(chosen, 0.0)
     finer = [name for name, unit in units.items() if name not in usual and unit < coarsest]
     if finer and coarsest >= times.DAY:
-        beside = "" if chosen is None else f", of which {chosen!r} counts days"
+        beside = "" if chosen is None else f": {chosen!r} has days only"
         raise InputError(
-            f"{path}: which column is the time cannot be told{beside} (these look like times: {listed(finer)}; "
+            f"{path}: it is unclear which column is the time{beside} (these look like times: {listed(finer)}; "
             "accepted: data.reader: {table: {timestamp: COLUMN}}, or {timestamp: false} for the order of the rows)"
         )
     return chosen

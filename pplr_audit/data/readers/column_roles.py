@@ -62,7 +62,7 @@ class Roles:
         only = "; only one column: is the separator right?" if len(columns) == 1 else ""
         bare = "" if any(_usual(each, columns) for each in USUAL) else f"; {NO_HEADER}"
         raise InputError(
-            f"{path}: which column is the {role} cannot be told{only} (found: {listed(columns)}; accepted: "
+            f"{path}: it is unclear which column is the {role}{only} (found: {listed(columns)}; accepted: "
             f"data.reader: {{table: {{{other or role}: COLUMN}}}}{more}{bare})"
         )
 

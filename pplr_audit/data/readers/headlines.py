@@ -23,7 +23,7 @@ def refuse_headlines(table: Table, item: str, title: str, columns: Sequence[str]
     """
     path = table.source.path
     accepted = (
-        "accepted: an item table, data.reader: {table: {items: FILE}}; or, if it is the item's title all the same, "
+        "accepted: an item table, data.reader: {table: {items: FILE}}; or, if it is the title of the item, "
         f"{{table: {{title: {title}}}}})"
     )
     small = {name.lower() for name in columns}
@@ -39,6 +39,6 @@ def refuse_headlines(table: Table, item: str, title: str, columns: Sequence[str]
     different = int((several["titles"] > 1).sum())
     if different > MOST_DIFFERENT * len(several):
         raise InputError(
-            f"{path}: {quote(title)} is no title of items: {different} of the {len(several)} items in several rows "
-            f"have several ({accepted}"
+            f"{path}: {quote(title)} is not the title of an item: {different} of the {len(several)} items with several "
+            f"rows have different ones ({accepted}"
         )

@@ -190,8 +190,8 @@ def attributes(table: Table, user: str, users: tuple[str, ...]) -> dict[str, tup
     where = codes(users, rows).tolist()
     if users and max(where) < 0:
         raise InputError(
-            f"{table.at(0)}: {user} is {quote(next(iter(rows)))}, and none of the {len(rows)} users of the table has "
-            f"an interaction: there they are called {quote(users[0])}, for example (accepted: a table of these users)"
+            f"{table.at(0)}: {user} is {quote(next(iter(rows)))}, and none of the {len(rows)} users of this table has "
+            f"an interaction; a user of the interactions is {quote(users[0])} (accepted: a table of these users)"
         )
     found = {}
     for name in table.frame.columns:
@@ -219,7 +219,8 @@ def _left_out(table: Table, item: str, values: Int[np.ndarray, "rows"], known: i
     name = table.ids[item].names[int(table.codes(item)[first])]
     if gone > MOST_UNTITLED * len(values):
         raise InputError(
-            f"{table.at(first)}: item {quote(name)} has no title, nor have {_of_another_set(gone, len(values), known)}"
+            f"{table.at(first)}: item {quote(name)} has no title; without a title are "
+            f"{_of_another_set(gone, len(values), known)}"
         )
     return {"interactions_without_title": gone}
 

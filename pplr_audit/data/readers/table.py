@@ -100,7 +100,7 @@ class TableReader:
         rating = self._roles.found("rating", columns, events)
         if len({user, item, rating}) < 3:
             twice = quote(user if user in (item, rating) else item)
-            raise InputError(f"{events}: the column {twice} cannot be two things (accepted: another column for each)")
+            raise InputError(f"{events}: the column {twice} cannot have two roles (accepted: another column for each)")
         wares = self._other(events, self._items, ITEMS) or events
         table, source = self._wares(wares, beside=wares == events)
         ware, title, categories = (_of(source, role) for role in ("item", "title", "categories"))
@@ -156,7 +156,9 @@ class TableReader:
         title = self._roles.needed("title", columns, path)
         categories = self._roles.found("categories", columns, path)
         if ware == title:
-            raise InputError(f"{path}: the column {quote(ware)} cannot be two things (accepted: an id and a title)")
+            raise InputError(
+                f"{path}: the column {quote(ware)} cannot be both id and title (accepted: a column for each)"
+            )
         table = self._formats.read(path, _kinds({ware: "text", title: "text", categories: "text"}), header)
         if beside and not self._titled:
             refuse_headlines(table, ware, title, columns)

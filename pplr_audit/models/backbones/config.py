@@ -28,24 +28,22 @@ def _given(value: Any, _: Architecture) -> bool:
     return value not in (None, False, [], {}, "")
 
 
-NOT_CAUSAL = (
-    "this is no causal model: its tokens see those behind them, so that the answer is in sight when it is learned"
-)
+NOT_CAUSAL = "this model is not causal: each token sees the tokens after it, so in training it would see the answer"
 UNQUANTIZED = "quantized weights are not read; give the model as it was before, or dequantize it and save it"
 REFUSED: Mapping[str, tuple[Met, str]] = {
     "quantization_config": (_given, UNQUANTIZED),
     "compression_config": (_given, UNQUANTIZED),
     "auto_map": (
         _given,
-        "the model has code of its own, which is never run; without it, it may be another model. If it is meant to be"
-        " the library's own, remove the field",
+        "the model has code of its own, which is never run, and without that code it may be another model. If the"
+        " library's own model is meant, remove the field",
     ),
     "use_bidirectional_attention": (lambda value, kind: kind.causal and _given(value, kind), NOT_CAUSAL),
     "is_causal": (lambda value, kind: kind.causal and value is not None and not value, NOT_CAUSAL),
     "is_decoder": (
-        lambda value, kind: not kind.causal and _given(value, kind), "an encoder turned into a decoder is no encoder",
+        lambda value, kind: not kind.causal and _given(value, kind), "an encoder used as a decoder is not supported",
     ),
-    "add_cross_attention": (_given, "a model that reads another one's states is not supported"),
+    "add_cross_attention": (_given, "a model that attends to the states of another model is not supported"),
     "is_encoder_decoder": (_given, "an encoder-decoder is not supported"),
     "position_embedding_type": (
         lambda value, kind: value not in (None, "absolute"), "only absolute positions are supported",

@@ -9,11 +9,12 @@ from pplr_audit.report.words.vocabulary import cut_words
 from pplr_audit.runs.documents import Document
 
 LEAD = (
-    "An attack learns an attribute from users of whom it is known and tells it of the others; everyone is asked for "
-    "once, and never by who learned from them. Beside its area under the ROC curve stand three that see nothing of "
-    "what crosses: the majority (the commonest value, said of everyone, ranks nobody), the client alone, and the bag "
-    "of items, which is the same classifier on the user's true items. An attack above the bag of items would say that "
-    "activations tell more of a user than its items do; below it, that who reads the items learns more of the user."
+    "An attack learns an attribute from users whose value is known and guesses it for the others. Every user is "
+    "guessed once, by a classifier that did not learn from this user. The area under the ROC curve is shown beside "
+    "three others that see nothing of what crosses: the majority (everyone gets the most common value), the client "
+    "alone, and the bag of items (the same classifier on the user's true items). An attack above the bag of items "
+    "means that activations tell more about a user than the items do. An attack below it means that an adversary "
+    "learns more by reading the items."
 )
 MAJORITY = 0.5
 """The area where all are given the same score."""

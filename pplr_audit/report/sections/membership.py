@@ -9,12 +9,11 @@ from pplr_audit.report.words.vocabulary import cut_words, metric_words
 from pplr_audit.runs.documents import Document
 
 LEAD = (
-    "Membership was decided by a fair coin for each user before training. An area compares users of one client. A "
-    "curve, and a rate at a false-alarm rate, sets one threshold for all clients, over scores that are standardized "
-    "by the client's other non-members; clients with fewer than 5 of them are left out. A curve on the diagonal is a "
-    "coin. "
-    "False-alarm rates that the number of non-members cannot resolve are left without a value. A rate over "
-    "all users is not a bound of differential privacy."
+    "Membership was decided by a fair coin for each user before training. An area compares users of one client. Curves "
+    "and rates set one threshold for all clients, on scores that are standardized by the client's other non-members. "
+    "Clients with fewer than 5 non-members are left out. A curve on the diagonal is as good as a coin. A false-alarm "
+    "rate has no value if there are too few non-members for it. A rate over all users is not a bound of differential "
+    "privacy."
 )
 
 

@@ -17,8 +17,8 @@ OPEN_ROWS = 24
 COPY = "front"
 """The knowledge of the layers at the start of the round."""
 LEAD = (
-    "Who balances the clients has their layers as they were when the round started: exact in the first step, some "
-    "steps old later."
+    "The server that balances the clients has their layers from the start of the round. This copy is exact in the "
+    "first step and some steps old later."
 )
 
 
@@ -37,9 +37,9 @@ def by_step(secret: str, metric: str, attacks: Sequence[Series]) -> list[Block]:
     )
     columns = ("attack", "cut", "channel", "knowing", "first step", "later steps", "how well its copy explains it")
     caption = (
-        f"{secret}: {metric} in a round's first step and in later ones, means over users with 95% intervals; each user "
-        "was attacked in one of them. What a copy explains is over all users: the pieces that it reproduces exactly, "
-        "or how far what it makes of the best answer is from what crossed."
+        f"{secret}: {metric} in the first step of a round and in later steps, means over users with 95% intervals. "
+        "Each user was attacked in one of them. How well a copy explains what crossed is over all users: the share of "
+        "pieces that it reproduces exactly, or the distance between what crossed and what it makes of the best answer."
     )
     table = Table(caption, columns, body, headers=2)
     title = f"{secret}: first and later steps, and the adversary's copy ({len(body)} rows)"
@@ -110,27 +110,30 @@ def _verdict(told: Sequence[tuple[str, Finding]]) -> list[Text]:
     """Say whether a copy from the start of the round reads less once it is some steps old."""
     if not any(row["knowledge"] == COPY for _, row in told):
         return [
-            Text("No adversary here had the client's layers of the start of the round: nothing is said of old ones.")
+            Text(
+                "No adversary here had the client's layers from the start of the round, so nothing is said about old "
+                "copies."
+            )
         ]
     pairs = [*_pairs(told)]
     if not pairs:
         return []
     lower = [pair for pair in pairs if pair.apart < 0]
     most = max(lower or pairs, key=lambda pair: pair.drop)
-    of = f"of the {len(pairs)} pairs of attack and cut" if len(pairs) > 1 else "of the one pair of attack and cut"
+    compared = f"{len(pairs)} pair{'s' if len(pairs) != 1 else ''} of attack and cut"
     if lower:
         said = (
-            f"An old copy reads less, by intervals that do not meet, at {len(lower)} {of}, most for {most.words}; at "
-            f"{sum(pair.left for pair in lower)} of these later steps still lie above the baseline."
+            f"An old copy reads less (intervals that do not overlap) at {len(lower)} of {compared}, most for "
+            f"{most.words}. At {sum(pair.left for pair in lower)} of these, later steps are still above the baseline."
         )
     else:
         fewest = sorted({min(pair.first.n, pair.later.n) for pair in pairs})
         users = f"{ranges(fewest)} user{'s' if fewest != [1] else ''}"
         drop = f"; the largest drop is {most.words}" if most.drop > 0 else ""
         said = (
-            f"That an old copy protects is not shown: at none {of} do the intervals part{drop}. With {users} on the "
-            "smaller side, less than a large drop would not be seen."
+            f"No protection by an old copy is shown: at 0 of {compared}, later steps give less by intervals that do "
+            f"not overlap{drop}. With {users} on the smaller side, only a large drop could be seen."
         )
     higher = sum(pair.apart > 0 for pair in pairs)
-    more = f" At {higher} of all pairs later steps give more." if higher else ""
+    more = f" At {higher} of all pairs, later steps give more." if higher else ""
     return [Text(f"{LEAD} {said}{more}")]

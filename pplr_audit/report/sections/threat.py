@@ -14,7 +14,7 @@ from pplr_audit.runs.documents import WITHOUT_TRUNK_UNKNOWN, Document
 OUT_OF_SCOPE = (
     "Attacks other than those in the tables. A channel that was not attacked is not safe; it is unknown.",
     WITHOUT_TRUNK_UNKNOWN,
-    "Anything outside the channels: timing, memory, a compromised client, what people paste elsewhere.",
+    "Anything outside the channels: timing, memory, a compromised client, text that people share elsewhere.",
     "Users and data other than those audited: the intervals are about users like these, in this one training run.",
 )
 
@@ -25,7 +25,7 @@ def threat(findings: Document) -> Section:
     blocks: list[Block] = [
         Text(
             "Every adversary knows the base weights, the prompt template and the catalogue unless it says less below."
-            + (f" Text to run weights on, where an attack learns from some: {text}." if text else "")
+            + (f" Text from which attacks learn: {text}." if text else "")
         ),
         Table(
             "Adversaries of this audit",

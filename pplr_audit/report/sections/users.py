@@ -37,8 +37,8 @@ def over_users(secret: str, metric: str, told: Iterable[tuple[str, str, str, Fin
         "worst-hit user", "least hit", "users",
     )  # fmt: skip
     caption = (
-        f"{secret}: {metric} of each user attacked, for the strongest attack at each cut. Pooled counts items, the "
-        "others users; with few users the worst hit is one of few."
+        f"{secret}: {metric} of each attacked user, for the strongest attack at each cut. The pooled figure is over "
+        "items, the others are over users. With few users, the worst-hit user is one of few."
     )
     return [Table(caption, columns, tuple(body), headers=2)] if body else []
 
@@ -57,7 +57,7 @@ def by_client(secret: str, metric: str, told: Mapping[str, Mapping[Pair, Finding
             body.append((*labels(name, client, said(cut), found[cut]["attack"]), cell, *numbers(f"{mean.n:,}")))
     caption = (
         f"{secret}: {metric} by client, the mean over its users with 95% interval, for the strongest attack at the cut "
-        "that ran or else the first. Clients with few users attacked are left out, as one may be a single user."
+        "that ran, or else at the first. Clients with few attacked users are left out, to hide single users."
     )
     columns = ("in", "client", "cut", "attack", metric, "users")
     return [Table(caption, columns, tuple(body), headers=2)] if body else []

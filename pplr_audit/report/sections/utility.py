@@ -9,26 +9,26 @@ from pplr_audit.report.words.vocabulary import metric_words
 from pplr_audit.runs.documents import Document
 
 LEAD = (
-    "Full ranking of the catalogue with the history masked; users resampled for the 95% intervals. References (hollow "
-    "marks): untrained is the base model without its adapter, popularity ranks by how often an item was bought; a "
-    "model that does not beat these two has lost its use, and its leakage buys nothing. Best possible is the expected "
-    "figure of a recommender that knows the law by which a synthetic market was drawn."
+    "The full catalogue is ranked without the items of the history. The 95% intervals resample users. References "
+    "(hollow marks): untrained is the base model without its adapter; popularity ranks by how often an item occurs in "
+    "training. A model that does not beat these two is of no use, whatever it leaks. Best possible is the expected "
+    "figure of a recommender that knows how a synthetic market was drawn."
 )
 PICTURES = 2
 MEASURES = {
     "standard_deviation": "standard deviation over clients", "worst_client": "worst client", "jain": "Jain's index",
 }  # fmt: skip
 EVENLY = (
-    "How evenly the clients are served; each client counts alike, however many users it has. Standard deviation: the "
-    "smaller, the more even. Worst client: the lowest client's figure. Jain's index: 1 where all clients fare alike, "
-    "one over their number where one has everything. The intervals are of users redrawn inside each client."
+    "How evenly the clients are served. Each client has the same weight, however many users it has. Standard "
+    "deviation: smaller is more even. Worst client: the figure of the lowest client. Jain's index: 1 if all clients "
+    "are equal, 1 / their number if one client has everything. The intervals resample users inside each client."
 )
 MEANS = {"mean": "mean over users"}
 PAIRED = (
-    "The strategy of this run less each rival, which trained on the same samples with the same seed. The users are the "
-    "same, so their differences are resampled in pairs; an interval that holds 0 is no difference beyond noise. Of the "
-    "standard deviation a negative difference is the more even one. Intervals hold for these trainings, not for "
-    "others with other seeds."
+    "The strategy of this run minus each rival, which trained on the same samples with the same seed. The users are "
+    "the same, so differences are resampled in pairs. An interval that contains 0 shows no difference beyond noise. A "
+    "negative difference of the standard deviation means more even. The intervals hold for these trainings, not for "
+    "trainings with other seeds."
 )
 
 

@@ -66,9 +66,7 @@ def unmeasured(rows: Sequence[Finding], secret: str, topic: str) -> Sentence:
             topic, f"No attack on {about} was part of this audit, so it says nothing about it.", "unmeasured"
         )
     why = reason(rows[0]) or "none"
-    text = (
-        f"No attack on {about} gave a value ({statuses(rows)}): that is not a finding of 0. First reason given: {why}."
-    )
+    text = f"No attack on {about} gave a value ({statuses(rows)}). This does not mean 0. First reason given: {why}."
     return Sentence(topic, text.replace("..", "."), "unmeasured")
 
 

@@ -133,7 +133,7 @@ def _needed(shown: Sequence[Finding]) -> list[str]:
         learned = f"to learn from, {text}" if text else ""
         if weights or learned:
             known[" and, ".join(filter(None, (weights, learned)))] = None
-    return [f"What it had to know besides, at most: {'; or '.join(known)}."] if known else []
+    return [f"What the adversary had to know besides, at most: {'; or '.join(known)}."] if known else []
 
 
 def _gaps(found: Mapping[Pair, Finding], sides: Sequence[Side]) -> list[str]:
@@ -144,7 +144,7 @@ def _gaps(found: Mapping[Pair, Finding], sides: Sequence[Side]) -> list[str]:
     row = next(iter(gaps.values()))
     why = f"{STATUS[row['status']]}: {reason(row)}".rstrip(".")
     places = listed([said(cut, sides) for cut in gaps]) if len(sides) == 1 else where([*gaps])
-    return [f"No attack gave a value at {places} ({why}); that is not a finding of 0."]
+    return [f"No attack gave a value at {places} ({why}); this does not mean 0."]
 
 
 def _held(depth: int, side: Side, run: Document) -> str:
@@ -172,7 +172,11 @@ def _trend(depths: Mapping[int, Finding], side: Side) -> str:
         if high < before_low or low > before_high:
             (falls if high < before_low else rises).append(f"from {letter}={since} to {letter}={depth}")
             since = depth
-    rest = f" Beyond {letter}={since} no further change shows." if since != order[-1] and (falls or rises) else ""
+    rest = (
+        f" Beyond {letter}={since} there is no further visible change."
+        if since != order[-1] and (falls or rises)
+        else ""
+    )
     risen = f" It rises {listed(rises)}." if rises else ""
     if not falls:
         return f"Keeping more blocks on the client does not measurably lower it.{risen}{rest}"

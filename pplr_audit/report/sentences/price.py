@@ -70,8 +70,8 @@ def left_out(findings: Document) -> list[str]:
     if not said:
         return []
     return [
-        f"Users left out: {listed(said)}. They had all of these before; a user's own items are never recommended, so "
-        "neither the trained models nor the references could be right for them."
+        f"Users left out: {listed(said)}. They had all of these items before, and a user's own items are never "
+        "recommended. So neither the trained models nor the references could be right for them."
     ]
 
 

@@ -24,9 +24,9 @@ def unfair_coins(findings: Document) -> list[str]:
     if found is None or found[1][0] <= CHANCE <= found[1][1]:
         return []
     return [
-        f"Warning: members differ from non-members before any training: history length, popularity and words alone "
-        f"tell them apart with an AUC of {_words(*found)}, which leaves out {number('auc', CHANCE)}. What attacks on "
-        "membership find may be owed to that."
+        "Warning: members differ from non-members before any training. History length, popularity and words alone "
+        f"tell them apart with an AUC of {_words(*found)}, and this interval excludes {number('auc', CHANCE)}. "
+        "Findings on membership may come from this difference."
     ]
 
 
@@ -36,8 +36,8 @@ def checked(findings: Document) -> list[str]:
     if found is None:
         return []
     return unfair_coins(findings) or [
-        "As a check of the protocol, members are told from non-members without any model, by history length, "
-        f"popularity and words: AUC {_words(*found)}, which holds {number('auc', CHANCE)}, as it should."
+        "Check of the protocol: without any model, by history length, popularity and words, members are told from "
+        f"non-members with an AUC of {_words(*found)}. This interval contains {number('auc', CHANCE)}, as it should."
     ]
 
 

@@ -29,7 +29,7 @@ def lines_before(document: Document) -> Iterator[str]:
     )
     if model["attention_dropout"]:
         yield (
-            f"This model drops out attention (rate {model['attention_dropout']:g}), so on a CPU training keeps the "
+            f"This model has attention dropout (rate {model['attention_dropout']:g}), so on a CPU training keeps the "
             "matrix of scores; without dropout it would not."
         )
 

@@ -10,11 +10,11 @@ from pplr_audit.errors import visible
 MOST, FIRST, WIDEST = 20, 5, 24
 """Columns that are listed, items of a history, and characters of a user's id."""
 NOTES = {
-    "interactions_without_title": "interactions left out for want of a title",
-    "items_without_title": "items left out for want of a title",
-    "titles_perhaps_missing": "titles such as nan, None or N/A, which may mean that there is none; taken as they are",
-    "titles_of_script": "of the missing titles were what a page's script had left there",
-    "item_rows_repeated": "rows of the item table with an id that was there",
+    "interactions_without_title": "interactions left out because the item has no title",
+    "items_without_title": "items left out because they have no title",
+    "titles_perhaps_missing": "titles such as nan, None or N/A, which may stand for a missing title; they are kept",
+    "titles_of_script": "of the missing titles were remains of a web page's script",
+    "item_rows_repeated": "rows of the item table with an id that occurred before",
     "interactions_rated_lower": "interactions left out by data.min_rating",
     "interactions_repeated": "interactions left out by data.duplicates",
     "interactions_outside_core": "interactions left out by data.core",
@@ -50,23 +50,26 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     idle = found["items_without_interactions"]
     yield "items", f"{found['items']:,}" + (f", {idle:,} of them without an interaction" if idle else "")
     yield "interactions", f"{found['interactions']:,} (density {found['density']:.2%})"
-    yield "items a user", _spread(found["history_length"])
+    yield "items per user", _spread(found["history_length"])
     if short := found["users_too_short_for_leave_one_out"]:
         yield "", f"{short:,} users have too few for leave_one_out"
-    yield "users an item", _spread(found["item_popularity"])
+    yield "users per item", _spread(found["item_popularity"])
     if found["times"]:
         yield "times (UTC)", f"{found['times'][0]} to {found['times'][1]}"
         if found["time_ties"]:
-            yield "", f"{found['time_ties']:.1%} at the same time as another of the user: in the order of the rows"
+            yield (
+                "",
+                f"{found['time_ties']:.1%} at the same time as another of the same user; the order of the rows decides",
+            )
     else:
-        yield "times", "none: the order of the source counts"
+        yield "times", "none; the order of the rows is used"
     yield "ratings", _spread(found["ratings"]) if found["ratings"] else "none"
     if found["given_split"]:
         yield "published split", ", ".join(f"{count:,} {part}" for part, count in found["given_split"].items())
     for name, values in found["attributes"].items():
         common = ", ".join(f"{value} ({count:,})" for value, count in values["commonest"].items())
         more = f" and {values['different'] - len(values['commonest']):,} more" if values["different"] > 5 else ""
-        unknown = f"; unknown of {values['unknown']:,} users" if values["unknown"] else ""
+        unknown = f"; unknown for {values['unknown']:,} users" if values["unknown"] else ""
         yield f"attribute {name}", f"{common}{more}{unknown}"
     if not found["attributes"]:
         yield "attributes", "none"

@@ -52,12 +52,12 @@ KNOWLEDGE = {
     "front": "the client's layers as the server last balanced them, at the start of the round",
     "strongest": "the client's layers as they were at the start of the round, where the adversary is sent them",
     "base": "the public base weights only, none of the client's own",
-    "auxiliary": "no weights of the client; texts of a colluding client, each with what crosses of it",
+    "auxiliary": "no weights of the client, but texts of a colluding client with what crosses of each",
 }
 """What an adversary has of the client's model, besides what crosses, the template and the catalogue."""
 
 AUXILIARY = {
-    "matched": "histories of users outside the audit, and random ones over the same catalogue where these are too few",
+    "matched": "histories of users outside the audit, and random ones over the same catalogue if these are too few",
     "catalogue": "random histories over the same catalogue",
     "public": "random histories over another catalogue",
     "none": "none",
@@ -90,7 +90,7 @@ STATUS = {
 _METRICS = {
     "token_accuracy": "title tokens recovered",
     "exact_history": "whole histories, in order",
-    "history_jaccard": "items in common, of those in either history",
+    "history_jaccard": "common items as a share of the items in either history",
     "kendall_tau": "order of the items read (Kendall's tau)",
     "mrr": "mean reciprocal rank of the true next item",
     "auc": "area under the ROC curve",

@@ -42,7 +42,7 @@ def test_a_form_is_told_by_all_values(values, expected):
 
 def test_dates_whose_month_and_day_could_change_places_are_not_guessed(write):
     assert form_of(pl.Series(["01/02/2018", "03/04/2018"])) == AMBIGUOUS
-    with pytest.raises(InputError, match=r"line 2: date is '01/02/2018', in which month and day could change places"):
+    with pytest.raises(InputError, match=r"line 2: date is '01/02/2018', and it is unclear which part is the month"):
         read(str(toy(write, "date", ["01/02/2018", "03/04/2018"])), "auto")
 
 
@@ -76,8 +76,8 @@ def test_years_of_two_digits_stand_in_order_in_a_history(write):
         (["11/23/97", "2/28/2003"], r"line 3: date is '2/28/2003' \(accepted: a number of seconds"),
         (["0000-01-01", "1999-01-01"], r"line 2: date is '0000-01-01' \(accepted: a number of seconds"),
         (["11/23/998", "11/23/997"], r"line 2: date is '11/23/998' \(accepted: a number of seconds"),
-        (["03/04/05", "05/06/07"], r"line 2: date is '03/04/05', in which month and day could change places"),
-        (["15/04/20"], r"line 2: date is '15/04/20', in which month and day could change places, or the year"),
+        (["03/04/05", "05/06/07"], r"line 2: date is '03/04/05', and it is unclear which part is the month"),
+        (["15/04/20"], r"line 2: date is '15/04/20', and it is unclear which part is the month, the day or the year"),
         (["12/31/68"], r"line 2: date is 2068-12-31.*, in the future"),
     ],
 )
@@ -117,7 +117,7 @@ def test_units_are_told_by_size(values, expected):
 
 
 def test_two_units_in_one_column_are_refused_by_line(write):
-    with pytest.raises(InputError, match=r"line 3: ts is 1600000000, of another unit than others"):
+    with pytest.raises(InputError, match=r"line 3: ts is 1600000000, in another unit than the other times"):
         read(str(toy(write, "ts", [1_500_000_000_000, 1_600_000_000])), "auto")
 
 

@@ -343,7 +343,7 @@ def test_a_title_that_differs_from_row_to_row_of_an_item_is_none(write):
     rows = "1,a,Great\n1,b,Bad\n2,a,Five stars\n2,b,Bad\n3,a,Meh\n3,b,\n3,c,Good\n2,c,So so\n"
     path = write({"x.csv": f"user_id,item_id,title\n{rows}"}) / "x.csv"
     with pytest.raises(
-        InputError, match=r"x\.csv: 'title' is no title of items: 2 of the 3 items in several rows have sev"
+        InputError, match=r"x\.csv: 'title' is not the title of an item: 2 of the 3 items with several rows have diff"
     ):
         read(str(path), "auto")
     assert titles(read(str(path), {"table": {"title": "title"}})) == {"a": "Great", "b": "Bad", "c": "Good"}

@@ -49,7 +49,11 @@ def test_many_shuffled_ratings_come_out_in_time_order(write, movielens):
         ),
         ("ratings.dat", "1::10::five::300\n", "ratings.dat, line 1: rating is 'five'"),
         ("ratings.dat", "1::10::5::\n", "ratings.dat, line 1: timestamp is empty"),
-        ("ratings.dat", "1::11::5::1\n", "ratings.dat, line 1: item '11' has no title, nor have the items of 1 of 1"),
+        (
+            "ratings.dat",
+            "1::11::5::1\n",
+            "ratings.dat, line 1: item '11' has no title; without a title are the items of 1 of 1",
+        ),
         ("ratings.dat", " \n", "ratings.dat: the file is empty"),
         ("movies.dat", "10::A::x\n10::B::x\n", "movies.dat, line 2: item_id '10' is there already, in line 1"),
         ("movies.dat", "10::::x\n", "movies.dat: no item has an id and a title"),

@@ -170,12 +170,12 @@ def test_a_file_that_tells_how_to_generate_changes_no_title(tmp_path: Path) -> N
             "compression_config is compressed-ten",
         ),
         ("qwen3", {"auto_map": {"AutoModel": "modeling_own.Own"}}, "auto_map is .*code of its own, which is never run"),
-        ("gemma3_text", {"use_bidirectional_attention": True}, "is true: this is no causal model"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "is true: this model is not causal"),
         ("gemma3_text", {"attn_logit_softcapping": 50.0}, "caps its attention scores"),
-        ("gemma", {"use_bidirectional_attention": True}, "is true: this is no causal model"),
-        ("qwen3", {"is_causal": False}, "is_causal is false: this is no causal model"),
-        ("llama", {"is_causal": 0}, "is_causal is 0: this is no causal model"),
-        ("gpt2", {"add_cross_attention": True}, "reads another one's states"),
+        ("gemma", {"use_bidirectional_attention": True}, "is true: this model is not causal"),
+        ("qwen3", {"is_causal": False}, "is_causal is false: this model is not causal"),
+        ("llama", {"is_causal": 0}, "is_causal is 0: this model is not causal"),
+        ("gpt2", {"add_cross_attention": True}, "attends to the states of another model"),
         ("bert", {"is_decoder": True}, "is_decoder is true"),
         ("bert", {"position_embedding_type": "relative_key"}, "only absolute positions"),
         ("llama", {"num_hidden_layers": 10**9}, r"num_hidden_layers is 1000000000 \(accepted: up to 1024\)"),
@@ -231,7 +231,7 @@ def test_a_model_that_sees_what_comes_is_refused_though_its_config_says_nothing(
     whole = load(tmp_path)
     whole.model.config.is_causal = False
     monkeypatch.setattr(recommender, "load_backbone", lambda *_, **__: whole)
-    with pytest.raises(InputError, match="this is no causal model"):
+    with pytest.raises(InputError, match="this model is not causal"):
         recommender.build(chosen, CATALOGUE, history=1, seed=0)
 
 

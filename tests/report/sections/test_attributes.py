@@ -49,7 +49,7 @@ def test_it_is_in_the_report_also_redacted(told: Json, evidence: Json, render: C
     for redact in (False, True):
         page = render(told, evidence, redact=redact).replace("\\", "")
         section = page.split("What users are")[-1].split("Who can be recognized")[0]
-        assert "activations tell more of a user than its items do" in section
+        assert "activations tell more about a user than the items do" in section
         assert "0.711" in section
         assert ("gender" in section) != redact
 

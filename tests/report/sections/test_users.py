@@ -30,7 +30,7 @@ def cells(blocks: list[Block], caption: str) -> list[list[str]]:
 
 
 def test_the_median_the_worst_hit_and_those_read_whole_stand_beside_the_pooled_value(findings: Json) -> None:
-    rows = cells(strongest_by_cut("history", history(findings), findings["run"]), "of each user attacked")
+    rows = cells(strongest_by_cut("history", history(findings), findings["run"]), "of each attacked user")
     assert rows[0] == [
         "training", "k=0", "ridge", "79.5% [73.5%, 85.5%]", "99.5%", "89.5%", "79.6% to 99.5%", "100%", "39.8%", "200",
     ]  # fmt: skip

@@ -68,7 +68,7 @@ def test_a_leak_that_peaks_in_between_is_not_hidden_by_the_ends(findings: Json, 
 def test_a_depth_without_a_value_is_named(findings: Json, a_finding: Make, no_finding: Make) -> None:
     rows = [a_finding(cut=at(0)), no_finding("failed", "out of memory", cut=at(4))]
     told = sentence(only(findings, *rows), "Reading histories")
-    assert "No attack gave a value at k=4 (failed: out of memory); that is not a finding of 0." in told.text
+    assert "No attack gave a value at k=4 (failed: out of memory); this does not mean 0." in told.text
 
 
 def test_a_stronger_channel_that_does_not_depend_on_k_is_counted_at_every_k(findings: Json, a_finding: Make) -> None:
@@ -92,7 +92,7 @@ def test_nothing_but_not_applicable_is_unmeasured_with_its_reason(findings: Json
     told = sentence(only(findings, *rows), "Reading histories")
     assert told.verdict == "unmeasured"
     assert "2 not applicable" in told.text
-    assert "that is not a finding of 0" in told.text
+    assert "This does not mean 0." in told.text
     assert "more tokens than hidden dimensions" in told.text
 
 
@@ -110,7 +110,9 @@ def test_reading_in_serving_is_told_apart(findings: Json) -> None:
 
 def test_what_the_adversary_had_to_know_is_said(findings: Json, a_finding: Make) -> None:
     told = sentence(findings, "Reading histories").text
-    assert "What it had to know besides, at most: the client's layers as the server last balanced them" in told
+    assert (
+        "What the adversary had to know besides, at most: the client's layers as the server last balanced them" in told
+    )
     rows = [a_finding(knowledge="base"), a_finding(knowledge="auxiliary", cut=at(2))]
     told = sentence(only(findings, *rows), "Reading histories").text
     assert "the public base weights only" in told
@@ -160,7 +162,7 @@ def test_cuts_where_all_attacks_failed_are_named(findings: Json, label_rows: lis
     )
     told = sentence(only(findings, *rows), "Reading the next item").text
     assert "Of the 14 cuts" in told
-    assert "No attack gave a value at k=0, m=0 (failed: out of memory); that is not a finding of 0." in told
+    assert "No attack gave a value at k=0, m=0 (failed: out of memory); this does not mean 0." in told
     assert "k=5" not in told
 
 
@@ -226,7 +228,7 @@ def test_it_says_at_which_depths_a_leak_falls_and_from_where_on_it_no_longer_doe
     values = [0.9, 0.89, 0.6, 0.61, 0.59]
     rows = [a_finding(cut=at(k), value=v, ci=[v - 0.04, v + 0.04]) for k, v in enumerate(values)]
     told = sentence(only(findings, *rows), "Reading histories").text
-    assert "lowers it from k=0 to k=2 and does not end it. Beyond k=2 no further change shows." in told
+    assert "lowers it from k=0 to k=2 and does not end it. Beyond k=2 there is no further visible change." in told
     values = [0.6, 0.9, 0.6, 0.3, 0.3]
     rows = [a_finding(cut=at(k), value=v, ci=[v - 0.04, v + 0.04]) for k, v in enumerate(values)]
     told = sentence(only(findings, *rows), "Reading histories").text

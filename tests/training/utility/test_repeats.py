@@ -62,7 +62,7 @@ def test_data_in_which_nobody_is_left_is_refused(tmp_path: Path) -> None:
     data = listened(tmp_path / "plays.csv", repeats=90)
     with pytest.raises(InputError, match="every user who trains had the test item before") as refused:
         prepare(data, 0)
-    assert "data.duplicates: first, or last" in str(refused.value)
+    assert "data.duplicates: first or last" in str(refused.value)
     assert len(prepare(data.model_copy(update={"duplicates": "first"}), 0).members)
 
 
@@ -80,7 +80,7 @@ def test_the_findings_the_report_and_the_terminal_say_how_many_were_left_out(
     assert trained["run"]["data"]["left_out"] == {"test": gone, "validation": 0}
     sizes = {row["strategy"]: row["n"] for row in trained["utility"] if row["client"] == "all"}
     assert sizes == dict.fromkeys(("pplr", "untrained", "popularity"), len(private.members) - gone)
-    said = f"Users left out: {gone} by their test items. They had all of these before"
+    said = f"Users left out: {gone} by their test items. They had all of these items before"
     assert said in str(training_tables(trained)[0].caption)
     document = audit.run(asked, tmp_path / "run").document
     validate(document)
