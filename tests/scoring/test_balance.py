@@ -148,6 +148,20 @@ def test_a_small_client_beside_large_ones_leaves_the_intervals_their_level(
         assert all(count <= MOST for count in counts.values()), counts
 
 
+@pytest.mark.parametrize(("clients", "users", "rate"), [(10, 60, 0.01), (5, 100, 0.01), (10, 60, 0.99)])
+def test_rare_hits_do_not_make_clients_differ_that_are_served_alike(clients: int, users: int, rate: float) -> None:
+    """The mean of a client with a hit or none is skewed: noise that is symmetric says less of it than there is."""
+    of = np.repeat(np.arange(clients), users)
+    generator = np.random.default_rng(5)
+    counts = dict.fromkeys(spread_and_jain(np.ones(1)), 0)
+    for draw in range(WORLDS):
+        values = (generator.random(len(of)) < rate).astype(float)
+        found = balance_estimates(values, of, seed=draw, draws=100)
+        for measure, expected in spread_and_jain(np.full(clients, rate)).items():
+            counts[measure] += held(found[measure], expected)
+    assert all(count >= LEAST for count in counts.values()), counts
+
+
 @pytest.mark.parametrize("smallest", [1, 3, 19])
 def test_with_a_client_of_few_users_nothing_is_said_about_the_spread_and_it_is_said_why(smallest: int) -> None:
     clients = np.repeat(np.arange(5), [100, 100, 100, 100, smallest])
@@ -217,6 +231,44 @@ def test_the_spread_over_fifty_clients_of_one_user_each_is_held(kind: str) -> No
         for measure, expected in truth.items():
             counts[measure] += held(found[measure], expected)
     assert all(count >= LEAST for count in counts.values()), counts
+
+
+PAIRS = {
+    "hardly apart": (0.2, 0.25), "rare": (0.05, 0.1), "apart": (0.1, 0.3), "of gains": (0.3, 0.2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("users", [20, 50])
+def test_differences_over_clients_of_one_user_each_are_held(name: str, users: int) -> None:
+    def draw(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        luck = generator.random(count)  # what is easy for a user is easy in both strategies
+        gain = 1 / np.log2(1 + generator.integers(1, 11, count)) if name == "of gains" else np.ones(count)
+        a, b = (gain * (luck < rate) for rate in PAIRS[name])
+        return a, b
+
+    one, other = map(spread_and_jain, draw(np.random.default_rng(11), 2_000_000))
+    generator, clients = np.random.default_rng(12), np.arange(users)
+    counts = dict.fromkeys(one, 0)
+    for world in range(WORLDS):
+        found = balance_differences(*draw(generator, users), clients, seed=world, draws=200)
+        for measure in counts:
+            counts[measure] += held(found[measure], one[measure] - other[measure])
+    assert all(count >= LEAST for count in counts.values()), counts
+
+
+@pytest.mark.parametrize("users", [2, 5, 19])
+def test_of_few_clients_of_one_user_each_nothing_is_said_about_the_spread(users: int) -> None:
+    a = np.random.default_rng(13).random(users)
+    said = f"there are {users} clients of one user each; below 20 nothing can be said about the spread over clients"
+    different = np.arange(users) % 2.0
+    for found in (balance_estimates(a, np.arange(users), seed=0),
+                  balance_differences(different, 1 - different, np.arange(users), seed=0)):  # fmt: skip
+        for measure in ("standard_deviation", "jain"):
+            refused = found[measure]
+            assert isinstance(refused, Refusal)
+            assert refused.reason == said
+        assert isinstance(found["worst_client"], Estimate)
 
 
 def test_where_nobody_is_hit_clients_may_still_differ_by_what_the_smallest_hides() -> None:
