@@ -63,7 +63,7 @@ class PrefixSearch:
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         front = require_records(view, knowledge)
         if self.over == "tokens" and not knowledge.base.causal:
-            raise NotApplicable("an encoder has no prefix to search behind token by token (over: titles can be asked)")
+            raise NotApplicable("over: tokens needs a causal model, and this is an encoder; over: titles is possible")
         search = self._searches.get(knowledge)
         if search is None:
             search = self._searches[knowledge] = _Search(self.over, self.shortlist, self.beam, self._ridge, knowledge)

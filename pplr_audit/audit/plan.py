@@ -136,9 +136,9 @@ def _cells_of(attack: Attack, key: tuple[str, str], axes: _Axes) -> Iterator[tup
                 reason = f"{adversary} sees none of the channels that this attack reads"
             elif (as_active(attack) is not None) != (adversary == ACTIVE):
                 reason = (
-                    "it chooses nothing of what is sent, so it finds what it finds for server"
+                    "this attack does not choose what is sent, so its result is that for the adversary server"
                     if adversary == ACTIVE
-                    else f"it is an attack by what is sent, which {adversary} does not choose"
+                    else f"this attack chooses what is sent, and {adversary} does not"
                 )
             elif channel not in known:
                 reason = f"this version does not record {channel} for attacks on {attack.secret}"
@@ -202,5 +202,5 @@ def _attack(entry: str | Mapping[str, Mapping[str, Any]], field: str) -> tuple[t
     name, settings = plugins.name_and_settings(entry)
     missing = [part for part in ("name", "secret", "channels", "controls", "run") if not hasattr(attack, part)]
     if missing:
-        raise InputError(f"{field}: what stands behind {name} is no attack: it has no {missing[0]}")
+        raise InputError(f"{field}: {name} is not an attack: it has no {missing[0]}")
     return (name, json.dumps(settings, sort_keys=True)), attack

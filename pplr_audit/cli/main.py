@@ -83,8 +83,8 @@ Threads = Annotated[
     int | None,
     typer.Option(
         metavar="N", show_default=False,
-        help="Compute with so many threads (default: what the run began with, or as many as the model and the free"
-        " cores are good for). Another number changes the last digits.",
+        help="Number of threads (default: that with which the run began; at its beginning, as many as the model can use"
+        " and the machine has free). Another number changes the last digits of figures.",
     ),
 ]  # fmt: skip
 

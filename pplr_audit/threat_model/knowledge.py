@@ -159,7 +159,7 @@ class Knowledge:
         """
         text = self.elsewhere if self.auxiliary == "public" else self.prompts
         if self.auxiliary == "none" or text is None:
-            raise NotApplicable("the adversary has no auxiliary text, and this attack learns from some")
+            raise NotApplicable("this attack learns from auxiliary text, and the adversary has none")
         windows = self.others if self.auxiliary == "matched" else None
         users = len(windows) if windows is not None else 0
         places = generator.permutation(max(count, users))[:count] if users else np.zeros(count, dtype=np.int64)

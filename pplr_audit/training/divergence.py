@@ -35,7 +35,7 @@ def diverged(training: scenario.Training, client: str, what: str, round_: int, s
     """The error of a local training that has run away in a step (from 0) of a round (from 1)."""
     return RunError(
         f"{training.label}, {client}: {what} in round {round_}, step {step}; try a lower training.learning_rate "
-        f"(now {training.learning_rate:g}); what was there before the round is kept"
+        f"(now {training.learning_rate:g}); the state before the round is kept"
     )
 
 
@@ -63,5 +63,5 @@ def unrankable(training: scenario.Training, client: str) -> RunError:
 def mixed_badly(training: scenario.Training, client: str, what: str, round_: int) -> RunError:
     """The error of a balance that made a client such a model of sound ones."""
     return RunError(
-        f"{training.label}, {client}: {what} once round {round_} was balanced; what was there before the round is kept"
+        f"{training.label}, {client}: {what} after round {round_} was balanced; the state before the round is kept"
     )

@@ -214,8 +214,8 @@ def test_the_audit_runs_a_training_of_its_own_at_each_front_and_says_so(
     ]
     assert made.hijacked == 2
     reasons = {(cell.attack, cell.adversary): reason for cell, reason in made.impossible}
-    assert "server does not choose" in reasons["fsha", "server"]
-    assert "chooses nothing of what is sent" in reasons["ridge", "malicious_server"]
+    assert "chooses what is sent, and server does not" in reasons["fsha", "server"]
+    assert "does not choose what is sent" in reasons["ridge", "malicious_server"]
 
     with Store.load(trained_run.directory, writable=True) as store:
         from pplr_audit.training import resume

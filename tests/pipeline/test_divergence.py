@@ -92,7 +92,7 @@ def test_models_that_only_the_balance_made_too_large_are_not_kept(
         return Mixing(np.array([[1e9, 1 - 1e9, 0], [0, 1, 0], [0, 0, 1]]))
 
     monkeypatch.setattr(Pplr, "mixing", apart)
-    with pytest.raises(RunError, match=r"^pplr, client-0: the adapter has exploded .* once round 1 was balanced"):
+    with pytest.raises(RunError, match=r"^pplr, client-0: the adapter has exploded .* after round 1 was balanced"):
         audit.train(changed(small_scenario), tmp_path / "run")
     assert files_of(tmp_path / "run").done() == 0
 

@@ -134,7 +134,7 @@ def test_an_attack_that_cannot_be_made_or_is_none_is_refused_with_its_field(inst
     code = 'class Raises:\n    def __init__(self):\n        raise OSError("no device")\n\n\nclass Empty:\n    pass\n'
     names = "[pplr_audit.attacks]\nraises = odd:Raises\nempty = odd:Empty\nnumber = odd:__name__\n"
     install("odd-plugin", "1.0", names, odd=code)
-    for name, said in {"raises": r"odd-plugin 1\.0 is broken: OSError: no device", "empty": "is no attack"}.items():
+    for name, said in {"raises": r"odd-plugin 1\.0 is broken: OSError: no device", "empty": "is not an attack"}.items():
         chosen = scenario.Scenario.model_validate({"name": "x", "audit": {"attacks": [name]}})
         with pytest.raises(InputError, match=rf"audit\.attacks: .*{said}"):
             make_plan(chosen, 3)

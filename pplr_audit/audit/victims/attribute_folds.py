@@ -73,7 +73,7 @@ def deal(dataset: Dataset, name: str, users: Sequence[int], folds: int, seed: in
     if len(set(values.values())) < 2:
         found = ", ".join(f"{value}: {count}" for value, count in sorted(of_value.items())) or "none"
         raise NotApplicable(
-            f"too few of {len(users)} victims say their {name} to learn to tell it: two values of {FEW} users or more "
+            f"too few of {len(users)} victims have a known {name} to learn from: two values of {FEW} users or more "
             f"are needed ({found}); audit.victims sets how many there are"
         )
     order: list[int] = []

@@ -89,8 +89,8 @@ class Rows:
             return serving_windows(self._private.split, self.victims, self._data.history)
         if self._data.samples == "last":
             raise NotApplicable(
-                "with data.samples: last a user has one window in all rounds, which would be recognized by what it "
-                "holds; linkage in training needs data.samples: all"
+                "with data.samples: last a user has the same window in all rounds, which is recognized by its items; "
+                "linkage in training needs data.samples: all"
             )
         users = np.intersect1d(self.training_in(rounds[0]), self.training_in(rounds[1])).tolist()
         return training_windows({user: self._private.samples[self.holder_of(user)] for user in users})

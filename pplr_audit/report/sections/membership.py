@@ -9,7 +9,7 @@ from pplr_audit.report.words.vocabulary import cut_words, metric_words
 from pplr_audit.runs.documents import Document
 
 LEAD = (
-    "Membership was decided by a fair coin for each user before training. An area compares users of one client. Curves "
+    "Membership was decided by a fair coin for each user before training. The AUC compares users of one client. Curves "
     "and rates set one threshold for all clients, on scores that are standardized by the client's other non-members. "
     "Clients with fewer than 5 non-members are left out. A curve on the diagonal is as good as a coin. A false-alarm "
     "rate has no value if there are too few non-members for it. A rate over all users is not a bound of differential "

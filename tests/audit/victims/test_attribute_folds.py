@@ -55,7 +55,7 @@ def test_without_the_attribute_or_too_few_users_it_is_not_applicable_and_says_wh
     with pytest.raises(NotApplicable, match=r"there is: none"):
         deal(replace(small_market, attributes={}), "zip", range(60), 5, seed=1)
     for values in (["a"] * 50, ["a"] * 50 + ["b"] * 9):
-        with pytest.raises(NotApplicable, match=r"too few of 60 victims say their kind .*a: 50.*audit\.victims"):
+        with pytest.raises(NotApplicable, match=r"too few of 60 victims have a known kind .*a: 50.*audit\.victims"):
             deal(with_kind(small_market, values), "kind", range(60), 5, seed=1)
 
 
