@@ -216,7 +216,8 @@ def train(
 ) -> None:
     """Rounds ``first`` to ``rounds``; ``done`` gets each round's log and what the next one starts from.
 
-    Once every client has stopped, the rounds that are left are empty: nobody trains and nothing crosses.
+    Once every client has stopped, the rounds that are left are empty: nobody trains, and neither
+    activations nor updates, models and losses cross.
 
     Args:
         validate: asked of every client with a new model after every round, where ``training.patience`` is set.

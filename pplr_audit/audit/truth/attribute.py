@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pplr_audit.audit.truth.protocol import Truth
-from pplr_audit.audit.truth.score import CHANCE, Score
+from pplr_audit.audit.truth.score import CHANCE, Score, by_user
 from pplr_audit.scoring.classifier import log_probabilities
 from pplr_audit.scoring.influence import Influence, of_mean, of_shares
 from pplr_audit.scoring.intervals import OF_FOLDS, mean_estimate, widened
@@ -89,7 +89,7 @@ class AttributeTruth(Truth):
         right = likeliest[np.arange(len(scores)), self._truth] / likeliest.sum(1)
         share = mean_estimate(right, users, seed=seed)
         floors = {"majority": self._majority, CLIENT: self._by_client.argmax(1)}
-        named = {name: self._right(answer) for name, answer in {"own": scores.argmax(1), **floors}.items()}
+        named = {name: self._right(answer) for name, answer in floors.items()} | {"own": by_user(users, right)}
         shares = {name: of_mean(each) for name, each in named.items()}
         references = [Reference(name, shares[name][0], _over_folds(shares[name][1]), named[name]) for name in floors]
         client = Reference(CLIENT, by_client, _over_folds(of_shares(alone, users)))

@@ -139,7 +139,7 @@ def _legend(metric: str, shades: tuple[float, float]) -> list[Entry]:
     return [
         *entries,
         Entry(
-            "nothing crosses but updates, models, losses (k + m = L; not measured)",
+            "no activations, but updates, models, losses (k + m = L; not measured)",
             0,
             "",
             "closed",

@@ -96,7 +96,7 @@ def _over_cuts(rows: Sequence[Finding], run: Document) -> list[str]:
             f"Of the {len(best)} cuts (k, m) with a value the most is read at {said(most)}, {amount(best[most])}, "
             f"the least at {said(least)}, {amount(best[least])}."
         )
-    # without a trunk nothing crosses: no gap
+    # Without a trunk no activations cross, and what updates, models and losses tell there was not measured: no gap.
     return [*parts, *_gaps({cut: row for cut, row in found.items() if sum(cut) < run["layers"]}, SIDES)]
 
 

@@ -91,7 +91,7 @@ def lines_after(document: Document) -> Iterator[str]:
             f"{size(crossing['serving_wire_bytes_per_request'])} and "
             f"{duration(crossing['wire_seconds_per_request'])}, at every cut."
         )
-    yield "* No trunk is left: only updates cross. A wait is the link's alone, without anyone's arithmetic."
+    yield "* No trunk is left: no activations cross. A wait is the link's alone, without anyone's arithmetic."
     if document["assumed"]["client_memory_bytes"] is not None:
         yield fits_sentence(document)
 

@@ -61,6 +61,14 @@ def test_values_that_are_equally_likely_are_named_by_chance(truth: AttributeTrut
     assert right.estimate.value == pytest.approx(0.8 / 2)
 
 
+def test_users_whose_values_are_equally_likely_are_compared_as_they_count(truth: AttributeTruth) -> None:
+    """A third of each user, whatever the order of the values; not all of those who have the first one."""
+    rows = np.array(sorted(truth.values))
+    _, accuracy = truth.score(Guess({"rows": rows, "values": np.zeros((len(rows), 3))}), seed=0)
+    assert [*accuracy.per_user.values()] == pytest.approx([1 / 3] * len(rows))
+    assert [*accuracy.influence.values()] == pytest.approx([0.0] * len(rows), abs=1e-12), "no user moves it"
+
+
 def test_a_user_s_own_score_is_the_share_of_the_others_of_its_fold_it_stands_above(truth: AttributeTruth) -> None:
     area, _ = truth.score(answer(truth, 0.8), seed=0)
     # Folds and values are as evenly dealt here as can be, so that each user has as many others.
