@@ -31,7 +31,8 @@ def overview(dataset: Dataset, *, examples: bool) -> dict[str, Any]:
     of interactions at the same time as another one of the same user: their order is that of the rows.
 
     Args:
-        examples: with the histories of three users, and titles with markup and with control tokens.
+        examples: with the histories of three users, titles with markup and with control tokens, and values of
+            attributes that only one user has.
     """
     lengths, used = dataset.items.lengths, np.bincount(dataset.items.values, minlength=len(dataset.catalogue))
     titles = Counter(dataset.catalogue.titles)
@@ -51,7 +52,7 @@ def overview(dataset: Dataset, *, examples: bool) -> dict[str, Any]:
         "time_ties": None if dataset.times is None else _ties(dataset.times, dataset.items),
         "ratings": None if dataset.ratings is None else _ratings(dataset.ratings),
         "given_split": None if dataset.given is None else _purposes(dataset.given),
-        "attributes": {name: _values(values) for name, values in dataset.attributes.items()},
+        "attributes": {name: _values(values, examples) for name, values in dataset.attributes.items()},
         "titles": {
             "missing": dataset.notes.get("items_without_title", 0),
             **_suspect(dataset.catalogue.titles, examples),
@@ -135,10 +136,11 @@ def _purposes(given: Int[np.ndarray, "total"]) -> dict[str, int]:
     return {name: int((given == part).sum()) for part, name in enumerate(("train", "valid", "test"))}
 
 
-def _values(values: tuple[str, ...]) -> dict[str, Any]:
+def _values(values: tuple[str, ...], examples: bool) -> dict[str, Any]:
     known = Counter(value for value in values if value)
     return {
         "different": len(known),
         "unknown": len(values) - known.total(),
-        "commonest": dict(known.most_common(COMMONEST)),
+        # A value of one user alone, an address say, is that user.
+        "commonest": {value: count for value, count in known.most_common(COMMONEST) if examples or count > 1},
     }

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from pplr_audit import scenario
 from pplr_audit.data.bigrec_prompts import title_prompts
 from pplr_audit.data.dataset import Catalogue
@@ -10,6 +12,7 @@ from pplr_audit.data.prompts import Prompts
 from pplr_audit.data.recformer_prompts import item_prompts
 from pplr_audit.errors import InputError
 from pplr_audit.models.architectures import ARCHITECTURES, blocks
+from pplr_audit.models.backbones.config import one_line
 from pplr_audit.models.backbones.load import Backbone, load_backbone, set_dropout
 from pplr_audit.models.cut import CutModel, check_cut, cut
 from pplr_audit.models.lora import Adapter, adapter_parameters, read_adapter
@@ -62,6 +65,7 @@ def build(
     backbone = load_backbone(model.backbone, catalogue, seed=derive(seed, "backbone") % 2**32)
     if model.dropout is not None:
         set_dropout(backbone.model, model.dropout)
+    _require_able(backbone)
     _require_kind(model.recommender, backbone)
     check_cut(model.cut.front, model.cut.back, len(blocks(backbone.model)))
     longest = backbone.positions
@@ -84,6 +88,20 @@ def build(
         if part is not None:
             compute_in(part, precision)
     return Recommender(backbone.name, backbone.digest, task, initial, parts, whole, backbone.tokenizer, precision)
+
+
+def _require_able(backbone: Backbone) -> None:
+    """Raises InputError for a model that computes nothing, or no numbers, from one token.
+
+    Shapes alone do not tell: sizes of heads, scales of positions and those of norms are numbers in config.json.
+    """
+    try:
+        with torch.inference_mode():
+            found = backbone.model(torch.zeros(1, 1, dtype=torch.long), use_cache=False)[0]
+    except Exception as error:  # whatever the layer that fits least raises
+        raise InputError(f"model.backbone: {backbone.name}: the model cannot be run: {one_line(error)}") from None
+    if not torch.isfinite(found).all():
+        raise InputError(f"model.backbone: {backbone.name}: what the model computes is not finite; see its config.json")
 
 
 def _require_kind(recommender: str, backbone: Backbone) -> None:

@@ -160,6 +160,16 @@ def test_examples_can_be_left_out(tmp_path, form):
     assert re.search("with.markup", shown)
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_values_of_single_users_are_examples_too(tmp_path, form):
+    people = "user_id,email,plan\nann,ann@mail.example,basic\nbob,bob@mail.example,basic\n"
+    folder = written(tmp_path, {"interactions.csv": CARTS, "users.csv": people})
+    assert "ann@mail.example" in run(folder, *form).stdout
+    shown = run(folder, "--no-examples", *form).stdout
+    assert "@mail.example" not in shown
+    assert "basic" in shown
+
+
 def test_the_table_shows_it_in_eighty_columns(tmp_path, monkeypatch):
     from rich.console import Console
 

@@ -34,6 +34,8 @@ _QWEN2 = {"eos_token": _ENDOFTEXT, "pad_token": _ENDOFTEXT, "unk_token": _ENDOFT
 _GEMMA = {
     "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>",
 }  # fmt: skip
+UNHEARD = "\ue000"
+"""A letter for private use, which no vocabulary has."""
 BY_CLASS: Mapping[str, Mapping[str, str]] = {
     "BertTokenizer": _BERT, "GPT2Tokenizer": _GPT2, "RobertaTokenizer": _ROBERTA, "XLMRobertaTokenizer": _ROBERTA,
     "LlamaTokenizer": _LLAMA, "CodeLlamaTokenizer": _LLAMA, "Qwen2Tokenizer": _QWEN2, "GemmaTokenizer": _GEMMA,
@@ -83,6 +85,10 @@ def _inner(folder: ModelFolder) -> Tokenizer:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise InputError(f"{path}: the tokenizer cannot be read: {one_line(error)}") from None
+    try:
+        inner.encode(UNHEARD)
+    except Exception as error:  # of a kind of the library's own
+        raise InputError(f"{path}: the tokenizer fails at a word that it does not have: {one_line(error)}") from None
     return inner
 
 

@@ -68,7 +68,8 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "published split", ", ".join(f"{count:,} {part}" for part, count in found["given_split"].items())
     for name, values in found["attributes"].items():
         common = ", ".join(f"{value} ({count:,})" for value, count in values["commonest"].items())
-        more = f" and {values['different'] - len(values['commonest']):,} more" if values["different"] > 5 else ""
+        left = values["different"] - len(values["commonest"])
+        more = f"{' and ' if common else ''}{left:,} {'more' if common else 'values'}" if left else ""
         unknown = f"; unknown for {values['unknown']:,} users" if values["unknown"] else ""
         yield f"attribute {name}", f"{common}{more}{unknown}"
     if not found["attributes"]:

@@ -191,14 +191,6 @@ def test_a_file_that_tells_how_to_generate_changes_no_title(tmp_path: Path) -> N
         ("bert", {"hidden_dropout_prob": True}, "hidden_dropout_prob is True"),
         ("gpt2", {"attn_pdrop": -0.1}, "attn_pdrop is -0.1"),
         ("llama", {"num_hidden_layers": "3"}, r"config\.json: "),
-        ("llama", {"rms_norm_eps": -0.5}, r"config\.json: what the model computes is not finite"),
-        ("gpt2", {"layer_norm_epsilon": -9.5}, r"config\.json: what the model computes is not finite"),
-        ("bert", {"layer_norm_eps": -9.5}, r"config\.json: what the model computes is not finite"),
-        (
-            "llama",
-            {"rope_parameters": {"rope_type": "longrope", "factor": 2.0, "short_factor": [1.0], "long_factor": []}},
-            r"config\.json: the model cannot be run: ",
-        ),
         ("llama", {"hidden_act": "no_such"}, "no model can be built"),
         ("llama", {"hidden_size": 10**6}, r"(misshapen|no model|config\.json)"),
         ("gpt2", {"n_positions": 2**21}, "misshapen|bytes beside its weights"),
@@ -232,6 +224,30 @@ def test_a_model_that_sees_what_comes_is_refused_though_its_config_says_nothing(
     whole.model.config.is_causal = False
     monkeypatch.setattr(recommender, "load_backbone", lambda *_, **__: whole)
     with pytest.raises(InputError, match="this model is not causal"):
+        recommender.build(chosen, CATALOGUE, history=1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "message"),
+    [
+        ("llama", {"rms_norm_eps": -0.5}, "what the model computes is not finite"),
+        ("gpt2", {"layer_norm_epsilon": -9.5}, "what the model computes is not finite"),
+        ("bert", {"layer_norm_eps": -9.5}, "what the model computes is not finite"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "longrope", "factor": 2.0, "short_factor": [1.0], "long_factor": []}},
+            "the model cannot be run: ",
+        ),
+    ],
+)
+def test_a_config_with_which_nothing_can_be_computed_is_refused(
+    name: str, said: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    save(tmp_path, name, **said)
+    chosen = scenario.Model(
+        backbone=str(tmp_path), max_tokens=60, recommender="recformer" if name == "bert" else "bigrec"
+    )
+    with pytest.raises(InputError, match=rf"model\.backbone: .*{message}"):
         recommender.build(chosen, CATALOGUE, history=1, seed=0)
 
 

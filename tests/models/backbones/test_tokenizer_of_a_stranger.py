@@ -118,3 +118,12 @@ def test_a_tokenizer_that_makes_the_library_panic_is_refused(tmp_path: Path) -> 
         (folder / "tokenizer.json").write_text(json.dumps(described | {"model": model}))
         with pytest.raises(InputError, match="tokenizer"):
             load(folder)
+
+
+def test_a_tokenizer_that_fails_at_a_word_it_does_not_have_is_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path, "llama")
+    described = json.loads((folder / "tokenizer.json").read_text())
+    described["model"]["unk_token"] = "gone"
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"tokenizer\.json: the tokenizer fails at a word that it does not have: "):
+        load(folder)
