@@ -9,7 +9,7 @@ import numpy as np
 from pplr_audit.audit.cell import Cell, without_value
 from pplr_audit.audit.run_attack import run_attack
 from pplr_audit.audit.sealed_guess import SealedGuess
-from pplr_audit.audit.truth.comparisons import CONTROL, DRAWS, baseline, comparisons, influences, listed
+from pplr_audit.audit.truth.comparisons import CONTROL, DRAWS, baseline, comparisons, influences, interval, listed
 from pplr_audit.audit.truth.protocol import Truth
 from pplr_audit.audit.truth.score import Score
 from pplr_audit.runs.failpoints import reach
@@ -163,7 +163,7 @@ def _row(
     at_control = [each.reference.value for each in found if each.reference.name == CONTROL]
     control = {CONTROL: at_control[0]} if at_control else {}
     return cell.row(
-        score.metric, "ok", secret=secret, value=score.estimate.value, ci=[score.estimate.low, score.estimate.high],
+        score.metric, "ok", secret=secret, value=score.estimate.value, ci=[*interval(score, found)],
         baseline=baseline(score, found), n=score.estimate.n, seconds=seconds, comparisons=listed(found),
         detail={**guess.facts, **score.detail, **by_step, **control},
     )  # fmt: skip

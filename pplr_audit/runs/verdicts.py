@@ -13,7 +13,7 @@ from scipy.special import ndtr, ndtri
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.scoring.influence import Influence
 from pplr_audit.scoring.intervals import NO_SPREAD, proportion_interval
-from pplr_audit.scoring.verdicts import Claim, corrected, simultaneous_level, variance_of
+from pplr_audit.scoring.verdicts import ALPHA, Claim, agreeing, corrected, simultaneous_level, variance_of
 
 Row = Mapping[str, Any]
 SIGNED = frozenset({"kendall_tau"})
@@ -67,7 +67,8 @@ def _judged(told: Sequence[tuple[Row, Row | None]], seed: int) -> list[dict[str,
         claims = [Claim(p_of(told[place][0]), each) for place, (_, each) in zip(places, moved, strict=True)]
         level = simultaneous_level([own for own, _ in moved], seed=seed)
         for place, p in zip(places, corrected(claims, seed=seed), strict=True):
-            ci = _interval(*told[place], level)
+            low, high = _interval(*told[place], level)
+            ci = [_agreeing(low, told[place][0], p), high]
             found[place]["corrected"] = {"p": p, "ci": ci, "over": len(places)}
     return found
 
@@ -90,6 +91,16 @@ def _influences(kept: Row | None) -> tuple[Influence, tuple[Influence, ...]]:
         dict(zip(kept["users"], each, strict=True)) for each in (kept["value"], *kept["differences"])
     )
     return value, tuple(differences)
+
+
+def _agreeing(low: float, row: Row, p: float) -> float:
+    """The low end as the corrected test decides about what is known exactly, such as chance."""
+    found = row.get("comparisons", ())
+    hardest = max((each["p"] for each in found), default=1.0)
+    for each in found:
+        if each["ci"][0] == each["ci"][1] and (p <= ALPHA or each["p"] == hardest):
+            low = agreeing(low, each["value"], p)
+    return low
 
 
 def _interval(row: Row, kept: Row | None, level: float) -> list[float]:

@@ -293,13 +293,17 @@ def _unseen(pairs: dict[int, int]) -> float:
 def _estimate(
     value: float, resampled: Float[np.ndarray, "draws"], clusters: int, level: float, n: int, unseen: float = 1.0
 ) -> Estimate:
-    """The percentile interval, widened where few clusters stand behind it or they all agree."""
+    """The percentile interval, widened where few clusters stand behind it or they all agree.
+
+    It never reaches less far down than at a value of 1, nor less far up than at a value of 0.
+    """
     tail = (1 - level) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     # Redrawing k clusters shows (k - 1) / k of the variance.
     variance = float(resampled.var()) * max(clusters / max(clusters - 1, 1), unseen)
     wide_low, wide_high = proportion_interval(value, variance, clusters, level)
-    return Estimate(value, min(float(low), wide_low, value), max(float(high), wide_high, value), n)
+    bound = tail ** (1 / clusters)
+    return Estimate(value, min(float(low), wide_low, value, bound), max(float(high), wide_high, value, 1 - bound), n)
 
 
 def _check(scores: Float[np.ndarray, "n"], labels: Labels, groups: Int[np.ndarray, "n"]) -> None:

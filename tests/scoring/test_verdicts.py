@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, nhypergeom
 
+from pplr_audit.report.findings.series import above_baseline
 from pplr_audit.scoring.influence import of_auc, of_mean, of_tpr
 from pplr_audit.scoring.intervals import mean_estimate, proportion_interval
 from pplr_audit.scoring.membership import auc_estimate, tpr_at, tpr_estimate
@@ -18,7 +19,7 @@ from pplr_audit.scoring.verdicts import (
     simultaneous_level,
     variance_of,
 )
-from tests.scoring.audits import above, measured, theory
+from tests.scoring.audits import above, audit, measured, theory
 
 AUDITS = 200
 
@@ -38,8 +39,25 @@ def test_a_leak_of_known_size_is_found_as_often_as_theory_says(area: float, side
     found = sum(above([area] + [0.5] * (attacks - 1), side, generator)[0] for _ in range(AUDITS))
     expected = theory(area, side, attacks)
     assert 0.3 < expected < 0.95
-    # The test pays a little for few users (Clopper-Pearson's tail, Student's t); never more than a few of a hundred.
-    assert binom.ppf(0.001, AUDITS, expected - 0.05) <= found <= binom.ppf(0.999, AUDITS, expected)
+    assert binom.ppf(0.001, AUDITS, expected) <= found <= binom.ppf(0.999, AUDITS, expected)
+
+
+def test_a_run_finds_it_as_often() -> None:
+    generator, audits = np.random.default_rng(5), AUDITS // 2
+    found = sum(above_baseline(audit([0.65], 60, generator)[0]) for _ in range(audits))
+    expected = theory(0.65, 60)
+    assert binom.ppf(0.001, audits, expected) <= found <= binom.ppf(0.999, audits, expected)
+
+
+def test_an_interval_and_the_test_beside_it_say_the_same() -> None:
+    generator = np.random.default_rng(6)
+    rows = [row for _ in range(8) for row in audit([0.6, 0.5], 60, generator, seed=0)]
+    by_itself = [row["comparisons"][0]["p"] <= ALPHA for row in rows]
+    assert 3 < sum(by_itself) < 13
+    assert [row["ci"][0] >= 0.5 for row in rows] == by_itself
+    assert [row["corrected"]["ci"][0] >= 0.5 for row in rows] == [above_baseline(row) for row in rows]
+    for row in rows:
+        assert row["corrected"]["ci"][0] <= row["ci"][0] <= row["value"] <= row["ci"][1] <= row["corrected"]["ci"][1]
 
 
 def test_findings_that_go_together_cost_less_than_their_number() -> None:
@@ -130,6 +148,18 @@ def test_an_area_of_one_is_bounded_by_the_smaller_group() -> None:
         assert (after <= ALPHA and found.difference_ci[0] > 0) == (smaller > 5)
         level = simultaneous_level([moved] * 10, seed=0)
         assert level == pytest.approx(1 - 0.05 / 10, abs=1e-6), "nothing to redraw: Bonferroni"
+
+
+@pytest.mark.parametrize("side", [6, 20, 60])
+def test_an_area_near_one_is_bounded_no_closer_than_one_itself(side: int) -> None:
+    labels, users = np.repeat([0, 1], side), np.arange(2 * side)
+    scores = users.astype(float)
+    whole = auc_estimate(scores, labels, users, seed=0)
+    scores[side - 1] += 1.5  # one pair is lost
+    for sign in (1, -1):
+        near = auc_estimate(sign * scores, labels, users, seed=0)
+        assert 0 < near.value < 1
+        assert near.low <= whole.low if sign == 1 else near.high >= 1 - whole.low
 
 
 def test_an_area_of_zero_and_a_constant_score_are_above_nothing() -> None:

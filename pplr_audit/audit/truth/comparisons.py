@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from pplr_audit.audit.truth.score import Score
 from pplr_audit.scoring.influence import Influence, of_mean
-from pplr_audit.scoring.verdicts import Comparison, Measured, Reference, compared, less
+from pplr_audit.scoring.verdicts import Comparison, Measured, Reference, agreeing, compared, less
 
 DRAWS = 10
 """Of a control, at least, where answers can be dealt anew."""
@@ -23,20 +24,33 @@ DIGITS = 6
 
 
 def control_of(score: Score, draws: Sequence[Score]) -> Reference:
-    """The mean over several draws of a control; their variance is part of what it is not known by."""
+    """Return the mean over several draws of a control, with the variance of what is common to all users of a draw."""
     values = np.array([draw.estimate.value for draw in draws])
-    spread = float(values.var(ddof=1)) / len(draws) if len(draws) > 1 else 0.0
     about = {"draws": len(draws), "least": float(values.min()), "most": float(values.max())}
     if score.influence:
-        moved = _mean([draw.measured.influence for draw in draws], len(draws))
-        return Reference(CONTROL, float(values.mean()), moved, {}, spread, about=about)
+        drawn = [draw.measured.influence for draw in draws]
+        moved = _mean(drawn, len(draws))
+        return Reference(CONTROL, float(values.mean()), moved, {}, _unseen(values, drawn), about=about)
     values_of: dict[int, list[float]] = {}
     for draw in draws:
         for user, value in draw.per_user.items():
             values_of.setdefault(user, []).append(value)
     per_user = {user: float(np.mean(each)) for user, each in values_of.items()}
     moved = of_mean(per_user, score.weights)[1] if per_user else {}
+    spread = _unseen(values, [of_mean(draw.per_user, score.weights)[1] for draw in draws if draw.per_user])
     return Reference(CONTROL, float(values.mean()), moved, per_user, spread, about=about)
+
+
+def _unseen(values: Float[np.ndarray, "draws"], influences: Sequence[Influence]) -> float:
+    """Return the variance of the mean over draws that its users do not show: that of something common to all users.
+
+    Draws that deal each user's answer by itself differ as their users differ, which redrawing users shows already.
+    """
+    if len(influences) < 2:
+        return 0.0
+    users = sorted({user for each in influences for user in each})
+    by_draw = np.array([[each.get(user, 0.0) for user in users] for each in influences])
+    return max(float(values.var(ddof=1) - by_draw.var(axis=0, ddof=1).sum()), 0.0) / len(values)
 
 
 def comparisons(score: Score, draws: Sequence[Score]) -> list[Comparison]:
@@ -46,10 +60,22 @@ def comparisons(score: Score, draws: Sequence[Score]) -> list[Comparison]:
     return [compared(own, reference) for reference in references]
 
 
+def interval(score: Score, found: Sequence[Comparison]) -> tuple[float, float]:
+    """The score's own 95 % interval, which holds what is known exactly where the test against it does not reject."""
+    low = score.estimate.low
+    for each in found:
+        if each.exact:
+            low = agreeing(low, each.reference.value, each.p)
+    return low, score.estimate.high
+
+
 def baseline(score: Score, found: Sequence[Comparison]) -> float:
     """The number to be read beside the value: chance, where that is exactly known; else the most of its comparisons."""
-    exact = any(not each.reference.influence and not each.reference.spread for each in found)
-    return score.baseline if exact else max([score.baseline, *(each.reference.value for each in found)])
+    return (
+        score.baseline
+        if any(each.exact for each in found)
+        else max([score.baseline, *(each.reference.value for each in found)])
+    )
 
 
 def listed(found: Sequence[Comparison]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from pplr_audit.scoring.membership import (
     roc,
     tpr_estimate,
 )
+from pplr_audit.scoring.rank_test import auc_p
 from pplr_audit.scoring.standardized import standardized
 from pplr_audit.scoring.verdicts import Reference, exact_tpr_p
 from pplr_audit.threat_model.attack import Guess
@@ -56,9 +57,11 @@ class MembershipTruth(Truth):
             finite = np.where(np.isneginf(values), values[np.isfinite(values)].min(initial=0.0) - 1.0, values)
             estimate = auc_estimate(values, labels, users, seed=seed, groups=clients)
             moved = of_auc(values, labels, users, clients)
+            # The coins fell by user: with several rows of one, they decide less than the rows' number says.
+            p = auc_p(values, labels, clients) if len(np.unique(users)) == len(users) else None
             scores.append(
                 Score("auc", estimate, 0.5, by_user(users, finite), detail, influence=moved, independent=pairs,
-                      references=(Reference(CHANCE, 0.5),))
+                      references=(Reference(CHANCE, 0.5, p=p),))
             )  # fmt: skip
             scores += self._rates(values, labels, users, clients, detail, seed)
         return scores

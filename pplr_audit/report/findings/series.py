@@ -71,8 +71,7 @@ def is_measured(row: Finding) -> bool:
 def above_baseline(row: Finding, among: int = 1) -> bool:
     """True if the finding is above each of its comparisons, corrected for the findings that it is picked from.
 
-    The one place that decides it. Each difference has to lie above 0 with its whole interval, too; in a finding of an
-    earlier version, the value above its baseline.
+    The one place that decides it: by the corrected test alone, and by the interval in a finding of an earlier version.
 
     Args:
         among: how many secrets a sentence speaks for at once, each with its strongest finding.
@@ -83,10 +82,10 @@ def above_baseline(row: Finding, among: int = 1) -> bool:
 
 
 def clear_of_baseline(row: Finding) -> bool:
-    """The same for the finding by itself, as if it had been the only one."""
+    """The same for the finding by itself, as if it had been the only one: each of its tests holds."""
     if "comparisons" not in row:
         return bool(row["ci"][0] > row["baseline"])
-    return all(each["difference_ci"][0] > 0 for each in row["comparisons"])
+    return all(each["p"] <= ALPHA for each in row["comparisons"])
 
 
 def hardest(row: Finding) -> tuple[str, float] | None:

@@ -1,6 +1,7 @@
 """What a score stands beside: each by itself, its control drawn several times, the own model's recommendations."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,14 +53,15 @@ def test_who_is_alone_in_a_client_is_dealt_with_the_others_alone() -> None:
     assert all(place != other for place, other in enumerate(found))
 
 
-def test_a_control_has_several_draws_and_an_interval_that_they_widen() -> None:
+def test_a_control_has_several_draws_and_an_interval() -> None:
     truth, guess = labels(), answers(30)
     (score, *_) = truth.score(guess, seed=0)
     drawn = [truth.score(each, seed=None)[0] for each in truth.redealt(guess, DRAWS, np.random.default_rng(1))]
     control = control_of(score, drawn)
     values = [each.estimate.value for each in drawn]
     assert control.value == pytest.approx(np.mean(values))
-    assert control.spread == pytest.approx(np.var(values, ddof=1) / DRAWS)
+    # Each user's answer is dealt by itself: what draws differ by is what users differ by, and is not counted twice.
+    assert 0 <= control.spread < np.var(values, ddof=1) / DRAWS
     assert control.about == {"draws": DRAWS, "least": min(values), "most": max(values)}
     found = comparisons(score, drawn)
     assert [each.reference.name for each in found] == ["popularity", "control"]
@@ -67,6 +69,25 @@ def test_a_control_has_several_draws_and_an_interval_that_they_widen() -> None:
     assert rows[1]["ci"][0] < control.value < rows[1]["ci"][1]
     assert all(row["difference_ci"][0] > 0 for row in rows)
     assert baseline(score, found) == max(row["value"] for row in rows), "what is hardest, to be read beside the value"
+
+
+def test_what_is_common_to_all_users_of_a_draw_widens_its_control() -> None:
+    truth, generator = labels(), np.random.default_rng(2)
+    (score, *_) = truth.score(answers(30), seed=0)
+    (drawn,) = (truth.score(each, seed=None)[0] for each in truth.redealt(answers(30), 1, generator))
+    shifts = generator.normal(size=DRAWS) / 10
+    draws = [
+        replace(
+            drawn,
+            estimate=replace(drawn.estimate, value=drawn.estimate.value + shift),
+            per_user={user: value + shift for user, value in drawn.per_user.items()},
+        )
+        for shift in shifts
+    ]
+    assert control_of(score, draws).spread == pytest.approx(np.var(shifts, ddof=1) / DRAWS)
+    assert control_of(score, [drawn] * DRAWS).spread == 0.0
+    wide, narrow = (listed(comparisons(score, each))[-1]["ci"] for each in (draws, [drawn] * DRAWS))
+    assert wide[1] - wide[0] > narrow[1] - narrow[0]
 
 
 def test_who_answers_alike_for_everyone_finds_what_its_control_finds() -> None:
