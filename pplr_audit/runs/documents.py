@@ -34,7 +34,7 @@ def validate_part(part: str, rows: Any) -> None:
         InputError: names the part, the first offending JSON path in it, and what is accepted there.
     """
     schema = next(found for found in map(_schema, (_FINDINGS, _EVIDENCE)) if part in found["properties"])
-    _against_schema({"$defs": schema["$defs"], **schema["properties"][part]}, part, rows)
+    _against_schema(schema["properties"][part], part, rows)
     if part == "roc":
         _require_pairs(rows, part)
     else:
@@ -79,8 +79,23 @@ def judged(document: Document) -> Document:
 
 @cache
 def _schema(name: str) -> dict[str, Any]:
+    """The schema with each definition in the place of its reference: looked up once, not once for each row."""
     schema: dict[str, Any] = json.loads(files("pplr_audit.runs").joinpath(name).read_text(encoding="utf-8"))
-    return schema
+    definitions = schema.pop("$defs")
+
+    def inlined(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inlined(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        rest = {key: inlined(value) for key, value in part.items() if key != "$ref"}
+        if "$ref" not in part:
+            return rest
+        definition = inlined(definitions[part["$ref"].removeprefix("#/$defs/")])
+        return {**rest, "allOf": [definition]} if rest else definition
+
+    found: dict[str, Any] = inlined(schema)
+    return found
 
 
 def _against_schema(schema: dict[str, Any], kind: str, document: Any) -> None:

@@ -134,7 +134,7 @@ def test_words_of_another_catalogue_that_no_prompt_can_hold_are_passed_over(
     public = replace(llama.knowledge, auxiliary="public", elsewhere=elsewhere)
     tokens, _ = llama.right(Inverter("linear", prompts=192, held_out=8).run(llama.view(), public, Budget(300)))
     assert tokens > 0.5
-    with pytest.raises(NotApplicable, match="no auxiliary text"):
+    with pytest.raises(NotApplicable, match="learns from auxiliary text"):
         Inverter("linear").run(llama.view(), replace(llama.knowledge, auxiliary="none"), Budget(60))
 
 

@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.view import View
 from tests.conftest import LAYERS, comparable
+from tests.forked import command_line
 
 
 def of(document: dict[str, Any], **wanted: object) -> list[dict[str, Any]]:
@@ -190,9 +189,8 @@ def shell(setting: scenario.Scenario, folder: Path, failpoint: str = "") -> subp
     file = folder / "scenario.yaml"
     if not file.exists():
         file.write_text(yaml.safe_dump(setting.model_dump(mode="json")))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PPLR_AUDIT_FAILPOINT": failpoint}
-    command = [sys.executable, "-m", "pplr_audit", "run", str(file), "--out", str(folder / "run"), "--json"]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
+    call = ["run", str(file), "--out", str(folder / "run"), "--json"]
+    return command_line(call, folder, failpoint)
 
 
 @pytest.mark.parametrize("failpoint", ["round#4", "attack#3", "report"])

@@ -1,5 +1,6 @@
 """Points in time as their publishers write them, made into seconds since 1970. A column has one form throughout."""
 
+import re
 import time
 
 import numpy as np
@@ -36,6 +37,8 @@ FORMATS = (
 """
 FIRST_YEAR = 1000
 """The first of four digits: of ``98`` polars makes the year 98 where ``%Y`` is asked for."""
+SEVERAL_NUMBERS = re.compile(r"\d\D+\d")
+"""Each of the forms has several numbers with something between them."""
 NUMBER, AMBIGUOUS = "number", "ambiguous"
 ACCEPTED = "a number of seconds, milliseconds, microseconds or nanoseconds since 1970, or a date such as 2018-07-07"
 # A number of seconds from here on is past the year 5000, so it counts smaller units.
@@ -59,6 +62,8 @@ def form_of(values: pl.Series) -> str:
     not.
     """
     if values.dtype != pl.String or not len(values) or not np.isnan(numbers(values[:1])).all():
+        return NUMBER
+    if not SEVERAL_NUMBERS.search(values[0] or ""):  # most columns are no times: no form need be tried
         return NUMBER
     able = [form for form in FORMATS if _dates(values[:1], form).null_count() == 0]
     fitting = [form for form in able if _dates(values, form).null_count() == 0]

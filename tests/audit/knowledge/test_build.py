@@ -169,7 +169,7 @@ def test_without_text_an_attack_that_learns_from_some_is_not_applicable(
     setting = changed(small_scenario, auxiliary="none")
     harness = exposed(setting, private, model, states, tmp_path)
     cell = next(cell for cell in make_plan(setting, LAYERS).cells if cell.front == 1)
-    with pytest.raises(NotApplicable, match="no auxiliary text"):
+    with pytest.raises(NotApplicable, match="learns from auxiliary text"):
         Ridge().run(harness.view(cell), *harness.knowledge(cell), Budget(60))
 
 

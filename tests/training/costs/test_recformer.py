@@ -40,9 +40,11 @@ def private(recformer_scenario: scenario.Scenario) -> PrivateData:
     return prepare(recformer_scenario.data, recformer_scenario.seed)
 
 
-@pytest.mark.parametrize("rounds", [1, 2])
-@pytest.mark.parametrize("train", TRAIN)
-@pytest.mark.parametrize("place", [(1, 1), (0, 0), (2, 1), (0, 2)])
+@pytest.mark.parametrize(
+    ("place", "train", "rounds"),
+    [*(((1, 1), train, rounds) for train in TRAIN for rounds in (1, 2)),
+     *((place, train, 2) for place in ((0, 0), (2, 1), (0, 2)) for train in ("lora", "lora and ids"))],
+)  # fmt: skip
 def test_computed_costs_are_those_of_a_training_that_ran(
     recformer_scenario: scenario.Scenario, private: PrivateData, place: tuple[int, int], train: str, rounds: int
 ) -> None:
