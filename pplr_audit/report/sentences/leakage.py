@@ -157,30 +157,46 @@ def _held(depth: int, side: Side, run: Document) -> str:
 
 
 def _trend(depths: Mapping[int, Finding], side: Side) -> str:
-    """Say where leakage falls from depth to depth, from where on it no longer does, and whether it ends."""
-    order = sorted(depths)
-    if not above_baseline(depths[order[-1]]):
+    """Say where leakage falls from depth to depth, from where on it no longer does, and where it ends."""
+    order, letter = sorted(depths), {"front": "k", "back": "m"}[side]
+    above = [depth for depth in order if above_baseline(depths[depth])]
+    if not above:
         return (
-            "At the deepest cut measured no tested attack exceeded the baseline."
-            if above_baseline(depths[order[0]])
-            else "Neither exceeds its baseline."
+            "Neither exceeds its baseline." if len(order) == 2 else "At none of the depths does it exceed its baseline."
         )
-    letter, wider = {"front": "k", "back": "m"}[side], _wider(len(order) - 1)
-    falls, rises, since = list[str](), list[str](), order[0]
+    ends = _end(order, above[-1], letter)
+    falls, rises, since = _changes(depths, letter)
+    risen = f" It rises {listed(rises)}." if rises else ""
+    if ends:
+        fallen = f" Keeping more blocks on the client lowers it {listed(falls)}." if falls else ""
+        return f"{ends}{fallen}{risen}"
+    changed = since != order[-1] and (falls or rises)
+    rest = f" Beyond {letter}={since} there is no further visible change." if changed else ""
+    if not falls:
+        return f"Keeping more blocks on the client does not measurably lower it.{risen}{rest}"
+    return f"Keeping more blocks on the client lowers it {listed(falls)} and does not end it.{risen}{rest}"
+
+
+def _end(order: Sequence[int], last: int, letter: str) -> str:
+    """Say from where on nothing was read; nothing where the deepest cut is above its baseline."""
+    beyond = [depth for depth in order if depth > last]
+    if not beyond:
+        return ""
+    if len(beyond) == 1:
+        return "At the deepest cut measured no tested attack exceeded the baseline."
+    return f"From {letter}={beyond[0]} on no tested attack exceeded the baseline."
+
+
+def _changes(depths: Mapping[int, Finding], letter: str) -> tuple[list[str], list[str], int]:
+    """Where leakage visibly falls, where it rises, and the depth of the last change."""
+    order = sorted(depths)
+    falls, rises, since, wider = list[str](), list[str](), order[0], _wider(len(order) - 1)
     for depth in order[1:]:
         (low, high), (before_low, before_high) = (_ends(depths[at], wider) for at in (depth, since))
         if high < before_low or low > before_high:
             (falls if high < before_low else rises).append(f"from {letter}={since} to {letter}={depth}")
             since = depth
-    rest = (
-        f" Beyond {letter}={since} there is no further visible change."
-        if since != order[-1] and (falls or rises)
-        else ""
-    )
-    risen = f" It rises {listed(rises)}." if rises else ""
-    if not falls:
-        return f"Keeping more blocks on the client does not measurably lower it.{risen}{rest}"
-    return f"Keeping more blocks on the client lowers it {listed(falls)} and does not end it.{risen}{rest}"
+    return falls, rises, since
 
 
 def _wider(comparisons: int) -> float:

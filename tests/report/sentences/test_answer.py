@@ -60,6 +60,23 @@ def test_a_leak_that_ends_with_depth_is_told_as_what_the_tested_attacks_did(find
     assert "At the deepest cut measured no tested attack exceeded the baseline." in told.text
 
 
+def test_a_leak_that_falls_and_ends_says_where(findings: Json, a_finding: Make) -> None:
+    leaks = ((0, 0.9), (1, 0.6), (2, 0.6), (3, 0.02), (4, 0.02))
+    rows = [a_finding(cut=at(k), value=v, ci=[max(v - 0.02, 0), v + 0.02]) for k, v in leaks]
+    told = sentence(only(findings, *rows), "Reading histories").text
+    assert "From k=3 on no tested attack exceeded the baseline." in told
+    assert "Keeping more blocks on the client lowers it from k=0 to k=1 and from k=1 to k=3." in told
+
+
+def test_a_leak_at_a_middle_depth_alone_is_not_denied(findings: Json, a_finding: Make) -> None:
+    rows = [a_finding(cut=at(k), value=v, ci=[v - 0.02, v + 0.02]) for k, v in ((0, 0.02), (2, 0.9), (4, 0.02))]
+    told = sentence(only(findings, *rows), "Reading histories").text
+    assert "Neither" not in told
+    assert "No depth exceeds" not in told
+    assert "It rises from k=0 to k=2." in told
+    assert "At the deepest cut measured no tested attack exceeded the baseline." in told
+
+
 def test_a_leak_that_peaks_in_between_is_not_hidden_by_the_ends(findings: Json, a_finding: Make) -> None:
     rows = [a_finding(cut=at(k), value=v, ci=[v - 0.01, v + 0.01]) for k, v in ((0, 0.2), (3, 0.9), (4, 0.2))]
     assert "The most is read at k=3: 90.0%" in sentence(only(findings, *rows), "Reading histories").text
