@@ -92,7 +92,7 @@ def _schema(name: str) -> dict[str, Any]:
         if "$ref" not in part:
             return rest
         definition = inlined(definitions[part["$ref"].removeprefix("#/$defs/")])
-        return {**rest, "allOf": [definition]} if rest else definition
+        return {"allOf": [definition], **rest} if rest else definition  # as a reference is looked at first
 
     found: dict[str, Any] = inlined(schema)
     return found
