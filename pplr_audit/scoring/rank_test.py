@@ -23,8 +23,10 @@ from pplr_audit.scoring.membership import Labels
 
 WORK = 100_000_000
 """Additions that one client may cost; beyond, the normal distribution of the same mean and variance stands in."""
+FINEST = 1 << 20
+"""Most steps of won pairs, each of which counts as two; beyond, a step is several pairs, so that memory is bounded."""
 LEAST = 1e-15
-"""Smallest p-value that the sum over clients resolves."""
+"""Smallest p-value that is returned."""
 Client = tuple[bytes, int]
 """The doubled ranks of a client's users in ascending order, as bytes of 64-bit integers, and its number of members."""
 
@@ -34,9 +36,11 @@ def auc_p(scores: Float[np.ndarray, "n"], labels: Labels, groups: Int[np.ndarray
 
     It is exact up to about 120 users a client, however many clients there are. A larger client counts by the normal
     distribution with the variance that its ties leave, except where so many are tied that the exact one is quick.
+    Among thousands of users won pairs are counted in steps: those that might be dealt are rounded up, those that were
+    won down, so that p is never too small.
     """
     clients: list[Client] = []
-    won = 0
+    won = pairs = 0
     for group in np.unique(groups):
         inside = groups == group
         members = labels[inside] == 1
@@ -45,21 +49,23 @@ def auc_p(scores: Float[np.ndarray, "n"], labels: Labels, groups: Int[np.ndarray
         if 0 < among < len(doubled):
             clients.append((np.sort(doubled).tobytes(), among))
             won += int(doubled[members].sum()) - among * (among + 1)
-    return float(_tails(tuple(sorted(clients)))[won]) if won else 1.0
+            pairs += 2 * among * (len(doubled) - among)
+    step = 1 + pairs // FINEST
+    return float(_tails(tuple(sorted(clients)), step)[won // step]) if won else 1.0
 
 
-@lru_cache(maxsize=64)
-def _tails(clients: tuple[Client, ...]) -> Float[np.ndarray, "doubled_pairs"]:
+@lru_cache(maxsize=16)
+def _tails(clients: tuple[Client, ...], step: int) -> Float[np.ndarray, "steps"]:
     """Probability of at least each number of won pairs in all clients together, a pair counted twice and a tie once."""
     chances = np.ones(1)
     for ranks, members in clients:
-        chances = np.maximum(fftconvolve(chances, _won(ranks, members)), 0.0)
+        chances = np.maximum(fftconvolve(chances, _won(ranks, members, step)), 0.0)
     return np.asarray(np.clip(np.cumsum(chances[::-1])[::-1] / chances.sum(), LEAST, 1.0))
 
 
-@lru_cache(maxsize=64)
-def _won(ranks: bytes, members: int) -> Float[np.ndarray, "doubled_pairs"]:
-    """Probability of each number of won pairs in one client."""
+@lru_cache(maxsize=16)
+def _won(ranks: bytes, members: int, step: int) -> Float[np.ndarray, "steps"]:
+    """Probability of each number of won pairs in one client, rounded up to whole steps."""
     doubled = np.frombuffer(ranks, dtype=np.int64)
     kinds, counts = np.unique(doubled, return_counts=True)
     tied = kinds[counts.argmax()]
@@ -68,20 +74,22 @@ def _won(ranks: bytes, members: int) -> Float[np.ndarray, "doubled_pairs"]:
     most = min(len(apart), members)
     span = int(apart[:most].sum()) + 1
     pairs = 2 * members * (len(doubled) - members)
+    steps = -(-pairs // step)
     if len(apart) * most * span > WORK:
         deviation = (members * (len(doubled) - members) / len(doubled) * doubled.var(ddof=1)) ** 0.5
-        return np.asarray(np.diff(ndtr((np.arange(pairs + 2) - 0.5 - pairs / 2) / deviation)))
+        ends = (np.arange(steps + 2) - 1) * step + 0.5
+        return np.asarray(np.diff(ndtr((ends - pairs / 2) / deviation)))
     ways = np.zeros((most + 1, span))
     ways[0, 0] = 1.0
     for rank in apart:
         ways[1:, rank:] += ways[:-1, :-rank]
-    found = np.zeros(pairs + 1)
+    found = np.zeros(steps + 1)
     least = members * (members + 1)
     for chosen in range(max(0, members - alike), most + 1):
         rest = members - chosen
         share = np.exp(_log_ways(alike, rest) - _log_ways(len(doubled), members))
         reached = np.flatnonzero(ways[chosen])
-        found[reached + rest * tied - least] += share * ways[chosen, reached]
+        np.add.at(found, -(-(reached + rest * tied - least) // step), share * ways[chosen, reached])
     return found
 
 

@@ -15,10 +15,10 @@ True
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from pplr_audit.scoring.membership import Labels
+
 LEAST = 5
 """Non-members that a client needs: with fewer, the others' spread says too little, and one of them sets the rates."""
-
-Labels = Int[np.ndarray, "n"] | Bool[np.ndarray, "n"]
 
 
 def standardized(

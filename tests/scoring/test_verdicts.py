@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, nhypergeom
 
+from pplr_audit.report.findings import series
 from pplr_audit.report.findings.series import above_baseline
 from pplr_audit.scoring.influence import of_auc, of_mean, of_tpr
 from pplr_audit.scoring.intervals import mean_estimate, proportion_interval
@@ -40,6 +41,10 @@ def test_a_leak_of_known_size_is_found_as_often_as_theory_says(area: float, side
     expected = theory(area, side, attacks)
     assert 0.3 < expected < 0.95
     assert binom.ppf(0.001, AUDITS, expected) <= found <= binom.ppf(0.999, AUDITS, expected)
+
+
+def test_the_report_decides_at_the_level_of_the_tests() -> None:
+    assert series.ALPHA == ALPHA
 
 
 def test_a_run_finds_it_as_often() -> None:
