@@ -150,12 +150,11 @@ def unpacked(path: Path) -> Iterator[bytes]:
 
 def _regular(path: Path) -> io.BufferedReader:
     """Open a file, which is read more than once. Raises InputError for a pipe or a device, without waiting for it."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(fd).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder is refused as it is read
-        os.close(fd)
-        raise InputError(f"{path}: no regular file (accepted: a file, not a pipe or a device)")
-    return open(fd, "rb")
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise InputError(f"{path}: no regular file (accepted: a file, not a pipe or a device)")
 
 
 def not_text(path: Path, encodings: Sequence[str], worst: NotText) -> InputError:

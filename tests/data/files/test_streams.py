@@ -161,6 +161,14 @@ def test_a_record_without_end_is_refused_before_it_fills_the_memory(monkeypatch,
         read_delimited(file('a,b\n"' + "x,2\n" * 2000), ANY)
 
 
+def test_a_folder_in_the_place_of_a_file_is_refused_and_not_left_open(tmp_path):
+    opened = len(os.listdir("/dev/fd"))
+    for _ in range(5):
+        with pytest.raises(InputError, match=r"a folder \(accepted: a file\)"):
+            next(unpacked(tmp_path))
+    assert len(os.listdir("/dev/fd")) == opened
+
+
 @pytest.mark.parametrize("name", ["users.dat", "loans.jsonl"])
 def test_a_pipe_in_the_place_of_a_file_is_refused_without_waiting_for_it(file, tmp_path, name):
     for each, content in MOVIELENS.items():
