@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,14 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading_that_are_there(page:
         target = (page.parent / file).resolve() if file else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_pages_show_only_import_paths_that_are_public() -> None:
+    table = (ROOT / "docs" / "architecture.md").read_text().split("## Public import paths")[1].split("\n## ")[0]
+    public = re.findall(r"`(pplr_audit(?:\.\w+)+)`", table)
+    assert len(public) <= 12
+    for module in public:
+        assert find_spec(module), module
+    shown = {name for page in PAGES for name in re.findall(r"(?:from|import) (pplr_audit[\w.]*)", page.read_text())}
+    assert shown
+    assert {name for name in shown if not f"{name}.".startswith(tuple(f"{each}." for each in public))} == set()

@@ -81,6 +81,17 @@ def test_imports_run_from_the_top_floor_down() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_imports_say_the_full_name() -> None:
+    """A relative one would pass by the tests of this file."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in files("pplr_audit", "attacks", "defenses", "scenarios")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_attacks_and_defenses_are_guests() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {name}"

@@ -1,1 +1,1 @@
-"""The report room: documents in, text out. Pure functions; of the rest of the package only ``errors`` is known here."""
+"""The report room: the documents of a run in, text and pictures out."""
