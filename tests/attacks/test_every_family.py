@@ -61,14 +61,14 @@ def small(kind: str, backbone: Path) -> scenario.Scenario:
     return scenario.Scenario.model_validate(
         {
             "seed": 1,
-            "data": {"market": MARKET, "clients": 2, "history": 2, "audit_users": 48, "test_users": 4},
+            "data": {"market": MARKET, "clients": 2, "history": 2, "audit_users": 32, "test_users": 2},
             "model": {
                 "backbone": str(backbone), "recommender": "bigrec" if ARCHITECTURES[kind].causal else "recformer",
                 "beams": 1, "max_tokens": 200, "lora": {"rank": 2},
             },
             "training": {"rounds": 1, "learning_rate": 0.01, "batch_size": 16},
             "audit": {
-                "victims": 4, "cuts": [[1, 1]], "adversaries": ["server", "malicious_server", "outsider"],
+                "victims": 3, "cuts": [[1, 1]], "adversaries": ["server", "malicious_server", "outsider"],
                 "attacks": [{name: QUICK.get(name, {})} for name in plugins.names("attacks") if name != "attribute"],
             },
         }

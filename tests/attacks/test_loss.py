@@ -31,7 +31,7 @@ def model(small_scenario: scenario.Scenario, small_market: Dataset) -> Recommend
 @pytest.fixture(scope="module")
 def by_heart(model: Recommender) -> dict[str, torch.Tensor]:
     """Trained on the first 20 of 40 queries."""
-    return overfitted(model, queries(model, 40)[:20], 300)
+    return overfitted(model, queries(model, 40)[:20], 120)
 
 
 def queries(model: Recommender, count: int) -> list[Prompt]:

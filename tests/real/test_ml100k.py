@@ -18,8 +18,8 @@ def test_the_ml_100k_scenario_runs_to_a_report_and_reads_histories_at_every_cut(
     chosen = scenario.load(
         "ml-100k",
         [
-            f"data.path={DATA}", f"model.backbone={MODEL}", "data.users=150", "data.audit_users=80",
-            "data.test_users=10", "data.history=4", "model.beams=1", "audit.victims=8",
+            f"data.path={DATA}", f"model.backbone={MODEL}", "data.users=100", "data.audit_users=60",
+            "data.test_users=6", "data.history=3", "model.beams=1", "audit.victims=6",
             "audit.attacks=[{ridge: {prompts: 24, held_out: 6}}, loss]",
         ],
     )  # fmt: skip
