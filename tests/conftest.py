@@ -1,13 +1,14 @@
 """Small things that are real: a Llama built from a config with its own tokenizer, and a small market."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 # Two test workers on two cores. It stands before torch, whose runtime reads it when it is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -24,8 +25,9 @@ from transformers import (
 
 from pplr_audit import pipeline as audit
 from pplr_audit import scenario
-from pplr_audit.data.bigrec_prompts import prompt_text
+from pplr_audit.data.bigrec_prompts import END, PREFIX, SEPARATOR, SUFFIX
 from pplr_audit.data.dataset import Dataset
+from pplr_audit.data.prepare import PrivateData
 from pplr_audit.data.synthetic import market
 from pplr_audit.scenario import plugins
 
@@ -221,6 +223,17 @@ def finished(small_scenario: scenario.Scenario, tmp_path_factory: pytest.TempPat
 def trained(small_scenario: scenario.Scenario, tmp_path_factory: pytest.TempPathFactory) -> audit.AuditResult:
     """The small scenario, trained and not attacked."""
     return audit.train(small_scenario, tmp_path_factory.mktemp("trained") / "run")
+
+
+def prompt_text(titles: Sequence[str], target: str) -> str:
+    """A training sequence of BIGRec as text (oldest title first), without its end token."""
+    return f"{PREFIX}{SEPARATOR.join(titles)}{SUFFIX}{target}{END}"
+
+
+def users_of(private: PrivateData, client: str) -> np.ndarray:
+    """The users who train at ``client``."""
+    at = private.population.clients.index(client)
+    return np.flatnonzero((private.population.client_of == at) & (private.population.member == 1))
 
 
 def comparable(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """The house keeps its rules: imports run one way, rooms are few, files are short, docstrings open with the point."""
 
 import ast
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -120,6 +122,28 @@ def test_the_package_names_no_attack_and_no_defense() -> None:
         if name.split(".")[1] in GUESTS
     ]
     assert not wrong, "\n".join(wrong)
+
+
+CALLED_BY_LIBRARIES = {"get_seq_length": "transformers asks a cache", "ignore_aliases": "PyYAML asks a dumper"}
+"""Methods that nothing of ours calls."""
+OPEN_DECORATORS = {"property", "cached_property", "staticmethod", "classmethod", "cache", "lru_cache", "contextmanager",
+                   "dataclass", "abstractmethod", "runtime_checkable"}  # fmt: skip
+"""Those that hand a function to nobody; a command or a validator is called by whoever it was registered with."""
+
+
+def test_whatever_is_defined_is_used_by_more_than_tests() -> None:
+    places, words = defaultdict(list), Counter[str]()
+    for path in files("pplr_audit", "attacks", "defenses", "scenarios"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                over = {ast.unparse(each).partition("(")[0].rpartition(".")[2] for each in node.decorator_list}
+                if over <= OPEN_DECORATORS and not node.name.startswith("__"):
+                    places[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}")
+    users = files("pplr_audit", "attacks", "defenses", "scenarios", "benchmarks")
+    for path in (*users, *(ROOT / "pplr_audit").rglob("*.j2"), ROOT / "pyproject.toml"):
+        words.update(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+    unused = [each for name, found in places.items() if words[name] <= len(found) for each in found]
+    assert [each for each in unused if each.rpartition(" ")[2] not in CALLED_BY_LIBRARIES] == []
 
 
 def test_few_names_lie_directly_in_the_package() -> None:

@@ -15,12 +15,6 @@ SUFFIX = '"\n### Response:\n"'
 END = '"'
 
 
-def prompt_text(titles: list[str], target: str | None = None) -> str:
-    """The prompt as text (oldest title first); with ``target``, the whole training sequence without its end token."""
-    prompt = PREFIX + SEPARATOR.join(titles) + SUFFIX
-    return prompt if target is None else prompt + target + END
-
-
 def title_prompts(tokenizer: Any, titles: Sequence[str], *, max_tokens: int, history: int) -> Prompts:
     """Prompts over ``titles``, as `Prompts` says.
 

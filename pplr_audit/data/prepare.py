@@ -30,11 +30,6 @@ class PrivateData:
     trained: Bool[np.ndarray, "users"]
     """Members whose last sample is trained on: all of them, except in few-shot training."""
 
-    def users_of(self, client: str) -> Int[np.ndarray, "users"]:
-        """The users who train at ``client``."""
-        at = self.population.clients.index(client)
-        return np.flatnonzero((self.population.client_of == at) & (self.population.member == 1))
-
     @property
     def members(self) -> Int[np.ndarray, "users"]:
         return np.flatnonzero(self.population.member == 1)

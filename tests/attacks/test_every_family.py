@@ -13,7 +13,6 @@ from pplr_audit import scenario
 from pplr_audit.attacks.activation.attribute import Attribute
 from pplr_audit.attacks.activation.embedding_match import EmbeddingMatch
 from pplr_audit.audit.knowledge.known_model import KnownModel
-from pplr_audit.data.bigrec_prompts import prompt_text
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.synthetic import market
 from pplr_audit.models.architectures import ARCHITECTURES
@@ -24,6 +23,7 @@ from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.view import Record, View
 from tests.attacks.test_inverter import Setting
+from tests.conftest import prompt_text
 from tests.models.architectures import build, config
 
 MARKET: dict[str, Any] = {"users": 64, "items": 40, "tastes": 3}

@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from pplr_audit.data.bigrec_prompts import prompt_text, title_prompts
+from pplr_audit.data.bigrec_prompts import title_prompts
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import SHORTEST_CUT, TARGET, TEMPLATE, Pieces, Prompts, collate, ragged
 from pplr_audit.errors import InputError
+from tests.conftest import prompt_text
 
 
 @pytest.fixture(scope="module")

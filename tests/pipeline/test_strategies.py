@@ -21,6 +21,7 @@ from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.server import Server
 from pplr_audit.training.strategies.pplr import Pplr
 from pplr_audit.training.utility.validation import as_test, validation_users
+from tests.conftest import users_of
 from tests.training.strategies.test_balance import contributions
 
 
@@ -151,7 +152,7 @@ def test_stopping_is_decided_on_validation_items_of_members_and_never_on_test_it
     for client in private.samples:
         users = validation_users(told, private, client)
         assert 0 < len(users) <= 5
-        assert set(users.tolist()) <= set(private.users_of(client).tolist())
+        assert set(users.tolist()) <= set(users_of(private, client).tolist())
         for user in users.tolist():
             assert list(split.test[user]) == list(private.split.valid[user])
             asked = {*split.train[user].tolist(), *split.valid[user].tolist(), *split.test[user].tolist()}

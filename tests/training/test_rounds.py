@@ -19,7 +19,7 @@ from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Stretc
 from pplr_audit.training.rounds import Federation, RoundLog, RoundState, assemble, train
 from pplr_audit.training.strategies.fedavg import FedAvg
 from pplr_audit.training.strategies.pplr import Pplr
-from tests.conftest import LAYERS
+from tests.conftest import LAYERS, users_of
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,7 @@ def test_each_epoch_holds_every_sample_once_in_its_own_order(
 def test_private_samples_are_of_members_alone(private: PrivateData, small_market: Dataset, llama_folder: Path) -> None:
     del small_market, llama_folder
     for client, samples in private.samples.items():
-        assert set(samples.users) <= set(private.users_of(client))
+        assert set(samples.users) <= set(users_of(private, client))
         for row in range(len(samples)):
             train_items = private.split.train[int(samples.users[row])]
             assert samples.targets[row] == train_items[-1]

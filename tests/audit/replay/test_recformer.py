@@ -15,7 +15,7 @@ from pplr_audit.models.build import Recommender
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.training.rounds import Federation, RoundState
 from tests.audit.replay.watching import CROSSINGS, recorded, replayed, same_as_recorded, served, trace_of
-from tests.conftest import LAYERS
+from tests.conftest import LAYERS, users_of
 from tests.training.recformers import finish, start
 
 REFRESHES = {"refresh_rounds": 9, "refresh_steps": 2}
@@ -67,7 +67,7 @@ def test_replayed_serving_yields_what_a_live_link_recorded(
     model, federation = start(recformer_scenario, private, front, 0)
     state = finish(federation, 2)[1][-1]
     client = federation.clients[0]
-    asked = serving_samples(private.split, private.users_of(client.name)[:6], recformer_scenario.data.history)
+    asked = serving_samples(private.split, users_of(private, client.name)[:6], recformer_scenario.data.history)
     prompts = [model.prompts.build(asked.history[i]) for i in range(len(asked))]
     live: list[Crossing] = []
     federation.link.recorder = live.append

@@ -17,6 +17,7 @@ from pplr_audit.training.link import Wire
 from pplr_audit.training.rounds import Federation, RoundState, assemble, train
 from pplr_audit.training.strategies.pplr import Pplr
 from tests.audit.replay.watching import CROSSINGS, recorded, replayed, same_as_recorded, served, trace_of
+from tests.conftest import users_of
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_replayed_serving_yields_what_a_live_link_recorded(
 ) -> None:
     model, federation, _, states = trained_at(small_scenario, private, 2, 0)
     client = federation.clients[0]
-    asked = serving_samples(private.split, private.users_of(client.name)[:6], small_scenario.data.history)
+    asked = serving_samples(private.split, users_of(private, client.name)[:6], small_scenario.data.history)
     prompts = [model.prompts.build(asked.history[i]) for i in range(len(asked))]
     prompts.sort(key=len)
     live: list[Crossing] = []
