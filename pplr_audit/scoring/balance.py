@@ -29,7 +29,7 @@ user each are redrawn themselves. Noise in the m_c biases all three: clients tha
   pseudo-users, are also for differences where each client is one user.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -83,10 +83,12 @@ def jain(means: Float[np.ndarray, "*draws clients"]) -> Float[np.ndarray, "*draw
 
 
 Function = Callable[[Float[np.ndarray, "*draws clients"]], Float[np.ndarray, "*draws"]]
-World = tuple[Float[np.ndarray, "steps clients"], Float[np.ndarray, "steps draws clients"]]
+World = tuple[Float[np.ndarray, "steps clients"], Mapping[Function, Float[np.ndarray, "steps draws"]]]
+"""True means under several spreads, and each measure of spread over means that are drawn around them."""
 _FUNCTIONS: dict[Measure, Function] = {
     "standard_deviation": standard_deviation, "worst_client": worst_client, "jain": jain,
 }  # fmt: skip
+_SPREADS = (standard_deviation, jain)
 
 
 def balance_estimates(
@@ -283,12 +285,14 @@ def _both_ways(value: float, drawn: Float[np.ndarray, "draws"], level: float) ->
 
 
 def _worlds(noisy: NoisyMeans, normal: Float[np.ndarray, "draws clients"]) -> list[World]:
-    """True means under every spread that is tried, way by way in which clients may differ, with means drawn of them."""
-    middle, spread, found = float(noisy.means.mean()), float(noisy.means.std()), []
+    """One world for each way in which clients may differ, over all spreads that are tried, one after the other."""
+    found: list[World] = []
+    middle, spread = float(noisy.means.mean()), float(noisy.means.std())
     noise = float((noisy.deviations(np.full(len(noisy.means), middle)) ** 2).mean()) ** 0.5
     for way in noisy.directions() if 0 < middle < 1 else ():
         true = np.clip(middle + np.linspace(0, spread + 5 * noise, STEPS)[:, None] * way, 0, 1)
-        found.append((true, noisy.drawn(true[:, None], normal)))
+        drawn = ([function(means) for function in _SPREADS] for means in (noisy.drawn(at, normal) for at in true))
+        found.append((true, dict(zip(_SPREADS, map(np.stack, zip(*drawn, strict=True)), strict=True))))
     return found
 
 
@@ -306,11 +310,11 @@ def _inverted(function: Function, noisy: NoisyMeans, worlds: Sequence[World], le
 
 def _inverted_along(
     function: Function, observed: float, true: Float[np.ndarray, "steps clients"],
-    drawn: Float[np.ndarray, "steps draws clients"], level: float,
+    drawn: Mapping[Function, Float[np.ndarray, "steps draws"]], level: float,
 ) -> tuple[float, float]:  # fmt: skip
     """The same where the clients differ in one way only, more or less of it."""
     sizes = function(true)
-    quantiles = np.quantile(function(drawn), [(1 - level) / 2, (1 + level) / 2], axis=1).T
+    quantiles = np.quantile(drawn[function], [(1 - level) / 2, (1 + level) / 2], axis=1).T
     if function is jain:  # falls as clients drift apart
         sizes, quantiles, observed = -sizes, -quantiles[:, ::-1], -observed
     # A spread is too large where nearly all draws are above what was seen, too small where nearly all are below it.

@@ -43,8 +43,8 @@ class NoisyMeans:
         return np.asarray(np.sqrt(self.dispersion * true * (1 - true) / self.sizes))
 
     def drawn(
-        self, true: Float[np.ndarray, "steps 1 clients"], normal: Float[np.ndarray, "draws clients"]
-    ) -> Float[np.ndarray, "steps draws clients"]:
+        self, true: Float[np.ndarray, "clients"], normal: Float[np.ndarray, "draws clients"]
+    ) -> Float[np.ndarray, "draws clients"]:
         """Draw means by noise alone around the true ones, skewed as shares of few users are near 0 and 1.
 
         Of skewness g, (1 - 2 p) / sqrt(n p (1 - p)) of hits, a standard deviate is nearly 2 / g times the cube of

@@ -1,5 +1,7 @@
 """Balance between clients against hand-computed values, and its intervals against a federation that is known."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -277,3 +279,15 @@ def test_where_nobody_is_hit_clients_may_still_differ_by_what_the_smallest_hides
     hidden = 1 - 0.025 ** (1 / 20)
     assert found["standard_deviation"] == Estimate(0, 0, pytest.approx(np.std([0, 0, hidden])), 220)
     assert found["jain"] == Estimate(1, pytest.approx(1 / 3), 1, 220)
+
+
+def test_many_clients_take_little_memory() -> None:
+    """Draws of one spread after the other, never of all of them at once."""
+    of = np.repeat(np.arange(200), 20)
+    generator = np.random.default_rng(14)
+    a, b = ((generator.random(len(of)) < rate).astype(float) for rate in (0.2, 0.25))
+    tracemalloc.start()
+    balance_differences(a, b, of, seed=0)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100e6
