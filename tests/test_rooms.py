@@ -5,6 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,20 @@ def test_docstrings_open_with_the_point() -> None:
                     if text.split()[0].strip("`.,:;") in FRAGMENTS:
                         fragments.append(f"{path.relative_to(ROOT)}: {text.splitlines()[0]}")
     assert len(fragments) < 0.05 * total, f"{len(fragments)} of {total}:\n" + "\n".join(fragments)
+
+
+def test_public_fields_and_constants_are_described_by_more_than_a_fragment() -> None:
+    """In the rooms that others import from; the text behind a field counts as its docstring."""
+    fragments = [
+        f"{path.relative_to(ROOT)}:{text.lineno}: {text.value.value}"
+        for path in files("pplr_audit/scoring", "pplr_audit/threat_model", "pplr_audit/audit/truth")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Module | ast.ClassDef)
+        for field, text in pairwise(node.body)
+        if isinstance(field, ast.Assign | ast.AnnAssign) and isinstance(text, ast.Expr)
+        if isinstance(text.value, ast.Constant) and str(text.value.value).split()[0].strip("`.,:;") in FRAGMENTS
+    ]
+    assert not fragments, "\n".join(fragments)
 
 
 BRITISH = (

@@ -19,7 +19,7 @@ from pplr_audit.scoring.membership import Labels, tpr_at
 from pplr_audit.scoring.pairs import Pairs, share_won
 
 Influence = Mapping[int, float]
-"""By user; what is known exactly has none."""
+"""Change of a value by user; empty for what is known exactly."""
 
 
 def of_mean(per_user: Mapping[int, float], weights: Mapping[int, float] | None = None) -> tuple[float, Influence]:

@@ -23,23 +23,23 @@ CHUNK = 2_000_000
 """Most weights held at once, in array elements."""
 
 FEW_KINDS = 256
-"""Up to here it is cheaper to draw how many clusters of each kind there are than to draw the clusters."""
+"""Most kinds of clusters for which drawing the number of each kind is cheaper than drawing the clusters."""
 
 NO_SPREAD = 1e-20
 """A variance below this is rounding: the clusters agree."""
 
 FEW = 10
-"""With fewer clusters than this that differ, a bootstrap of a difference claims too much."""
+"""Fewest clusters that differ for a bootstrap of a difference; with fewer it claims too much."""
 
 FEW_FOR_A_RATIO = 100
-"""With fewer clusters than this, of unequal sizes, a 95 % interval of a ratio may miss its level."""
+"""Fewest clusters of unequal sizes for a 95 % interval of a ratio to hold its level."""
 
 COVERED_BY_FEW = (0.88, 0.97)
 """Least and most of the simulated worlds in which it then holds the truth: histories of unequal lengths, read alike or
 the worse the longer. Where a few users have most of the tokens it is less."""
 
 OF_FOLDS = 2.0
-"""How many times the variance of redrawing users a score over folds has at chance.
+"""Variance of a score over folds at chance, in units of the variance of redrawing users.
 
 Two folds learn from each other, so that with nothing to be found the one does well when the other does. Redrawing users
 leaves the classifiers as they are and sees half of it; no estimate sees all of it without bias (Bengio & Grandvalet,

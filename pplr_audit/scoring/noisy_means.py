@@ -25,7 +25,7 @@ class NoisyMeans:
     sizes: Int[np.ndarray, "clients"]
     means: Float[np.ndarray, "clients"]
     dispersion: float
-    """Of single users, as a share of p (1 - p): 1 for hits and misses."""
+    """Variance of single users as a share of p (1 - p): 1 for hits and misses."""
 
     @classmethod
     def of(

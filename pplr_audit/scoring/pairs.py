@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from pplr_audit.scoring.intervals import Estimate, cluster_weights, proportion_interval
 
 Pairs = tuple[Float[np.ndarray, "users users"], Bool[np.ndarray, "users users"]]
-"""For each two users how far the pair is won (1, ½ for a tie, 0), and whether it counts."""
+"""Two tables over pairs of users: how far each pair is won (1, ½ for a tie, 0), and whether it counts."""
 
 
 def won(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> Float[np.ndarray, "n m"]:

@@ -214,7 +214,7 @@ class _Drawn:
     statistics: Float[np.ndarray, "draws"]
     """The largest studentized deviation of a finding's comparisons in each draw of users; -inf where there is none."""
     whole: bool
-    """Whether that is of all its comparisons."""
+    """True if all its comparisons vary over the draws."""
 
 
 def _redrawn(findings: Sequence[Claim], seed: int, draws: int, sides: int = 1) -> list[_Drawn]:

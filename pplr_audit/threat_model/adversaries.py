@@ -18,7 +18,7 @@ SEES: Mapping[str, frozenset[Channel]] = {
     "aggregator": frozenset({Channel.CLIENT_UPDATE, Channel.STATUS, Channel.PERSONAL_MODEL}),
     "outsider": frozenset({Channel.MODEL_OUTPUT}),
 }  # fmt: skip
-"""What each adversary sees by itself."""
+"""Channels that each adversary sees by itself."""
 
 
 def channels_of(adversary: str) -> frozenset[Channel]:

@@ -74,7 +74,7 @@ class Guess:
 
     arrays: Mapping[str, np.ndarray]
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What the report should say of how the answer was found; never scored."""
+    """Facts for the report on how the answer was found; never scored."""
 
 
 class Attack(Protocol):
@@ -85,7 +85,7 @@ class Attack(Protocol):
     channels: frozenset[Channel]
     """The channels it can read, one at a time."""
     controls: int
-    """How often the negative control is run (more for a score that is noisy over a shuffle)."""
+    """Number of runs of the negative control (more for a score that is noisy over a shuffle)."""
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         """Raises NotApplicable or BudgetExhausted; any other error is reported as ``failed``."""
@@ -110,7 +110,7 @@ def attribute_of(attack: Attack) -> tuple[str, int]:
 GradientCrafter = Callable[
     [Float[Tensor, "batch seq hidden"], Int[Tensor, "batch seq"]], Float[Tensor, "batch seq hidden"]
 ]
-"""From what a client sent in a step of training, h_k and its mask, to the gradient that it is sent back."""
+"""Function from what a client sent in a training step, h_k and its mask, to the gradient that is sent back."""
 
 
 class Active(Attack, Protocol):

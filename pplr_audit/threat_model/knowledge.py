@@ -106,29 +106,29 @@ class Knowledge:
     layers: tuple[int, ...]
     """Every front that this audit asks about, so that one pass can serve them all."""
     history: int
-    """How many items a prompt holds at most."""
+    """Most items in a prompt."""
     depth: int
     """Blocks of the model."""
     _: KW_ONLY
     loss_on: str = "title"
-    """What is trained on, as the public scenario says: the answer's tokens (``title``), or ``all``."""
+    """Tokens that are trained on, as the public scenario says: those of the answer (``title``), or ``all``."""
     queries: Mapping[int, Prompt] = field(default_factory=dict)
-    """For an adversary who queries a model: its queries, by row."""
+    """Queries of an adversary who queries a model, by row."""
     auxiliary: Literal["matched", "catalogue", "public", "none"] = "matched"
     """The text that it runs its copies on: histories of other users, random ones over the same catalogue or over
     another one, or none."""
     others: Samples | None = None
-    """Of ``matched``: one training window each of users outside the audit, who are numbered anew."""
+    """Text for ``matched``: one training window of each user outside the audit; these users are numbered anew."""
     elsewhere: Prompts | None = None
     """The template over that other catalogue."""
     colluder: Colluder | None = None
-    """Of level ``auxiliary``."""
+    """The colluding client; at level ``auxiliary`` only."""
     known_attributes: Mapping[int, str] = field(default_factory=dict)
-    """For an attack on an attribute: its value, by row, for the users of whom it is known in this turn; the others are
-    asked for."""
+    """Values of the attacked attribute, by row, for the users whose value is known in this turn. The attack guesses
+    those of the others."""
 
     _used: dict[str, Any] = field(default_factory=dict, init=False)
-    """What an attack made use of."""
+    """Facts on what an attack used."""
 
     def copy(self, client: str, round_: int) -> Model:
         """The best copy of a client's model that the adversary has."""

@@ -22,7 +22,7 @@ class Record:
     batch: int = 1
     """Rows of the batch that it crossed in."""
     also_reads: Mapping[Channel, Float[Tensor, "length *width"]] = field(default_factory=dict)
-    """What crossed of the same row in the same step on the channels that the attack reads besides."""
+    """Tensors of the same row and step on the other channels that the attack reads."""
 
 
 @dataclass(frozen=True)

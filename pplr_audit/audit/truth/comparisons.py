@@ -17,7 +17,7 @@ from pplr_audit.scoring.influence import Influence, of_mean
 from pplr_audit.scoring.verdicts import Comparison, Measured, Reference, agreeing, compared, less
 
 DRAWS = 10
-"""Of a control, at least, where answers can be dealt anew."""
+"""Fewest draws of a control, where answers can be dealt anew."""
 CONTROL = "control"
 DIGITS = 6
 """Significant digits of an influence in the run directory: more than any verdict turns on, and a third of the bytes."""

@@ -25,7 +25,7 @@ EXAMPLES = 2
 """Victims whose history is shown."""
 
 Recommends = Callable[[Mapping[int, np.ndarray] | None], Mapping[int, np.ndarray] | None]
-"""From the histories that were read, by row (None: the true ones), to the items recommended, the best first."""
+"""Function from the histories that were read, by row (None: the true ones), to the items recommended, best first."""
 
 
 class HistoryTruth(RowTruth):

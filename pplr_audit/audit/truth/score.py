@@ -21,21 +21,21 @@ class Score:
     metric: str
     estimate: Estimate
     baseline: float
-    """To be read beside the value: chance, where it is known exactly, or what popularity alone gives."""
+    """Number to be read beside the value: chance, where it is known exactly, or what popularity alone gives."""
     per_user: Mapping[int, float]
     detail: Mapping[str, Any] = field(default_factory=dict)
     floors: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
-    """Of a mean over users: what else gives how much, each user's, such as popularity."""
+    """Scores of references such as popularity, by name and user; for a mean over users."""
     weights: Mapping[int, float] | None = None
-    """Of a mean over users: how much each counts."""
+    """Weight of each user; for a mean over users."""
     low: float = 0.0
     """The least that it may be; the most is 1."""
     influence: Influence = field(default_factory=dict)
-    """Of what is no mean over users."""
+    """Influence of each user; for a value that is not a mean over users."""
     independent: int | None = None
-    """Of how many observations at most it is, where that is not the number of users."""
+    """Most independent observations, where that is not the number of users."""
     references: tuple[Reference, ...] = ()
-    """What else it must stand above; the control is added by the caller."""
+    """References that it must stand above; the caller adds the control."""
 
     @property
     def measured(self) -> Measured:
