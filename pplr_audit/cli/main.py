@@ -11,7 +11,7 @@ import typer
 from pplr_audit import __version__
 from pplr_audit.cli.exit_codes import ExitCodes
 from pplr_audit.cli.listing import Kind
-from pplr_audit.cli.printing import chatter_aside, console, print_findings, print_json
+from pplr_audit.cli.printing import chatter_aside, console, print_findings, print_json, print_line
 from pplr_audit.cli.streams import flushed, not_printed, open_streams
 from pplr_audit.data.files.scratch import sweep
 from pplr_audit.errors import InputError, visible
@@ -180,8 +180,9 @@ def data(
     no_examples: Annotated[bool, typer.Option("--no-examples", help="Leave out users' histories and titles.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON and nothing else.")] = False,
 ) -> None:
-    """Say what a data set holds and how it was read, before anyone trains on it: which column became what, users,
-    items, lengths, times, attributes, titles, and three users' histories.
+    """Show what a data set contains and how it was read.
+
+    That is: which column became what, users, items, lengths, times, attributes, titles, and three users' histories.
 
     PATH is a folder, a file in it, a zip, or synthetic. Name the reader, its columns or a filter by --set, as in
     --set 'data.reader={table: {user: uid, item: pid}}' or --set data.core=5.
@@ -224,7 +225,10 @@ def costs(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every cut as JSON and nothing else.")] = False,
 ) -> None:
-    """Compute what each cut costs a client: parameters, memory, arithmetic, traffic, time on a link. Needs no weights.
+    """Compute what each cut costs a client, without weights.
+
+    That is: parameters, memory, arithmetic, traffic and time on a link. A cut leaves the first k blocks and the last m
+    blocks of the model on the client.
 
     MODEL is a folder with config.json, tiny-llama, or a well-known model such as llama-7b, llama-70b, mistral-7b or
     gpt2 (see: pplr-audit list models).
@@ -248,10 +252,10 @@ def costs(
     from pplr_audit.report.terminal.costs import lines_after, lines_before, pricing_table
 
     for line in lines_before(document):
-        typer.echo(line)
-    console().print(pricing_table(document), markup=False, highlight=False)
+        print_line(line)
+    console().print("", pricing_table(document), "", sep="\n", markup=False, highlight=False)
     for line in lines_after(document):
-        typer.echo(line)
+        print_line(line)
 
 
 @app.command("list")
@@ -302,9 +306,9 @@ def report(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
-    """Versions, hardware, extras, plugins, disk; what is missing and how to get it.
+    """Show what is installed, what is missing and how to get it.
 
-    The exit code is 1 if the main job cannot run.
+    That is: versions, hardware, extras, plugins and disk. The exit code is 1 if the main job cannot run.
     """
     from pplr_audit.cli.doctor import examine
     from pplr_audit.runs import progress

@@ -31,8 +31,14 @@ def print_findings(result: "AuditResult", as_json: bool) -> None:
         return
     from pplr_audit.report.terminal.findings import summary_table
 
-    console().print(summary_table(result.document), markup=False, highlight=False)
+    screen = console()
+    screen.print(summary_table(result.document, screen.width), markup=False, highlight=False)
     typer.echo(visible(str(result.report)))
+
+
+def print_line(text: str) -> None:
+    """A sentence: on a terminal broken between words, else one line."""
+    console().print(text, markup=False, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def console() -> "Console":

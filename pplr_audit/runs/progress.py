@@ -16,6 +16,10 @@ _WIDTH = 28
 """Of a phase's name, so that the bars of several stand below each other."""
 
 
+_BAR = 12
+"""Of a bar, so that the note behind it has room on 80 columns."""
+
+
 class Advance(Protocol):
     """Say that ``n`` more steps of a phase are done, and in a few words what comes next."""
 
@@ -81,6 +85,7 @@ class Bars:
         finally:
             self._depth -= 1
             bars.stop_task(task)
+            bars.update(task, note="")
             if total is None:  # however many steps it were, it has ended
                 bars.update(task, total=1, completed=1)
             if self._depth == 0:
@@ -132,7 +137,7 @@ def _rich_bars(stream: TextIO) -> "RichProgress":
 
     columns = (
         TextColumn("{task.description}", markup=False, table_column=Column(min_width=_WIDTH)),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=_BAR),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}", markup=False),

@@ -1,11 +1,14 @@
 """`pplr-audit costs`: what it says, and that it says what a real client does over a real link."""
 
 import json
+import re
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
@@ -14,6 +17,7 @@ from pplr_audit.cli.main import app
 from pplr_audit.models.backbones.known_shapes import NAMED
 from pplr_audit.models.cut import cut
 from pplr_audit.models.lora import adapter_parameters, add_lora, read_adapter
+from pplr_audit.report.words.quantities import size
 from pplr_audit.scenario.schema import Lora, Training
 from pplr_audit.training.costs import flops
 from pplr_audit.training.link import Link
@@ -164,6 +168,23 @@ def test_every_cut_of_a_70b_model_is_in_the_document_and_a_table_of_it_stays_sho
     assert any(line.split()[:1] == [str(deepest)] and line.rstrip().endswith("yes") for line in text.splitlines())
 
 
+@pytest.mark.parametrize("model", ["tiny-llama", "llama-70b"])
+def test_on_80_columns_no_figure_of_the_table_is_cut_off(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = document(model, "--client-memory", "80GB")
+    screen = Console(width=80, file=StringIO())
+    monkeypatch.setattr("pplr_audit.cli.main.console", lambda: screen)
+    said(model, "--client-memory", "80GB")
+    lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    rows = [line.split() for line in lines if re.match(r" *[0-9]+\*? ", line)]
+    assert {each[-1] for each in rows} <= {"yes", "serve", "train", "no"}
+    for each in rows:
+        priced = row(found, int(each[0].rstrip("*")), 1)
+        assert size(priced["training_memory_bytes"]) in " ".join(each)
+        assert size(priced["wire_bytes_per_round"]) in " ".join(each)
+    assert len(rows) == 6 if model == "tiny-llama" else len(rows) > 10
+    assert not any("…" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("memory", "sentence"),
     [
@@ -193,10 +214,10 @@ def test_what_an_encoder_trains_is_what_recformer_trains() -> None:
     assert row(lora, 1, 2)["adapter_parameters"] == 3 * block
     assert row(embeddings, 1, 2)["adapter_parameters"] == 3 * block + marks, "they are the client's at every cut"
     assert row(embeddings, 0, 1)["adapter_parameters"] == block + marks
-    size = NAMED["minilm"].parameters
-    assert row(everything, 6, 0)["adapter_parameters"] == size + marks
+    weights = NAMED["minilm"].parameters
+    assert row(everything, 6, 0)["adapter_parameters"] == weights + marks
     for each in (lora, embeddings, everything, document("minilm", "--set", "data.history=4", "--rank", "3")):
-        assert each["model"]["parameters"] == size, "the model is what it is, whatever is trained"
+        assert each["model"]["parameters"] == weights, "the model is what it is, whatever is trained"
     assert "all weights" in said("minilm", "--set", "model.recformer.train=all")
     fewer = document("minilm", "--set", "data.history=4")
     assert row(fewer, 0, 1)["adapter_parameters"] == block + marks - 6 * hidden

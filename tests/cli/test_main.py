@@ -41,7 +41,7 @@ def audit(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A stand-in for the main job: what the command line hands over and what it does with the answer is tested here."""
     module = ModuleType("pplr_audit.pipeline")
     summary = ModuleType("pplr_audit.report.terminal.findings")
-    summary.summary_table = lambda document: f"table of {document['name']}"  # type: ignore[attr-defined]
+    summary.summary_table = lambda document, width: f"table of {document['name']}"  # type: ignore[attr-defined]
     for name, stand_in in (("pplr_audit.pipeline", module), ("pplr_audit.report.terminal.findings", summary)):
         monkeypatch.setitem(sys.modules, name, stand_in)
     monkeypatch.setattr(pplr_audit, "pipeline", module, raising=False)
@@ -206,6 +206,12 @@ def test_a_wrong_scenario_is_answered_before_torch_is_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+def test_the_list_of_commands_cuts_no_sentence_off() -> None:
+    told = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).stdout
+    assert "Commands:" in told
+    assert "..." not in told.partition("Commands:")[2]
+
+
 def test_the_module_runs_as_the_command_does() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pplr_audit", "list", "scenarios"], capture_output=True, text=True, check=False
@@ -253,6 +259,8 @@ def test_bars_show_phases_within_phases_and_spell_out_what_would_act(monkeypatch
     progress = Bars(terminal)  # type: ignore[arg-type]
     with progress.phase("train"), progress.phase("round [1]", 2) as advance:
         advance(note="client\x07")
+        advance()
+    assert "client" not in terminal.text.splitlines()[-1], "what has ended has no next step"
     before = len(terminal.text)
     with progress.phase("attack") as advance:
         advance()

@@ -50,17 +50,18 @@ def pricing_table(document: Document) -> "Table":
     back, limited = document["assumed"]["back"], document["assumed"]["client_memory_bytes"] is not None
     rows = _at_back(document)
     table = Table(
-        title=f"What a client holds and does at each front k, with m={back} behind",
+        title=f"What a client holds and does if it keeps the first k blocks and the last m={back}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        show_edge=False,
+        padding=0,
     )
     head = [
-        "k", "share", "para-\nmeters", "trained", "training\nmemory", "serving\nmemory", "training\nFLOP/token",
-        "serving\nFLOP/token", "wire\na round", "wait\na round",
+        "k", "share", "para-\nmeters", "trained", "memory,\ntrain", "memory,\nserve", "FLOP/\ntoken,\ntrain",
+        "FLOP/\ntoken,\nserve", "wire\na round", "wait\na round",
     ]  # fmt: skip
-    for name in [*head, *(["fits"] if limited else [])]:
-        table.add_column(name, justify="left" if name == "fits" else "right", no_wrap=True)
+    for name in [*head, *(["fits"] if limited else [])]:  # all within 80 characters; what is longer is never cut off
+        table.add_column(name, justify="left" if name == "fits" else "right", overflow="fold")
     for row in (rows[front] for front in _selected(rows)):
         table.add_row(
             f"{row['cut']['front']}{'' if row['wire_bytes_per_step'] else '*'}",
@@ -120,7 +121,7 @@ def _at_back(document: Document) -> list[Document]:
 
 
 def _fits(row: Document) -> str:
-    words = {(True, True): "yes", (False, True): "serving", (True, False): "training", (False, False): "no"}
+    words = {(True, True): "yes", (False, True): "serve", (True, False): "train", (False, False): "no"}
     return words[row["fits_training"], row["fits_serving"]]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from pplr_audit.errors import visible
+from pplr_audit.report.words.quantities import size
 
 MOST, FIRST, WIDEST = 20, 5, 24
 """Columns that are listed, items of a history, and characters of a user's id."""
@@ -40,7 +41,7 @@ def overview_table(found: dict[str, Any]) -> Table:
 
 def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for file in found["files"]:
-        yield "file", f"{file['path']} ({file['encoding']}, {file['bytes'] / 1e6:,.1f} MB)"
+        yield "file", f"{file['path']} ({file['encoding']}, {size(file['bytes'])})"
         if file["columns"] or file["unused"]:
             yield "  read as", ", ".join(_roles(file["columns"])) or "nothing"
         if file["unused"]:

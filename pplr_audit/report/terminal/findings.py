@@ -1,5 +1,6 @@
 """The findings on a terminal: the strongest attack on each secret at each cut, then utility."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pplr_audit.report.charts.utility import strategy_name
@@ -27,22 +28,45 @@ if TYPE_CHECKING:
 Row = tuple[str, str, str, str, str, str, str, str]
 
 
-def summary_table(findings: Document) -> "Table":
-    """One row for each secret and cut, then membership, then utility; costs beside the cuts."""
+HEAD = ("cut", "what", "value", "95% interval", "baseline", "by", "client holds", "wire a round")
+LEGEND = "k, m: how many blocks the client keeps in front and behind. ≈: not above the baseline."
+WIDE = 100
+"""Characters of a line from which on columns have a blank at each side."""
+
+
+def summary_table(findings: Document, width: int) -> "Table":
+    """One row for each secret and cut, then membership, then utility; costs beside the cuts. ``width`` is in letters.
+
+    Lines are broken between words also where the terminal has 80 characters, and nothing is cut off.
+    """
     from rich.table import Table
     from rich.text import Text
 
     findings = cleaned(judged(findings))
-    table = Table(title=Text(f"{findings['run']['name']}: strongest attack at each cut"), title_justify="left")
-    for name in ("cut", "what", "value", "95% interval", "baseline", "by", "client holds", "wire a round"):
-        whole = name in ("cut", "95% interval")  # the rest is folded on a narrow terminal: nothing is cut off
-        table.add_column(name, no_wrap=whole, overflow="fold")
+    title = Text(f"{findings['run']['name']}: strongest attack at each cut")
+    blank, edge = (1, True) if width >= WIDE else (0, False)
+    table = Table(title=title, title_justify="left", padding=(0, blank), show_edge=edge)
     rows = [*_leaks(findings), *_utility(findings)]
+    lines = len(HEAD) + 1 if edge else len(HEAD) - 1
+    for name, at_most in zip(HEAD, _widths([HEAD, *rows], width - lines - 2 * blank * len(HEAD)), strict=True):
+        table.add_column(name, width=at_most, overflow="fold")
     for row in rows:
         # Text, not str: a title or a client's name must not be read as rich markup
         table.add_row(*(Text(cell) for cell in row))
     say_missing(table, findings)
+    told = [LEGEND, *([str(table.caption)] if table.caption else [])]
+    table.caption, table.caption_justify = Text("\n".join(told)), "left"
     return table
+
+
+def _widths(rows: Sequence[Row], room: int) -> list[int]:
+    """Return the widths of columns that fit into ``room``: what has several words is broken first, the widest first."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    words = [max(len(word) for cell in cells for word in cell.split(" ")) for cells in zip(*rows, strict=True)]
+    while sum(widths) > max(room, len(widths)):
+        widest = max(range(len(widths)), key=lambda at: (widths[at] > words[at], widths[at]))
+        widths[widest] -= 1
+    return widths
 
 
 def say_missing(table: "Table", document: Document) -> None:

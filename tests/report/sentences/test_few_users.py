@@ -28,7 +28,7 @@ def test_report_and_terminal_say_how_often_such_an_interval_holds_the_truth(few:
     assert sentence.startswith(SAID)
     assert "88.0% to 97.0%" in sentence
     console = Console(width=300, file=StringIO(), record=True)
-    console.print(summary_table(few))
+    console.print(summary_table(few, 200))
     assert SAID in " ".join(console.export_text().split())
     assert any(SAID in block.text for block in leakage(few).blocks if isinstance(block, Text))
 

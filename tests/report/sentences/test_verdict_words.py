@@ -96,7 +96,7 @@ def test_members_who_differ_before_training_are_warned_of(
     (said,) = checked(document)
     assert said.startswith("Warning: ") == warned
     assert said.replace("'", "&#39;") in render_html(document, evidence)
-    caption = str(summary_table(document).caption or "")
+    caption = str(summary_table(document, 200).caption or "")
     assert ("members differ from non-members before any training" in caption) == warned
     assert checked(findings) == [], "an earlier version gives no interval"
 

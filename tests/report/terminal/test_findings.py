@@ -1,5 +1,6 @@
 """The terminal's table: the strongest attack at each cut, with what that cut costs."""
 
+import re
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
@@ -16,7 +17,7 @@ Make = Callable[..., Json]
 def shown(findings: Json) -> str:
     """The table as a wide terminal shows it."""
     console = Console(width=200, file=StringIO(), record=True)
-    console.print(summary_table(findings))
+    console.print(summary_table(findings, 200))
     return console.export_text()
 
 
@@ -72,6 +73,25 @@ def test_utility_stands_beside_its_references(findings: Json) -> None:
     text = shown(findings)
     assert "popularity (reference)" in text
     assert "0.1280" in text
+
+
+def test_on_a_narrow_terminal_lines_break_between_words_and_nothing_is_cut_off(
+    findings: Json, a_finding: Make, no_finding: Make
+) -> None:
+    findings["findings"] = [
+        a_finding(cut={"front": 0, "back": None}),
+        a_finding(cut={"front": 1, "back": None}, channel="inference_activations"),
+        no_finding("not_applicable", "nothing crosses", cut={"front": 2, "back": None}),
+    ]
+    for width in (80, 90, 100, 120):
+        console = Console(width=width, file=StringIO(), record=True)
+        console.print(summary_table(findings, width))
+        text = console.export_text()
+        words = {word.strip("┃│") for line in text.splitlines() for word in re.split("[ ┃│]", line)}
+        for word in ("item_hit@1", "history", "inference_activations", "applicable", "popularity", "(reference)",
+                     "baseline", "holds", "round", "≈:"):  # fmt: skip
+            assert word in words, f"{word} at {width}"
+        assert "…" not in text
 
 
 def training(findings: Json) -> list[str]:

@@ -125,7 +125,7 @@ def test_names_from_data_are_not_markup_on_the_terminal(findings: Json) -> None:
 
     findings["utility"][0]["strategy"] = "[bold red]rich[/bold red]\x1b[31m"
     console = Console(width=200, record=True, force_terminal=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(summary_table(findings))
+    console.print(summary_table(findings, 200))
     shown = console.export_text()
     assert "[bold red]rich[/bold red]" in shown
     assert "\x1b" not in shown
