@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pplr_audit.report.findings.details import SPREAD, STEPS, spread_of, steps_of
-from pplr_audit.report.words.vocabulary import AUXILIARY
+from pplr_audit.report.findings.details import SPREAD, STEPS, beside_of, spread_of, steps_of
+from pplr_audit.report.words.vocabulary import AUXILIARY, CHANNELS
 from pplr_audit.runs.documents import Document
 
 WITHHELD = "[withheld]"
@@ -24,6 +24,8 @@ _OF_RUN = (
     "name", "seed", "created", "version", "backbone_digest", "recommender", "precision", "strategy", "rounds",
     "layers", "hidden", "cut", "prompt", "seconds", "not_measured", "plugins",
 )  # fmt: skip
+_INTERVALS = ("model_free_ci", "interval_covers")
+"""Details that are pairs of numbers."""
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,40}")
 """Names that attacks give to modes and facts."""
 
@@ -82,8 +84,9 @@ def _run(run: Document, alias: "Aliases") -> dict[str, Any]:
 
 
 def _finding(row: Document, alias: "Aliases") -> dict[str, Any]:
-    """Keep of a finding's detail the numbers, the mode, and that there is a reason."""
+    """Keep of a finding's detail the numbers, the mode, what the adversary had, and that there is a reason."""
     detail = {name: value for name, value in _numbers(row["detail"]).items() if name not in alias}
+    detail |= _intervals(row["detail"]) | _had(row["detail"], alias)
     detail |= {name: mean.document for name, mean in zip(STEPS, steps_of(row["detail"]), strict=True) if mean}
     spread = spread_of(row["detail"])
     if spread is not None:
@@ -95,6 +98,23 @@ def _finding(row: Document, alias: "Aliases") -> dict[str, Any]:
     if "reason" in row["detail"]:
         detail["reason"] = WITHHELD
     return {**row, "client": alias[row["client"]], "detail": detail}
+
+
+def _intervals(detail: Document) -> dict[str, Any]:
+    """The pairs of numbers that a warning is made of."""
+    told = {name: detail[name] for name in _INTERVALS if isinstance(detail.get(name), list | tuple)}
+    return {name: ends for name, ends in told.items() if len(ends) == 2 and all(map(_is_number, ends))}
+
+
+def _had(detail: Document, alias: "Aliases") -> dict[str, Any]:
+    """What the adversary read and learned from, in this program's own words: without it a report understates that."""
+    had: dict[str, Any] = {}
+    if isinstance(detail.get("auxiliary"), str) and detail["auxiliary"] in AUXILIARY:
+        had["auxiliary"] = detail["auxiliary"]
+    if isinstance(detail.get("colluder"), str):
+        had["colluder"] = alias[detail["colluder"]]
+    beside = [channel for channel in beside_of(detail) if channel in CHANNELS]
+    return had | ({"beside": beside} if beside else {})
 
 
 def _evidence(evidence: Document, alias: "Aliases") -> dict[str, Any]:

@@ -13,8 +13,13 @@ from typer.testing import CliRunner
 from pplr_audit import pipeline as audit
 from pplr_audit import scenario
 from pplr_audit.cli import main as cli
+from pplr_audit.report.findings.details import beside_of
 from pplr_audit.report.findings.redaction import redacted
+from pplr_audit.report.findings.series import is_measured
 from pplr_audit.report.sentences.answer import answer
+from pplr_audit.report.sentences.few_users import narrow_intervals
+from pplr_audit.report.sentences.protocol import unfair_coins
+from pplr_audit.report.words.vocabulary import CHANNELS, learned_words
 from pplr_audit.runs import environment, processor
 from pplr_audit.runs.documents import validate
 
@@ -148,6 +153,28 @@ def test_the_answer_stays_the_same_but_for_names(run: Path) -> None:
     assert [row["value"] for row in bare["findings"]] == [row["value"] for row in document["findings"]]
     hits = [[slot["hit"] for slot in each["slots"]] for each in evidence["examples"]]
     assert [[slot["hit"] for slot in each["slots"]] for each in shown["examples"]] == hits != []
+
+
+def test_what_the_adversary_had_and_every_warning_stay(run: Path) -> None:
+    document, evidence = (json.loads((run / f"{name}.json").read_text()) for name in ("findings", "evidence"))
+    reading = [row for row in document["findings"] if row["secret"] == "history" and is_measured(row)]
+    for row in reading:
+        row["detail"] |= {"interval_covers": [0.88, 0.97], "beside": ["trunk_activations", MARKS["title"]]}
+    for row in document["findings"]:
+        if row["secret"] == "membership" and is_measured(row):
+            row["detail"] |= {"model_free_auc": 0.7, "model_free_ci": [0.6, 0.8]}
+    bare, _ = redacted(document, evidence)
+    for said in (narrow_intervals, unfair_coins):
+        assert said(bare) == said(document) != []
+    assert {learned_words(row["detail"]) for row in reading} - {""}
+    for row, had in zip(bare["findings"], document["findings"], strict=True):
+        assert learned_words(row["detail"]) == learned_words(had["detail"])
+        assert beside_of(row["detail"]) == tuple(each for each in beside_of(had["detail"]) if each in CHANNELS)
+    colluding = {**document["findings"][0], "detail": {"colluder": document["run"]["clients"][0]["name"]}}
+    bare, _ = redacted({**document, "findings": [colluding]}, evidence)
+    assert bare["findings"][0]["detail"] == {"colluder": "client 1"}
+    colluding["detail"] = {"auxiliary": MARKS["title"], "colluder": MARKS["user"], "model_free_ci": [MARKS["user"], 1]}
+    assert marks_in(json.dumps(redacted({**document, "findings": [colluding]}, evidence))) == set()
 
 
 def test_what_a_later_version_adds_goes_unless_it_is_a_number(run: Path) -> None:
