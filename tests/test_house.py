@@ -158,3 +158,9 @@ def test_pages_show_only_import_paths_that_are_public() -> None:
     shown = {name for page in PAGES for name in re.findall(r"(?:from|import) (pplr_audit[\w.]*)", page.read_text())}
     assert shown
     assert {name for name in shown if not f"{name}.".startswith(tuple(f"{each}." for each in public))} == set()
+
+
+def test_the_overview_links_every_page_of_results() -> None:
+    overview = ROOT / "benchmarks" / "results" / "overview.md"
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", overview.read_text()))
+    assert {page.name for page in overview.parent.glob("*.md")} - {overview.name} == linked
