@@ -103,8 +103,13 @@ class MembershipTruth(Truth):
         return {"by_client": found} if found else {}
 
     def _model_free(self, seed: int) -> dict[str, Any]:
-        """Check the protocol: the AUC that is reached without any model, with its interval."""
+        """Check the protocol: the AUC that is reached without any model, with its interval.
+
+        With a single member or non-member nobody can be left out, and there is no check.
+        """
         rows, labels, clients = self._labeled()
+        if min(np.bincount(labels, minlength=2)) < 2:
+            return {}
         users = np.array([self.users[row] for row in rows])
         free = model_free_scores(np.array([self.features[row] for row in rows]), labels, clients, seed=seed)
         found = widened(auc_estimate(free, labels, users, seed=seed, groups=clients), OF_FOLDS)

@@ -41,3 +41,13 @@ def test_a_row_without_an_answer_counts_as_wrong() -> None:
     (auc, *_) = truth.score(Guess({"rows": sure, "threshold": np.ones(10)}), seed=0)
     assert auc.estimate.n == 80
     assert auc.estimate.value == pytest.approx(10 / 40 + 30 / 40 / 2)
+
+
+def test_a_single_member_has_an_area_and_no_model_free_check() -> None:
+    member = {0: 1, 1: 0, 2: 0}
+    truth = MembershipTruth(
+        {row: row for row in range(3)}, dict.fromkeys(range(3), 0), member, {row: [0.0, 1.0] for row in range(3)}
+    )
+    (area,) = truth.score(Guess({"rows": np.arange(3), "threshold": np.array([3.0, 1.0, 2.0])}), seed=0)
+    assert area.estimate.value == 1.0
+    assert "model_free_auc" not in area.detail
