@@ -1,4 +1,4 @@
-"""Attribute: what a user is (gender, age, ...), told from the mean of what crossed of it, by logistic regression.
+"""Attribute: a value of a user (gender, age, ...), by logistic regression on the mean of what crossed for this user.
 
 The adversary knows the attribute of some users (`Knowledge.known_attributes`), learns from the means over positions of
 what crossed of them, and answers for the others. It is asked in turns, knowing the victims of all folds but one in each

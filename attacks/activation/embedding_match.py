@@ -1,4 +1,4 @@
-"""Embedding match: optimize the input until the known front makes of it what crossed (the EIA of SplitLLM and BiSR).
+"""Embedding match: optimizes an input until the known front turns it into what crossed (EIA of SplitLLM and BiSR).
 
 The embeddings at all positions are free: Adam goes down the squared distance of h_k, in the square of what crossed,
 from nothing (the mean of the words, a little noise) or from the ridge inverter's answer. Then each position is given

@@ -1,4 +1,4 @@
-"""Linkage: which sequences belong to the same user, told from activations alone, although rows are numbered anew.
+"""Linkage: finds the sequences that belong to one user, by their activations alone; rows are numbered anew.
 
 Each record is pooled to its mean over positions, and within a client and round centered and whitened with a ridge, so
 that no few directions (length, template, what all of the client's users like) decide. Two rows are the more likely of

@@ -1,4 +1,4 @@
-"""Exact search by running the front: what crossed is compared with what the adversary's copy makes of every candidate.
+"""Exact search: runs each candidate through the adversary's copy of the front and compares it with what crossed.
 
 A causal model's activations at a position depend on the tokens up to it and on nothing else, so a sequence is read from
 the left: candidates for the next piece are run behind what was read, and the nearest one is taken (SipIt, Nikolaou et

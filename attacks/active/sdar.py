@@ -1,4 +1,4 @@
-"""A simulated client (SDAR): a front of the server's own learns to look like the client's, and its decoder reads both.
+"""Simulated client (SDAR): the server trains a front of its own to look like the client's; a decoder reads both.
 
 No pair of a prompt and what the client makes of it is needed, and no copy of the client's front. The simulated front
 reads auxiliary prompts and learns two things: that what the server has of the model behind the cut answers them

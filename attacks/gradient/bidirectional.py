@@ -1,4 +1,4 @@
-"""Both ways: the history from what goes up, the next item from what goes up and from what comes back (BiSR).
+"""Both ways: joins the activations and the returned gradient to read the history and the next item (BiSR).
 
 The ridge inverter reads the front activations, `label_match` the return gradient; each ranks the catalogue for the next
 item, the first one only where the training sequence holds the answer (BIGRec). An item's score is the sum of 1 / its

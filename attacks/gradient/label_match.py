@@ -1,4 +1,4 @@
-"""Label matching: which next item's loss has the gradient that came back over the cut (UnSplit, BiSR's backward part).
+"""Label matching: finds the next item whose loss has the returned gradient (UnSplit, the backward part of BiSR).
 
 What crosses is g = dLoss/dh for the activations h = h_{L-m} that the server had sent. The server runs its copy of the
 client's last layers on h and asks of every label y how far its loss is from having that gradient. Measured from any

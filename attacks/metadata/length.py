@@ -1,4 +1,4 @@
-"""Length: what the masks alone give away, by Bayes over the titles that can add up to a sequence of that many tokens.
+"""Length: guesses titles from the lengths of sequences alone, by Bayes over titles that add up to such a length.
 
 The server sees each row's mask, so it knows how many tokens the row has. The template is public, and so is how many
 tokens each title takes. With n items in the prompt (1 to the most it holds, all as likely beforehand), each uniform

@@ -23,6 +23,15 @@ class ExitCodes(TyperGroup):
         with _exit_codes():  # --help and --version are printed here
             return super().make_context(*args, **more)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:  # both click 8.5 and typer 0.20 add what may be meant: once is enough
+            wrong, *meant = error.format_message().split(" Did you mean ")
+            raise click.UsageError(" Did you mean ".join([wrong, *meant[-1:]]), ctx) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         with _exit_codes():
             return super().invoke(ctx)

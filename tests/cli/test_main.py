@@ -212,6 +212,12 @@ def test_the_list_of_commands_cuts_no_sentence_off() -> None:
     assert "..." not in told.partition("Commands:")[2]
 
 
+def test_what_may_be_meant_by_a_wrong_command_is_said_once() -> None:
+    done = CliRunner().invoke(app, ["rnu"])
+    assert done.exit_code == 2
+    assert done.stderr.count("Did you mean 'run'?") == 1
+
+
 def test_the_module_runs_as_the_command_does() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pplr_audit", "list", "scenarios"], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""One model trained on everyone's samples in one place: what federation gives up is measured from here.
+"""Centralized: one model trained on everyone's samples in one place, as the upper reference.
 
 All samples lie with one client, who trains in the same rounds, with the same local epochs and batches: as many samples
 pass as in the federated rounds. Since it takes as many steps a round as all clients together, one after the other, its

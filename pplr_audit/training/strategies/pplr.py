@@ -1,4 +1,4 @@
-"""PPLR's dynamic balance: similar clients learn from each other, one that is behind first from itself."""
+"""PPLR's dynamic balance: similar clients learn from each other; a client that is behind takes less from the others."""
 
 from collections.abc import Sequence
 
