@@ -4,7 +4,7 @@ import errno
 import unicodedata
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What an OSError says of a disk that is full, by itself, by a quota, or by a limit on the size of files."""
+"""Codes of an OSError for a disk that is full, by itself, by a quota, or by a limit on the size of files."""
 
 
 class InputError(Exception):

@@ -30,9 +30,9 @@ from pplr_audit.threat_model.knowledge import Knowledge, Model
 from pplr_audit.threat_model.view import Record, View
 
 POSITIONS = 2048
-"""Of a batch, padding included."""
+"""Most positions of a batch, padding included."""
 NOISE = 0.1
-"""Of where it starts from nothing, in units of the words' own spread."""
+"""Spread of a start from nothing, in units of the words' own spread."""
 
 
 class EmbeddingMatch:

@@ -29,7 +29,7 @@ DECODER_RATE, CRITIC_RATE = 1e-3, 3e-3
 MOST = 4096
 """Auxiliary prompts that batches are made of, at most; after that they come again."""
 BETAS = (0.0, 0.99)
-"""Of Adam for the two that play against each other: without momentum neither overshoots the other."""
+"""Betas of Adam for the two that play against each other: without momentum neither overshoots the other."""
 
 Sequences = tuple[Float[Tensor, "batch seq hidden"], Int[Tensor, "batch seq"]]
 """Hidden states and the mask of what is no padding."""

@@ -20,9 +20,9 @@ class Step:
     item: int = -1
     end: int = 0
     then: int | None = None
-    """Where the next title starts; None: there is none."""
+    """Start of the next title; None: there is none."""
     closed: bool = False
-    """Whether the suffix stands behind the title."""
+    """True if the suffix stands behind the title."""
 
 
 class Segmentation:

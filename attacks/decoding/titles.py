@@ -23,13 +23,13 @@ class Read(NamedTuple):
     items: Int[np.ndarray, "slots depth"]
     """The best items for each slot, in the prompt's order."""
     labels: Int[np.ndarray, "labels"]
-    """Those for the answer behind them; none where the template has none, or the prompt ends before it."""
+    """The best items for the answer behind them; none where the template has none, or the prompt ends before it."""
     claimed: Bool[np.ndarray, "length"]
-    """Which positions are taken for words of a title in the history."""
+    """True for positions that are taken for words of a title in the history."""
 
 
 Readings = Callable[[int | None], Read]
-"""From where a title starts (None: the first one) to what `TitleReader.read` answers."""
+"""Function from where a title starts (None: the first one) to what `TitleReader.read` answers."""
 
 
 class TitleReader:

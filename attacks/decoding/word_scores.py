@@ -23,10 +23,10 @@ from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
 from pplr_audit.threat_model.view import View
 
 ANSWERED = frozenset({Channel.FRONT_ACTIVATIONS, Channel.BACK_GRADIENTS})
-"""Of a training sequence, which holds its answer where the template has a place for one."""
+"""Channels of a training sequence, which holds its answer where the template has a place for one."""
 T = TypeVar("T")
 Words = Int[np.ndarray, "words"]
-"""Of `TitleReader.vocabulary`."""
+"""Words of `TitleReader.vocabulary`."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Reading:
     """An inversion that was learned."""
 
     fit: Callable[[Float[Tensor, "length hidden"]], Float[Tensor, "length words"]]
-    """How well each word that a prompt can hold stands at each position; higher is better."""
+    """Function that tells how well each word that a prompt can hold stands at each position; higher is better."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What the report should say of it."""
+    """Facts for the report on the inversion."""
 
 
 class Inversion(Protocol):

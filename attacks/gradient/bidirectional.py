@@ -33,7 +33,7 @@ from pplr_audit.threat_model.view import View
 
 UP, DOWN = Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS
 SHARPNESS = 10.0
-"""From a cosine to the score of a soft label."""
+"""Factor from a cosine to the score of a soft label."""
 
 Fit = Float[np.ndarray, "length words"]
 Joined = tuple[Mapping[str, np.ndarray], Sequence[tuple[float, float]]]

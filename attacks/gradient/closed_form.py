@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 FIRST, STEPS = 20, 100
-"""Of LSQR: before it is asked whether going on is of use, and at the most."""
+"""Steps of LSQR: before it is asked whether going on is of use, and at the most."""
 NEAR = 1e-5
 """Relative residual at which it ends."""
 
@@ -37,7 +37,7 @@ class Solved:
     change: Float[np.ndarray, "items"]
     """c: the change of the loss with each item's score; below 0 where the loss falls as the score rises."""
     distance: float
-    """What is left of the gradient that came back, in units of its norm: from 0 to 1."""
+    """Unexplained rest of the gradient that came back, in units of its norm: from 0 to 1."""
 
 
 def solved(

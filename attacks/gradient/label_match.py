@@ -49,7 +49,7 @@ TOGETHER = 1 << 25
 PROBES = 32
 """Random directions."""
 UNEXPLAINED = 0.5
-"""Of what came back, in units of its norm: where the best label leaves more, a closed form is looked at, too."""
+"""Share of what came back, in units of its norm: where the best label leaves more, a closed form is looked at, too."""
 TURNS = 8
 """Losses to measure from, at the most."""
 

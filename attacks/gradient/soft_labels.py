@@ -62,9 +62,9 @@ class Matched:
     """The words whose loss comes nearest."""
 
     log_probs: Float[Tensor, "length-1 words"]
-    """Of the word behind each position but the last."""
+    """Log-probabilities of the word behind each position but the last."""
     distance: float
-    """What is left of the gradient that came back, in units of its norm: from 0 to about 1."""
+    """Unexplained rest of the gradient that came back, in units of its norm: from 0 to about 1."""
 
 
 def matched(

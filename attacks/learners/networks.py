@@ -23,17 +23,17 @@ Kind = Literal["linear", "gru", "attention", "block"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 UNITS = 256
-"""Of the GRU."""
+"""Units of the GRU."""
 RATE = 1e-3
 BATCH = 8
 """Prompts a step."""
 PATIENCE = 2
 """Epochs without a lower loss on the pairs held out, after which training ends."""
 OTHER = -100
-"""In the place of a word that is not among those to choose from; nothing is learned of it."""
+"""Label in the place of a word that is not among those to choose from; nothing is learned of it."""
 
 Example = tuple[Float[Tensor, "length hidden"], Int[Tensor, "length"]]
-"""What crossed of a prompt, and which of the words stands at each position, or `OTHER`."""
+"""Pair of what crossed of a prompt, and which of the words stands at each position, or `OTHER`."""
 
 
 class Network(nn.Module):
@@ -110,9 +110,9 @@ class Trained:
 
     network: Network
     epochs: int
-    """That it was trained for, the best one included."""
+    """Epochs that it was trained for, the best one included."""
     accuracy: float
-    """On the pairs held out."""
+    """Accuracy on the pairs held out."""
 
 
 def trained(

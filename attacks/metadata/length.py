@@ -80,7 +80,7 @@ class Told:
     count: Float[np.ndarray, "history"]
     """P(n items), n from 1."""
     slots: list[Float[np.ndarray, "lengths"]]
-    """For each slot that can be there, P(it is there and its title has l tokens), l from 0."""
+    """P(the slot is there and its title has l tokens), l from 0, for each slot that can be there."""
     answer: Float[np.ndarray, "lengths"]
     """P(the answer has l tokens); that of an item more, where the sequence holds none."""
 

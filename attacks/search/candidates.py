@@ -17,7 +17,7 @@ from pplr_audit.models.token_tree import Branches, Prefix
 from pplr_audit.threat_model.knowledge import Model
 
 NODES = 1024
-"""Of a tree that is read in one pass, about."""
+"""Nodes of a tree that is read in one pass, about."""
 REMEMBERED = 1 << 30
 """Bytes of states of chosen paths that are kept for other fronts."""
 
@@ -28,9 +28,9 @@ class Path:
 
     tokens: Int[np.ndarray, "length"]
     prefix: Prefix
-    """Of the first of the tokens; those behind are read along with what is tried next."""
+    """Prefix that holds the first of the tokens; those behind are read along with what is tried next."""
     states: Mapping[int, Float[Tensor, "piece hidden"]]
-    """What the piece that the path ends with gave, by l."""
+    """States that the piece that the path ends with gave, by l."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -52,11 +52,11 @@ class Trial:
     """Candidates behind a path, measured."""
 
     distances: list[Float[np.ndarray, "piece"]]
-    """Of each candidate from what crossed, in lengths of what crossed, by position."""
+    """Distance of each candidate from what crossed, in lengths of what crossed, by position."""
     best: int
     """The candidate with the least mean distance."""
     path: Path
-    """With the best one behind it."""
+    """The path with the best candidate behind it."""
 
     @property
     def nearest(self) -> Float[np.ndarray, "piece"]:
@@ -174,7 +174,7 @@ class _Tree:
     tokens: Int[np.ndarray, "nodes"]
     parents: list[int]
     nodes: dict[int, list[int]]
-    """Of each piece, by its place."""
+    """Nodes of each piece, by its place."""
 
 
 def _trees(

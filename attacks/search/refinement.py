@@ -28,7 +28,7 @@ class Reading:
     items: Items
     tokens: Int[np.ndarray, "length"]
     distances: Float[np.ndarray, "crossed"]
-    """By position of what crossed, in its length there; 1 behind the end of the reading."""
+    """Distance by position of what crossed, in its length there; 1 behind the end of the reading."""
 
     def order(self) -> tuple[float, Items]:
         """The nearest first."""

@@ -43,9 +43,9 @@ class Crossed:
     shortlist: int
     """Candidates that are tried together."""
     left: Callable[[], bool]
-    """Whether there is time to try more."""
+    """Function that is true while there is time to try more."""
     row: int = 0
-    """Whose sequence it is."""
+    """Row whose sequence it is."""
 
 
 @dataclass
@@ -54,14 +54,14 @@ class Answer:
 
     tokens: Int[np.ndarray, "read"]
     items: list[Int[np.ndarray, "depth"]] = field(default_factory=list)
-    """For each slot the best items of the catalogue."""
+    """The best items of the catalogue for each slot."""
     labels: Int[np.ndarray, "labels"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     distances: list[float] = field(default_factory=list)
-    """Of each piece that was taken: the mean over its positions."""
+    """Distance of each piece that was taken: the mean over its positions."""
     verified: int = 0
     """Pieces of which an exact front makes, at every position, what crossed."""
     claimed: Bool[np.ndarray, "claimed"] = field(default_factory=lambda: np.empty(0, dtype=bool))
-    """Which positions are taken for words of a title in the history, as far as that was told."""
+    """True for positions that are taken for words of a title in the history, as far as that was told."""
 
     def claim(self, at: int, words: Bool[np.ndarray, "words"] | Int[np.ndarray, "words"]) -> None:
         """Tell it of the positions from ``at`` on; those before that were not told of are no words of a title."""

@@ -13,7 +13,7 @@ METRICS = {
     "label": ("label_hit@1", "label_hit@5", "label_hit@10", "mrr"), "attribute": ("auc", "accuracy"),
     "linkage": ("auc",),
 }  # fmt: skip
-"""What stands in the findings for a secret, also where nothing could be measured."""
+"""Metrics that stand in the findings for a secret, also where nothing could be measured."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Audited:
     """Asked of the run beyond its scenario."""
     victims: int
     cells: Sequence[Mapping[str, Any]]
-    """As ``run_cell`` answers, of all cells of the plan."""
+    """Answers of ``run_cell`` for all cells of the plan."""
 
 
 def findings_document(job: Job, trained: Trained, audited: Audited, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ MEASURED: Mapping[str, frozenset[Channel]] = {
     "attribute": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}),
     "linkage": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}),
 }  # fmt: skip
-"""By secret, the channels that this version records for attacks and holds the truth of."""
+"""Channels that this version records for attacks and holds the truth of, by secret."""
 ACTIVE = "malicious_server"
 """The adversary who chooses what it sends, in a training of its own."""
 NOTHING = (
@@ -37,7 +37,7 @@ class Plan:
     cells: tuple[Cell, ...]
     impossible: tuple[tuple[Cell, str], ...]
     attacks: Mapping[tuple[str, str], Attack]
-    """By name and settings; one object for all cells, so that what it learns at one cut serves the others."""
+    """Attacks by name and settings; one object for all cells, so that what it learns at one cut serves the others."""
     depth: int
     """Blocks of the model."""
     rounds: tuple[int, ...]

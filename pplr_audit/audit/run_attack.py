@@ -13,7 +13,7 @@ from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplica
 from pplr_audit.threat_model.view import View
 
 KINDS = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"})
-"""Of numbers that can be sealed, by kind and bytes."""
+"""Types of numbers that can be sealed, by kind and bytes."""
 
 
 def run_attack(attack: Attack, view: View, turns: Sequence[Knowledge], seconds: float, grace: float = 1.0) -> Guess:

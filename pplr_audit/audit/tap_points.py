@@ -13,7 +13,7 @@ OF_TRAINING: Mapping[Channel, tuple[Literal["activation", "gradient"], Side]] = 
     Channel.FRONT_ACTIVATIONS: ("activation", "front"), Channel.TRUNK_ACTIVATIONS: ("activation", "back"),
     Channel.BACK_GRADIENTS: ("gradient", "back"), Channel.TRUNK_GRADIENTS: ("gradient", "front"),
 }  # fmt: skip
-"""What crosses in a training step, and at which side of the trunk."""
+"""Kind of tensor that crosses in a training step, and the side of the trunk at which it does."""
 
 
 SIDES: Mapping[Channel, Side] = {

@@ -123,7 +123,7 @@ class Dataset:
         )
 
     notes: Mapping[str, int] = field(default_factory=dict)
-    """What the reader dropped or changed, and how often."""
+    """Changes and omissions that the reader made, and how often."""
     best_recall: Mapping[int, float] | None = None
     """k to the best possible expected Recall@k of a leave-one-out test, where it is known (the synthetic market)."""
 

@@ -15,7 +15,7 @@ from pplr_audit.scenario.seeds import derive
 FEWEST = 2
 """TRAIN items a user needs to take part: a history of one and its next item."""
 AUDITED_SHARE = (4, 5)
-"""At most four in five participating users are audited: the others fit the partition and always train."""
+"""Largest share of participating users that is audited, four in five: the others fit the partition and always train."""
 
 
 def populate(dataset: Dataset, split: Split, data: scenario.Data, seed: int) -> Population:

@@ -26,7 +26,7 @@ class PrivateData:
     samples: dict[str, Samples]
     """Training samples, of members alone, by the client that holds them; clients without any are left out."""
     holders: Mapping[str, str]
-    """For each client whose users train, the one that holds their samples and serves them: itself, or who has all."""
+    """The client that holds each training client's samples and serves its users: itself, or who has all."""
     trained: Bool[np.ndarray, "users"]
     """Members whose last sample is trained on: all of them, except in few-shot training."""
 

@@ -55,7 +55,7 @@ class Pieces:
     end: Int[np.ndarray, "end"]
     """Behind the answer; empty where the sequence holds none."""
     opening: int = 0
-    """How many tokens at the end of the prefix, and of the separator, already belong to the item behind them."""
+    """Number of tokens at the end of the prefix, and of the separator, that already belong to the item behind them."""
 
 
 class Prompts:

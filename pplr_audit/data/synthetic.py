@@ -22,7 +22,7 @@ from pplr_audit.scenario.seeds import derive
 FOLLOWS = 0.5
 """λ: how much of the next item comes from the last one rather than from taste and popularity."""
 SUCCESSORS = (0.4, 0.3, 0.2, 0.1)
-"""How likely each of an item's successors is, given that the next item comes from the last one."""
+"""Probability of each of an item's successors, given that the next item comes from the last one."""
 SERIES = 4
 """Items in a series, where the genre is small enough; their titles share a noun, as those of sequels do."""
 SAME_SERIES = 0.85
@@ -30,14 +30,14 @@ SAME_SERIES = 0.85
 POPULARITY = 0.9
 """Exponent of the power law, over rank."""
 OTHER_GENRE = 0.01
-"""How much a taste likes an item of another genre, relative to 1 for its own."""
+"""Liking of a taste for an item of another genre, relative to 1 for its own."""
 MIXTURE = 0.15
 """Concentration of the Dirichlet distribution of the users' mixtures: small means one taste prevails."""
 SHORTEST, LONGEST = 6, 20
 """Items a user has, both included."""
 CUTOFFS = (5, 10, 20)
 OTHER_ITEMS = 400
-"""Of `other_catalogue`."""
+"""Items of `other_catalogue`."""
 AGES = ("under 25", "25 to 44", "45 and over")
 
 
@@ -50,7 +50,7 @@ class Law:
     """Numbered from 0 inside each genre."""
     taste: Float[np.ndarray, "users tastes"]
     base: Float[np.ndarray, "users items"]
-    """What each user likes, whatever came before; rows sum to 1."""
+    """Share of each item in what a user likes, whatever came before; rows sum to 1."""
     follows: Float[np.ndarray, "items items"]
     """T; rows sum to 1."""
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pplr_audit.errors import InputError
 
 Use = Literal["applied", "added", "called"]
-"""What the library's forward pass does with a part outside the blocks when it is given ``inputs_embeds``: it is applied
+"""Use that the library's forward pass makes of a part outside the blocks, given ``inputs_embeds``: it is applied
 to what passes (or not used at all), its output is added to what passes, or it is called with ``inputs_embeds``."""
 
 
@@ -35,15 +35,15 @@ class Architecture:
     says: str
     """One line for a user who asks what is supported."""
     causal: bool
-    """Whether it predicts the next token (a decoder); if not, every position sees every other (an encoder)."""
+    """True if it predicts the next token (a decoder); if not, every position sees every other (an encoder)."""
     blocks: str
     outer_modules: Mapping[str, Use]
-    """What the body holds besides blocks and rotary tables: the client's at every cut."""
+    """Parts of the body besides blocks and rotary tables: the client's at every cut."""
     products: Products
     targets: tuple[str, ...]
-    """Where LoRA goes when the scenario names nothing."""
+    """Modules that LoRA goes to when the scenario names nothing."""
     fields: tuple[str, ...]
-    """What of config.json makes the model: nothing else of it is taken over."""
+    """Fields of config.json that make the model: nothing else of it is taken over."""
     heads: tuple[str, ...] = ()
     """Parts that a folder may hold on top of the body, and that an encoder's backbone does without."""
     constants: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ RATES = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "attn_pdrop", "embd_pdrop", "resid_pdrop",
     "attention_dropout",
 )  # fmt: skip
-"""What the rates of dropout are called in the configs of the supported families."""
+"""Names of the rates of dropout in the configs of the supported families."""
 
 _SIZES = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -142,7 +142,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "roberta": replace(_BERT, says="RoBERTa"),
     "xlm-roberta": replace(_BERT, says="XLM-RoBERTa"),
 }
-"""By ``model_type`` in config.json."""
+"""Architectures by ``model_type`` in config.json."""
 
 _ENCODER_DECODER = (
     "an encoder-decoder passes a position bias from block to block, and its decoder sees the encoder, so more would"

@@ -34,7 +34,7 @@ class Recommender:
     """SHA-256 of the base weights and the tokenizer."""
     task: Task
     initial: Adapter
-    """Where every client's adapter starts."""
+    """Start of every client's adapter."""
     parts: CutModel
     whole: UncutModel
     tokenizer: Any

@@ -18,7 +18,7 @@ from pplr_audit.errors import InputError
 from pplr_audit.models.architectures import architecture, blocks
 
 LINEAR = (nn.Linear, Conv1D)
-"""What counts as a linear layer: Conv1D is GPT-2's, with its weight transposed."""
+"""Classes that count as linear layers: Conv1D is GPT-2's, with its weight transposed."""
 
 Adapter = dict[str, Tensor]
 """Absolute parameter name to value, in alphabetical order: so that no sum over it depends on the cut."""

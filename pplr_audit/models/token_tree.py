@@ -35,7 +35,7 @@ class Branches:
     """A tree that was read."""
 
     states: Mapping[int, Float[Tensor, "nodes hidden"]]
-    """What enters each layer, by l."""
+    """States that enter each layer, by l."""
     before: int
     kept: Kept
 

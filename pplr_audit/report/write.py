@@ -17,7 +17,7 @@ from pplr_audit.scenario.old_names import renamed
 FINDINGS, EVIDENCE = "findings.json", "evidence.json"
 FILES = {"html": "report.html", "md": "report.md", "json": FINDINGS}
 REDACTED = "findings.redacted.json"
-"""What the format json is where it is redacted: the run keeps its findings."""
+"""File of the format json where it is redacted: the run keeps its findings."""
 
 
 def write_documents(store: Store, document: dict[str, Any], evidence: dict[str, Any]) -> None:

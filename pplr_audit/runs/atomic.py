@@ -9,7 +9,7 @@ from pplr_audit.errors import InputError, RunError
 from pplr_audit.runs.files import PRIVATE_FILE, PRIVATE_FOLDER, folder_of
 
 TEMPORARY = ".pplr-audit-tmp"
-"""How the names of unfinished files end; what a kill left of them is swept when the run is opened."""
+"""Ending of the names of unfinished files; what a kill left of them is swept when the run is opened."""
 
 
 def write_whole(root: Path, name: str, data: bytes) -> None:

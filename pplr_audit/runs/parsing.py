@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pplr_audit.errors import InputError
 
 DEEPEST = 64
-"""How deep values may be nested; runs nest them less than ten deep."""
+"""Most levels that values may be nested; runs nest them less than ten deep."""
 LARGEST_NUMBER = 2**63 - 1
 """No whole number of a run is larger, nor below its negative: 64 bits hold it."""
 MEND = "restore it from a copy, or start again in another directory with --out DIR"

@@ -14,7 +14,7 @@ INSTRUCTIONS = (
     "avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
     "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "sve", "sve2", "bf16", "svebf16", "i8mm",
 )  # fmt: skip
-"""As Linux calls them, x86 and ARM."""
+"""Names of instruction sets as Linux has them, x86 and ARM."""
 
 
 def processor() -> dict[str, Any]:

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 _WIDTH = 28
-"""Of a phase's name, so that the bars of several stand below each other."""
+"""Width of a phase's name, so that the bars of several stand below each other."""
 
 
 _BAR = 12
-"""Of a bar, so that the note behind it has room on 80 columns."""
+"""Width of a bar, so that the note behind it has room on 80 columns."""
 
 
 class Advance(Protocol):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pplr_audit.scenario import plugins
 
 SETTINGS = ("similarity", "alpha", "beta", "tau", "ablate", "averaging", "proximal")
-"""What a rival may have of its own; all else, its budget above all, is as the scenario says."""
+"""Settings that a rival may have of its own; all else, its budget above all, is as the scenario says."""
 
 
 class Training(Protocol):

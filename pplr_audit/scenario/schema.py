@@ -82,14 +82,14 @@ class Data(Section):
     min_rating: float | None = None
     """Leave out interactions rated lower; none keeps all."""
     duplicates: Literal["keep", "first", "last"] = "keep"
-    """Which of a user's interactions with one item are used."""
+    """Selection among a user's interactions with one item."""
     core: Annotated[int, Field(ge=1)] = 1
     """Leave out users and items with fewer interactions than this, again and again until none is left."""
     partition: Literal["kmeans", "per_user", "random"] | Attribute = "kmeans"
     history: Annotated[int, Field(ge=1)] = 10
     split: Literal["leave_one_out", "global_time", "given"] = "leave_one_out"
     shares: Shares = Shares()
-    """Of ``split: global_time``."""
+    """Shares of ``split: global_time``."""
     users: Annotated[int, Field(ge=2)] | None = None
     """Take at most this many users (chosen by the seed); none takes all."""
     audit_users: Annotated[int, Field(ge=2)] = 800
@@ -122,7 +122,7 @@ class Recformer(Section):
     """Settings of ``recommender: recformer``."""
 
     attributes: tuple[Literal["title", "categories"], ...] = ("title", "categories")
-    """What an item is read as, in this order."""
+    """Attributes that an item is read as, in this order."""
     attribute_tokens: Annotated[int, Field(ge=1)] = 32
     pooling: Literal["cls", "mean"] = "cls"
     temperature: Annotated[float, Field(ge=5e-3)] = 0.05
@@ -134,7 +134,7 @@ class Recformer(Section):
     """The item table is encoded anew at every local epoch of the first so many rounds and once after them, then it is
     frozen; none: of the first half of the rounds. With 0 it is the base model's."""
     refresh_steps: Annotated[int, Field(ge=1)] | None = None
-    """In those rounds also after every so many local steps of an epoch; none: only at its start."""
+    """Local steps of an epoch after which it is encoded anew in those rounds, too; none: only at the epoch's start."""
 
 
 class Model(Section):
@@ -147,10 +147,10 @@ class Model(Section):
     recformer: Recformer = Recformer()
     lora: Lora = Lora()
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Of the backbone's own layers in training; none leaves it as the backbone has it."""
+    """Dropout of the backbone's own layers in training; none leaves it as the backbone has it."""
     max_tokens: Annotated[int, Field(ge=16)] = 512
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; auto is bfloat16 where the processor has it and the model is wide enough to gain by it."""
+    """Precision of matrix products; auto is bfloat16 where the processor has it and the model is wide enough."""
     beams: Annotated[int, Field(ge=1, le=16)] = 4
     popularity_weight: Annotated[float, Field(ge=0)] = 0.0
     cut: Cut = Cut()
@@ -180,7 +180,7 @@ class Training(Section):
     ablate: tuple[Literal["similarity", "speed", "heating", "balance"], ...] | None = None
     """Terms of pplr's balance to switch off; ``balance`` is all of it and leaves the average of fedavg."""
     averaging: Literal["factors", "product"] = "factors"
-    """Whether A and B of a LoRA layer are averaged apart, or their product."""
+    """Parts of a LoRA layer that are averaged: A and B apart, or their product."""
     proximal: Annotated[float, Field(ge=0)] = 0.1
     """mu of fedprox, lambda of ditto."""
     participation: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -192,10 +192,10 @@ class Training(Section):
     stop_on: Literal["recall@10", "ndcg@10", "recall@20", "ndcg@20"] = "recall@10"
     """Measured on validation items of users who train."""
     valid_users: Annotated[int, Field(ge=1)] = 200
-    """Of each client, whose validation items decide on stopping."""
+    """Users of each client whose validation items decide on stopping."""
 
     _otherwise: tuple[str, ...] = PrivateAttr(())
-    """Of a rival: the settings that the run's own training has otherwise."""
+    """Settings of a rival that the run's own training has otherwise."""
 
     @field_validator("strategy", "rivals", mode="before")
     @classmethod
@@ -236,14 +236,14 @@ class Audit(Section):
     adversaries: tuple[Literal["server", "trunk_host", "malicious_server", "outsider"], ...] = ("server", "outsider")
     attacks: tuple[Named, ...] = ("ridge", "loss")
     knowledge: Literal["strongest", "base", "auxiliary"] = "strongest"
-    """What an adversary has besides the catalogue and the template. ``strongest``: whoever is sent the clients' updates
+    """Knowledge of an adversary besides catalogue and template. ``strongest``: whoever is sent the clients' updates
     has their fronts at the start of the round, all others the public base weights; ``base``: those weights alone;
     ``auxiliary``: no weights, but the prompts of one colluding client and what crossed of them. It is the client with
     the most samples, and none of its users is a victim."""
     auxiliary: Literal["matched", "catalogue", "public", "none"] = "matched"
-    """What an adversary runs the weights on that it has. ``matched``: histories of users outside the audit, and random
-    ones where these are too few; ``catalogue``: random histories over the same catalogue; ``public``: over the titles
-    of another one (a synthetic market's); ``none``: nothing."""
+    """Inputs on which an adversary runs the weights that it has. ``matched``: histories of users outside the audit, and
+    random ones where these are too few; ``catalogue``: random histories over the same catalogue; ``public``: over the
+    titles of another one (a synthetic market's); ``none``: nothing."""
     rounds: Literal["last", "all"] | tuple[Annotated[int, Field(ge=1, strict=True)], ...] = "last"
     victims: Annotated[int, Field(ge=1)] = 200
     budget: Budget = Budget()

@@ -14,7 +14,7 @@ import yaml
 from pplr_audit.errors import InputError, visible
 
 Loc = tuple[str | int, ...]
-"""Where a value stands: the fields' names from the outside in, and positions in lists."""
+"""Place of a value: the fields' names from the outside in, and positions in lists."""
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000

@@ -31,7 +31,7 @@ _KINDS = (_ADAPTER, _MOMENT, _PERSONAL, _PERSONAL_MOMENT, _BEST, _MEMORY, _PERSO
 _STATE = re.compile(r"rounds/([0-9]{3,9})/state\.safetensors")
 _Count = Annotated[int, Field(ge=0)]
 _Real = Annotated[float, Field(ge=-1e30, le=1e30)]
-"""As the schema of the evidence has them."""
+"""Real numbers as the schema of the evidence has them."""
 
 
 class _Said(BaseModel):

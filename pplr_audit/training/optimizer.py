@@ -58,7 +58,7 @@ class Stretch:
     """Position of one round's steps in the learning-rate schedule."""
 
     first: int
-    """From 0."""
+    """The first step, from 0."""
     total: int
     """Steps of the whole schedule."""
 

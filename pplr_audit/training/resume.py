@@ -29,7 +29,7 @@ from pplr_audit.training.rounds import Federation, RoundLog, RoundState
 from pplr_audit.training.threads import MOST, Choice, Pace, asked_by_environment, checked, choose, limited
 
 PLAIN: Precision = "float32"
-"""What runs computed in before they noted it."""
+"""Precision that runs computed in before they noted it."""
 _Name = Annotated[str, Field(min_length=1)]
 _COMPUTED: dict[str, Any] = {
     "threads": Annotated[int, Field(ge=1, le=MOST)], "chosen": _Name, "processor": dict[str, Any],
@@ -38,7 +38,7 @@ _COMPUTED: dict[str, Any] = {
 _PROCESSOR: dict[str, Any] = {
     "capability": str, "model": str, "instructions": list[str], "limits": dict[str, str],
 }  # fmt: skip
-"""What must stand in a manifest's ``compute``, and in its ``processor``, whoever wrote it."""
+"""Fields that must stand in a manifest's ``compute``, and in its ``processor``, whoever wrote it."""
 TEMPLATE_TOKENS, TITLE_TOKENS = 20, 8
 """About so many a prompt and a title have, for how large a model's matrix products are; max_tokens is the most."""
 

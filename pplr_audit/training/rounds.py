@@ -26,7 +26,7 @@ class RoundState:
     """All that a round starts from: enough to continue a training, or to replay the round."""
 
     round: int
-    """From 1; one more than the last round holds the trained models."""
+    """Round from 1; one more than the last round holds the trained models."""
     adapters: Mapping[str, Adapter]
     """Each client's whole adapter, from which local training starts."""
     optimizers: Mapping[str, OptimizerState]
@@ -36,7 +36,7 @@ class RoundState:
     best: Mapping[str, Best] = field(default_factory=dict)
     """The best model of each client so far, where training stops early."""
     encodings: Mapping[str, CatalogueEncoding] = field(default_factory=dict)
-    """What each client's model goes by from now on, where it is not worked out again and not the base model's."""
+    """Encoding that each client's model goes by from now on, where it is kept and is not the base model's."""
     personal_encodings: Mapping[str, CatalogueEncoding] = field(default_factory=dict)
     """Likewise of its personal model."""
 
@@ -72,7 +72,7 @@ class RoundLog:
     receivers: Sequence[str] = ()
     """The clients that got a new model."""
     catalogue: int = 0
-    """Of the bytes sent, those by which clients in training encoded the public catalogue."""
+    """Bytes, among those sent, by which clients in training encoded the public catalogue."""
     alongside: float | None = None
     """Seconds that the round would take if its clients ran side by side, as they do where each is a machine of its own:
     those of the slowest client, and of the server. None in logs of earlier versions."""

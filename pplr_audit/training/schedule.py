@@ -31,7 +31,7 @@ POOL, POOLS = 64, 4
 PADDING = 0.09
 """Share of an epoch's positions that padding may be without pools; the smallest clients may miss it."""
 JITTERS = tuple(2 ** (-half / 2) for half in range(11))
-"""By how much of itself a length is moved at most, from 1 to 1/32: tried from the most."""
+"""Largest shares of itself that a length is moved by, from 1 to 1/32: tried from the largest."""
 
 
 def batches(

@@ -18,10 +18,10 @@ class Best:
     round: int
     """After which it was reached."""
     waited: int
-    """How often the metric was measured since then without getting better."""
+    """Number of times that the metric was measured since then without getting better."""
     adapter: Adapter
     remembered: bool = True
-    """Whether it went by a encoding that the client keeps; if not, one that it works out itself."""
+    """True if it went by an encoding that the client keeps; if not, by one that it works out itself."""
 
 
 def participants(names: Sequence[str], share: float, *, seed: int, round_: int) -> frozenset[str]:

@@ -16,12 +16,12 @@ import psutil
 from pplr_audit.errors import InputError
 
 ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
-"""What GNU's (the first) and LLVM's or Intel's (both) OpenMP runtime read when they are loaded."""
+"""Variables that GNU's (the first) and LLVM's or Intel's (both) OpenMP runtime read when they are loaded."""
 CHOSEN = "OMP_NUM_THREADS"
 MOST = 1024
 """More threads than this are a mistake, or a damaged file."""
 FLOP_PER_THREAD = 2.5e6
-"""Of one matrix product: with less, a second thread costs as much as it brings (measured forward and back on two
+"""FLOP of one matrix product: with less, a second thread costs as much as it brings (measured forward and back on two
 cores: .7 times as fast with 1.0 MFLOP in all, 1.6 times with 3.9, twice with 8.9)."""
 SLOW = 5.0
 """Seconds from which the first round of a call may be slow; later ones are compared with the fastest before."""

@@ -21,7 +21,7 @@ from pplr_audit.training.rounds import RoundState
 
 ClientOf = Callable[[int], str]
 Rounds = tuple[int, int]
-"""Of the newer and of the older windows."""
+"""Rounds of the newer and of the older windows."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Linked:
 
     windows: Windows
     rows: tuple[list[int], list[int]]
-    """Of the newer and of the older windows."""
+    """Rows of the newer and of the older windows."""
     prompts: dict[int, Prompt]
 
     @classmethod

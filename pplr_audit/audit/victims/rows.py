@@ -29,10 +29,10 @@ class PhaseRows:
     users: Mapping[int, int]
     """Row to user."""
     places: Mapping[int, int]
-    """In training, row to the sample's place in its client."""
+    """Row to the sample's place in its client, in training."""
     prompts: Mapping[int, Prompt]
     samples: Samples
-    """In the order of ``users``."""
+    """Samples in the order of ``users``."""
 
 
 class Rows:

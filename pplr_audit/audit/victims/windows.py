@@ -24,7 +24,7 @@ class Windows:
     newer: Samples
     older: Samples
     places: tuple[Int[np.ndarray, "users"], Int[np.ndarray, "users"]] | None = None
-    """Where the newer and the older windows stand in their client's training samples; None in serving."""
+    """Places of the newer and the older windows in their client's training samples; None in serving."""
 
     def __len__(self) -> int:
         return len(self.newer)

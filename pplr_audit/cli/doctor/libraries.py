@@ -19,7 +19,7 @@ MAIN_JOB = "pplr_audit.pipeline"
 NOT_SHOWN = ("all", "dev", "test")
 """Extras that are for developers, or only sum up others."""
 _MODULES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
-"""Where the module is not called as the package is."""
+"""Modules that are not called as their package is, by package."""
 
 
 def package() -> Check:

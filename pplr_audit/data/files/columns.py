@@ -22,7 +22,7 @@ that may be empty. ``number``: float32.
 ``time``: float64, in seconds since 1970 or without a unit."""
 LARGEST = float(np.finfo(np.float32).max)
 ATTRIBUTE = "attribute of the user"
-"""What a column is read as that says something about users."""
+"""Role of a column that says something about users."""
 NESTED = (pl.List, pl.Array, pl.Struct, pl.Binary, pl.Object)
 NO_NUMBER = (*NESTED, pl.Boolean, pl.Duration, pl.Time)
 

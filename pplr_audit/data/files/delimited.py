@@ -32,7 +32,7 @@ class Dialect:
     header: Sequence[str] | None = None
     """The columns, where the first line does not say them."""
     titled: bool = False
-    """With ``header``: the first line is no row all the same."""
+    """True if, with ``header``, the first line is no row all the same."""
     encodings: Sequence[str] = ("utf-8",)
     escaped: bool = False
     """A quotation mark that belongs to a quoted field has a backslash before it; a file that shows it is read so."""

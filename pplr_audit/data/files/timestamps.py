@@ -31,7 +31,7 @@ FORMATS = (
         for hour in ("", " %H:%M", " %H:%M:%S")
     ),
 )
-"""Of dates, after `_plain`. The month, the day or the year first: told by the values, or refused.
+"""Formats of dates, after `_plain`. The month, the day or the year first: told by the values, or refused.
 
 ``%y`` is a year of two digits: 70 to 99 are 1970 to 1999, and 00 to 69 are 2000 to 2069.
 """

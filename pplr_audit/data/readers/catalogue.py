@@ -12,7 +12,7 @@ from pplr_audit.data.files.web_text import is_script, shown, without_control
 from pplr_audit.errors import InputError
 
 PERHAPS_MISSING = frozenset({"nan", "NaN", "None", "NULL", "null", "NA", "N/A", "n/a", "<NA>"})
-"""What programs write for a title that is not there, and what an item may be called all the same."""
+"""Texts that programs write for a title that is not there, and that an item may be called all the same."""
 
 
 def catalogue(

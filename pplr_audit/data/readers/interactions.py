@@ -17,7 +17,7 @@ from pplr_audit.data.ragged import group, keep
 from pplr_audit.errors import InputError
 
 Unknown = Literal["refuse", "leave out", "keep"]
-"""What becomes of an item that the catalogue does not have; one that is kept has the index -1."""
+"""Treatment of an item that the catalogue does not have; one that is kept has the index -1."""
 MOST_UNTITLED = 0.5
 """Share of interactions that may fall away for want of a title: with more, the item table is of another data set."""
 

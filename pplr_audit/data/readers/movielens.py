@@ -22,9 +22,9 @@ GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
-"""Of u.item, one column of 0 and 1 each; in the order of u.genre."""
+"""Genres of u.item, one column of 0 and 1 each; in the order of u.genre."""
 NO_GENRES = "(no genres listed)"
-"""How movies.csv writes that there is none."""
+"""Text that movies.csv has where there is no genre."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Form:
     users: str | None
     dialect: Mapping[str, Dialect]
     columns: tuple[str, str, str, str] = RATINGS
-    """Of user, item, rating and time."""
+    """Columns of user, item, rating and time."""
 
 
 def _plain(separator: str, header: tuple[str, ...]) -> Dialect:

@@ -47,7 +47,7 @@ MISSING = frozenset(
         "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
     )
 )  # fmt: skip
-"""What RecBole itself reads as missing: the default ``na_values`` of pandas' read_csv (its documentation, 2.2), among
+"""Texts that RecBole reads as missing: the default ``na_values`` of pandas' read_csv (its documentation, 2.2), among
 them the str() of None and of NaN that RecBole's converters write. A film called "Nan" is none of them."""
 ROLES: Mapping[str | None, str] = {
     "user_id": "user", "session_id": "user", "item_id": "item", "item_id_list": "items before it in order",
@@ -57,7 +57,7 @@ TYPES = ("token", "token_seq", "float", "float_seq")
 NAMED = ("name", "item_name", "movie_name", "app_name", "product_name")
 """Columns that hold the title where none says so."""
 NO_SET = "et("
-"""What the converter makes of an empty set of categories: ``str(set())[1:-1]``."""
+"""Text that the converter makes of an empty set of categories: ``str(set())[1:-1]``."""
 CATEGORIES = ("class", "genre", "genres", "categories", "category")
 
 

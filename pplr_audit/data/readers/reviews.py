@@ -28,7 +28,7 @@ class Names:
     rating: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     between: str | None = None
-    """What stands between the categories of one text."""
+    """Separator of the categories of one text."""
     from_web: bool = False
     """Titles may hold control characters, remnants of other encodings."""
     html: bool = False

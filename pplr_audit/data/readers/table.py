@@ -22,7 +22,7 @@ from pplr_audit.errors import InputError
 NO_ENCODINGS = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf_7")
 """Names that Python takes for encodings, and in which no file is written."""
 PAPERS = ("readme", "license", "licence", "notice", "changelog", "citation", "requirements")
-"""What stands beside data and is no table, though its name may end like one."""
+"""Names of files that stand beside data and are no tables, though they may end like one."""
 _JSON = re.compile(r"\.json(\.gz)?$", re.IGNORECASE)
 EVENTS, ITEMS, USERS = ("interactions", "ratings", "events", "reviews"), ("items",), ("users",)
 

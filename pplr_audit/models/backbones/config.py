@@ -19,7 +19,7 @@ ACCEPTED = (
 )
 MOST_LAYERS = 1024
 MOST = 1 << 24
-"""Of any size; the largest published one is 10,485,760 positions."""
+"""Largest value of any size; the largest published one is 10,485,760 positions."""
 
 Met = Callable[[Any, Architecture], bool]
 
@@ -51,7 +51,7 @@ REFUSED: Mapping[str, tuple[Met, str]] = {
     "attn_logit_softcapping": (_given, "it caps its attention scores, which the attention used here (sdpa) does not"),
     "pruned_heads": (_given, "a model without some of its heads is not supported"),
 }  # fmt: skip
-"""What makes it another model than the one that the other fields describe: when it is refused, and why."""
+"""Fields that make it another model than the one that the other fields describe: when it is refused, and why."""
 
 
 def read_config(folder: ModelFolder) -> tuple[Architecture, PreTrainedConfig]:

@@ -80,5 +80,5 @@ NAMED: Mapping[str, Named] = {
     "bert-base": _bert(108_891_648, "google-bert/bert-base-uncased", 768, 12, 12, 3072),
     "minilm": _bert(22_565_376, "sentence-transformers/all-MiniLM-L6-v2", 384, 6, 12, 1536),
 }  # fmt: skip
-"""By the name that `pplr-audit costs` takes. ``llama-7b``, ``-13b`` and ``-70b`` are Llama 2's; 7b and 13b have the
+"""Models by the name that `pplr-audit costs` takes. ``llama-7b``, ``-13b``, ``-70b`` are Llama 2's; 7b and 13b have the
 shapes of the first Llama (Touvron et al. 2023, arXiv 2302.13971, table 2), which PPLR used."""

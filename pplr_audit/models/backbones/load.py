@@ -34,7 +34,7 @@ class Backbone:
     """A causal language model, or the body of an encoder, with its tokenizer."""
 
     name: str
-    """As the scenario states it."""
+    """Name as the scenario states it."""
     model: PreTrainedModel
     """Float32, eval mode, no parameter requires grad."""
     tokenizer: PreTrainedTokenizerFast

@@ -27,7 +27,7 @@ MOST = 100_000
 BUFFERS = 1 << 30
 """Bytes of tables that a model may make for itself, such as GPT-2's mask of all its positions."""
 OLD = {"gamma": "weight", "beta": "bias"}
-"""What the first BERTs called the parts of a norm."""
+"""Names that the first BERTs had for the parts of a norm."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from pplr_audit.models.recommenders.task import CatalogueEncoding, Served, by_le
 ITEMS = "items"
 """The item table in the encoding: one unit vector an item."""
 POSITIONS = 2048
-"""Of a batch that is only encoded, padding included."""
+"""Most positions of a batch that is only encoded, padding included."""
 SCORES = 1 << 22
 """Held at once in ranking."""
 CHUNK = 32_768

@@ -17,10 +17,10 @@ from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Batch, Prompt, Prompts
 
 Weights = Literal["trained", "base", "training"]
-"""Which weights a model is asked under: a client's trained ones, the public ones, or those in the midst of a round."""
+"""Weights that a model is asked under: a client's trained ones, the public ones, or those in the midst of a round."""
 
 CatalogueEncoding = Mapping[str, Tensor]
-"""What a model works out once and then goes by, such as RecFormer's item table; empty where there is no such thing."""
+"""Tensors that a model works out once and then goes by, such as RecFormer's item table; empty where there are none."""
 
 
 class NotFinite(ArithmeticError):
@@ -36,14 +36,14 @@ class Tally:
     generated: int = 0
     """Tokens generated along one beam."""
     title_positions: int = 0
-    """Of the generated titles, when they are embedded."""
+    """Positions of the generated titles, when they are embedded."""
 
 
 class Served(Protocol):
     """A trained model that serves requests, wherever its layers are."""
 
     encoding: CatalogueEncoding | None
-    """What it goes by; None where that is to be worked out by the model as it is."""
+    """Encoding that it goes by; None where that is to be worked out by the model as it is."""
     tally: Tally
 
     def model(self, weights: Weights = "trained", *, catalogue: bool = False) -> AbstractContextManager[Any]:
@@ -56,9 +56,9 @@ class Task(Protocol):
 
     prompts: Prompts
     base_encoding: CatalogueEncoding
-    """What the base model works out."""
+    """Encoding that the base model works out."""
     fixed: bool
-    """Whether that stays the encoding throughout."""
+    """True if that stays the encoding throughout."""
     catalogue_positions: int
     """Positions of the batches by which the encoding is worked out, padding included; 0 where there is none."""
 

@@ -13,7 +13,7 @@ from pplr_audit.runs.documents import Document
 
 LEFT, TOP, BELOW = 34, 58, 42
 WIDTH = 256
-"""At the least."""
+"""Least width."""
 NUMBERED = 12
 """Blocks up to which every square has its number."""
 

@@ -11,7 +11,7 @@ from pplr_audit.report.words.vocabulary import COMPARED, HEADLINE, STATUS
 from pplr_audit.runs.documents import Document
 
 ALPHA = 0.025
-"""As of `scoring.verdicts`, which takes long to import."""
+"""Level of `scoring.verdicts`, which takes long to import."""
 Finding = Document
 Cut = Mapping[str, Any] | None
 """A cut as findings name it: a side that does not matter is null, and so is the whole where neither does."""

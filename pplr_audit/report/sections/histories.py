@@ -10,7 +10,7 @@ from pplr_audit.report.words.vocabulary import cut_words
 from pplr_audit.runs.documents import Document
 
 SHOWN = 6
-"""Of each kind open on the page; the others are folded."""
+"""Number of each kind open on the page; the others are folded."""
 
 
 def histories(evidence: Document) -> Section:

@@ -54,7 +54,7 @@ KNOWLEDGE = {
     "base": "the public base weights only, none of the client's own",
     "auxiliary": "no weights of the client, but texts of a colluding client with what crosses of each",
 }
-"""What an adversary has of the client's model, besides what crosses, the template and the catalogue."""
+"""Knowledge that an adversary has of the client's model, besides what crosses, the template and the catalogue."""
 
 AUXILIARY = {
     "matched": "histories of users outside the audit, and random ones over the same catalogue if these are too few",
@@ -77,7 +77,7 @@ COMPARED = {
     "own_model": "what its own model recommends", "client": "what the client alone tells",
     "lengths": "what the lengths alone tell", "majority": "the commonest value",
 }  # fmt: skip
-"""What a finding is compared with, by the name that it has there."""
+"""References that a finding is compared with, by the name that they have there."""
 
 STATUS = {
     "ok": "measured",
@@ -113,7 +113,7 @@ HEADLINE = {
     "attribute": ("auc", "accuracy"),
     "linkage": ("auc",),
 }
-"""For each secret the metrics a reader asks about first, in this order."""
+"""Metrics that a reader asks about first, in this order, for each secret."""
 
 
 def metric_words(metric: str) -> str:

@@ -37,17 +37,17 @@ class Kept:
     fresh: int
     """The first block where embeddings enter it, which need no gradient."""
     fresh_tables: int
-    """Of the tables, what that block alone keeps: nothing, if no adapter lies before its attention."""
+    """The part of the tables that the first block alone keeps: nothing, if no adapter lies before its attention."""
     block: Sequence[int]
     """Every block, if what enters it needs a gradient: behind another block, each of which has an adapter, or behind
     the trunk, which waits for it."""
     head: int
     """Final norm, head and loss; an encoder has no head here, and its loss is left out."""
     working: Mapping[bool, int]
-    """What is there for a moment, beyond all that is kept, when most is there, by whether any block is the client's:
+    """Bytes there for a moment, beyond all that is kept, when most is there, by whether any block is the client's:
     with a large vocabulary the gradient of the logits."""
     entering: int
-    """What the embeddings need for a moment, before anything is kept."""
+    """Bytes that the embeddings need for a moment, before anything is kept."""
 
 
 def traced(model: Any, batch: int, tokens: int) -> Kept:

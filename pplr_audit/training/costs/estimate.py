@@ -23,7 +23,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 SETTINGS = ("model.lora.", "model.beams=", "training.optimizer=", "training.local_epochs=")
 OF_ENCODERS = ("model.recformer.train=", "data.history=")
-"""What ``--set`` may name: fields of a scenario that change what is computed here and have no option of their own."""
+"""Fields of a scenario that ``--set`` may name: they change what is computed here and have no option of their own."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Workload:
     tokens_per_sample: float
     """Positions that cross for one training sample, padding included: the mean over samples of their batch's length."""
     bytes_per_value: int = 4
-    """Of weights, activations and adapters: 4 for float32."""
+    """Bytes of a value of weights, activations and adapters: 4 for float32."""
     prompt_tokens: float = 0.0
     """Positions of a prompt at serving, padding included."""
     generated_tokens: float = 0.0
@@ -52,7 +52,7 @@ class Workload:
     catalogue_tokens: float = 0.0
     """Positions of the catalogue that a client's own model encodes in a round, padding included."""
     status_bytes: int = STATUS_BYTES
-    """What a client says of itself in one round: its training loss, and the metric where it stops early."""
+    """Bytes that a client says of itself in one round: its training loss, and the metric where it stops early."""
 
 
 def cost_rows(
@@ -145,7 +145,7 @@ class _Block:
     adapter: int
     forward: float
     backward: dict[bool, tuple[float, bool]]
-    """By whether what enters needs a gradient: the cost, and whether what leaves does."""
+    """Cost, and whether what leaves needs a gradient; by whether what enters does."""
 
 
 def _block_cost(block: nn.Module, products: Products, tokens: float, kernel: bool) -> _Block:

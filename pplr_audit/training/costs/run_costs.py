@@ -22,7 +22,7 @@ OVER_THE_CUT = (
     Channel.METADATA,
 )  # fmt: skip
 UP_AND_OVER = (*OVER_THE_CUT, Channel.CLIENT_UPDATE)
-"""What crosses for each client that trains; early stopping serves requests besides, by how many users it asks."""
+"""Channels used for each client that trains; early stopping serves requests besides, by how many users it asks."""
 SERVING = (Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT)
 
 

@@ -8,7 +8,7 @@ from pplr_audit.errors import RunError
 from pplr_audit.training.strategies.protocol import Mixing
 
 TOLERANCE = 1e-6
-"""Of a sum of weights. Models whose weights sum to something else grow or shrink with every round."""
+"""Tolerance of a sum of weights. Models whose weights sum to something else grow or shrink with every round."""
 SUMS = ("matrix", "absent")
 
 

@@ -33,7 +33,7 @@ class UserScores:
     clients: Int[np.ndarray, "users"]
     """Index into ``names``."""
     scores: Mapping[str, Mapping[str, Float[np.ndarray, "users"]]]
-    """By strategy (references too), then by metric."""
+    """Scores by strategy (references too), then by metric."""
 
     def write(self, store: Store, path: str = PER_USER) -> None:
         arrays = {"users": self.users, "clients": self.clients}
