@@ -12,74 +12,31 @@ from collections.abc import Sequence
 
 import numpy as np
 from measuring import arguments, machine, table, write
-from scipy.special import ndtri
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
+from simulated_audits import CLIENTS, audit, candidates, drawn, ideal
 
-from pplr_audit.audit.truth.comparisons import comparisons, influences, listed
-from pplr_audit.audit.truth.membership import MembershipTruth
 from pplr_audit.report.findings.series import above_baseline, clear_of_baseline
-from pplr_audit.runs.verdicts import with_verdicts
 from pplr_audit.scoring.intervals import OF_FOLDS, widened
 from pplr_audit.scoring.membership import auc_estimate, model_free_scores, tpr_at, within_groups_auc
 from pplr_audit.scoring.standardized import standardized
-from pplr_audit.scoring.verdicts import ALPHA
-from pplr_audit.threat_model.attack import Guess
-from pplr_audit.threat_model.view import dealt
 
-SIDE, CLIENTS, AUDITS, CONTROLS = 100, 5, 200, 10
-LABELS, AT = np.repeat([0, 1], SIDE), np.tile(np.arange(CLIENTS), 2 * SIDE // CLIENTS)
+SIDE, AUDITS, CONTROLS = 100, 200, 10
+LABELS, AT = candidates(SIDE)
 USERS = np.arange(2 * SIDE)
-BY_ROW = [dict(enumerate(each.tolist())) for each in (USERS, AT, LABELS)]
-TRUTH = MembershipTruth(*BY_ROW, features=dict.fromkeys(range(2 * SIDE), (0.0,)))
 
 
-def audit(areas: Sequence[float], generator: np.random.Generator, controls: int) -> tuple[list[bool], ...]:
+def verdicts(areas: Sequence[float], generator: np.random.Generator, controls: int) -> tuple[list[bool], ...]:
     """Of each attack whether it was above its baseline before, is so by itself, and is so corrected."""
     free = model_free_scores(generator.normal(size=(2 * SIDE, 4)), LABELS, AT, seed=int(generator.integers(2**31)))
     floor = max(0.5, within_groups_auc(free, LABELS, AT))
-    before, cells = [], []
-    for number, area in enumerate(areas):
-        values = generator.normal(size=2 * SIDE) + LABELS * norm.ppf(area) * 2**0.5
-        seed = int(generator.integers(2**31))
-        before.append(auc_estimate(values, LABELS, USERS, seed=seed, groups=AT, draws=500).low > floor)
-        score = scored(values)
-        crossed = (dealt([str(each) for each in AT], generator) for _ in range(controls))
-        found = comparisons(score, [scored(values[each]) for each in crossed])
-        row = {
-            "secret": "membership", "metric": "auc", "defense": "none", "status": "ok", "attack": str(number),
-            "value": score.estimate.value, "ci": [score.estimate.low, score.estimate.high], "detail": {"mode": "loss"},
-            "baseline": 0.5, "comparisons": listed(found),
-        }  # fmt: skip
-        cells.append({"findings": [row], "influence": {"auc/loss": influences(score, found)}})
-    rows = with_verdicts(cells, seed=int(generator.integers(2**31)))
+    scores = drawn(areas, SIDE, generator)
+    seeds = generator.integers(2**31, size=len(scores)).tolist()
+    before = [
+        auc_estimate(values, LABELS, USERS, seed=seed, groups=AT, draws=500).low > floor
+        for values, seed in zip(scores, seeds, strict=True)
+    ]
+    rows = audit(scores, generator, controls=controls)
     return before, [clear_of_baseline(row) for row in rows], [above_baseline(row) for row in rows]
-
-
-def scored(values: np.ndarray):
-    """The AUC of these scores as a run has it; its interval, which no verdict asks, is not drawn."""
-    return TRUTH.score(Guess({"rows": USERS, "loss": values}), seed=None)[0]
-
-
-def ideal(area: float, attacks: int, controls: int, audits: int = 20_000) -> float:
-    """How often the ideal test finds a leak of this AUC among so many independent attacks, by simulation.
-
-    It knows the variance within clients where there is nothing, (m + n + 1) / 12mn (Mann & Whitney, *Ann. Math.
-    Statist.* 18, 1947), and the level that each is due (Šidák, *JASA* 62, 1967); draws of a control are as many more
-    areas where there is nothing.
-    """
-    generator, users = np.random.default_rng(0), SIDE // CLIENTS
-    won = np.zeros(audits)
-    for _ in range(CLIENTS):
-        members = generator.normal(size=(audits, users)) + norm.ppf(area) * 2**0.5
-        ranks = rankdata(np.concatenate([members, generator.normal(size=(audits, users))], axis=1), axis=1)
-        won += (ranks[:, :users].sum(1) - users * (users + 1) / 2) / users**2 / CLIENTS
-    deviation = ((2 * users + 1) / (12 * users**2) / CLIENTS) ** 0.5
-    needed = -ndtri(1 - (1 - ALPHA) ** (1 / attacks))
-    found = (won - 0.5) / deviation >= needed
-    if controls:
-        control = 0.5 + deviation * generator.normal(size=audits) / controls**0.5
-        found &= (won - control) / deviation / (1 + 1 / controls) ** 0.5 >= needed
-    return float(found.mean())
 
 
 def rates(audits: int, generator: np.random.Generator) -> tuple[float, float]:
@@ -114,12 +71,12 @@ def main() -> None:
     }  # fmt: skip
     figures, lines = {}, []
     for name, (areas, controls) in asked.items():
-        found = [audit(areas, generator, controls) for _ in range(audits)]
+        found = [verdicts(areas, generator, controls) for _ in range(audits)]
         # Where there is a leak, whether it was found; where there is none, whether anything was.
-        said = [[each[0] if areas[0] > 0.5 else any(each) for each in verdicts] for verdicts in found]
+        said = [[each[0] if areas[0] > 0.5 else any(each) for each in three] for three in found]
         figures[name] = dict(zip(("before", "by itself", "corrected"), np.mean(said, axis=0).tolist(), strict=True))
         if areas[0] > 0.5:
-            figures[name]["ideal"] = ideal(areas[0], len(areas), controls)
+            figures[name]["ideal"] = ideal(areas[0], SIDE, len(areas), controls)
         told = [f"{share:.3f}" for share in figures[name].values()]
         lines.append([name, *told, *([] if areas[0] > 0.5 else ["at most .025"])])
     raw, aligned = rates(audits, generator)

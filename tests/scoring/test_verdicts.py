@@ -1,5 +1,7 @@
 """What is said to be above its baseline: how often where there is nothing, how often where there is something."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import binom, nhypergeom
@@ -20,9 +22,15 @@ from pplr_audit.scoring.verdicts import (
     simultaneous_level,
     variance_of,
 )
-from tests.scoring.audits import above, audit, measured, theory
+from tests.scoring.audits import above, measured, simulated
 
 AUDITS = 200
+
+
+def audit_of(areas: list[float], generator: np.random.Generator, seed: int | None = None) -> list[dict[str, Any]]:
+    """The findings of an audit with 60 members and as many non-members, as a run judges them."""
+    found: list[dict[str, Any]] = simulated.audit(simulated.drawn(areas, 60, generator), generator, seed=seed)
+    return found
 
 
 @pytest.mark.parametrize(("attacks", "together"), [(1, 0.0), (24, 0.0), (24, 0.9)])
@@ -38,7 +46,7 @@ def test_with_nothing_to_find_hardly_an_audit_says_that_something_is_above(attac
 def test_a_leak_of_known_size_is_found_as_often_as_theory_says(area: float, side: int, attacks: int) -> None:
     generator = np.random.default_rng(side)
     found = sum(above([area] + [0.5] * (attacks - 1), side, generator)[0] for _ in range(AUDITS))
-    expected = theory(area, side, attacks)
+    expected = simulated.ideal(area, side, attacks)
     assert 0.3 < expected < 0.95
     assert binom.ppf(0.001, AUDITS, expected) <= found <= binom.ppf(0.999, AUDITS, expected)
 
@@ -49,14 +57,14 @@ def test_the_report_decides_at_the_level_of_the_tests() -> None:
 
 def test_a_run_finds_it_as_often() -> None:
     generator, audits = np.random.default_rng(5), AUDITS // 2
-    found = sum(above_baseline(audit([0.65], 60, generator)[0]) for _ in range(audits))
-    expected = theory(0.65, 60)
+    found = sum(above_baseline(audit_of([0.65], generator)[0]) for _ in range(audits))
+    expected = simulated.ideal(0.65, 60)
     assert binom.ppf(0.001, audits, expected) <= found <= binom.ppf(0.999, audits, expected)
 
 
 def test_an_interval_and_the_test_beside_it_say_the_same() -> None:
     generator = np.random.default_rng(6)
-    rows = [row for _ in range(8) for row in audit([0.6, 0.5], 60, generator, seed=0)]
+    rows = [row for _ in range(8) for row in audit_of([0.6, 0.5], generator, seed=0)]
     by_itself = [row["comparisons"][0]["p"] <= ALPHA for row in rows]
     assert 3 < sum(by_itself) < 13
     assert [row["ci"][0] >= 0.5 for row in rows] == by_itself
