@@ -8,6 +8,7 @@ from pplr_audit.report.findings.by_cut import Pair, is_closed, said, sides_of, s
 from pplr_audit.report.findings.series import (
     Finding,
     above_baseline,
+    baseline_words,
     distinct,
     is_measured,
     metrics_in_order,
@@ -110,7 +111,7 @@ def _leak(cut: str, what: str, row: Finding, price: tuple[str, str]) -> Row:
         f"{what} {metric}",
         near + number(metric, row["value"]),
         interval(metric, row["ci"]),
-        number(metric, row["baseline"]),
+        baseline_words(row).removeprefix("baseline "),
         f"{row['attack']} on {row['channel']}",
         *price,
     )

@@ -35,6 +35,18 @@ def test_each_cut_shows_its_strongest_leak_and_its_price(findings: Json) -> None
         assert part in line
 
 
+def test_a_finding_that_its_control_explains_names_the_control(findings: Json, a_membership: Make) -> None:
+    chance = {"name": "chance", "value": 0.5, "ci": [0.5, 0.5], "difference": 0.04, "p": 0.02}
+    control = {"name": "control", "value": 0.505, "ci": [0.46, 0.55], "difference": 0.037, "p": 0.05}
+    compared = [{**each, "difference_ci": [-0.01, 0.08]} for each in (chance, control)]
+    corrected = {"p": 0.09, "ci": [0.49, 0.59], "over": 2}
+    row = a_membership("auc", 0.542, 0.501, 0.582, 0.5, "threshold")
+    findings["findings"] = [{**row, "comparisons": compared, "corrected": corrected}]
+    (line,) = [line for line in shown(findings).splitlines() if "membership auc" in line]
+    assert "≈ 0.542" in line
+    assert "0.500, its control 0.505" in line
+
+
 def test_a_leak_is_priced_at_a_cut_that_still_has_a_trunk(findings: Json) -> None:
     (line,) = [line for line in shown(findings).splitlines() if " k=4 " in line]
     assert "82.5%" in line
