@@ -2,8 +2,8 @@
 
 Where there is nothing to find, every choice of as many members among the users of each client is as likely as the real
 one (randomization test: Mann & Whitney, *Ann. Math. Statist.* 18, 1947; with ties by midranks and the shift algorithm
-of Streitberg & Röhmel, *Statistical Software Newsletter* 12, 1986). No variance is estimated, which is why the test
-finds more than an interval whose width is.
+of Streitberg & Röhmel, *Statistical Software Newsletter* 12, 1986). The test estimates no variance. So it finds more
+leaks than an interval does, whose width is estimated.
 
 Three members above three others: one choice of twenty.
 

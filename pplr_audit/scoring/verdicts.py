@@ -122,12 +122,12 @@ def compared(own: Measured, reference: Reference) -> Comparison:
 
 
 def agreeing(low: float, at: float, p: float) -> float:
-    """The low end of a 95 % interval beside the one-sided test of one value, ``at``: that one the test decides.
+    """Return the low end of a 95 % interval that agrees with the one-sided test of the value ``at``.
 
-    An interval holds the values that are not rejected. Where a sharper test rejects ``at`` with all below, the interval
-    begins there and no lower, and where it does not, no higher. It covers as before: the truth is left out by this only
-    where the test errs (Hsu & Berger, *JASA* 94, 1999; of several findings, Strassburger & Bretz, *Statistics in
-    Medicine* 27, 2008).
+    An interval holds the values that are not rejected. If the test rejects ``at`` and all values below, the interval
+    begins at ``at`` or above; if it does not, the interval begins at ``at`` or below. Its coverage stays: this leaves
+    the truth out only where the test errs (Hsu & Berger, *JASA* 94, 1999; of several findings, Strassburger & Bretz,
+    *Statistics in Medicine* 27, 2008).
 
     >>> agreeing(0.47, 0.5, 0.02), agreeing(0.51, 0.5, 0.03), agreeing(0.55, 0.5, 0.001), agreeing(0.4, 0.5, 0.2)
     (0.5, 0.5, 0.55, 0.4)
