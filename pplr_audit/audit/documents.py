@@ -64,13 +64,12 @@ def _measured(trained: Trained) -> dict[str, Any]:
 def _run(job: Job, trained: Trained, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Describe the training: model, data and clients."""
     scenario, private, model = job.scenario, job.private, job.model
-    data, population = private.dataset, private.population
+    data, population, groups = private.dataset, private.population, private.population.groups()
     clients = [
         {
             "name": name,
             "users": int((population.client_of == at).sum()),
-            "members": int(((population.client_of == at) & (population.member == 1)).sum()),
-            "non_members": int(((population.client_of == at) & (population.member == 0)).sum()),
+            **{group: int(((population.client_of == at) & users).sum()) for group, users in groups.items()},
             "samples": private.samples_of(name),
         }
         for at, name in enumerate(population.clients)
@@ -96,6 +95,7 @@ def _run(job: Job, trained: Trained, manifest: Mapping[str, Any]) -> dict[str, A
         "data": {
             "name": data.name, "users": len(data.users), "items": len(data.catalogue),
             "interactions": len(data.items.values), "digest": data.digest, "notes": dict(data.notes),
+            "groups": {group: int(users.sum()) for group, users in groups.items()},
             "left_out": left_out(private),
         },
         "prompt": {

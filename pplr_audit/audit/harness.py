@@ -148,7 +148,7 @@ class Harness:
 
     def _membership(self, rows: PhaseRows) -> MembershipTruth:
         population = self._private.population
-        outside = np.flatnonzero(population.audited == 0)
+        outside = np.flatnonzero((population.audited == 0) & (population.member == 1))
         public = popularity_of(self._private.split, outside, len(self._private.dataset.catalogue))
         features = model_free_features(self._private, rows.samples, public)
         return MembershipTruth(

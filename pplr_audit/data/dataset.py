@@ -139,12 +139,22 @@ class Split:
 
 @dataclass(frozen=True)
 class Population:
-    """Each user's client, and the users left out of training by the toss of a coin."""
+    """Each user's client and group: members train, non-members stay out by a coin, and the reserve never trains."""
 
     clients: tuple[str, ...]
     client_of: Int[np.ndarray, "users"]
     """Index into ``clients``; -1 for a user with too few items to take part, and for one whose coin left no client."""
     audited: Int[np.ndarray, "users"]
-    """1 for the users whose membership was decided by a coin; 0 for the others, who all train."""
+    """1 for the users whose membership is decided by a coin; the others train or are of the reserve."""
     member: Int[np.ndarray, "users"]
     """1 for the users who train."""
+    reserve: Int[np.ndarray, "users"]
+    """1 for the users who train in no audited training, whatever the coins say."""
+
+    def groups(self) -> dict[str, Bool[np.ndarray, "users"]]:
+        """Return the three groups of the users who take part, each as True for its users."""
+        return {
+            "members": self.member == 1,
+            "non_members": (self.audited == 1) & (self.member == 0),
+            "reserve": self.reserve == 1,
+        }

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from pplr_audit import scenario
 from pplr_audit.data.dataset import Dataset, Population, Split
 from pplr_audit.data.load import load
-from pplr_audit.data.population import populate
+from pplr_audit.data.population import populate, with_members
 from pplr_audit.data.samples import Samples, new_items, training_samples
 from pplr_audit.data.split import split as split_dataset
 from pplr_audit.errors import InputError
@@ -29,10 +29,31 @@ class PrivateData:
     """The client that holds each training client's samples and serves its users: itself, or who has all."""
     trained: Bool[np.ndarray, "users"]
     """Members whose last sample is trained on: all of them, except in few-shot training."""
+    section: scenario.Data
+    """The section of the scenario that it was prepared by."""
 
     @property
     def members(self) -> Int[np.ndarray, "users"]:
         return np.flatnonzero(self.population.member == 1)
+
+    @property
+    def reserve(self) -> Int[np.ndarray, "users"]:
+        """The users who train in no audited training."""
+        return np.flatnonzero(self.population.reserve == 1)
+
+    def with_members(self, members: Bool[np.ndarray, "users"]) -> "PrivateData":
+        """Return the same users under other coins, as `prepare` would with these; nothing is read again.
+
+        Few-shot training and pooling (`allocation.allotted`) are not carried over: allot the result anew.
+
+        Args:
+            members: True for each user who trains. Only audited users have coins: all others outside the reserve train.
+
+        Raises:
+            InputError: it names a user whose membership no coin decides, or leaves too few users who train.
+        """
+        population = with_members(self.population, members, alone=self.section.partition == "per_user")
+        return _assembled(self.dataset, self.split, population, self.section)
 
     def victims(self, count: int, seed: int, without: str | None = None) -> Int[np.ndarray, "victims"]:
         """Audited members to attack: at most ``count``, drawn by the seed, none of those that ``without`` holds."""
@@ -44,9 +65,8 @@ class PrivateData:
         return np.sort(chosen)
 
     def others(self, count: int, seed: int) -> Int[np.ndarray, "others"]:
-        """Members outside the audit, at most ``count``, drawn by the seed: neither a victim nor a candidate."""
-        users = np.flatnonzero((self.population.audited == 0) & (self.population.member == 1))
-        return np.sort(np.random.default_rng(derive(seed, "others")).permutation(users)[:count])
+        """Users of the reserve, at most ``count``, drawn by the seed: no client trains on any of them."""
+        return np.sort(np.random.default_rng(derive(seed, "others")).permutation(self.reserve)[:count])
 
     def candidates(self) -> Int[np.ndarray, "candidates"]:
         """Every audited user with a client: half of them trained, by the coins."""
@@ -69,7 +89,11 @@ def prepare(data: scenario.Data, seed: int) -> PrivateData:
     """Read, split, assign to clients, toss the coins, build the samples. Raises InputError for what does not fit."""
     dataset = load(data, seed)
     parts = split_dataset(dataset, data.split, valid=data.shares.valid, test=data.shares.test)
-    population = populate(dataset, parts, data, seed)
+    return _assembled(dataset, parts, populate(dataset, parts, data, seed), data)
+
+
+def _assembled(dataset: Dataset, parts: Split, population: Population, data: scenario.Data) -> PrivateData:
+    """Build the samples of those who train. Raises InputError where utility could not be measured on any of them."""
     samples = {}
     for at, client in enumerate(population.clients):
         users = np.flatnonzero((population.client_of == at) & (population.member == 1))
@@ -89,7 +113,7 @@ def prepare(data: scenario.Data, seed: int) -> PrivateData:
             "a user's interactions with an item)"
         )
     trained = (population.member == 1) & (population.client_of >= 0) & (parts.train.lengths >= 2)
-    return PrivateData(dataset, parts, population, samples, {client: client for client in samples}, trained)
+    return PrivateData(dataset, parts, population, samples, {client: client for client in samples}, trained, data)
 
 
 def model_free_features(
@@ -98,7 +122,7 @@ def model_free_features(
     """Return features of candidates that need no model: history length, popularity, and a bag of the titles' words.
 
     Args:
-        popularity: counted on users outside the audit, so that no candidate's own items are in it.
+        popularity: counted on members outside the audit, so that no candidate's own items are in it.
         words: dimensions that the bag of words is brought down to (truncated SVD of TF-IDF).
     """
     from sklearn.decomposition import TruncatedSVD

@@ -93,6 +93,9 @@ class Data(Section):
     users: Annotated[int, Field(ge=2)] | None = None
     """Take at most this many users (chosen by the seed); none takes all."""
     audit_users: Annotated[int, Field(ge=2)] = 800
+    """Audit at most this many users: a coin for each decides whether it trains."""
+    reserve: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of each client's users, rounded, who train in no audited training: an adversary's auxiliary text."""
     test_users: Annotated[int, Field(ge=1)] | None = None
     """Measure utility on at most this many training users; none takes all."""
     samples: Literal["last", "all"] = "last"
@@ -241,9 +244,9 @@ class Audit(Section):
     ``auxiliary``: no weights, but the prompts of one colluding client and what crossed of them. It is the client with
     the most samples, and none of its users is a victim."""
     auxiliary: Literal["matched", "catalogue", "public", "none"] = "matched"
-    """Inputs on which an adversary runs the weights that it has. ``matched``: histories of users outside the audit, and
-    random ones where these are too few; ``catalogue``: random histories over the same catalogue; ``public``: over the
-    titles of another one (a synthetic market's); ``none``: nothing."""
+    """Inputs on which an adversary runs the weights that it has. ``matched``: histories of the users of
+    ``data.reserve``, and random ones where these are too few; ``catalogue``: random histories over the same catalogue;
+    ``public``: over the titles of another one (a synthetic market's); ``none``: nothing."""
     rounds: Literal["last", "all"] | tuple[Annotated[int, Field(ge=1, strict=True)], ...] = "last"
     victims: Annotated[int, Field(ge=1)] = 200
     budget: Budget = Budget()

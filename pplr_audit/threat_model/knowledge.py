@@ -118,7 +118,7 @@ class Knowledge:
     """The text that it runs its copies on: histories of other users, random ones over the same catalogue or over
     another one, or none."""
     others: Samples | None = None
-    """Text for ``matched``: one training window of each user outside the audit; these users are numbered anew."""
+    """Text for ``matched``: one window of each user of the reserve, on whom no client trains; numbered anew."""
     elsewhere: Prompts | None = None
     """The template over that other catalogue."""
     colluder: Colluder | None = None

@@ -25,9 +25,9 @@ def people(parts=SPLIT, seed=0, **data):
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_who_is_not_audited_trains_and_every_client_has_a_member(partition):
+def test_who_is_neither_audited_nor_in_reserve_trains_and_every_client_has_a_member(partition):
     who = people(partition=partition)
-    assert (who.member[who.audited == 0] == 1).all()
+    assert (who.member[(who.audited == 0) & (who.reserve == 0)] == 1).all()
     assert (who.client_of[who.member == 1] >= 0).all()
     assert set(who.client_of[who.member == 1]) == set(range(len(who.clients)))
     assert len(who.clients) == (5 if partition != "per_user" else who.member.sum())
@@ -35,13 +35,13 @@ def test_who_is_not_audited_trains_and_every_client_has_a_member(partition):
 
 @pytest.mark.parametrize(("wanted", "audited"), [(2, 2), (100, 100), (800, 480)])
 def test_as_many_are_audited_as_asked_for_but_four_in_five_at_most(wanted, audited):
-    assert people(audit_users=wanted).audited.sum() == audited
+    assert people(audit_users=wanted, reserve=0).audited.sum() == audited
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_the_same_seed_gives_the_same_people_and_another_gives_others(partition):
     one, same, other = (people(partition=partition, seed=seed) for seed in (0, 0, 1))
-    for field in ("client_of", "audited", "member"):
+    for field in ("client_of", "audited", "member", "reserve"):
         assert np.array_equal(getattr(one, field), getattr(same, field))
         assert not np.array_equal(getattr(one, field), getattr(other, field))
 
@@ -81,7 +81,7 @@ def test_held_out_items_have_no_influence():
     shuffled = np.random.default_rng(0).permutation(len(MARKET.catalogue))
     valid, test = (Ragged(part.offsets, shuffled[part.values]) for part in (SPLIT.valid, SPLIT.test))
     other = people(replace(SPLIT, valid=valid, test=test))
-    for field in ("client_of", "audited", "member"):
+    for field in ("client_of", "audited", "member", "reserve"):
         assert np.array_equal(getattr(one, field), getattr(other, field))
 
 

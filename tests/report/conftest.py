@@ -253,7 +253,7 @@ def findings_document() -> Json:
             "hidden": 64,
             "cut": {"front": 1, "back": 1},
             "clients": [
-                {"name": name, "users": 188, "members": 81, "non_members": 79, "samples": 108 + i}
+                {"name": name, "users": 188, "members": 81, "non_members": 79, "reserve": 28, "samples": 108 + i}
                 for i, name in enumerate(CLIENTS)
             ],
             "data": {
@@ -262,6 +262,7 @@ def findings_document() -> Json:
                 "items": 1682,
                 "interactions": 100_000,
                 "digest": "sha256:0f3a" + "9" * 28,
+                "groups": {"members": 405, "non_members": 395, "reserve": 143},
             },
             "prompt": {"max_tokens": 512, "titles_cut_share": 0.0, "items_dropped_share": 0.031},
             "audit": {"victims": 200, "rounds": [5], "knowledge": "strongest"},

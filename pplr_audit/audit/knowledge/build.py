@@ -29,7 +29,7 @@ from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import RoundState
 
 OTHERS = 4096
-"""Users outside the audit whose windows are handed over as auxiliary text, at most."""
+"""Users of the reserve whose windows are handed over as auxiliary text, at most."""
 
 
 class KnowledgeBuilder:
@@ -117,7 +117,7 @@ class KnowledgeBuilder:
 
     @cached_property
     def _others(self) -> Samples:
-        """The last training window of users outside the audit, by numbers that say nothing of who they are."""
+        """The last training window of users of the reserve, by numbers that say nothing of who they are."""
         users = self._private.others(OTHERS, self._scenario.seed)
         windows = training_samples(self._private.split, users, self._scenario.data.history, "last")
         return Samples(np.arange(len(windows)), windows.history, windows.targets)

@@ -66,7 +66,7 @@ def _run(run: Document, alias: "Aliases") -> dict[str, Any]:
         "clients": [{"name": alias[client["name"]], **_numbers(client)} for client in run["clients"]],
         "data": {
             **_numbers(data), "name": _public(data["name"]), "digest": data["digest"],
-            **{part: _numbers(data[part]) for part in ("notes", "left_out") if part in data},
+            **{part: _numbers(data[part]) for part in ("notes", "left_out", "groups") if part in data},
         },
         "libraries": {name: version.partition("+")[0] for name, version in run["libraries"].items()},
         "hardware": {name: value if _is_number(value) else WITHHELD for name, value in hardware.items()},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pplr_audit.report.blocks.content import Block, Cell, Facts, Fold, Items, Section, Table, Text, labels, numbers
 from pplr_audit.report.words.quantities import count, duration, percent, several, size
-from pplr_audit.report.words.vocabulary import KNOWLEDGE, STATUS, text_words
+from pplr_audit.report.words.vocabulary import KNOWLEDGE, STATUS, groups_words, text_words
 from pplr_audit.runs.documents import Document
 
 HOW = (
@@ -33,6 +33,7 @@ def method(findings: Document) -> Section:
     run = findings["run"]
     audit, prompt = run["audit"], run["prompt"]
     facts = (
+        *((("users", groups_words(groups)),) if (groups := run["data"].get("groups")) else ()),
         ("users attacked", f"{audit['victims']:,}"),
         ("rounds audited", ", ".join(map(str, audit["rounds"])) or "none"),
         ("knowledge", KNOWLEDGE.get(audit["knowledge"], audit["knowledge"])),
@@ -73,9 +74,9 @@ def _extensions(extensions: list[Document]) -> str:
 
 
 def _clients(run: Document) -> Block:
-    fields = ("users", "members", "non_members", "samples")
+    fields = ("users", "members", "non_members", "reserve", "samples")
     rows = tuple((Cell(client["name"]), *numbers(*(f"{client[f]:,}" for f in fields))) for client in run["clients"])
-    table = Table("Clients", ("client", "users", "members", "non-members", "training samples"), rows)
+    table = Table("Clients", ("client", "users", "members", "non-members", "reserve", "training samples"), rows)
     return table if len(rows) <= 12 else Fold(f"Clients ({len(rows)})", (table,))
 
 

@@ -1,11 +1,18 @@
-"""The check of the membership protocol: whether members can be told from non-members without any model."""
+"""The membership protocol: its three groups, and whether members can be told from non-members without any model."""
 
 from pplr_audit.report.findings.series import is_measured
 from pplr_audit.report.words.quantities import interval, number
+from pplr_audit.report.words.vocabulary import groups_words
 from pplr_audit.runs.documents import Document
 
 CHANCE = 0.5
 """The area under the ROC curve where nothing tells them apart."""
+
+
+def groups(document: Document) -> list[str]:
+    """One sentence on how many users train, how many a coin left out, and how many are held in reserve."""
+    found = document["run"]["data"].get("groups")
+    return [f"Users: {groups_words(found)}."] if found else []
 
 
 def model_free(findings: Document) -> tuple[float, tuple[float, float]] | None:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from pplr_audit.errors import visible
 from pplr_audit.report.words.quantities import size
+from pplr_audit.report.words.vocabulary import groups_words
 
 MOST, FIRST, WIDEST = 20, 5, 24
 """Columns that are listed, items of a history, and characters of a user's id."""
@@ -48,6 +49,7 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield "  not used", _names(file["unused"])
     yield "reader", found["reader"]
     yield "users", f"{found['users']:,}"
+    yield "  for an audit", found["groups"].get("refused") or groups_words(found["groups"])
     idle = found["items_without_interactions"]
     yield "items", f"{found['items']:,}" + (f", {idle:,} of them without an interaction" if idle else "")
     yield "interactions", f"{found['interactions']:,} (density {found['density']:.2%})"

@@ -56,8 +56,15 @@ KNOWLEDGE = {
 }
 """Knowledge that an adversary has of the client's model, besides what crosses, the template and the catalogue."""
 
+GROUPS = {
+    "members": "members, who train",
+    "non_members": "non-members, left out by a coin",
+    "reserve": "in reserve, who never train",
+}
+"""The groups of the users who take part."""
+
 AUXILIARY = {
-    "matched": "histories of users outside the audit, and random ones over the same catalogue if these are too few",
+    "matched": "histories of the reserve's users, and random ones over the same catalogue if these are too few",
     "catalogue": "random histories over the same catalogue",
     "public": "random histories over another catalogue",
     "none": "none",
@@ -195,13 +202,22 @@ def text_words(audit: Mapping[str, Any]) -> str:
     return AUXILIARY.get(text, text)
 
 
+def groups_words(groups: Mapping[str, int]) -> str:
+    """Say how many users are in each group of a population.
+
+    >>> groups_words({"members": 1040, "non_members": 400, "reserve": 160})
+    '1,040 members, who train; 400 non-members, left out by a coin; 160 in reserve, who never train'
+    """
+    return "; ".join(f"{groups.get(name, 0):,} {words}" for name, words in GROUPS.items())
+
+
 def learned_words(detail: Mapping[str, Any]) -> str:
     """Say what an adversary may learn its attack from, by the detail of a finding.
 
     >>> learned_words({"auxiliary": "public"}), learned_words({"colluder": "client-2"}), learned_words({})
     ('random histories over another catalogue', 'prompts of client-2, who colludes', '')
     >>> learned_words({"auxiliary": "matched", "auxiliary_users": 9, "auxiliary_random": 3})
-    'histories of 9 users outside the audit and 3 random ones over the same catalogue'
+    'histories of 9 users of the reserve and 3 random ones over the same catalogue'
     """
     if "colluder" in detail:
         return f"prompts of {detail['colluder']}, who colludes"
@@ -209,9 +225,9 @@ def learned_words(detail: Mapping[str, Any]) -> str:
     if text == "matched" and "auxiliary_users" in detail:
         users, random = detail["auxiliary_users"], detail.get("auxiliary_random")
         if not users:
-            return f"{AUXILIARY['catalogue']}, as no user is outside the audit"
+            return f"{AUXILIARY['catalogue']}, as the reserve has no user"
         more = f" and {random} random ones over the same catalogue" if random else ""
-        return f"histories of {users} users outside the audit{more}"
+        return f"histories of {users} users of the reserve{more}"
     return AUXILIARY.get(text, "")
 
 

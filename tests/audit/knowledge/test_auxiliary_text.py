@@ -1,5 +1,4 @@
-"""The text that an adversary runs copies on: real windows of users outside the audit, and where they end, random
-ones."""
+"""The text that an adversary runs copies on: real windows of the reserve's users, and where they end, random ones."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -24,8 +23,8 @@ from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.training.job import Job
 from tests.conftest import LAYERS
 
-OUTSIDE = 40
-"""Of the small scenario's 120 users 80 are audited."""
+RESERVE = 12
+"""Users of the reserve among the small scenario's 120: a tenth of each client's."""
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +61,9 @@ def read(prompts: Iterable[Prompt]) -> Counter[tuple[int, ...]]:
     return Counter(tuple(prompt.tokens.tolist()) for prompt in prompts)
 
 
-def windows(private: PrivateData, model: Recommender, audited: int) -> Counter[tuple[int, ...]]:
-    """The training prompts of all users who are audited, or of all who are not."""
-    users = np.flatnonzero(private.population.audited == audited)
+def windows(private: PrivateData, model: Recommender, reserve: int) -> Counter[tuple[int, ...]]:
+    """The training prompts of all users of the reserve, or of all others."""
+    users = np.flatnonzero(private.population.reserve == reserve)
     own = training_samples(private.split, users, 3, "last")
     return read(model.prompts.build(own.history[row], int(own.targets[row])) for row in range(len(own)))
 
@@ -73,46 +72,69 @@ def draw(knowledge: Knowledge, count: int, seed: int = 0) -> list[Prompt]:
     return knowledge.draw(count, np.random.default_rng(seed))
 
 
-def test_matched_text_is_all_of_users_outside_the_audit_and_of_nobody_else(
+def test_matched_text_is_all_of_the_reserve_and_of_nobody_else(
     private: PrivateData, model: Recommender, knowledge: Knowledge
 ) -> None:
-    drawn = draw(knowledge, OUTSIDE)
-    assert read(drawn) == windows(private, model, audited=0)
-    assert sum(read(drawn).values()) == OUTSIDE
+    drawn = draw(knowledge, RESERVE)
+    assert read(drawn) == windows(private, model, reserve=1)
+    assert sum(read(drawn).values()) == RESERVE
     # Nobody's by chance either: this market has no two users alike.
-    assert not read(drawn) & windows(private, model, audited=1)
+    assert not read(drawn) & windows(private, model, reserve=0)
     assert all(prompt.answer < len(prompt) and prompt.target >= 0 for prompt in drawn), "each has its label"
-    assert knowledge.facts == {"auxiliary": "matched", "auxiliary_users": OUTSIDE, "auxiliary_random": 0}
+    assert knowledge.facts == {"auxiliary": "matched", "auxiliary_users": RESERVE, "auxiliary_random": 0}
+
+
+def test_no_user_who_trains_in_any_client_is_among_the_auxiliary_windows(
+    private: PrivateData, model: Recommender, knowledge: Knowledge
+) -> None:
+    trains = {int(user) for own in private.samples.values() for user in own.users}
+    assert trains == set(private.members.tolist())
+    assert not trains & set(private.others(RESERVE, seed=0).tolist())
+    own = training_samples(private.split, np.array(sorted(trains)), 3, "all")
+    trained_on = read(model.prompts.build(own.history[row], int(own.targets[row])) for row in range(len(own)))
+    for seed in range(5):
+        assert not read(draw(knowledge, RESERVE, seed)) & trained_on
+
+
+def test_without_a_reserve_matched_text_is_random_and_that_is_said(
+    small_scenario: scenario.Scenario, model: Recommender
+) -> None:
+    data = small_scenario.data.model_copy(update={"reserve": 0})
+    everyone = prepare(data, small_scenario.seed)
+    assert not len(everyone.reserve)
+    told, generator = handed(small_scenario, everyone, model), np.random.default_rng(0)
+    assert read(draw(told, 9)) == read(model.prompts.random(3, generator) for _ in range(9))
+    assert told.facts == {"auxiliary": "matched", "auxiliary_users": 0, "auxiliary_random": 9}
 
 
 def test_no_victim_no_candidate_and_no_number_of_a_user_is_handed_over(
     private: PrivateData, small_scenario: scenario.Scenario, knowledge: Knowledge
 ) -> None:
-    others = private.others(OUTSIDE + 1, seed=1)
-    assert len(others) == OUTSIDE
+    others = private.others(RESERVE + 1, seed=1)
+    assert len(others) == RESERVE
     assert not set(others) & {*private.victims(80, small_scenario.seed), *private.candidates()}
     assert knowledge.others is not None
-    assert knowledge.others.users.tolist() == list(range(OUTSIDE))
+    assert knowledge.others.users.tolist() == list(range(RESERVE))
 
 
 def test_no_user_is_drawn_twice_while_there_are_others(
     private: PrivateData, model: Recommender, knowledge: Knowledge
 ) -> None:
     for seed in range(20):
-        assert read(draw(knowledge, OUTSIDE - 5, seed)) <= windows(private, model, audited=0)
+        assert read(draw(knowledge, RESERVE - 5, seed)) <= windows(private, model, reserve=1)
 
 
 def test_where_they_are_too_few_all_of_them_stand_among_random_ones_and_that_is_said(
     private: PrivateData, model: Recommender, knowledge: Knowledge
 ) -> None:
-    drawn, own = draw(knowledge, 2 * OUTSIDE), windows(private, model, audited=0)
+    drawn, own = draw(knowledge, 2 * RESERVE), windows(private, model, reserve=1)
     assert own <= read(drawn)
-    assert not read(drawn) - own & windows(private, model, audited=1)
+    assert not read(drawn) - own & windows(private, model, reserve=0)
     is_real = [tuple(prompt.tokens.tolist()) in own for prompt in drawn]
-    assert 5 < sum(is_real[:OUTSIDE]) < OUTSIDE - 5, "those held out are of both kinds"
-    assert knowledge.facts == {"auxiliary": "matched", "auxiliary_users": OUTSIDE, "auxiliary_random": OUTSIDE}
+    assert 2 < sum(is_real[:RESERVE]) < RESERVE - 2, "those held out are of both kinds"
+    assert knowledge.facts == {"auxiliary": "matched", "auxiliary_users": RESERVE, "auxiliary_random": RESERVE}
     draw(knowledge, 3)
-    assert knowledge.facts["auxiliary_random"] == OUTSIDE, "the largest draw counts, in whatever order cells are run"
+    assert knowledge.facts["auxiliary_random"] == RESERVE, "the largest draw counts, in whatever order cells are run"
 
 
 def test_without_others_all_is_random_and_that_is_said(knowledge: Knowledge) -> None:
@@ -145,7 +167,7 @@ def test_the_seed_decides_and_each_attack_has_windows_of_its_own(
     assert order(again, 0) != order(again, 1)
     assert again.others is not None
     again.others.history.values[:] = 0  # an attack may do that
-    assert read(draw(handed(small_scenario, private, model), OUTSIDE)) == windows(private, model, audited=0)
+    assert read(draw(handed(small_scenario, private, model), RESERVE)) == windows(private, model, reserve=1)
 
 
 def test_of_very_many_users_a_few_thousand_are_drawn_by_the_seed(
@@ -153,7 +175,7 @@ def test_of_very_many_users_a_few_thousand_are_drawn_by_the_seed(
 ) -> None:
     monkeypatch.setattr(knowledge_builder, "OTHERS", 7)
     told = handed(small_scenario, private, model)
-    assert read(draw(told, 7)) <= windows(private, model, audited=0)
+    assert read(draw(told, 7)) <= windows(private, model, reserve=1)
     draw(told, 8)
     assert told.facts["auxiliary_users"] == 7
     assert private.others(7, 0).tolist() == private.others(7, 0).tolist() != private.others(7, 1).tolist()
@@ -168,7 +190,7 @@ def test_beside_a_colluding_client_no_other_users_are_handed_over(
 def test_a_finding_and_the_report_say_how_many_of_each_an_attack_learned_from(finished: audit.AuditResult) -> None:
     rows = [row for row in finished.document["findings"] if row["attack"] == "ridge" and row["status"] == "ok"]
     said = {(row["detail"]["auxiliary_users"], row["detail"]["auxiliary_random"]) for row in rows}
-    assert said == {(OUTSIDE, 48 + 8 - OUTSIDE)}
+    assert said == {(RESERVE, 48 + 8 - RESERVE)}
     report = (finished.directory / "report.md").read_text()
-    assert "histories of 40 users outside the audit and 16 random ones over the same catalogue" in report
-    assert report.count("histories of users outside the audit, and random ones") == 2, "in the threat model and in how"
+    assert f"histories of {RESERVE} users of the reserve and {56 - RESERVE} random ones over the same cat" in report
+    assert report.count("histories of the reserve's users, and random ones") == 2, "in the threat model and in how"

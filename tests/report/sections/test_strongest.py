@@ -91,8 +91,8 @@ def test_what_is_read_beside_and_what_is_learned_from_is_said(findings: Json, a_
     assert told["one"][2] == f"{rows[0]['channel']} and trunk_activations"
     assert told["one"][4] == "random histories over another catalogue"
     assert told["other"][4] == "prompts of client-2, who colludes"
-    assert told["real"][4] == "histories of 144 users outside the audit"
-    assert told["nobody"][4] == "random histories over the same catalogue, as no user is outside the audit"
+    assert told["real"][4] == "histories of 144 users of the reserve"
+    assert told["nobody"][4] == "random histories over the same catalogue, as the reserve has no user"
     assert told["random"][4] == "random histories over the same catalogue"
 
 
