@@ -1,16 +1,9 @@
 """No defense: everything crosses as it is."""
 
-import torch
-
-from pplr_audit.threat_model.channels import Crossing
+from pplr_audit.threat_model.defense import Defense
 
 
-class Undefended:
-    """The identity, so that an undefended run is one more row of the plan."""
+class Undefended(Defense):
+    """Does nothing, so that an undefended run is one more row of the plan."""
 
     name = "none"
-    holds_against: frozenset[str] = frozenset()
-
-    def apply(self, crossing: Crossing, generator: torch.Generator) -> Crossing:
-        del generator
-        return crossing

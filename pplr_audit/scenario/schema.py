@@ -14,7 +14,7 @@ from pydantic import (
 )  # fmt: skip
 from pydantic_core import PydanticCustomError
 
-from pplr_audit.scenario import old_names, rivals
+from pplr_audit.scenario import compositions, old_names, rivals
 
 LARGEST = 2**32
 """No whole number is larger: a larger one is a slip, and arrays could not hold what it counts."""
@@ -60,6 +60,8 @@ class Market(Section):
 Settings = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
 Named = Annotated[str, Field(description="a name")] | Settings
 """A plugin by its name, or ``{name: {setting: value}}``."""
+Composition = Named | Annotated[tuple[Named, ...], Field(min_length=1)]
+"""One plugin, or several that are in force together."""
 
 
 class Shares(Section):
@@ -266,7 +268,9 @@ class Scenario(Section):
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()
-    defenses: tuple[Literal["none"], ...] = ("none",)
+    defenses: tuple[Composition, ...] = ("none",)
+    """Defenses to train with, each anew: a name, {name: {setting: value}}, or a list of these that are in force
+    together. ``none`` trains without."""
     audit: Audit = Audit()
     report: Report = Report()
 
@@ -292,6 +296,7 @@ def _conflicts(scenario: Scenario) -> Iterator[tuple[str, str]]:
     if wrong:
         yield "training.ablate", wrong
     yield from rivals.conflicts(training)
+    yield from compositions.conflicts(scenario.defenses)
     model = scenario.model
     if model.recommender == "recformer":
         if model.popularity_weight:

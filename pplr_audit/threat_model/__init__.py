@@ -3,13 +3,15 @@
 from pplr_audit.threat_model.adversaries import SEES, Secret, channels_of
 from pplr_audit.threat_model.attack import Active, Attack, Budget, GradientCrafter, Guess
 from pplr_audit.threat_model.channels import Channel, Crossing
-from pplr_audit.threat_model.defense import Defense
+from pplr_audit.threat_model.defense import ALL, Act, Defense, End, PerSample, Turn, poisson
 from pplr_audit.threat_model.knowledge import Knowledge, Model
 from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
 from pplr_audit.threat_model.view import Record, View
 
 __all__ = [
+    "ALL",
     "SEES",
+    "Act",
     "Active",
     "Attack",
     "Budget",
@@ -17,14 +19,18 @@ __all__ = [
     "Channel",
     "Crossing",
     "Defense",
+    "End",
     "Failed",
     "GradientCrafter",
     "Guess",
     "Knowledge",
     "Model",
     "NotApplicable",
+    "PerSample",
     "Record",
     "Secret",
+    "Turn",
     "View",
     "channels_of",
+    "poisson",
 ]

@@ -22,6 +22,7 @@ from pplr_audit.training.rounds import Federation, RoundLog, RoundState
 from pplr_audit.training.stopping import Best
 from pplr_audit.training.strategies.protocol import Mixing
 
+_KEPT = "kept"
 _ADAPTER, _MOMENT = "adapter", "moment"
 _PERSONAL, _PERSONAL_MOMENT, _BEST = "personal", "personal_moment", "best"
 _MEMORY, _PERSONAL_MEMORY = "memory", "personal_memory"
@@ -117,6 +118,8 @@ class TrainingFiles:
             for kind, values in parts.items():
                 # Their own encoding: a best model may be the very tensors of the newest, which no file holds twice.
                 tensors |= {f"{kind}/{client}/{name}": value.clone() for name, value in values.items()}
+        for client, kept in state.kept.items():
+            tensors |= {f"{_KEPT}/{client}/{name}": value.clone() for name, value in kept.items()}
         metadata = {client: json.dumps(values) for client, values in said.items()}
         self._store.write_tensors(self._path(state.round, "state.safetensors"), tensors, metadata)
 
@@ -163,9 +166,10 @@ class TrainingFiles:
 def _state(round_: int, said: Mapping[str, dict[str, Any]], tensors: Sequence[tuple[str, Tensor]]) -> RoundState:
     """Put a saved state together again; ``said`` is by client."""
     parts: dict[str, dict[str, dict[str, Tensor]]] = {client: {kind: {} for kind in _KINDS} for client in said}
+    remembered: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors:
         kind, client, name = key.split("/", 2)
-        parts[client][kind][name] = value
+        (remembered.setdefault(client, {}) if kind == _KEPT else parts[client][kind])[name] = value
     owners = [client for client, values in said.items() if "personal_steps" in values]
     return RoundState(
         round_,
@@ -186,6 +190,7 @@ def _state(round_: int, said: Mapping[str, dict[str, Any]], tensors: Sequence[tu
         },
         {client: parts[client][_MEMORY] for client in said if parts[client][_MEMORY]},
         {client: parts[client][_PERSONAL_MEMORY] for client in said if parts[client][_PERSONAL_MEMORY]},
+        remembered,
     )
 
 

@@ -1,37 +1,28 @@
 """A client: it alone holds its users' histories, the front and the back of its model, and talks over a link only."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from pplr_audit import scenario
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import Samples
-from pplr_audit.models.cut import Randomness, TrunkProxy
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
 from pplr_audit.models.recommenders.task import CatalogueEncoding, Tally, Task, Weights
 from pplr_audit.training.divergence import diverged, diverged_before, of_adapter, of_loss
-from pplr_audit.training.link import Link
+from pplr_audit.training.guards import Guards, Place
+from pplr_audit.training.link import Link, ServingSide, TrainingSide
+from pplr_audit.training.local_step import ClientPart, DefendedStep, Gradients, LocalStep, PlainStep
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Pull
 from pplr_audit.training.schedule import batches, stretch
 from pplr_audit.training.strategies.protocol import Local
-
-
-@dataclass(frozen=True)
-class ClientPart:
-    """The client's half of a cut model: one device that in a simulation plays all clients in turn."""
-
-    model: Any
-    """Front, proxy, back."""
-    proxy: TrunkProxy | None
-    """None where nothing lies between front and back."""
-    parameters: Mapping[str, nn.Parameter]
-    randomness: Randomness
 
 
 @dataclass(frozen=True)
@@ -49,6 +40,8 @@ class Common:
     """Fixes the order of batches."""
     local: Local
     """Changes that the strategy makes to local training."""
+    guards: Guards
+    """The defenses in force."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,7 @@ class Client:
         self.name = name
         self._samples = samples
         self._task, self._part, self._training = common.task, common.part, common.training
-        self._seed, self._local = common.seed, common.local
+        self._seed, self._local, self._guards = common.seed, common.local, common.guards
         self._lengths = common.task.prompts.lengths(samples.history, samples.targets)
         adapter = {n: common.initial[n] for n in common.part.parameters}
         start = LocalModel(adapter, OptimizerState(), common.task.base_encoding)
@@ -105,7 +98,8 @@ class Client:
 
     def plan(self, round_: int) -> list[Int[np.ndarray, "batch"]]:
         """The rows of this client's samples in each local step of a round, those of a personal model last."""
-        once = batches(self._lengths, self._training, seed=self._seed, client=self.name, round_=round_)
+        draw = self._guards.batches if self._guards.act("sampler") else None
+        once = batches(self._lengths, self._training, draw, seed=self._seed, client=self.name, round_=round_)
         return once if self._local.personal is None else once + once
 
     def train_round(self, link: Link, round_: int) -> float:
@@ -140,21 +134,43 @@ class Client:
         part.model.train()
         losses: list[float] = []
         epoch_steps = len(descent.batches) // self._training.local_epochs
-        for step, rows in enumerate(descent.batches, descent.first):
-            if encoding is None or self._task.refreshes(round_, *divmod(step - descent.first, epoch_steps)):
-                encoding = self._refreshed(link)
-            with part.randomness.step(round_, self.name, step):
-                loss = self._task.loss(part.model, self._prompts(rows), encoding)
-                # front_activations and metadata up, trunk_activations down
-                loss.backward()  # back_gradients up, trunk_gradients down
-            optimizer.step()
-            side.finish_step()  # the server steps this client's trunk
-            value = float(loss.detach())
-            self._require_sound_loss(value, descent, step)
-            losses.append(value * len(rows))
+        with closing(self._local_step(side, round_)) as local:
+            for step, rows in enumerate(descent.batches, descent.first):
+                if encoding is None or self._task.refreshes(round_, *divmod(step - descent.first, epoch_steps)):
+                    encoding = self._refreshed(link, round_, step)
+                value = local.take(step, self._prompts(rows), encoding)
+                optimizer.step()
+                side.finish_step()  # the server steps this client's trunk
+                if value is not None:
+                    self._require_sound_loss(value, descent, step)
+                    losses.append(value * len(rows))
         after = read_adapter(part.parameters)
         self._require_sound_adapter(after, descent)
-        return LocalModel(after, optimizer.state(), encoding), sum(losses) / sum(map(len, descent.batches))
+        return LocalModel(after, optimizer.state(), encoding), self._mean(losses, descent)
+
+    def _local_step(self, side: TrainingSide, round_: int) -> LocalStep:
+        """The step of this round's local training; the plain one where no defense acts on it."""
+        part, guards, count = self._part, self._guards, len(self._samples)
+        if not guards.act("sampler", "samples", "gradients"):
+            return PlainStep(part, self._task, self.name, round_)
+        size = min(self._training.batch_size, count)
+        at = Place(self.name, round_, -1, "client", batch_size=size, samples=count)
+        return DefendedStep(part, self._task, side, Gradients(guards, part.model, part.parameters, at), at)
+
+    def _mean(self, losses: Sequence[float], descent: _Descent) -> float:
+        """The mean loss over the samples of a round.
+
+        A sampler may draw none at all. Then it is the loss of the last round that had some, and before any that of
+        guessing among the items.
+        """
+        drawn = sum(map(len, descent.batches))
+        if not self._guards.act("sampler"):
+            return sum(losses) / drawn
+        kept = self._guards.remembered(self.name, "personal" if descent.personal else "shared")
+        if drawn:
+            kept["loss"] = torch.tensor(sum(losses) / drawn, dtype=torch.float64)
+        guessing = math.log(len(self._task.prompts.titles))
+        return float(kept["loss"]) if "loss" in kept else guessing
 
     def _require_sound_loss(self, loss: float, descent: _Descent, step: int) -> None:
         wrong = of_loss(loss)
@@ -174,11 +190,11 @@ class Client:
         build, samples = self._task.prompts.build, self._samples
         return [build(samples.history[row], int(samples.targets[row])) for row in rows]
 
-    def _refreshed(self, link: Link) -> CatalogueEncoding:
+    def _refreshed(self, link: Link, round_: int, step: int) -> CatalogueEncoding:
         """Encode the public catalogue with the model as it is in the midst of training."""
         part = self._part
         part.model.eval()
-        with _reaching(part, link, self.name, "training", catalogue=True):
+        with _reaching(part, link.serving(self.name, "training", catalogue=True, step=(round_, step))):
             encoding = self._task.encode_catalogue(part.model)
         part.model.train()
         return encoding
@@ -231,7 +247,7 @@ class Client:
 
     def positions(self, round_: int) -> int:
         """Positions that cross in a round, padding included: each step's batch times its longest sequence."""
-        return sum(int(self._lengths[rows].max()) * len(rows) for rows in self.plan(round_))
+        return sum(int(self._lengths[rows].max()) * len(rows) for rows in self.plan(round_) if len(rows))
 
 
 class ServedClient:
@@ -253,17 +269,17 @@ class ServedClient:
     def model(self, weights: Weights = "trained", *, catalogue: bool = False) -> Iterator[Any]:
         """Give the model for the length of a block; everything that it reads there crosses the cut."""
         off = adapter_off(self._part.model) if weights == "base" else nullcontext()
-        with off, _reaching(self._part, self._link, self._name, weights, catalogue=catalogue):
+        with off, _reaching(self._part, self._link.serving(self._name, weights, catalogue=catalogue)):
             yield self._part.model
 
 
 @contextmanager
-def _reaching(part: ClientPart, link: Link, client: str, weights: Weights, *, catalogue: bool) -> Iterator[None]:
-    """Within the block the proxy leads to the trunk under these weights, for serving; then to where it led before."""
+def _reaching(part: ClientPart, side: ServingSide) -> Iterator[None]:
+    """Within the block the proxy leads to ``side`` of the link, then to where it led before."""
     if part.proxy is None:
         yield
         return
-    before, part.proxy.endpoint = part.proxy.endpoint, link.serving(client, weights, catalogue=catalogue)
+    before, part.proxy.endpoint = part.proxy.endpoint, side
     try:
         yield
     finally:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from pplr_audit.threat_model.defense import ALL
+from pplr_audit.training.guards import said
 from pplr_audit.training.optimizer import MOMENTS, OptimizerState
 from pplr_audit.training.rounds import Federation, RoundState
 
@@ -13,6 +15,8 @@ def require_fit(state: RoundState, federation: Federation) -> None:
     like = federation.state(1)  # of any round: names, shapes and types are those of all
     _require_names("clients", state.adapters, like.adapters)
     _require_names("clients with personal models", state.personal, like.personal)
+    if not set(state.kept) <= {*like.adapters, ALL}:
+        _require_names("clients that defenses remember", state.kept, like.adapters)
     for client, adapter in like.adapters.items():
         models = {"adapter": state.adapters[client]}
         if client in state.personal:
@@ -38,7 +42,7 @@ def _require_alike(what: str, found: Mapping[str, Tensor], expected: Mapping[str
         if name not in found or name not in expected:
             raise ValueError(f"{what}: {name} is {'missing' if name in expected else 'of no layer'}")
         if (found[name].shape, found[name].dtype) != (expected[name].shape, expected[name].dtype):
-            raise ValueError(f"{what}: {name} is {_said(found[name])} and not {_said(expected[name])}")
+            raise ValueError(f"{what}: {name} is {said(found[name])} and not {said(expected[name])}")
 
 
 def _require_moments(what: str, state: OptimizerState, adapter: Mapping[str, Tensor]) -> None:
@@ -46,7 +50,3 @@ def _require_moments(what: str, state: OptimizerState, adapter: Mapping[str, Ten
     named = {name.rpartition("/")[0] for name in state.moments}
     expected = {f"{name}/{moment}": adapter[name] for name in named & adapter.keys() for moment in MOMENTS}
     _require_alike(what, state.moments, expected)
-
-
-def _said(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

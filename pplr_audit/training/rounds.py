@@ -13,8 +13,11 @@ from pplr_audit.data.samples import Samples
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.lora import Adapter
 from pplr_audit.models.recommenders.task import CatalogueEncoding, Task
-from pplr_audit.training.client import Client, ClientPart, Common
+from pplr_audit.training.client import Client, Common
+from pplr_audit.training.defending import UNDEFENDED, Composed
+from pplr_audit.training.guards import Guards, Kept
 from pplr_audit.training.link import PLAIN, Link, Wire
+from pplr_audit.training.local_step import ClientPart
 from pplr_audit.training.optimizer import OptimizerState
 from pplr_audit.training.server import Server, TrunkPart
 from pplr_audit.training.stopping import Best, judged, participants, stopped
@@ -39,6 +42,8 @@ class RoundState:
     """Encoding that each client's model goes by from now on, where it is kept and is not the base model's."""
     personal_encodings: Mapping[str, CatalogueEncoding] = field(default_factory=dict)
     """Likewise of its personal model."""
+    kept: Kept = field(default_factory=dict)
+    """Memory of the defenses in force, by client, or under `ALL` what is about all clients."""
 
     def served(self, client: str) -> Adapter:
         """Return the adapter that a client's users are served with if training ends here."""
@@ -93,6 +98,7 @@ class Federation:
     training: scenario.Training
     task: Task
     seed: int
+    guards: Guards
     best: dict[str, Best] = field(default_factory=dict)
 
     def training_in(self, round_: int, best: Mapping[str, Best]) -> tuple[Client, ...]:
@@ -125,8 +131,9 @@ class Federation:
             encodings = {c.name: c.shared.encoding for c in self.clients if c.shared.encoding is not None}
             personal_encodings = {n: model.encoding for n, model in own_models.items() if model.encoding is not None}
         return RoundState(
-            round_, adapters, optimizers, personal, personal_optimizers, dict(self.best), encodings, personal_encodings
-        )
+            round_, adapters, optimizers, personal, personal_optimizers, dict(self.best), encodings, personal_encodings,
+            self.guards.kept(),
+        )  # fmt: skip
 
     def _with_base_encoding(self, round_: int) -> bool:
         """True if all clients start the round with the base model's encoding of the catalogue."""
@@ -150,6 +157,8 @@ class Federation:
                 )
         self.server.resume(state.adapters, state.optimizers)
         self.server.resume_personal(state.personal, state.personal_optimizers)
+        self.guards.resume(state.kept)
+        self.link.restart(state.round)
         self.best.clear()
         self.best.update(state.best)
 
@@ -184,21 +193,26 @@ def assemble(
     *,
     seed: int,
     wire: Wire = PLAIN,
+    defenses: Composed = UNDEFENDED,
     kind: Callable[..., Server] = Server,
 ) -> Federation:
-    """Clients (by name, in this order), the server (of a ``kind``), and the link, all at the start of round 1."""
-    parts = model.parts
+    """Clients (by name, in this order), the server (of a ``kind``), and the link, all at the start of round 1.
+
+    Args:
+        defenses: in force throughout, at both ends.
+    """
+    parts, guards = model.parts, Guards(defenses, seed)
     server = kind(
         TrunkPart(parts.trunk, parts.trunk_parameters, parts.trunk_randomness), model.initial, training, strategy,
-        detailed=wire.recorder is not None,
+        guards=guards, detailed=wire.recorder is not None,
     )  # fmt: skip
-    link = Link(server, wire, seed=seed)
+    link = Link(server, wire, guards)
     device = ClientPart(parts.client, parts.proxy, parts.client_parameters, parts.client_randomness)
-    common = Common(model.task, device, model.initial, training, seed, strategy.local)
+    common = Common(model.task, device, model.initial, training, seed, strategy.local, guards)
     clients = tuple(Client(name, own, common) for name, own in samples.items())
     for client in clients:
         client.join(link)
-    return Federation(clients, server, link, training, model.task, seed)
+    return Federation(clients, server, link, training, model.task, seed, guards)
 
 
 Validate = Callable[[Client], float | None]
@@ -264,6 +278,7 @@ def _mix(
 ) -> tuple[Mixing, list[Client]]:
     """Balance those who trained and hand out the models; return the weights, and who got a model."""
     gone = stopped(federation.best, federation.training.patience)
+    federation.link.aggregate(round_)
     mixing = federation.server.balance(round_, gone) if losses else Mixing(np.zeros((0, 0)))
     everyone = mixing.absent is not None
     receivers = [c for c in federation.clients if c.name in losses or (everyone and c.name not in gone)]

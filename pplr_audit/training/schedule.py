@@ -1,6 +1,7 @@
 """Local steps of a client, and the samples in each of them."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -34,8 +35,19 @@ JITTERS = tuple(2 ** (-half / 2) for half in range(11))
 """Largest shares of itself that a length is moved by, from 1 to 1/32: tried from the largest."""
 
 
+Draw = Callable[[Int[np.ndarray, "samples"], int, np.random.Generator], list[Int[np.ndarray, "batch"]]]
+"""A sampler: from the samples' lengths and a batch's size to the rows in each step of one epoch, of which a step may
+have none."""
+
+
 def batches(
-    lengths: Int[np.ndarray, "samples"], training: scenario.Training, *, seed: int, client: str, round_: int
+    lengths: Int[np.ndarray, "samples"],
+    training: scenario.Training,
+    draw: Draw | None = None,
+    *,
+    seed: int,
+    client: str,
+    round_: int,
 ) -> list[Int[np.ndarray, "batch"]]:
     """The rows of the client's samples in each local step of a round; a new order every epoch, the same every time.
 
@@ -47,11 +59,15 @@ def batches(
 
     Args:
         lengths: tokens of each sample.
+        draw: another sampler; None: the one described here.
     """
     plan: list[Int[np.ndarray, batch]] = []
     size = training.batch_size
     for epoch in range(training.local_epochs):
         generator = np.random.default_rng(derive(seed, "batches", client, round_, epoch))
+        if draw is not None:
+            plan += draw(lengths, size, generator)
+            continue
         if len(lengths) < POOLS * POOL * size:
             cut = _jittered(lengths, size, generator)
             plan += [cut[place] for place in generator.permutation(len(cut))]

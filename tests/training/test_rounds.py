@@ -169,31 +169,6 @@ def test_the_training_loss_falls_and_the_status_carries_it(
     assert said == {(log.round, client): loss for log in logs for client, loss in log.losses.items()}
 
 
-def test_what_crosses_is_what_a_defense_makes_of_it(small_scenario: scenario.Scenario, private: PrivateData) -> None:
-    class Coarse:
-        name = "coarse"
-        holds_against: frozenset[str] = frozenset()
-
-        def apply(self, crossing: Crossing, generator: torch.Generator) -> Crossing:
-            del generator
-            if crossing.channel != Channel.FRONT_ACTIVATIONS:
-                return crossing
-            rounded = {name: t.round(decimals=1) for name, t in crossing.tensors.items()}
-            return Crossing(crossing.channel, crossing.client, crossing.round, crossing.step, rounded)
-
-    seen: list[Crossing] = []
-    model = model_at(small_scenario, private, 1, 1)
-    training = small_scenario.training
-    federation = assemble(
-        private.samples, model, training, Pplr(training), seed=1,
-        wire=Wire([Coarse()], seen.append),
-    )  # fmt: skip
-    federation.clients[0].train_round(federation.link, 1)
-    fronts = [c.tensors["hidden"] for c in seen if c.channel == Channel.FRONT_ACTIVATIONS]
-    assert fronts
-    assert all(torch.equal(h, h.round(decimals=1)) for h in fronts)
-
-
 def test_one_local_optimizer_in_two_parts_does_what_one_over_all_would() -> None:
     training = scenario.Training(learning_rate=0.1, weight_decay=0.01, schedule="linear")
     generator = torch.Generator().manual_seed(0)

@@ -32,19 +32,20 @@ class HijackingServer(Server):
     def __init__(self, *args: Any, crafter: GradientCrafter, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._crafter = crafter
-        self._crossed: tuple[Tensor, Tensor] | None = None
+        self._crossed: dict[int, tuple[Tensor, Tensor]] = {}
 
     def forward(
-        self, client: str, step: int, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
-    ) -> Float[Tensor, "batch seq hidden"]:
-        self._crossed = hidden.detach(), mask
-        return super().forward(client, step, hidden, mask)
+        self, client: str, step: int, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"],
+        pass_: int = 0,
+    ) -> Float[Tensor, "batch seq hidden"]:  # fmt: skip
+        self._crossed[pass_] = hidden.detach(), mask
+        return super().forward(client, step, hidden, mask, pass_)
 
-    def backward(self, gradient: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq hidden"]:
-        super().backward(gradient)
-        assert self._crossed is not None
-        crossed, self._crossed = self._crossed, None
-        return self._crafter(*crossed)
+    def backward(
+        self, gradient: Float[Tensor, "batch seq hidden"], pass_: int = 0
+    ) -> Float[Tensor, "batch seq hidden"]:
+        super().backward(gradient, pass_)
+        return self._crafter(*self._crossed.pop(pass_))
 
 
 def hijackable(

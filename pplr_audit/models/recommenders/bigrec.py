@@ -60,9 +60,12 @@ class BigRec:
         return _placed(tokens, mask)
 
     def loss(self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding) -> Float[Tensor, ""]:
+        return self.losses(model, prompts, encoding).mean()
+
+    def losses(self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding) -> Float[Tensor, "batch"]:
         del encoding
         tokens, mask, learned = tensors(collate(prompts, self.prompts.pad, loss_on=self._loss_on))
-        return answer_loss(model(**_placed(tokens, mask)).logits, tokens, learned)
+        return answer_losses(model(**_placed(tokens, mask)).logits, tokens, learned)
 
     def logits(
         self, model: Any, like: Float[Tensor, "batch length hidden"], encoding: CatalogueEncoding
@@ -121,14 +124,21 @@ def token_log_probs(
 def answer_loss(
     logits: Float[Tensor, "batch seq vocab"], tokens: Int[Tensor, "batch seq"], learned: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, ""]:
-    """Mean over the sequences of each one's mean negative log-likelihood of its learned tokens.
+    """Mean over the sequences of `answer_losses`."""
+    return answer_losses(logits, tokens, learned).mean()
 
-    Per sequence first: a mean over all tokens of a batch would let one sequence's length weigh on every other sample.
+
+def answer_losses(
+    logits: Float[Tensor, "batch seq vocab"], tokens: Int[Tensor, "batch seq"], learned: Int[Tensor, "batch seq"]
+) -> Float[Tensor, "batch"]:
+    """Return the mean negative log-likelihood of each sequence's learned tokens.
+
+    Per sequence: a mean over all tokens of a batch would let one sequence's length weigh on every other sample.
     """
     losses = -token_log_probs(logits, tokens)
     wanted = learned[:, 1:].to(losses.dtype)
     losses = losses * wanted
-    return (losses.sum(1) / wanted.sum(1)).mean()
+    return losses.sum(1) / wanted.sum(1)
 
 
 @torch.no_grad()

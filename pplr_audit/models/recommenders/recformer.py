@@ -145,8 +145,17 @@ class RecFormer:
         return encoding[ITEMS] if own is None else normalize(encoding[ITEMS] + own.vectors, dim=1)
 
     def loss(self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding) -> Float[Tensor, ""]:
+        return softmax_loss(*self._compared(model, prompts, encoding))
+
+    def losses(self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding) -> Float[Tensor, "batch"]:
+        return softmax_losses(*self._compared(model, prompts, encoding))
+
+    def _compared(
+        self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding
+    ) -> tuple[Float[Tensor, "batch hidden"], Float[Tensor, "items hidden"], Int[Tensor, "batch"]]:
+        """Return what the loss is of: points, the items that they are compared with, and the true ones."""
         targets = torch.tensor([prompt.target for prompt in prompts])
-        return softmax_loss(self.points(model, prompts) / self._temperature, self.table(model, encoding), targets)
+        return self.points(model, prompts) / self._temperature, self.table(model, encoding), targets
 
     @torch.no_grad()
     def log_probs(
@@ -206,17 +215,26 @@ def softmax_loss(
     points: Float[Tensor, "batch hidden"], table: Float[Tensor, "items hidden"], targets: Int[Tensor, "batch"],
     chunk: int = CHUNK,
 ) -> Float[Tensor, ""]:  # fmt: skip
-    """Mean cross-entropy of each target among all items, whose scores are ``points @ table.T``.
+    """Mean over the samples of `softmax_losses`."""
+    if len(table) <= chunk:
+        return cross_entropy(points @ table.T, targets)  # its mean rounds otherwise than the mean of its parts
+    return softmax_losses(points, table, targets, chunk).mean()
+
+
+def softmax_losses(
+    points: Float[Tensor, "batch hidden"], table: Float[Tensor, "items hidden"], targets: Int[Tensor, "batch"],
+    chunk: int = CHUNK,
+) -> Float[Tensor, "batch"]:  # fmt: skip
+    """Cross-entropy of each target among all items, whose scores are ``points @ table.T``.
 
     Beyond ``chunk`` items the scores are computed in chunks, and again in the backward pass, so that encoding does not
     grow with the catalogue.
     """
     if len(table) <= chunk:
-        return cross_entropy(points @ table.T, targets)
+        return cross_entropy(points @ table.T, targets, reduction="none")
 
     def total(points: Tensor, part: Tensor) -> Tensor:
         return (points @ part.T).logsumexp(1)
 
     sums = [checkpoint(total, points, part, use_reentrant=False) for part in table.split(chunk)]
-    own = (points * table[targets]).sum(1)
-    return (torch.stack(sums).logsumexp(0) - own).mean()
+    return torch.stack(sums).logsumexp(0) - (points * table[targets]).sum(1)

@@ -70,6 +70,10 @@ class Task(Protocol):
         """Mean over the samples, to be minimized."""
         ...
 
+    def losses(self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding) -> Float[Tensor, "batch"]:
+        """Return the loss of each sample, which depends on no other sample; `loss` is their mean."""
+        ...
+
     def logits(
         self, model: Any, like: Float[Tensor, "batch length hidden"], encoding: CatalogueEncoding
     ) -> Float[Tensor, "batch *answers"]:

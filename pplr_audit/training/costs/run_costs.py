@@ -21,7 +21,7 @@ OVER_THE_CUT = (
     Channel.FRONT_ACTIVATIONS, Channel.TRUNK_ACTIVATIONS, Channel.BACK_GRADIENTS, Channel.TRUNK_GRADIENTS,
     Channel.METADATA,
 )  # fmt: skip
-UP_AND_OVER = (*OVER_THE_CUT, Channel.CLIENT_UPDATE)
+UP_AND_OVER = (*OVER_THE_CUT, Channel.CLIENT_UPDATE, Channel.AGGREGATE)
 """Channels used for each client that trains; early stopping serves requests besides, by how many users it asks."""
 SERVING = (Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT)
 

@@ -10,6 +10,8 @@ from pplr_audit.training.strategies.protocol import Contribution, Mixing, Strate
 class FedAvg(Strategy):
     """Every client gets the same average, also one that did not train in the round."""
 
+    needs = "sum"
+
     def mixing(self, contributions: Sequence[Contribution], round_: int) -> Mixing:
         del round_
         shares = sample_shares(contributions)

@@ -20,6 +20,8 @@ class Pplr(Strategy):
 
     def __init__(self, training: scenario.Training) -> None:
         self.training = training
+        if "balance" in (training.ablate or ()):
+            self.needs = "sum"
 
     def mixing(self, contributions: Sequence[Contribution], round_: int) -> Mixing:
         t, off = self.training, self.training.ablate or ()

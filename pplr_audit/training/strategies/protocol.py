@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -62,6 +62,9 @@ class Strategy(Protocol):
     pooled: bool = False
     """One client, `pplr_audit.data.allocation.EVERYONE`, holds all samples, and serves all users."""
     local: Local = Local()
+    needs: Literal["updates", "sum"] = "updates"
+    """``sum``: its mixing goes by names, losses and samples alone, and every client that it gives a new model gets the
+    average weighted by samples, so that the sum of the updates is enough."""
 
     def __init__(self, training: scenario.Training) -> None:
         del training
