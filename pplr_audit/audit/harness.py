@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -61,7 +62,7 @@ class Harness:
         self._builder = KnowledgeBuilder(job, plan, self.rows, self._state, self._recorded)
         self._links = Links(job, self.rows, self._state)
 
-    def view(self, cell: Cell) -> View:
+    def view(self, cell: Cell) -> View[Any]:
         """Return what the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
         phase = phase_of(cell.channel)
         if phase == "queries":

@@ -16,7 +16,9 @@ KINDS = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "
 """Types of numbers that can be sealed, by kind and bytes."""
 
 
-def run_attack(attack: Attack, view: View, turns: Sequence[Knowledge], seconds: float, grace: float = 1.0) -> Guess:
+def run_attack(
+    attack: Attack, view: View[Any], turns: Sequence[Knowledge], seconds: float, grace: float = 1.0
+) -> Guess:
     """The attack's answer, of all turns together where it is after an attribute; they share the ``seconds``.
 
     Args:
@@ -39,11 +41,11 @@ def run_attack(attack: Attack, view: View, turns: Sequence[Knowledge], seconds: 
         raise Failed(_text(f"{type(error).__name__}: {error}")) from error
 
 
-def _once(attack: Attack, view: View, turns: Sequence[Knowledge], budget: Budget) -> Guess:
+def _once(attack: Attack, view: View[Any], turns: Sequence[Knowledge], budget: Budget) -> Guess:
     return _answer(attack, view, turns[0], budget)
 
 
-def _in_turns(attack: Attack, view: View, turns: Sequence[Knowledge], budget: Budget) -> Guess:
+def _in_turns(attack: Attack, view: View[Any], turns: Sequence[Knowledge], budget: Budget) -> Guess:
     """Every row once: as answered in the first turn in which its value was not known.
 
     Each turn is answered by a copy of the attack, which learned nothing in the others.
@@ -62,11 +64,11 @@ def _in_turns(attack: Attack, view: View, turns: Sequence[Knowledge], budget: Bu
     return Guess({"rows": np.concatenate(rows), "values": np.concatenate(values)}, agreed)
 
 
-def _answer(attack: Attack, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+def _answer(attack: Attack, view: View[Any], knowledge: Knowledge, budget: Budget) -> Guess:
     given = attack.run(view, knowledge, budget)
     guess = Guess(_numbers(given.arrays), _plain(given.facts))
     rows = [int(row) for row in guess.arrays["rows"]]
-    if len(set(rows)) < len(rows) or not {record.row for record in view.records}.issuperset(rows):
+    if len(set(rows)) < len(rows) or not view.rows.issuperset(rows):
         raise Failed("its answer names rows twice, or rows that its view does not have")
     return guess
 

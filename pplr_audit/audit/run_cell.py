@@ -27,7 +27,7 @@ from pplr_audit.threat_model.view import View
 class CellInputs(Protocol):
     """Source of what a cell needs; the truth is opened only after the guess is sealed."""
 
-    def view(self, cell: Cell) -> View: ...
+    def view(self, cell: Cell) -> View[Any]: ...
     def knowledge(self, cell: Cell) -> Sequence[Knowledge]: ...
     def truths(self, cell: Cell) -> Mapping[str, Truth]: ...
 
@@ -82,7 +82,7 @@ def _seal(cell: Cell, attack: Attack, inputs: CellInputs, store: Store, budget: 
             attack, inputs.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number))),
             turns, budget,
         )
-        for number in range(attack.controls if len(view.records) > 1 else 0)
+        for number in range(attack.controls if view.dealable else 0)
     ]  # fmt: skip
     also = {"beside": sorted(also_reads(attack))} if also_reads(attack) else {}
     known = {name: fact for knowledge in turns for name, fact in knowledge.facts.items()}
@@ -90,7 +90,7 @@ def _seal(cell: Cell, attack: Attack, inputs: CellInputs, store: Store, budget: 
     return SealedGuess.seal(store, cell.slug, answer, controls, view, seconds)
 
 
-def _control(attack: Attack, shuffled: View, turns: Sequence[Knowledge], budget: float) -> Guess:
+def _control(attack: Attack, shuffled: View[Any], turns: Sequence[Knowledge], budget: float) -> Guess:
     """Run the attack where there is nothing to find; without this control its answer has no baseline.
 
     It works by the same budget, but is broken off at twice of it, so that an attack that was just in time is not lost

@@ -47,7 +47,7 @@ class SealedGuess:
 
     @staticmethod
     def seal(
-        store: Store, slug: str, guess: Guess, controls: Sequence[Guess], view: View, seconds: float
+        store: Store, slug: str, guess: Guess, controls: Sequence[Guess], view: View[Any], seconds: float
     ) -> "SealedGuess":
         """Write the answers and their hash, and return them as they are read again."""
         arrays = dict(guess.arrays)

@@ -6,13 +6,15 @@ from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.threat_model.defense import ALL, Act, Defense, End, PerSample, Turn, poisson
 from pplr_audit.threat_model.knowledge import Knowledge, Model
 from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
-from pplr_audit.threat_model.view import Record, View
+from pplr_audit.threat_model.view import Aggregate, Answer, Record, Update, View
 
 __all__ = [
     "ALL",
     "SEES",
     "Act",
     "Active",
+    "Aggregate",
+    "Answer",
     "Attack",
     "Budget",
     "BudgetExhausted",
@@ -30,6 +32,7 @@ __all__ = [
     "Record",
     "Secret",
     "Turn",
+    "Update",
     "View",
     "channels_of",
     "poisson",

@@ -87,7 +87,7 @@ class Attack(Protocol):
     controls: int
     """Number of runs of the negative control (more for a score that is noisy over a shuffle)."""
 
-    def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
+    def run(self, view: View[Any], knowledge: Knowledge, budget: Budget) -> Guess:
         """Raises NotApplicable or BudgetExhausted; any other error is reported as ``failed``."""
         ...
 

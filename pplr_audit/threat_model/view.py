@@ -1,13 +1,48 @@
-"""A view: all that one adversary recorded on a channel, row by row."""
+"""A view and the observations in it: all that one adversary recorded on a channel, and its control, shuffled.
 
-from collections.abc import Mapping, Sequence
+An observation has a type: a sequence that crossed, an answer to a query, an update of one client and round, or a sum of
+updates. Each type says how it is dealt to others, so that there is nothing to find.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, Self
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from pplr_audit.threat_model.channels import Channel
+
+
+class Observation(Protocol):
+    """One thing that an adversary recorded."""
+
+    @property
+    def row(self) -> int:
+        """The number that it goes by in the view; an answer speaks of rows."""
+        ...
+
+    @property
+    def round(self) -> int: ...
+    @property
+    def step(self) -> int:
+        """The local step in which it crossed; -1 for what crosses once a round."""
+        ...
+
+    @property
+    def tensors_read(self) -> Iterable[Float[Tensor, "*shape"]]:
+        """All that an attack would compute with."""
+        ...
+
+    def ring(self, newest: int) -> str | None:
+        """Return the name of those among which it is dealt, or None where it stays; ``newest``: the last round."""
+        ...
+
+    def dealt(self, source: Self) -> Self:
+        """Return the same row with what crossed of another."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,12 +59,92 @@ class Record:
     also_reads: Mapping[Channel, Float[Tensor, "length *width"]] = field(default_factory=dict)
     """Tensors of the same row and step on the other channels that the attack reads."""
 
+    @property
+    def tensors_read(self) -> Iterable[Float[Tensor, "*shape"]]:
+        return (self.tensor, *self.also_reads.values())
+
+    def ring(self, newest: int) -> str | None:
+        """Rows are dealt among those of their client."""
+        del newest
+        return self.client
+
+    def dealt(self, source: Self) -> Self:
+        return replace(
+            self, tensor=source.tensor, step=source.step, batch=source.batch, also_reads=source.also_reads
+        )  # fmt: skip
+
+
+class Answer(Record):
+    """A model's answer to the query of the row (`Knowledge.queries`): log-probabilities of its tokens.
+
+    ``client`` is the one whose personal model answered.
+    """
+
 
 @dataclass(frozen=True)
-class View:
+class Update:
+    """Named tensors that crossed once in a round of one client: its update, its new model, or its status.
+
+    A ``client_update`` and a ``trunk_update`` are before - after, and so point downhill. ``personal_model`` holds the
+    weights that came back, ``status`` the training loss, and the metric that decides stopping where there is one.
+    """
+
+    row: int
+    client: str
+    """Its client; empty where naming it is the question."""
+    round: int
+    tensors: Mapping[str, Float[Tensor, "*shape"]]
+    """Tensors by absolute name."""
+    start: Mapping[str, Float[Tensor, "*shape"]] = field(default_factory=dict)
+    """The adapter that it started from, as far as the adversary has it: for an update the model at the start of the
+    round, for a personal model the client's own before mixing."""
+    step: int = -1
+
+    @property
+    def tensors_read(self) -> Iterable[Float[Tensor, "*shape"]]:
+        return self.tensors.values()
+
+    def ring(self, newest: int) -> str | None:
+        """Updates of the newest round are dealt among its clients; those of earlier ones stay, as they are known."""
+        return "" if self.round == newest else None
+
+    def dealt(self, source: Self) -> Self:
+        return replace(self, tensors=source.tensors, start=source.start)
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The sum of several clients' updates in one round, each times its client's samples, as in secure aggregation."""
+
+    row: int
+    clients: tuple[str, ...]
+    """The clients whose updates are in it."""
+    round: int
+    tensors: Mapping[str, Float[Tensor, "*shape"]]
+    """Tensors by absolute name."""
+    step: int = -1
+
+    @property
+    def tensors_read(self) -> Iterable[Float[Tensor, "*shape"]]:
+        return self.tensors.values()
+
+    def ring(self, newest: int) -> None:
+        """A round has one sum, and nobody to deal it to."""
+        del newest
+
+    def dealt(self, source: Self) -> Self:
+        return replace(self, tensors=source.tensors, clients=source.clients)
+
+
+Seen = TypeVar("Seen", bound=Observation, default=Record)
+
+
+@dataclass(frozen=True)
+class View(Generic[Seen]):
     """All that one adversary saw at one cut under one defense, on the channels that an attack reads.
 
-    ``front`` and ``back`` are None where no such channel depends on that side of the cut.
+    ``front`` and ``back`` are None where no such channel depends on that side of the cut. ``records`` hold observations
+    of one type: `Record` by default; an attack on updates writes ``View[Update]``.
     """
 
     adversary: str
@@ -37,33 +152,56 @@ class View:
     front: int | None
     back: int | None
     defense: str
-    records: tuple[Record, ...]
+    records: tuple[Seen, ...]
+    asked: Mapping[int, str] = field(default_factory=dict)
+    """The rows that an answer may speak of, with their client (empty where naming it is the question), where these are
+    not simply the rows of the records."""
 
-    def legible(self) -> "View":
-        """Return the view without unusable rows: empty, not finite, or too large to be squared.
+    @property
+    def rows(self) -> frozenset[int]:
+        """The rows that an answer may speak of."""
+        return frozenset(self.asked) or frozenset(record.row for record in self.records)
+
+    def legible(self) -> Self:
+        """Return the view without unusable observations: empty, not finite, or too large to be squared.
 
         An attack is run on the others, so that one broken row does not hide what the rest give away.
         """
-        kept = tuple(r for r in self.records if all(_finite(t) for t in (r.tensor, *r.also_reads.values())))
+        kept = tuple(record for record in self.records if _legible(record))
         return self if len(kept) == len(self.records) else replace(self, records=kept)
 
-    def shuffled(self, generator: np.random.Generator) -> "View":
+    @property
+    def dealable(self) -> bool:
+        """True if two observations or more can be dealt to each other, so that there is a control."""
+        return len(self._places()) > 1
+
+    def shuffled(self, generator: np.random.Generator) -> Self:
         """The negative control: what crossed is dealt to other rows, of the same client where it has several.
 
-        No record keeps its own, so there is nothing to find. Needs two records.
+        No row keeps its own, so there is nothing to find. Needs a view that is `dealable`.
         """
-        records = []
-        for record, other in zip(self.records, dealt([r.client for r in self.records], generator), strict=True):
-            source = self.records[other]
-            records.append(
-                replace(
-                    record, tensor=source.tensor, step=source.step, batch=source.batch, also_reads=source.also_reads
-                )
-            )
+        places, newest, records = self._places(), self._newest, [*self.records]
+        rings = [self.records[place].ring(newest) or "" for place in places]
+        for place, other in zip(places, dealt(rings, generator), strict=True):
+            records[place] = self.records[place].dealt(self.records[places[other]])
         return replace(self, records=tuple(records))
 
+    @property
+    def _newest(self) -> int:
+        return max((record.round for record in self.records), default=0)
 
-def _finite(tensor: Float[Tensor, "length *width"]) -> bool:
+    def _places(self) -> list[int]:
+        """The places of all that can be dealt."""
+        newest = self._newest
+        return [place for place, record in enumerate(self.records) if record.ring(newest) is not None]
+
+
+def _legible(seen: Observation) -> bool:
+    read = [*seen.tensors_read]
+    return bool(read) and all(_finite(tensor) for tensor in read)
+
+
+def _finite(tensor: Float[Tensor, "*shape"]) -> bool:
     return bool(tensor.numel()) and bool(tensor.float().square().sum().isfinite())
 
 

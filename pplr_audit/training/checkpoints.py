@@ -1,7 +1,8 @@
 """A training in the run directory: what each round started from, and what happened in it.
 
 ``trainings/<slug>/rounds/NNN/state.safetensors`` holds what round NNN starts from (one more than the last: the trained
-models); ``log.json`` beside it what happened in round NNN.
+models); ``log.json`` beside it what happened in round NNN; of the rounds that are kept, ``crossings.safetensors`` holds
+what crossed once in it: updates, status and new models of all clients.
 """
 
 import json
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from pplr_audit.runs.parsing import parsed, shaped, understood
 from pplr_audit.runs.store import Store
-from pplr_audit.training.fitting import require_fit
+from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.training.fitting import require_crossed, require_fit
 from pplr_audit.training.optimizer import OptimizerState
 from pplr_audit.training.rounds import Federation, RoundLog, RoundState
 from pplr_audit.training.stopping import Best
@@ -29,6 +31,7 @@ _MEMORY, _PERSONAL_MEMORY = "memory", "personal_memory"
 _KINDS = (_ADAPTER, _MOMENT, _PERSONAL, _PERSONAL_MOMENT, _BEST, _MEMORY, _PERSONAL_MEMORY)
 
 
+CROSSINGS = "crossings.safetensors"
 _STATE = re.compile(r"rounds/([0-9]{3,9})/state\.safetensors")
 _Count = Annotated[int, Field(ge=0)]
 _Real = Annotated[float, Field(ge=-1e30, le=1e30)]
@@ -52,6 +55,12 @@ class _Mixed(BaseModel):
     status: list[_Real] | None = None
     speed: list[_Real] | None = None
     absent: list[_Real] | None = None
+
+
+class _Crossed(BaseModel):
+    """The list beside the tensors that crossed once in a round: channel and client of each crossing, in order."""
+
+    crossings: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
 
 
 class _Logged(BaseModel):
@@ -79,13 +88,19 @@ class TrainingFiles:
         self._store = store
         self._federation = federation
         self.folder = folder
-        self._kept = frozenset(kept)
+        self.kept = frozenset(kept)
 
-    def save(self, log: RoundLog, following: RoundState) -> None:
-        """Put away a round's log, then what the next one starts from; only the second makes the round count."""
+    def save(self, log: RoundLog, following: RoundState, crossings: Sequence[Crossing] = ()) -> None:
+        """Put away what crossed and a round's log, then what the next one starts from; only that makes the round count.
+
+        Args:
+            crossings: what crossed once in the round; written of a kept round alone.
+        """
+        if log.round in self.kept:
+            self._save_crossings(log.round, crossings)
         self._store.write_json(self._path(log.round, "log.json"), _log_to_json(log))
         self.save_state(following)
-        if log.round not in self._kept:
+        if log.round not in self.kept:
             self._store.remove(self._path(log.round, "state.safetensors"))
 
     def save_state(self, state: RoundState) -> None:
@@ -148,6 +163,34 @@ class TrainingFiles:
             if self._federation is not None:
                 require_fit(state, self._federation)
         return state
+
+    def crossings(self, round_: int) -> list[Crossing]:
+        """Return what crossed once in round ``round_``, in order, as the receiver got it.
+
+        Raises InputError where it was not kept, was altered, or is nothing that crosses in such a federation.
+        """
+        path = self._path(round_, CROSSINGS)
+        file = self._store.root / path
+        listed = shaped(parsed(self._store.read_metadata(path).get("crossings", "{}").encode(), file), _Crossed, file)
+        tensors: list[dict[str, Tensor]] = [{} for _ in listed["crossings"]]
+        with understood(file):
+            for key, value in sorted(self._store.read_tensors(path).items()):
+                place, name = key.split("/", 1)
+                tensors[int(place)][name] = value
+            found = [
+                Crossing(Channel(channel), client, round_, -1, held)
+                for (channel, client), held in zip(listed["crossings"], tensors, strict=True)
+            ]
+            if self._federation is not None:
+                require_crossed(found, self._federation)
+        return found
+
+    def _save_crossings(self, round_: int, crossings: Sequence[Crossing]) -> None:
+        tensors = {
+            f"{place}/{name}": value for place, each in enumerate(crossings) for name, value in each.tensors.items()
+        }
+        listed = json.dumps({"crossings": [[str(each.channel), each.client] for each in crossings]})
+        self._store.write_tensors(self._path(round_, CROSSINGS), tensors, {"crossings": listed})
 
     def logs(self, rounds: int) -> list[RoundLog]:
         """The logs of rounds 1 to ``rounds``."""

@@ -1,9 +1,10 @@
 """Check that the state of a round that was read fits the federation that is to go on from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.threat_model.defense import ALL
 from pplr_audit.training.guards import said
 from pplr_audit.training.optimizer import MOMENTS, OptimizerState
@@ -30,6 +31,24 @@ def require_fit(state: RoundState, federation: Federation) -> None:
         for encodings in (state.encodings, state.personal_encodings):
             if client in encodings:
                 _require_alike(f"{client}, memory", encodings[client], federation.task.base_encoding)
+
+
+_OF_ADAPTERS = frozenset(
+    {Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.PERSONAL_MODEL, Channel.AGGREGATE}
+)  # fmt: skip
+"""Channels whose tensors are those of an adapter, or of a part of one."""
+
+
+def require_crossed(crossings: Sequence[Crossing], federation: Federation) -> None:
+    """Raises ValueError that says which crossing of a round does not fit the federation's clients and adapters."""
+    like = federation.state(1).adapters
+    for each in crossings:
+        if each.client not in like and each.client != ALL:
+            raise ValueError(f"{each.channel}: {each.client!r} is no client")
+        whole = next(iter(like.values()))
+        for name, tensor in each.tensors.items() if each.channel in _OF_ADAPTERS else ():
+            if name not in whole or tensor.shape != whole[name].shape:
+                raise ValueError(f"{each.channel} of {each.client}: {name} {said(tensor)} is no part of the adapter")
 
 
 def _require_names(what: str, found: Mapping[str, object], expected: Mapping[str, object]) -> None:

@@ -25,6 +25,7 @@ from pplr_audit.scenario.schema import Scenario
 from pplr_audit.training import rounds as federated
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.client import Client
+from pplr_audit.training.crossings import RoundRecorder
 from pplr_audit.training.rounds import Federation, RoundLog, RoundState
 from pplr_audit.training.threads import MOST, Choice, Pace, asked_by_environment, checked, choose, limited
 
@@ -188,6 +189,8 @@ def train(
         state = federation.state(1)
         files.save_state(state)
     federation.resume(state)
+    recorder = RoundRecorder(federation.link, files.kept)
+    recorder.begin(state.round)
     advance((state.round - 1) * len(federation.clients))
 
     def client_done(note: str) -> None:
@@ -195,11 +198,13 @@ def train(
         advance(1, note)
 
     def round_done(log: RoundLog, following: RoundState) -> None:
-        files.save(log, following)
+        files.save(log, following, recorder.taken())
+        recorder.begin(following.round)
         if pace is not None:
             pace.round_done(log.round, log.seconds)
 
     federated.train(federation, rounds, first=state.round, done=round_done, advance=client_done, validate=validate)
+    recorder.taken()
     federation.deliver()
 
 

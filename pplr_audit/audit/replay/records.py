@@ -17,7 +17,7 @@ from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.taps import tap, tappable
 from pplr_audit.models.uncut import UncutModel
-from pplr_audit.threat_model.view import Record
+from pplr_audit.threat_model.view import Answer, Record
 from pplr_audit.training.rounds import Federation, RoundState
 
 Keep = Callable[[Trace, Record], None]
@@ -134,12 +134,12 @@ def serving_records(
 
 def query_records(
     whole: UncutModel, state: RoundState, queries: Mapping[str, Sequence[tuple[int, Prompt]]]
-) -> list[Record]:
+) -> list[Answer]:
     """Token log-probabilities of each query's answer, from the personal model of the client it was put to."""
-    records = []
+    records = list[Answer]()
     for client, own in queries.items():
         encoding = state.encoding(client)
         answers = whole.log_probs([prompt for _, prompt in own], state.served(client), encoding)
         for (row, _), answer in zip(own, answers, strict=True):
-            records.append(Record(row, client, state.round, -1, torch.from_numpy(answer)))
+            records.append(Answer(row, client, state.round, -1, torch.from_numpy(answer)))
     return records

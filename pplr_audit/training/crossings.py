@@ -1,0 +1,43 @@
+"""What crosses once a round, recorded at the server's end of the link in the rounds that are kept for an audit.
+
+Nothing of it can be replayed without training the whole round again. In other rounds nobody listens.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.training.link import Link
+
+ONCE_A_ROUND = frozenset(
+    {Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.STATUS, Channel.PERSONAL_MODEL, Channel.AGGREGATE}
+)
+"""Channels of which a kept round holds everything."""
+
+
+class RoundRecorder:
+    """Keeps what crosses ``link`` once a round, in the ``kept`` rounds alone.
+
+    A recorder that the link has is called as before.
+    """
+
+    def __init__(self, link: Link, kept: Collection[int]) -> None:
+        self._link, self._kept, self._before = link, frozenset(kept), link.recorder
+        self._found: list[Crossing] = []
+
+    def begin(self, round_: int) -> None:
+        """Listen if round ``round_`` is kept, and to nothing if it is not."""
+        self._found = []
+        self._link.recorder = self._record if round_ in self._kept else self._before
+
+    def taken(self) -> list[Crossing]:
+        """Return what crossed since the round began, in order, and stop listening."""
+        self._link.recorder = self._before
+        return self._found
+
+    def _record(self, crossing: Crossing) -> None:
+        if self._before is not None:
+            self._before(crossing)
+        if crossing.step < 0 and crossing.round > 0 and crossing.channel in ONCE_A_ROUND:
+            tensors = {name: tensor.detach().clone() for name, tensor in crossing.tensors.items()}
+            self._found.append(replace(crossing, tensors=tensors))

@@ -1,0 +1,122 @@
+"""What crosses once a round is stored in kept rounds, as the server got it, and nobody listens in others."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pplr_audit import pipeline as audit
+from pplr_audit import scenario
+from pplr_audit.data.prepare import PrivateData, prepare
+from pplr_audit.errors import InputError
+from pplr_audit.models.build import Recommender, build
+from pplr_audit.runs.store import Store
+from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.training import resume
+from pplr_audit.training.checkpoints import CROSSINGS, TrainingFiles
+from pplr_audit.training.crossings import ONCE_A_ROUND
+from pplr_audit.training.link import PLAIN, Wire
+from pplr_audit.training.rounds import Federation, assemble
+from pplr_audit.training.strategies.pplr import Pplr
+
+
+@pytest.fixture(scope="module")
+def private(small_scenario: scenario.Scenario) -> PrivateData:
+    return prepare(small_scenario.data, small_scenario.seed)
+
+
+@pytest.fixture(scope="module")
+def model(small_scenario: scenario.Scenario, private: PrivateData) -> Recommender:
+    history = small_scenario.data.history
+    return build(small_scenario.model, private.dataset.catalogue, history=history, seed=small_scenario.seed)
+
+
+def federation_of(
+    model: Recommender, private: PrivateData, training: scenario.Training, wire: Wire = PLAIN
+) -> Federation:
+    return assemble(private.samples, model, training, Pplr(training), seed=1, wire=wire)
+
+
+def trained(federation: Federation, folder: Path, kept: list[int], rounds: int = 3) -> tuple[Store, TrainingFiles]:
+    store = Store.open(folder, "name: x\n", "0" * 64)
+    files = TrainingFiles(store, "trainings/x", kept, federation)
+    resume.train(federation, files, rounds, lambda steps, note="": None)
+    return store, files
+
+
+def test_a_kept_round_holds_what_a_live_link_recorded(
+    small_scenario: scenario.Scenario, private: PrivateData, model: Recommender, tmp_path: Path
+) -> None:
+    live: list[Crossing] = []
+
+    def keep(crossing: Crossing) -> None:
+        if crossing.channel in ONCE_A_ROUND and crossing.step < 0 and crossing.round == 2:
+            copied = {name: tensor.clone() for name, tensor in crossing.tensors.items()}
+            live.append(Crossing(crossing.channel, crossing.client, 2, -1, copied))
+
+    heard = federation_of(model, private, small_scenario.training, Wire(recorder=keep))
+    trained(heard, tmp_path / "heard", [2])
+    federation = federation_of(model, private, small_scenario.training)
+    store, files = trained(federation, tmp_path / "run", [2])
+    stored = files.crossings(2)
+    assert [(c.channel, c.client, c.round) for c in stored] == [(c.channel, c.client, c.round) for c in live]
+    assert {c.channel for c in stored} == ONCE_A_ROUND - {Channel.AGGREGATE}
+    for ours, theirs in zip(stored, live, strict=True):
+        assert ours.tensors.keys() == theirs.tensors.keys()
+        assert all(torch.equal(tensor, theirs.tensors[name]) for name, tensor in ours.tensors.items())
+    updates = [c for c in stored if c.channel == Channel.CLIENT_UPDATE]
+    assert {c.client for c in updates} == set(private.samples)
+    start = files.state(2).adapters
+    trunk = {c.client: c.tensors for c in stored if c.channel == Channel.TRUNK_UPDATE}
+    for each in updates:
+        assert {*each.tensors, *trunk[each.client]} == set(start[each.client]), "together they span the adapter"
+    assert [path for path in store.paths() if path.endswith(CROSSINGS)] == [f"trainings/x/rounds/002/{CROSSINGS}"]
+    store.close()
+
+
+def test_nobody_listens_in_a_round_that_is_not_kept(
+    small_scenario: scenario.Scenario, private: PrivateData, model: Recommender, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    federation = federation_of(model, private, small_scenario.training)
+    listening: dict[int, bool] = {}
+    client = federation.clients[0]
+    inner = client.train_round
+
+    def watched(link: object, round_: int) -> float:
+        listening[round_] = federation.link.recorder is not None
+        return inner(federation.link, round_)
+
+    monkeypatch.setattr(client, "train_round", watched)
+    store, _ = trained(federation, tmp_path / "run", [2])
+    store.close()
+    assert listening == {1: False, 2: True, 3: False}
+    assert federation.link.recorder is None, "serving is not recorded"
+
+
+def test_a_crossing_that_is_no_part_of_the_adapter_is_refused_by_file(
+    small_scenario: scenario.Scenario, private: PrivateData, model: Recommender, tmp_path: Path
+) -> None:
+    federation = federation_of(model, private, small_scenario.training)
+    store, files = trained(federation, tmp_path / "run", [1], rounds=1)
+    path = f"trainings/x/rounds/001/{CROSSINGS}"
+    tensors, metadata = store.read_tensors(path), store.read_metadata(path)
+    name = next(name for name in tensors if "lora" in name)
+    store.write_tensors(path, {**tensors, name: tensors[name][:1]}, metadata)
+    with pytest.raises(InputError, match=rf"{CROSSINGS}: .*no part of the adapter"):
+        files.crossings(1)
+    store.write_tensors(path, tensors, {"crossings": '{"crossings": [["client_update", "nobody"]]}'})
+    with pytest.raises(InputError, match=CROSSINGS):
+        files.crossings(1)
+    store.close()
+
+
+def test_a_run_leaves_the_crossings_of_its_audited_rounds_alone(trained_run: audit.AuditResult) -> None:
+    found = sorted(path.parent.name for path in trained_run.directory.rglob(CROSSINGS))
+    assert found == ["002"]
+
+
+@pytest.fixture
+def trained_run(request: pytest.FixtureRequest) -> audit.AuditResult:
+    result: audit.AuditResult = request.getfixturevalue("trained")
+    return result
