@@ -12,6 +12,7 @@ from typing import Any
 
 from pplr_audit import scenario as scenarios
 from pplr_audit.audit import extension as extensions
+from pplr_audit.audit.artifacts import StoredArtifacts
 from pplr_audit.audit.cell import not_applicable
 from pplr_audit.audit.documents import Audited, evidence_document, findings_document, training_document
 from pplr_audit.audit.examples import examples
@@ -177,7 +178,7 @@ def _trained(
 def _attack(job: Job, trained: Trained, plan: Plan, store: Store, clock: Clock) -> AuditResult:
     """Run the cells that are left, then write findings and report of all of them."""
     scenario, private = job.scenario, job.private
-    harness = Harness(job, trained.files, plan, store.root)
+    harness = Harness(job, trained.files, plan, store.root, StoredArtifacts(store))
     resume.note_plugins(store, (("attacks", cell.attack) for cell in plan.cells if not is_done(cell, store)))
     more = f" (cells with a training of their own: {plan.hijacked})" if plan.hijacked else ""
     with clock.phase(f"attacking{more}", len(plan.cells)) as advance:

@@ -68,13 +68,12 @@ class EmbeddingMatch:
         words = _Words(knowledge.embeddings[reader.vocabulary].float())
         fits: dict[int, np.ndarray] = {}
         distances: list[float] = []
-        batches = _batches(view.records)
-        for place, batch in enumerate(batches):
+        for batch in _batches(view.records):
             budget.check()
             model = knowledge.copy(batch[0].client, batch[0].round)
             before = self._started(batch, layer, knowledge, reader, words, budget)
             goal = _Goal(model, layer, batch)
-            after = self._descended(before, goal, words, budget, (place + 1) / len(batches))
+            after = self._descended(before, goal, words, budget)
             for row, fit, distance in _nearer(batch, goal, words, before, after):
                 fits[row] = fit
                 distances.append(distance)
@@ -92,18 +91,17 @@ class EmbeddingMatch:
                 drawn.append(torch.randn(record.tensor.shape, generator=generator))
             return words.mean + NOISE * words.spread * pad_sequence(drawn, batch_first=True)
         (client, round_) = batch[0].client, batch[0].round
-        inverter = self._ridge.inverters(client, round_, knowledge, reader.vocabulary, budget)[layer]
+        inverter = self._ridge.inverter(client, round_, layer, knowledge, reader.vocabulary, budget)
         return pad_sequence([inverter(record.tensor.float()) for record in batch], batch_first=True)
 
     def _descended(
-        self, start: Float[Tensor, "batch length hidden"], goal: "_Goal", words: "_Words", budget: Budget, share: float
+        self, start: Float[Tensor, "batch length hidden"], goal: "_Goal", words: "_Words", budget: Budget
     ) -> Float[Tensor, "batch length hidden"]:
-        """Descend with Adam until the steps are done or the batch has used its share of the time."""
+        """Descend with Adam until the steps are done."""
         free = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([free], lr=self.rate * words.spread)
         for _ in range(self.steps):
-            if not budget.left(share):
-                break
+            budget.check()
             optimizer.zero_grad()
             with torch.enable_grad():
                 goal.distances(free).sum().backward(inputs=[free])

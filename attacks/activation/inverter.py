@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pplr_audit.attacks.decoding.word_scores import Learned, Reading, Words, read, require_whole
-from pplr_audit.attacks.learners.networks import KINDS, OTHER, Example, Kind, Network, trained
+from pplr_audit.attacks.decoding.word_scores import Reading, Words, read, require_whole
+from pplr_audit.attacks.learners.networks import KINDS, OTHER, Example, Kind, Network, Trained, trained
 from pplr_audit.errors import InputError
+from pplr_audit.threat_model.artifacts import Tensors, digest
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge, Pair
@@ -51,7 +52,6 @@ class Inverter:
             "inverter", epochs=(epochs, 1), prompts=(prompts, 1), held_out=(held_out, 1), seed=(seed, 0)
         )  # fmt: skip
         self.kind, self.epochs, self.prompts, self.held_out, self.seed = kind, epochs, prompts, held_out, seed
-        self._trained: Learned[Reading] = Learned()
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         return read(self, view, knowledge, budget)
@@ -59,20 +59,22 @@ class Inverter:
     def learned(
         self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
     ) -> Reading:
-        def train() -> Reading:
-            return self._train(client, round_, layer, knowledge, words, budget)
+        pairs = knowledge.pairs(client, round_, self.prompts, self.held_out, self.seed)
+        source = {
+            "pairs": pairs.digest, "words": digest(words), "layer": layer, "kind": self.kind, "epochs": self.epochs,
+            "seed": self.seed,
+        }  # fmt: skip
 
-        return self._trained.get(knowledge, (knowledge.source(client, round_), layer), train)
+        def train() -> Tensors:
+            fit_on, held_out = (list(_examples(part, layer, words, budget)) for part in pairs.run((layer,)))
+            return trained(
+                self.kind, len(words), fit_on, held_out, epochs=self.epochs, seed=self.seed, check=budget.check
+            ).tensors()  # fmt: skip
 
-    def _train(
-        self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
-    ) -> Reading:
-        pairs = knowledge.pairs(client, round_, (layer,), self.prompts, self.held_out, self.seed)
-        fit_on, held_out = (list(_examples(part, layer, words, budget)) for part in pairs)
-        found = trained(
-            self.kind, len(words), fit_on, held_out, epochs=self.epochs, seed=self.seed, check=budget.check
-        )  # fmt: skip
-        facts = {"auxiliary_prompts": len(fit_on), "epochs": found.epochs, "held_out_accuracy": found.accuracy}
+        found = Trained.of(self.kind, len(words), knowledge.fitted("inverter", source, train))
+        facts = {
+            "auxiliary_prompts": len(pairs.prompts[0]), "epochs": found.epochs, "held_out_accuracy": found.accuracy,
+        }  # fmt: skip
         return Reading(_LogProbabilities(found.network), facts)
 
 

@@ -7,16 +7,16 @@ cached, candidates come from the ridge inverter, the best first, and the catalog
 tried along a trie, and the vocabulary only where asked for (``over: tokens``). See `walks` and `paths`.
 
 An encoder has no prefix: its readings are refined as a whole, see `refinement`.
+
+The work on a row is bounded by what is tried for it, never by a clock, so that every machine finds the same.
 """
 
-from functools import partial
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from torch.nn.functional import normalize
 
-from pplr_audit.attacks.activation.ridge import Ridge
+from pplr_audit.attacks.activation.ridge import Fitted, Ridge
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.decoding.word_scores import packed, require_records, require_whole
 from pplr_audit.attacks.search.candidates import Front, PathCache
@@ -38,6 +38,9 @@ class PrefixSearch:
             catalogue.
         shortlist: candidates by the ridge inverter that are tried together.
         beam: readings of an encoder's sequence that are kept.
+        candidates: pieces that may be tried for a row before a shortlist is no longer widened; of a causal model.
+        readings: readings of a whole sequence that may be tried for a row before it is no longer refined; of an
+            encoder.
         prompts, held_out, seed: of the ridge inverter.
     """
 
@@ -47,37 +50,35 @@ class PrefixSearch:
     controls = 1
 
     def __init__(
-        self, over: Literal["titles", "tokens"] = "titles", shortlist: int = 16, beam: int = 4, prompts: int = 128,
-        held_out: int = 16, seed: int = 0,
+        self, over: Literal["titles", "tokens"] = "titles", shortlist: int = 16, beam: int = 4,
+        candidates: int = 65_536, readings: int = 1024, prompts: int = 128, held_out: int = 16, seed: int = 0,
     ) -> None:  # fmt: skip
         if over not in ("titles", "tokens"):
             raise InputError(f"prefix_search: over is {over!r} (accepted: titles, tokens)")
         require_whole(
-            "prefix_search", shortlist=(shortlist, 2), beam=(beam, 1), prompts=(prompts, 1), held_out=(held_out, 1),
-            seed=(seed, 0),
+            "prefix_search", shortlist=(shortlist, 2), beam=(beam, 1), candidates=(candidates, 1),
+            readings=(readings, 1), prompts=(prompts, 1), held_out=(held_out, 1), seed=(seed, 0),
         )  # fmt: skip
-        self.over, self.shortlist, self.beam = over, shortlist, beam
-        self._ridge = Ridge(prompts, held_out, seed)
-        self._searches: WeakKeyDictionary[Knowledge, _Search] = WeakKeyDictionary()
+        self.over, self.shortlist, self.beam, self.candidates, self.readings = (
+            over, shortlist, beam, candidates, readings,
+        )  # fmt: skip
+        self.ridge = Ridge(prompts, held_out, seed)
+        self.cache = PathCache()
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         front = require_records(view, knowledge)
         if self.over == "tokens" and not knowledge.base.causal:
             raise NotApplicable("over: tokens needs a causal model, and this is an encoder; over: titles is possible")
-        search = self._searches.get(knowledge)
-        if search is None:
-            search = self._searches[knowledge] = _Search(self.over, self.shortlist, self.beam, self._ridge, knowledge)
-        before = search.evaluations
+        search = _Search(self, knowledge, front)
         for client, round_ in sorted({(record.client, record.round) for record in view.records}):
-            search.front(client, round_, knowledge, budget)
+            search.prepare(client, round_, budget)
         answers = []
         for place, record in enumerate(view.records):
             budget.check(place, len(view.records))
-            # A row may be searched more widely while those before it and it have used less than their share.
-            answers.append(search.read(record, front, knowledge, budget, (place + 1) / len(view.records)))
+            answers.append(search.read(record, budget))
         distances = [distance for answer in answers for distance in answer.distances]
         facts: dict[str, Any] = {
-            "over": self.over, "evaluations": search.evaluations - before,
+            "over": self.over, "evaluations": search.evaluations,
             "median_distance": float(np.median(distances)) if distances else None,
             "verified": sum(answer.verified for answer in answers) / len(distances) if distances else None,
         }  # fmt: skip
@@ -90,62 +91,58 @@ class PrefixSearch:
 
 
 class _Search:
-    """State shared by the searches at all fronts: the ridge inverters, the fronts and their caches.
+    """Searches of one view: the ridge inverters and fronts that its rows share."""
 
-    It holds no `Knowledge`, by which it is found, so that both end together.
-    """
-
-    def __init__(self, over: str, shortlist: int, beam: int, ridge: Ridge, knowledge: Knowledge) -> None:
-        self._over, self._shortlist, self._ridge = over, shortlist, ridge
+    def __init__(self, settings: PrefixSearch, knowledge: Knowledge, layer: int) -> None:
+        self._settings, self._knowledge, self._layer = settings, knowledge, layer
         self.reader = TitleReader(knowledge.prompts)
         self._candidates = Candidates(knowledge.prompts, self.reader)
         self._refiner = Refiner(
-            knowledge.prompts, self._candidates, self.reader, history=knowledge.history, beam=beam, shortlist=shortlist
-        )
+            knowledge.prompts, self._candidates, self.reader, history=knowledge.history, beam=settings.beam,
+            shortlist=settings.shortlist, readings=settings.readings,
+        )  # fmt: skip
         self._words = normalize(knowledge.embeddings[self.reader.vocabulary].float(), dim=1)
-        self._fronts: dict[tuple[str, int], Front] = {}
-        self._cache = PathCache()
-        self._fitting = ridge.evaluations
+        self._inverters: dict[tuple[str, int], Fitted] = {}
+        self._fronts: dict[str, Front] = {}
+        self._fitted: dict[str, int] = {}
 
     @property
     def evaluations(self) -> int:
-        """Blocks times tokens that were run, those of the ridge inverters included."""
-        fitting = self._ridge.evaluations - self._fitting
-        return fitting + self._refiner.evaluations + sum(front.evaluations for front in self._fronts.values())
+        """Blocks times tokens that the search at this front alone takes, those of the ridge inverters included."""
+        searched = sum(front.evaluations for front in self._fronts.values())
+        return sum(self._fitted.values()) + self._refiner.evaluations + searched
 
-    def front(self, client: str, round_: int, knowledge: Knowledge, budget: Budget) -> Front | None:
-        """The adversary's front for a client, its ridge inverters fitted; None for an encoder."""
-        self._ridge.inverters(client, round_, knowledge, self.reader.vocabulary, budget)
+    def prepare(self, client: str, round_: int, budget: Budget) -> None:
+        """Have the ridge inverter and the front of a client's model at hand; an encoder has no front."""
+        knowledge, settings = self._knowledge, self._settings
+        found = settings.ridge.inverter(client, round_, self._layer, knowledge, self.reader.vocabulary, budget)
+        self._inverters[client, round_] = found
         model = knowledge.copy(client, round_)
-        if not model.causal:
-            return None
-        key = ("", 0) if model is knowledge.base else (client, round_)
-        if key not in self._fronts:
-            self._fronts[key] = Front(model, knowledge.prompts.prefix, knowledge.layers, self._cache)
-        return self._fronts[key]
+        self._fitted[model.digest] = found.evaluations
+        if model.causal and model.digest not in self._fronts:
+            self._fronts[model.digest] = Front(
+                model, knowledge.prompts.prefix, self._layer, knowledge.layers, settings.cache
+            )
 
-    def read(self, record: Record, layer: int, knowledge: Knowledge, budget: Budget, share: float) -> Answer:
-        """Read one row.
-
-        Args:
-            share: of the time that may have gone when it is done, if it needs much.
-        """
-        left = partial(budget.left, share)
+    def read(self, record: Record, budget: Budget) -> Answer:
+        """Read one row."""
+        knowledge, settings = self._knowledge, self._settings
         tensor = record.tensor.float()
         words = self.reader.vocabulary
-        inverter = self._ridge.inverters(record.client, record.round, knowledge, words, budget)[layer]
-        inverted = normalize(inverter(tensor), dim=1)
+        inverted = normalize(self._inverters[record.client, record.round](tensor), dim=1)
         fit = (inverted @ self._words.T).numpy()
-        front = self.front(record.client, record.round, knowledge, budget)
+        model = knowledge.copy(record.client, record.round)
+        front = self._fronts.get(model.digest)
         if front is None:
-            model = knowledge.copy(record.client, record.round)
-            answer = self._refiner.refine(model, fit, tensor, layer, left, record.row)
+            answer = self._refiner.refine(model, fit, tensor, self._layer, budget.check, record.row)
         elif len(tensor) <= len(knowledge.prompts.prefix):
             answer = Answer(knowledge.prompts.prefix)
         else:
-            walk = Walk(Crossed(tensor, layer, front, self._shortlist, left, record.row))
+            walk = Walk(
+                Crossed(tensor, front, settings.shortlist, settings.candidates, budget.check, record.row)
+            )  # fmt: skip
             answer = walk.answer
-            whole = self._over == "titles" and by_titles(walk, fit, self._candidates)
+            whole = settings.over == "titles" and by_titles(walk, fit, self._candidates)
             start = len(walk.path)
             if start < len(tensor):
                 by_tokens(walk, (inverted @ normalize(knowledge.embeddings.float(), dim=1).T).numpy())

@@ -7,8 +7,7 @@ knows, unless it knows less (`Knowledge.pairs`). Items are then read off along t
 whose tokens fit best where a title must start.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pplr_audit.attacks.decoding.word_scores import Learned, Reading, Words, read, require_whole
+from pplr_audit.attacks.decoding.word_scores import Reading, Words, read, require_whole
 from pplr_audit.attacks.learners.normal_equations import Inverter, NormalEquations
+from pplr_audit.threat_model.artifacts import Tensors, digest
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
-from pplr_audit.threat_model.knowledge import Knowledge, Pair
+from pplr_audit.threat_model.knowledge import Knowledge, Pair, Pairs
 from pplr_audit.threat_model.view import View
 
 CHUNK = 2048
@@ -28,7 +28,10 @@ CHUNK = 2048
 
 
 class Ridge:
-    """One linear inverter a client and layer; all layers of an audit are fitted in one pass over the front.
+    """One linear inverter a client and layer; one pass over the front fits those of all layers of an audit.
+
+    An inverter follows from its own layer alone, and is an artifact of the run: a layer that is asked about later costs
+    its own pass, and attacks that ask for the same one share it.
 
     Args:
         prompts: auxiliary prompts to fit on.
@@ -44,9 +47,6 @@ class Ridge:
     def __init__(self, prompts: int = 128, held_out: int = 16, seed: int = 0) -> None:
         require_whole("ridge", prompts=(prompts, 1), held_out=(held_out, 1), seed=(seed, 0))
         self.prompts, self.held_out, self.seed = prompts, held_out, seed
-        self.evaluations = 0
-        """Blocks times positions that were run to fit, over all fits so far."""
-        self._fitted: Learned[_Fitted] = Learned()
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         return read(self, view, knowledge, budget)
@@ -54,68 +54,88 @@ class Ridge:
     def learned(
         self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
     ) -> Reading:
-        inverter = self.inverters(client, round_, knowledge, words, budget)[layer]
-        prompts = self._learned(client, round_, knowledge, words, budget).prompts
-        facts = {"auxiliary_prompts": prompts, "lambda": inverter.strength}
-        return Reading(_Cosine(inverter, knowledge.embeddings[words]), facts)
+        fitted = self.inverter(client, round_, layer, knowledge, words, budget)
+        facts = {"auxiliary_prompts": fitted.prompts, "lambda": fitted.strength}
+        return Reading(_Cosine(fitted, knowledge.embeddings[words]), facts)
 
-    def inverters(
-        self, client: str, round_: int, knowledge: Knowledge, words: Words, budget: Budget
-    ) -> dict[int, Inverter]:
-        """One for each of the knowledge's layers, for a client's model in a round; fitted once.
+    def inverter(
+        self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
+    ) -> "Fitted":
+        """Return the inverter for a client's h_l at ``layer`` in a round.
 
         Args:
             words: those of which lambda is chosen to name the most.
         """
-        return self._learned(client, round_, knowledge, words, budget).inverters
+        pairs = knowledge.pairs(client, round_, self.prompts, self.held_out, self.seed)
+        used = np.unique(np.concatenate([words, *(p.tokens for part in pairs.prompts for p in part)]))
+        table = digest(used, words, knowledge.embeddings[torch.from_numpy(used)])
+        sources = {
+            each: {"pairs": pairs.digest, "table": table, "layer": each} for each in sorted({layer, *knowledge.layers})
+        }
 
-    def _learned(self, client: str, round_: int, knowledge: Knowledge, words: Words, budget: Budget) -> "_Fitted":
-        def fit() -> _Fitted:
-            return self._fit(client, round_, knowledge, words, budget)
+        def fit(layers: Sequence[int]) -> Iterator[tuple[int, Tensors]]:
+            return _fits(pairs, layers, knowledge.embeddings, words, budget)
 
-        return self._fitted.get(knowledge, knowledge.source(client, round_), fit)
+        return Fitted(knowledge.fitted_together("ridge", sources, fit, layer))
 
-    def _fit(self, client: str, round_: int, knowledge: Knowledge, words: Words, budget: Budget) -> "_Fitted":
-        layers = knowledge.layers
-        fit_on, choose_on = knowledge.pairs(client, round_, layers, self.prompts, self.held_out, self.seed)
-        sums = {layer: NormalEquations(knowledge.embeddings.shape[1]) for layer in layers}
-        prompts = 0
-        for chunk in _chunks(fit_on):
-            budget.check()
-            prompts += len(chunk)
-            tokens = torch.cat([tokens for tokens, _ in chunk])
-            self.evaluations += max(layers) * len(tokens)
-            for layer, sum_ in sums.items():
-                sum_.add(torch.cat([states[layer] for _, states in chunk]), tokens, knowledge.embeddings)
-        held: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-        answers = []
-        for tokens, states in choose_on:
-            self.evaluations += max(layers) * len(tokens)
-            # Of the words that a prompt can hold, as in the attack itself.
-            known = torch.from_numpy(np.isin(tokens.numpy(), words))
-            answers.append(torch.from_numpy(np.searchsorted(words, tokens[known].numpy())))
-            for layer in layers:
-                held[layer].append(states[layer][known])
-        table = knowledge.embeddings[words]
-        found = {}
+
+class Fitted:
+    """An inverter, and what it took.
+
+    Args:
+        tensors: as an artifact holds it.
+    """
+
+    def __init__(self, tensors: Tensors) -> None:
+        self._inverter = Inverter(
+            tensors["weight"], tensors["x_mean"], tensors["y_mean"], float(tensors["strength"])
+        )  # fmt: skip
+        self.strength = self._inverter.strength
+        """lambda, in units of `STRENGTHS`."""
+        self.prompts = int(tensors["prompts"])
+        """Prompts that it was fitted on."""
+        self.evaluations = int(tensors["evaluations"])
+        """Blocks times positions that had to be run for it, up to its layer."""
+
+    def __call__(self, x: Float[Tensor, "length hidden"]) -> Float[Tensor, "length hidden"]:
+        return self._inverter(x)
+
+
+def _fits(
+    pairs: Pairs, layers: Sequence[int], embeddings: Float[Tensor, "vocab hidden"], words: Words, budget: Budget
+) -> Iterator[tuple[int, Tensors]]:
+    """Fit ``layers`` in one pass over the front; nothing of one depends on which others there are."""
+    fit_on, choose_on = pairs.run(layers)
+    sums = {layer: NormalEquations(embeddings.shape[1]) for layer in layers}
+    prompts = positions = 0
+    for chunk in _chunks(fit_on):
+        budget.check()
+        prompts += len(chunk)
+        tokens = torch.cat([tokens for tokens, _ in chunk])
+        positions += len(tokens)
+        for layer, sum_ in sums.items():
+            sum_.add(torch.cat([states[layer] for _, states in chunk]), tokens, embeddings)
+    held: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    answers = []
+    for tokens, states in choose_on:
+        positions += len(tokens)
+        # Of the words that a prompt can hold, as in the attack itself.
+        known = torch.from_numpy(np.isin(tokens.numpy(), words))
+        answers.append(torch.from_numpy(np.searchsorted(words, tokens[known].numpy())))
         for layer in layers:
-            budget.check()
-            found[layer] = sums[layer].solve(torch.cat(held[layer]), torch.cat(answers), table)
-        return _Fitted(prompts, found)
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """The inverters of all layers, and the prompts that they were fitted on."""
-
-    prompts: int
-    inverters: dict[int, Inverter]
+            held[layer].append(states[layer][known])
+    table = embeddings[words]
+    for layer in layers:
+        budget.check()
+        inverter = sums[layer].solve(torch.cat(held[layer]), torch.cat(answers), table)
+        taken = {"prompts": torch.tensor(prompts), "evaluations": torch.tensor(layer * positions)}
+        yield layer, {**inverter.tensors(), **taken}
 
 
 class _Cosine:
     """Cosine of each word's embedding to the one that the inverter gives."""
 
-    def __init__(self, inverter: Inverter, table: Float[Tensor, "words hidden"]) -> None:
+    def __init__(self, inverter: Fitted, table: Float[Tensor, "words hidden"]) -> None:
         self._inverter, self._words = inverter, normalize(table.float(), dim=1)
 
     def __call__(self, hidden: Float[Tensor, "length hidden"]) -> Float[Tensor, "length words"]:

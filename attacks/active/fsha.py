@@ -9,8 +9,6 @@ nothing is known of the clients' front (``start: random``); a PPLR client starts
 these (``start: base``, which then stays there) has to pull no further than the clients' own training pushes.
 """
 
-from weakref import WeakKeyDictionary
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -65,15 +63,15 @@ class Fsha:
         )  # fmt: skip
         self.start, self.steps, self.critic_steps, self.batch = start, steps, critic_steps, batch
         self.width, self.seed = width, seed
-        self._pilots: WeakKeyDictionary[Knowledge, dict[int, _Pilot]] = WeakKeyDictionary()
+        self._pilots: dict[tuple[str, int], _Pilot] = {}
 
     def craft_gradient(self, knowledge: Knowledge, front: int, budget: Budget) -> GradientCrafter:
         pilot = _Pilot(self, knowledge, front, budget)
-        self._pilots.setdefault(knowledge, {})[front] = pilot
+        self._pilots[knowledge.base.digest, front] = pilot
         return pilot.pull
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
-        pilot = self._pilots.get(knowledge, {}).get(-1 if view.front is None else view.front)
+        pilot = self._pilots.get((knowledge.base.digest, -1 if view.front is None else view.front))
         if pilot is None:
             raise NotApplicable("no training was hijacked at this cut")
         require_records(view, knowledge)

@@ -1,14 +1,13 @@
 """Shared decoding of all inverters: from each word's fit at each position to tokens, items and labels.
 
 An inverter learns a `Reading` for each client and round. All are learned before the first row is read, so that whether
-the budget is enough for them does not depend on the order of the rows; what was learned, or that the budget was not
-enough, is kept for the other cells and the controls.
+the budget is enough for them does not depend on the order of the rows; what was learned is kept for the other cells and
+the controls (`Knowledge.fitted`).
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -19,12 +18,11 @@ from pplr_audit.errors import InputError
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
-from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.threat_model.view import View
 
 ANSWERED = frozenset({Channel.FRONT_ACTIVATIONS, Channel.BACK_GRADIENTS})
 """Channels of a training sequence, which holds its answer where the template has a place for one."""
-T = TypeVar("T")
 Words = Int[np.ndarray, "words"]
 """Words of `TitleReader.vocabulary`."""
 
@@ -47,26 +45,6 @@ class Inversion(Protocol):
     ) -> Reading:
         """Return the fit for a client's h_l at ``layer`` in a round. Raises NotApplicable or BudgetExhausted."""
         ...
-
-
-class Learned(Generic[T]):
-    """Fits learned from an adversary's knowledge, by key; a budget that was not enough is not tried again."""
-
-    def __init__(self) -> None:
-        self._held: WeakKeyDictionary[Knowledge, dict[Hashable, T | BudgetExhausted]] = WeakKeyDictionary()
-
-    def get(self, knowledge: Knowledge, key: Hashable, learn: Callable[[], T]) -> T:
-        """Return what ``learn`` gives, or gave before. Raises BudgetExhausted likewise."""
-        held = self._held.setdefault(knowledge, {})
-        if key not in held:
-            try:
-                held[key] = learn()
-            except BudgetExhausted as reason:
-                held[key] = reason
-        found = held[key]
-        if isinstance(found, BudgetExhausted):
-            raise found
-        return found
 
 
 def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) -> Guess:

@@ -14,7 +14,6 @@ where the answer alone is trained on, each side is solved in closed form here, a
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -24,7 +23,7 @@ from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.decoding.titles import LABELS, TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_records
 from pplr_audit.attacks.gradient.label_match import LabelMatch
-from pplr_audit.attacks.gradient.soft_labels import words_of
+from pplr_audit.attacks.gradient.soft_labels import STEPS, words_of
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
@@ -44,7 +43,7 @@ class Bidirectional:
     """Needs all that crosses in a training step.
 
     Args:
-        shortlist: as of `LabelMatch`.
+        shortlist, steps: as of `LabelMatch`.
         prompts, held_out, seed: as of `Ridge`.
     """
 
@@ -54,21 +53,24 @@ class Bidirectional:
     also_reads = frozenset({UP, DOWN})
     controls = 1
 
-    def __init__(self, shortlist: int = 16, prompts: int = 128, held_out: int = 16, seed: int = 0) -> None:
-        self._forward, self._backward = Ridge(prompts, held_out, seed), LabelMatch(shortlist)
+    def __init__(
+        self, shortlist: int = 16, steps: int = STEPS, prompts: int = 128, held_out: int = 16, seed: int = 0
+    ) -> None:  # fmt: skip
+        self._forward, self._backward = Ridge(prompts, held_out, seed), LabelMatch(shortlist, steps)
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         front = require_records(view, knowledge)
         if view.back is None:
             raise NotApplicable("the channel does not depend on a back")
         reader = TitleReader(knowledge.prompts)
+        readings = {
+            (client, round_): self._forward.learned(client, round_, front, knowledge, reader.vocabulary, budget)
+            for client, round_ in sorted({(record.client, record.round) for record in view.records})
+        }
         fits = []
         for record in view.records:
             budget.check()
-            reading = self._forward.learned(
-                record.client, record.round, front, knowledge, reader.vocabulary, budget
-            )  # fmt: skip
-            fits.append(reading.fit(record.also_reads[UP].float()).numpy())
+            fits.append(readings[record.client, record.round].fit(record.also_reads[UP].float()).numpy())
         join = self._whole if knowledge.loss_on == "all" else self._at_label
         arrays, explained = join(view, view.back, fits, reader, knowledge, budget)
         means = np.array(explained).mean(0).tolist()
@@ -92,16 +94,15 @@ class Bidirectional:
         labels = [joined(both, weights) for *both, weights in zip(forward, backward, explained, strict=True)]
         return {**arrays, "labels": np.array(labels)}, explained
 
-    @staticmethod
     def _whole(
-        view: View, back: int, fits: list[Fit], reader: TitleReader, knowledge: Knowledge, budget: Budget
+        self, view: View, back: int, fits: list[Fit], reader: TitleReader, knowledge: Knowledge, budget: Budget
     ) -> Joined:
         """All of the sequence by both; all of it is trained on."""
         both, explained = [], []
         for place, (record, fit) in enumerate(zip(view.records, fits, strict=True)):
             budget.check(place, len(fits))
-            start, left = SHARPNESS * fit, partial(budget.left, (place + 1) / len(fits))
-            found, rest = words_of(record, back, knowledge, reader, left, start)
+            start = SHARPNESS * fit
+            found, rest = words_of(record, back, knowledge, reader, budget, self._backward.steps, start)
             weights = (max(0.0, float(fit.max(1).mean())), _explained(rest))
             both.append(weights[0] * log_softmax(start, axis=1) + weights[1] * found)
             explained.append(weights)

@@ -22,7 +22,6 @@ arXiv 2409.00960) optimizes soft labels.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -35,7 +34,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pplr_audit.attacks.decoding.titles import LABELS, TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_readable, require_whole
 from pplr_audit.attacks.gradient.closed_form import solved
-from pplr_audit.attacks.gradient.soft_labels import words_of
+from pplr_audit.attacks.gradient.soft_labels import STEPS, words_of
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.scoring.ranking import best_first
 from pplr_audit.threat_model.attack import Budget, Guess
@@ -62,6 +61,7 @@ class LabelMatch:
 
     Args:
         shortlist: labels whose gradient is worked out exactly in each turn.
+        steps: of the soft labels of a row, at most (``training.loss_on: all``).
     """
 
     name = "label_match"
@@ -70,9 +70,9 @@ class LabelMatch:
     also_reads = frozenset({Channel.TRUNK_ACTIVATIONS})
     controls = 1
 
-    def __init__(self, shortlist: int = 16) -> None:
-        require_whole("label_match", shortlist=(shortlist, 1))
-        self.shortlist = shortlist
+    def __init__(self, shortlist: int = 16, steps: int = STEPS) -> None:
+        require_whole("label_match", shortlist=(shortlist, 1), steps=(steps, 1))
+        self.shortlist, self.steps = shortlist, steps
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         if view.back is None:
@@ -90,15 +90,13 @@ class LabelMatch:
         facts = {"shortlist": self.shortlist, "median_distance": float(np.median(left))}
         return Guess({"rows": np.array([record.row for record in view.records]), "labels": answers}, facts)
 
-    @staticmethod
-    def _whole(view: View, back: int, knowledge: Knowledge, budget: Budget) -> Guess:
+    def _whole(self, view: View, back: int, knowledge: Knowledge, budget: Budget) -> Guess:
         """The whole sequence, where all of it is trained on."""
         reader = TitleReader(knowledge.prompts)
         found = []
         for place, record in enumerate(view.records):
             budget.check(place, len(view.records))
-            left = partial(budget.left, (place + 1) / len(view.records))
-            found.append(words_of(record, back, knowledge, reader, left))
+            found.append(words_of(record, back, knowledge, reader, budget, self.steps))
         facts = {"median_distance": float(np.median([distance for _, distance in found]))}
         return answered(view, reader, (fit for fit, _ in found), facts)
 

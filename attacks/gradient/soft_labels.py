@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pplr_audit.attacks.decoding.titles import TitleReader
+from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.view import Record
@@ -36,20 +37,22 @@ Back = Callable[[Float[Tensor, "batch length hidden"]], Float[Tensor, "batch len
 
 
 def words_of(
-    record: Record, back: int, knowledge: Knowledge, reader: TitleReader, left: Callable[[], bool],
+    record: Record, back: int, knowledge: Knowledge, reader: TitleReader, budget: Budget, steps: int = STEPS,
     start: Float[np.ndarray, "length words"] | None = None,
 ) -> tuple[Float[np.ndarray, "length words"], float]:  # fmt: skip
     """The log-probability of each of the reader's words at each position of a sequence, and the share of what came back
     that they leave unexplained, from 0 to about 1. The first word is the template's.
 
     Args:
-        left: whether there is time to go on.
+        steps: of AdamW, at most.
         start: scores to go on from, of all positions.
+
+    Raises BudgetExhausted: the time is up.
     """
     model, words = knowledge.copy(record.client, record.round), torch.from_numpy(reader.vocabulary)
     found = matched(
         lambda hidden: model.logits(knowledge.depth - back, hidden), record.also_reads[Channel.TRUNK_ACTIVATIONS],
-        record.tensor * record.batch, words, left,  # the loss is the mean over the batch
+        record.tensor * record.batch, words, budget.check, steps=steps,  # the loss is the mean over the batch
         start=None if start is None else torch.from_numpy(start[1:]),
     )  # fmt: skip
     first = np.isin(reader.vocabulary, knowledge.prompts.prefix[:1])
@@ -69,7 +72,8 @@ class Matched:
 
 def matched(
     back: Back, hidden: Float[Tensor, "length hidden"], gradient: Float[Tensor, "length hidden"],
-    words: Int[Tensor, "words"], left: Callable[[], bool], *, start: Float[Tensor, "length-1 words"] | None = None,
+    words: Int[Tensor, "words"], check: Callable[[], None], *, steps: int = STEPS,
+    start: Float[Tensor, "length-1 words"] | None = None,
 ) -> Matched:  # fmt: skip
     """Match the gradient of the mean loss over all tokens behind the first.
 
@@ -77,7 +81,8 @@ def matched(
         hidden: what entered the last layers.
         gradient: dLoss/dh of this sequence's own loss.
         words: those that can stand anywhere.
-        left: whether there is time to go on.
+        check: called before every step; what it raises ends it.
+        steps: of AdamW, at most.
         start: scores to go on from (default: all words alike).
     """
     entered = hidden[None].detach().clone().requires_grad_()
@@ -87,7 +92,8 @@ def matched(
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be differentiated twice
         log_probs = back(entered)[0, :-1].log_softmax(1)[:, words]
     best = Matched(scores.detach().log_softmax(1), float("inf"))
-    for step in range(STEPS + 1):
+    for step in range(steps + 1):
+        check()
         with torch.enable_grad():
             expected = -(scores.softmax(1) * log_probs).sum(1).mean()
             own = torch.autograd.grad(expected, entered, create_graph=True)[0][0]
@@ -95,7 +101,7 @@ def matched(
             distance = float(apart.detach().norm())
             if distance < best.distance:
                 best = Matched(scores.detach().log_softmax(1), distance)
-            if step == STEPS or distance <= NEAR or not left():
+            if step == steps or distance <= NEAR:
                 break
             optimizer.zero_grad()
             (SQUARED * apart.square().sum() + ABSOLUTE * apart.abs().sum()).backward(inputs=[scores])

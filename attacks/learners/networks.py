@@ -9,7 +9,7 @@ Source: the inversion models of SplitLLM and BiSR (Chen et al. 2024, arXiv 2409.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -47,7 +47,7 @@ class Network(nn.Module):
         self, kind: Kind, words: int, mean: Float[Tensor, "hidden"], deviation: Float[Tensor, "hidden"]
     ) -> None:  # fmt: skip
         super().__init__()
-        self._mean, self._scale = mean, 1 / deviation.clamp_min(1e-6)
+        self._mean, self._deviation, self._scale = mean, deviation, 1 / deviation.clamp_min(1e-6)
         self.reads = _READS[kind](len(mean))
         self.words = nn.Linear(UNITS if kind == "gru" else len(mean), words)
 
@@ -57,6 +57,10 @@ class Network(nn.Module):
         """Logits; what stands behind the end of a prompt is ``padding``."""
         found: Tensor = self.words(self.reads((hidden - self._mean) * self._scale, padding))
         return found
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that it consists of besides its kind."""
+        return {"mean": self._mean, "deviation": self._deviation, **self.state_dict()}
 
 
 class _Alone(nn.Module):
@@ -113,6 +117,21 @@ class Trained:
     """Epochs that it was trained for, the best one included."""
     accuracy: float
     """Accuracy on the pairs held out."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that it consists of besides the network's kind."""
+        accuracy = torch.tensor(self.accuracy, dtype=torch.float64)
+        return {**self.network.tensors(), "epochs": torch.tensor(self.epochs), "accuracy": accuracy}
+
+    @classmethod
+    def of(cls, kind: Kind, words: int, tensors: Mapping[str, Tensor]) -> "Trained":
+        """Return the one that gave these ``tensors``."""
+        rest = dict(tensors)
+        epochs, accuracy = int(rest.pop("epochs")), float(rest.pop("accuracy"))
+        with torch.random.fork_rng(devices=[]):  # the first weights, which are drawn, go at once
+            network = Network(kind, words, rest.pop("mean"), rest.pop("deviation"))
+        network.load_state_dict(rest)
+        return cls(network.eval(), epochs, accuracy)
 
 
 def trained(

@@ -27,6 +27,11 @@ class Inverter:
     def __call__(self, x: Float[Tensor, "length hidden"]) -> Float[Tensor, "length hidden"]:
         return (x - self._x_mean) @ self._weight + self._y_mean
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that it consists of."""
+        strength = torch.tensor(self.strength, dtype=torch.float64)
+        return {"weight": self._weight, "x_mean": self._x_mean, "y_mean": self._y_mean, "strength": strength}
+
 
 class NormalEquations:
     """X'X and X'Y, summed up. Hand in many positions at once: each call walks through both sums."""

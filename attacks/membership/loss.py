@@ -4,10 +4,11 @@
 same under the base model (LoRA switched off), which takes out how predictable a title is to anyone.
 """
 
-from weakref import WeakKeyDictionary
-
 import numpy as np
+import torch
+from torch import Tensor
 
+from pplr_audit.threat_model.artifacts import digest_of_prompts
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
@@ -23,9 +24,6 @@ class Loss:
     channels = frozenset({Channel.MODEL_OUTPUT})
     controls = 20
 
-    def __init__(self) -> None:
-        self._base: WeakKeyDictionary[Knowledge, dict[int, float]] = WeakKeyDictionary()
-
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         if not view.records:
             raise NotApplicable("no query was answered")
@@ -33,12 +31,15 @@ class Loss:
         if missing:
             raise NotApplicable(f"{len(missing)} answers belong to no query of the adversary")
         budget.check()
-        base = self._base.setdefault(knowledge, {})
-        new = [r.row for r in view.records if r.row not in base]
-        answers = knowledge.base.log_probs([knowledge.queries[row] for row in new])
-        base |= {row: float(answer.mean()) for row, answer in zip(new, answers, strict=True)}
+        queries = [knowledge.queries[record.row] for record in view.records]
+
+        def asked() -> dict[str, Tensor]:
+            answers = knowledge.base.log_probs(queries)
+            return {"mean": torch.tensor([float(answer.mean()) for answer in answers], dtype=torch.float64)}
+
+        source = {"model": knowledge.base.digest, "queries": digest_of_prompts(queries)}
+        reference = knowledge.fitted("base_log_probs", source, asked)["mean"].numpy()
         own = np.array([float(record.tensor.double().mean()) for record in view.records])
-        reference = np.array([base[record.row] for record in view.records])
         budget.check()
         rows = np.array([record.row for record in view.records])
         return Guess({"rows": rows, "threshold": own, "reference": own - reference})

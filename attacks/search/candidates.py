@@ -1,10 +1,11 @@
 """Candidates for what stands behind a path of tokens, run through a front together and held against what crossed.
 
 All candidates of a place are one tree, read behind the path's cached keys and values in one pass, or a few. What a
-chosen path gave at every layer is remembered by its tokens, so that a search at another front need not run it again.
+single candidate gave at every layer is remembered by the steps that led to it, so that a search at another front need
+not run it again. As these steps are all that its states follow from, an answer has the same bits with and without.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pplr_audit.models.token_tree import Branches, Prefix
+from pplr_audit.threat_model.artifacts import digest
 from pplr_audit.threat_model.knowledge import Model
 
 NODES = 1024
@@ -31,20 +33,19 @@ class Path:
     """Prefix that holds the first of the tokens; those behind are read along with what is tried next."""
     states: Mapping[int, Float[Tensor, "piece hidden"]]
     """States that the piece that the path ends with gave, by l."""
+    steps: str
+    """A hash of all trials so far, which are what the states follow from."""
+    behind: tuple[Int[np.ndarray, "piece"], ...] = ()
+    """Pieces behind the prefix, which were remembered and not run."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @property
-    def pending(self) -> Int[np.ndarray, "pending"]:
-        """The tokens behind the prefix."""
-        return self.tokens[self.prefix.length :]
-
     def upto(self, length: int) -> "Path":
-        """The path as it was at a shorter length."""
+        """The path as it was at a shorter length; its pieces are settled."""
         begins = len(self) - len(next(iter(self.states.values())))
         states = {layer: h[: length - begins] for layer, h in self.states.items()}
-        return Path(self.tokens[:length], self.prefix.upto(length), states)
+        return Path(self.tokens[:length], self.prefix.upto(length), states, digest(self.steps, length))
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,20 @@ class Trial:
 
 
 class PathCache:
-    """Cache of what chosen pieces of paths gave at several layers, by model and tokens, while there is room."""
+    """Cache of what single candidates gave at several layers, by the steps that led to them, while there is room."""
 
     def __init__(self) -> None:
-        self._states: dict[Hashable, Mapping[int, Tensor]] = {}
+        self._states: dict[str, Mapping[int, Tensor]] = {}
         self._bytes = 0
 
-    def get(self, key: Hashable) -> Mapping[int, Tensor]:
+    def get(self, steps: str) -> Mapping[int, Tensor]:
         """h_l by l; nothing where it is not known."""
-        return self._states.get(key, {})
+        return self._states.get(steps, {})
 
-    def put(self, key: Hashable, states: Mapping[int, Tensor]) -> None:
+    def put(self, steps: str, states: Mapping[int, Tensor]) -> None:
         size = sum(each.nbytes for each in states.values())
-        if len(states) > 1 and key not in self._states and self._bytes + size <= REMEMBERED:
-            self._states[key] = states
+        if len(states) > 1 and self._bytes + size <= REMEMBERED:
+            self._states[steps] = states
             self._bytes += size
 
 
@@ -87,72 +88,74 @@ class Front:
 
     Args:
         opening: the tokens that every sequence begins with.
-        layers: every front that may be asked about.
+        layer: the front that is searched at.
+        others: fronts that may be searched at later.
         cache: may be shared by several models.
     """
 
     def __init__(
-        self, model: Model, opening: Int[np.ndarray, "opening"], layers: Sequence[int], cache: PathCache
+        self, model: Model, opening: Int[np.ndarray, "opening"], layer: int, others: Sequence[int], cache: PathCache
     ) -> None:
-        self._model, self._layers, self._cache = model, tuple(layers), cache
+        self._model, self.layer, self._layers, self._cache = model, layer, tuple({layer, *others}), cache
         branches = model.extend(Prefix(), opening, range(-1, len(opening) - 1), self._layers)
-        self._start = opening, branches.along(range(len(opening))), branches.states
-        self.evaluations = max(layers) * len(opening)
-        """Blocks times tokens that were run, over all candidates."""
+        steps = digest(model.digest, opening)
+        self._start = opening, branches.along(range(len(opening))), branches.states, steps
+        self.evaluations = layer * len(opening)
+        """Blocks times tokens of all candidates, up to the front that is searched at."""
 
     def start(self) -> Path:
         """The path along the opening."""
         return Path(*self._start)
 
     def measure(
-        self, path: Path, pieces: Sequence[Int[np.ndarray, "piece"]], crossed: Float[Tensor, "rest hidden"], layer: int,
+        self, path: Path, pieces: Sequence[Int[np.ndarray, "piece"]], crossed: Float[Tensor, "rest hidden"],
         *, deep: bool = False,
     ) -> Trial:  # fmt: skip
         """Measure how far each of ``pieces`` behind ``path`` is from what crossed.
 
         Args:
-            crossed: h of ``layer`` at the positions behind the path; no piece is longer.
-            deep: run on to the deepest front that may be asked about. The same along a whole path.
+            crossed: h at the positions behind the path; no piece is longer.
+            deep: run on to the deepest front that may be searched at. The same along a whole path.
         """
+        steps = digest(path.steps, np.concatenate(pieces), [len(piece) for piece in pieces])
+        if len(pieces) == 1 and self.layer in (known := self._cache.get(steps)):
+            self.evaluations += self.layer * len(pieces[0])
+            tokens, behind = np.concatenate([path.tokens, pieces[0]]), (*path.behind, pieces[0])
+            found = relative(known[self.layer], crossed[: len(pieces[0])])
+            return Trial([found], 0, Path(tokens, path.prefix, known, digest(steps, 0), behind))
+        layers = self._layers if deep else (self.layer,)
+        self.settle(path, deep=deep)
         distances = [np.empty(0)] * len(pieces)
         best: tuple[float, int, Path] | None = None
-        for place, found, ahead in self._measured(path, pieces, crossed, layer, self._layers if deep else (layer,)):
+        for place, found, ahead in self._measured(path, pieces, crossed, layers):
             distances[place] = found
             if best is None or (float(found.mean()), place) < best[:2]:
-                best = float(found.mean()), place, ahead()
+                best = float(found.mean()), place, ahead(digest(steps, place))
         assert best is not None, "there is something to try"
+        if deep and len(pieces) == 1:
+            self._cache.put(steps, best[2].states)
         return Trial(distances, best[1], best[2])
 
-    def remember(self, before: Path, path: Path) -> None:
-        """Keep what the last piece of ``path`` gave behind ``before``, for a search at another layer."""
-        self._cache.put(self._key(before, path.tokens[len(before) :]), path.states)
-
-    def _key(self, before: Path, piece: Int[np.ndarray, "piece"]) -> Hashable:
-        return id(self), before.tokens.tobytes(), piece.tobytes()
+    def settle(self, path: Path, *, deep: bool) -> None:
+        """Run the pieces of ``path`` that were remembered, one by one as they were run then."""
+        layers = self._layers if deep else (self.layer,)
+        for piece in path.behind:
+            branches = self._model.extend(path.prefix, piece, range(-1, len(piece) - 1), layers)
+            path.prefix = branches.along(range(len(piece)))
+        path.behind = ()
 
     def _measured(
-        self, path: Path, pieces: Sequence[Int[np.ndarray, "piece"]], crossed: Float[Tensor, "rest hidden"], layer: int,
+        self, path: Path, pieces: Sequence[Int[np.ndarray, "piece"]], crossed: Float[Tensor, "rest hidden"],
         layers: tuple[int, ...],
-    ) -> Iterator[tuple[int, Float[np.ndarray, "piece"], Callable[[], Path]]]:  # fmt: skip
+    ) -> Iterator[tuple[int, Float[np.ndarray, "piece"], Callable[[str], Path]]]:  # fmt: skip
         """The place of each piece, its distances, and how to go on along it."""
-        unknown = []
-        for place, piece in enumerate(pieces):
-            states = self._cache.get(self._key(path, piece))
-            if layer in states:
-                found = relative(states[layer], crossed[: len(piece)])
-                yield place, found, partial(Path, np.concatenate([path.tokens, piece]), path.prefix, states)
-            else:
-                unknown.append(place)
-        for tree in _trees(path.pending, pieces, unknown):
+        for tree in _trees(pieces):
             branches = self._model.extend(path.prefix, tree.tokens, tree.parents, layers)
-            self.evaluations += max(layers) * len(tree.tokens)
-            pending = len(path.pending)
+            self.evaluations += self.layer * len(tree.tokens)
             # How far a node is does not depend on which piece it is looked at for.
-            apart = relative(branches.states[layer][pending:], crossed[_depths(tree.parents)[pending:] - pending])
-            path.prefix = branches.along(range(pending)) if pending else path.prefix
+            apart = relative(branches.states[self.layer], crossed[_depths(tree.parents)])
             for place, nodes in tree.nodes.items():
-                ahead = partial(_along, path, pieces[place], branches, [*range(pending), *nodes])
-                yield place, apart[np.array(nodes) - pending], ahead
+                yield place, apart[np.array(nodes)], partial(_along, path, pieces[place], branches, nodes)
 
 
 def relative(h: Float[Tensor, "length hidden"], crossed: Float[Tensor, "length hidden"]) -> Float[np.ndarray, "length"]:
@@ -161,10 +164,9 @@ def relative(h: Float[Tensor, "length hidden"], crossed: Float[Tensor, "length h
     return np.asarray(apart.double().numpy())
 
 
-def _along(path: Path, piece: Int[np.ndarray, "piece"], branches: Branches, nodes: list[int]) -> Path:
-    own = nodes[len(nodes) - len(piece) :]
-    states = {layer: each[own] for layer, each in branches.states.items()}
-    return Path(np.concatenate([path.tokens, piece]), branches.along(nodes), states)
+def _along(path: Path, piece: Int[np.ndarray, "piece"], branches: Branches, nodes: list[int], steps: str) -> Path:
+    states = {layer: each[nodes] for layer, each in branches.states.items()}
+    return Path(np.concatenate([path.tokens, piece]), branches.along(nodes), states, steps)
 
 
 @dataclass(frozen=True)
@@ -177,18 +179,17 @@ class _Tree:
     """Nodes of each piece, by its place."""
 
 
-def _trees(
-    pending: Int[np.ndarray, "pending"], pieces: Sequence[Int[np.ndarray, "piece"]], places: Sequence[int]
-) -> Iterator[_Tree]:
-    """The pieces at ``places`` as trees of bounded size; ``pending`` stands before all of them, in the first."""
-    order = sorted(places, key=lambda place: pieces[place].tolist())
+def _trees(pieces: Sequence[Int[np.ndarray, "piece"]]) -> Iterator[_Tree]:
+    """The pieces as trees of bounded size."""
+    order = sorted(range(len(pieces)), key=lambda place: pieces[place].tolist())
     at = 0
     while at < len(order):
-        tokens, parents = pending.tolist(), list(range(-1, len(pending) - 1))
+        tokens: list[int] = []
+        parents: list[int] = []
         known: dict[tuple[int, int], int] = {}
         nodes: dict[int, list[int]] = {}
         while at < len(order) and (not nodes or len(tokens) < NODES):
-            node, own = len(pending) - 1, []
+            node, own = -1, []
             for token in pieces[order[at]].tolist():
                 if (node, token) not in known:
                     known[node, token] = len(tokens)
@@ -199,7 +200,6 @@ def _trees(
             nodes[order[at]] = own
             at += 1
         yield _Tree(np.array(tokens, dtype=np.int64), parents, nodes)
-        pending = pending[:0]
 
 
 def _depths(parents: Sequence[int]) -> Int[Tensor, "nodes"]:

@@ -2,7 +2,7 @@
 
 A reading is a list of items. The front is run on it, and the slot that is farthest from what crossed is tried with its
 next best titles; where such a title has another length, what stands behind it is read anew by the ridge inverter. The
-best few readings are kept (a beam), until no slot of them has anything better, or the time is up.
+best few readings are kept (a beam), until no slot of them has anything better, or enough readings were tried.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,28 +42,29 @@ class Refiner:
         history: items that a sequence holds at most.
         beam: readings that are kept.
         shortlist: titles that are tried at a slot.
+        readings: readings that may be tried of a sequence before it is no longer refined.
     """
 
     def __init__(
         self, prompts: Prompts, candidates: Candidates, reader: TitleReader, *, history: int, beam: int,
-        shortlist: int,
+        shortlist: int, readings: int,
     ) -> None:  # fmt: skip
         self._prompts, self._candidates, self._reader = prompts, candidates, reader
-        self._history, self._beam, self._shortlist = history, beam, shortlist
+        self._history, self._beam, self._shortlist, self._most = history, beam, shortlist, readings
         self._lengths = prompts.titles.lengths
         self.evaluations = 0
         """Blocks times tokens that were run, over all readings."""
 
     def refine(
         self, model: Model, fit: Float[np.ndarray, "length words"], crossed: Float[Tensor, "length hidden"], layer: int,
-        left: Callable[[], bool], row: int = 0,
+        check: Callable[[], None], row: int = 0,
     ) -> Answer:  # fmt: skip
         """The reading that is nearest to what crossed, with nothing in it where the template has no place for an item.
 
         Args:
             fit: how well each word that a prompt can hold stands at each position, by the ridge inverter.
             crossed: h of ``layer``.
-            left: whether there is time to try more.
+            check: ends the search, by what it raises, where its time is up.
             row: whose sequence it is.
         """
         seen: dict[Items, Reading] = {}
@@ -75,7 +76,8 @@ class Refiner:
             return tuple(readings(start)[0][:, 0].tolist())
 
         self._run(model, [read(None)], crossed, layer, seen)
-        while seen and left():
+        while seen and len(seen) < self._most:
+            check()
             beam = sorted(seen.values(), key=Reading.order)[: self._beam]
             moves = ((reading, slot) for reading in beam for slot in self._far(reading))
             move = next(((reading, slot) for reading, slot in moves if (reading.items, slot) not in tried), None)

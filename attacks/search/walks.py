@@ -37,13 +37,14 @@ class Crossed:
     """One sequence that crossed, and how it is to be searched."""
 
     tensor: Float[Tensor, "length hidden"]
-    """h of ``layer``."""
-    layer: int
+    """h of the front's layer."""
     front: Front
     shortlist: int
     """Candidates that are tried together."""
-    left: Callable[[], bool]
-    """Function that is true while there is time to try more."""
+    most: int
+    """Candidates that may be tried before a shortlist is no longer widened."""
+    check: Callable[[], None]
+    """Function that ends the search, by what it raises, where its time is up."""
     row: int = 0
     """Row whose sequence it is."""
 
@@ -155,7 +156,8 @@ class Walk:
     def __init__(self, crossed: Crossed) -> None:
         self._crossed, self.row = crossed, crossed.row
         self.path = crossed.front.start()
-        opening = self.path.states[crossed.layer]
+        self._tried = 0
+        opening = self.path.states[crossed.front.layer]
         error = float(relative(opening, crossed.tensor[: len(opening)]).max())
         self.exact = error <= EXACT
         self._tolerance = max(ROUNDING, SLACK * error)
@@ -174,11 +176,12 @@ class Walk:
         width = 1 if self.exact and not sure else shortlist
         best, means = None, list[float]()
         while len(means) < number:
+            self._crossed.check()
             trial = self._measure([piece(each) for each in range(len(means), min(width, number))])
             means += [float(found.mean()) for found in trial.distances]
             if best is None or trial.nearest.mean() < best.nearest.mean():
                 best = trial
-            if self._near(best.nearest) == len(best.nearest) or not self._crossed.left():
+            if self._near(best.nearest) == len(best.nearest) or self._tried >= self._crossed.most:
                 break
             width = shortlist if width < shortlist else width * WIDER
         if best is None or (self.exact and not sure and self._near(best.nearest) < len(best.nearest)):
@@ -196,7 +199,8 @@ class Walk:
 
     def _measure(self, pieces: Sequence[Piece]) -> Trial:
         rest = self._crossed.tensor[len(self.path) :]
-        return self._crossed.front.measure(self.path, pieces, rest, self._crossed.layer, deep=self.exact)
+        self._tried += len(pieces)
+        return self._crossed.front.measure(self.path, pieces, rest, deep=self.exact)
 
     def _near(self, distances: Float[np.ndarray, "piece"]) -> int:
         """Count the first positions that are near enough."""
@@ -206,9 +210,10 @@ class Walk:
     def _take(self, trial: Trial, length: int | None = None) -> None:
         """Go on along what was measured, or along the first ``length`` tokens of it."""
         taken = trial.nearest[:length]
-        path = trial.path if length is None else trial.path.upto(len(self.path) + length)
-        if self.exact:
-            self._crossed.front.remember(self.path, path)
+        whole = length is None or length == len(trial.nearest)
+        if not whole:
+            self._crossed.front.settle(trial.path, deep=self.exact)
+        path = trial.path if whole else trial.path.upto(len(self.path) + len(taken))
         self.path, self.answer.tokens = path, path.tokens
         self.answer.distances.append(float(taken.mean()))
         self.answer.verified += self.exact and self._near(taken) == len(taken)

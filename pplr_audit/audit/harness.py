@@ -31,6 +31,7 @@ from pplr_audit.audit.victims.linked_windows import Links
 from pplr_audit.audit.victims.rows import PhaseRows, Rows, watched
 from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import model_free_features
+from pplr_audit.threat_model.artifacts import Artifacts
 from pplr_audit.threat_model.attack import Budget, also_reads, as_active, attribute_of
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
@@ -47,9 +48,12 @@ class Harness:
         job: the training; its federation is used to replay rounds, and its state is not kept.
         files: what the rounds started from.
         scratch: a folder with room for what crossed, while it is looked at.
+        artifacts: where fits that cells share are kept; none keeps them in memory.
     """
 
-    def __init__(self, job: Job, files: TrainingFiles, plan: Plan, scratch: Path) -> None:
+    def __init__(
+        self, job: Job, files: TrainingFiles, plan: Plan, scratch: Path, artifacts: Artifacts | None = None
+    ) -> None:
         self._job, self._private, self._model = job, job.private, job.model
         self._plan, self._scratch = plan, scratch
         self._state = lru_cache(maxsize=2)(files.state)
@@ -59,7 +63,7 @@ class Harness:
         self._truths_of = lru_cache(maxsize=None)(self._truths)
         self._label_of = lru_cache(maxsize=None)(self._label)
         self.rows = Rows(job, self._state)
-        self._builder = KnowledgeBuilder(job, plan, self.rows, self._state, self._recorded)
+        self._builder = KnowledgeBuilder(job, plan, self.rows, self._state, self._recorded, artifacts)
         self._links = Links(job, self.rows, self._state)
 
     def view(self, cell: Cell) -> View[Any]:

@@ -25,6 +25,7 @@ def run_attack(
         grace: as of `Budget`.
 
     Raises NotApplicable, BudgetExhausted, or Failed: a third party's attack may fail in any way, and the audit goes on.
+    InputError and RunError are raised for an artifact of the run that cannot be read or written.
     """
     legible = view.legible()
     budget = Budget(seconds, grace)
@@ -38,6 +39,9 @@ def run_attack(
     except (NotApplicable, BudgetExhausted, Failed):
         raise
     except Exception as error:
+        for knowledge in turns:
+            if isinstance(knowledge, Knowledge) and knowledge.artifacts.broken is not None:
+                raise knowledge.artifacts.broken from None  # a file of the run, and no failure of the attack
         raise Failed(_text(f"{type(error).__name__}: {error}")) from error
 
 

@@ -80,7 +80,7 @@ def build(
     initial = read_adapter(adapter_parameters(backbone.model))
     precision = resolved(model.precision, backbone.model)
     choose_attention(backbone.model, precision)
-    whole = UncutModel(backbone.model)
+    whole = UncutModel(backbone.model, digest=f"{backbone.digest} {precision}")
     compute_in(whole.model, precision)
     whole.task = task = _task(model, whole.model, prompts, training or scenario.Training())
     parts = cut(backbone.model, model.cut.front, model.cut.back, seed=seed)

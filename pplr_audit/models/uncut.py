@@ -4,8 +4,10 @@ It shares the frozen weights with the model that is cut and has an adapter of it
 """
 
 import copy
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,20 +32,32 @@ class UncutModel:
     Args:
         model: as training begins with it, before it is cut; it is copied, all but the frozen weights.
         task: what it is for; it may be given later, as what the base model works out for it takes this very model.
+        digest: a hash of the frozen weights and of whatever else the model computes by; none hashes the weights.
     """
 
-    def __init__(self, model: Any, task: Task | None = None) -> None:
+    def __init__(self, model: Any, task: Task | None = None, digest: str = "") -> None:
         shared = {id(p): p for p in model.parameters() if not p.requires_grad}
         self.model = copy.deepcopy(model, shared).eval()
         if task is not None:
             self.task: Task = task
         self._parameters = adapter_parameters(self.model)
         self._initial = read_adapter(self._parameters)
+        self._weights = digest
         self.layers = len(blocks(self.model))
         words = self.model.get_input_embeddings()
         with torch.no_grad():
             self.embeddings: Float[Tensor, "vocab hidden"] = words(torch.arange(words.num_embeddings))
             """The input word embeddings of the base model, as its module makes them: a module may scale its weight."""
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of what the base model computes by."""
+        sha = hashlib.sha256(self._weights.encode())
+        frozen = () if self._weights else self.model.state_dict().items()
+        for name, tensor in sorted((*frozen, *self._initial.items())):
+            values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode() + memoryview(values.numpy()))
+        return sha.hexdigest()
 
     def states(
         self,

@@ -22,16 +22,18 @@ from pplr_audit.threat_model.view import View
 
 
 class Budget:
-    """Seconds that an attack may spend on one cell, from now on.
+    """A ceiling on the seconds of one cell, from now on: it ends an attack without a value, and never with another one.
+
+    How much an attack tries is counted in units of its own (candidates, steps, prompts), by its settings. So what it
+    finds is the same on every machine that is fast enough.
 
     Args:
-        grace: how many times as long it may take before it is broken off; how it spends its time goes by ``seconds``.
+        grace: how many times as long it may take before it is broken off.
     """
 
     def __init__(self, seconds: float, grace: float = 1.0) -> None:
         self.seconds = seconds
         self._start = time.monotonic()
-        self._end = self._start + seconds
         self._last = self._start + grace * seconds
 
     def check(self, done: int = 0, of: int = 0) -> None:
@@ -47,10 +49,6 @@ class Budget:
                 " fewer audit.victims"
             )
         raise BudgetExhausted(reason)
-
-    def left(self, share: float = 1.0) -> bool:
-        """True if less than ``share`` of the time has gone: for an attack that may do more, or less, for a row."""
-        return time.monotonic() <= self._end - (1 - share) * self.seconds
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """An adversary's knowledge besides its view: the template, models to run, text to learn on, pairs, attributes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.data.samples import Samples
 from pplr_audit.models.token_tree import Branches, Prefix
+from pplr_audit.threat_model.artifacts import Artifacts, K, Source, Tensors, digest, digest_of_prompts
 from pplr_audit.threat_model.outcomes import NotApplicable
 
 
@@ -28,6 +29,11 @@ class Front(Protocol):
 
 class Model(Protocol):
     """A model that the adversary can run by itself."""
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that the model computes by: two with the same one are the same model."""
+        ...
 
     def states(
         self, prompts: Sequence[Prompt], layers: Sequence[int]
@@ -77,6 +83,11 @@ class Colluder(Protocol):
     client: str
     prompts: Sequence[Prompt]
 
+    @property
+    def digest(self) -> str:
+        """A hash of all that what crossed of the prompts follows from."""
+        ...
+
     def states(
         self, places: Sequence[int], layers: Sequence[int]
     ) -> Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]:
@@ -86,6 +97,23 @@ class Colluder(Protocol):
 
 Pair = tuple[Int[Tensor, "length"], dict[int, Float[Tensor, "length hidden"]]]
 """The tokens of a prompt, and h_l by l."""
+States = Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs to learn the inversion of a front from, in two parts: to fit on, and to choose by."""
+
+    prompts: tuple[Sequence[Prompt], Sequence[Prompt]]
+    digest: str
+    """A hash of the prompts and of what they are run through: by it all that is learned from the pairs is known."""
+    states: Callable[[int, Sequence[int]], States]
+    """Runs one of the parts and yields as `Model.states`, for the given layers."""
+
+    def run(self, layers: Sequence[int]) -> tuple[Iterator[Pair], Iterator[Pair]]:
+        """Return the pairs of both parts at ``layers``, in the order in which they are run."""
+        first, second = (_paired(part, self.states(place, layers)) for place, part in enumerate(self.prompts))
+        return first, second
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +155,13 @@ class Knowledge:
     """Values of the attacked attribute, by row, for the users whose value is known in this turn. The attack guesses
     those of the others."""
 
+    artifacts: Artifacts = field(default_factory=Artifacts)
+    """Fits that cells share, by what they follow from; see `fitted`."""
+
+    _drawn: dict[tuple[int, int, int], tuple[tuple[Sequence[Prompt], Sequence[Prompt]], str]] = field(
+        default_factory=dict
+    )
+    """Auxiliary prompts of `pairs` with their hash, so that they are not drawn again for every client and cell."""
     _used: dict[str, Any] = field(default_factory=dict, init=False)
     """Facts on what an attack used."""
 
@@ -139,13 +174,28 @@ class Knowledge:
         """Facts for the finding besides the level: what the attack learned from, if anything."""
         return dict(self._used)
 
-    def source(self, client: str, round_: int) -> tuple[str, int]:
-        """Return the source of a client's `pairs`: clients with the same source share them and all that is learned from
-        them.
+    def fitted(self, kind: str, source: Source, make: Callable[[], Tensors]) -> dict[str, Tensor]:
+        """Return what ``make`` gives, or gave in another cell that asked for the same.
+
+        Args:
+            kind: name of such fits: small letters, digits and _.
+            source: everything that the fit follows from, as JSON has it: settings, layer, round, `Model.digest`,
+                `Pairs.digest`, `artifacts.digest` of tensors and arrays.
+
+        Raises whatever ``make`` raises; that a budget was not enough for it is remembered.
         """
-        if self.colluder is not None:
-            return self.colluder.client, round_
-        return (client, round_) if (client, round_) in self.copies else ("", 0)
+
+        def only(_: Sequence[str]) -> Iterable[tuple[str, Tensors]]:
+            yield kind, make()
+
+        return self.artifacts.fitted(kind, {kind: source}, only, kind)
+
+    def fitted_together(
+        self, kind: str, sources: Mapping[K, Source], make: Callable[[Sequence[K]], Iterable[tuple[K, Tensors]]],
+        wanted: K,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Return one of several fits that are cheaper to make at once, as `artifacts.Artifacts.fitted` does."""
+        return self.artifacts.fitted(kind, sources, make, wanted)
 
     def draw(self, count: int, generator: np.random.Generator) -> list[Prompt]:
         """``count`` auxiliary prompts, with a label as training prompts have one.
@@ -169,41 +219,50 @@ class Knowledge:
             else text.random(self.history, generator)
             for place in places
         ]
-        self._used["auxiliary"] = self.auxiliary
-        if self.auxiliary == "matched":
-            real = min(count, users)
-            for name, number in (("auxiliary_users", real), ("auxiliary_random", count - real)):
-                self._used[name] = max(number, self._used.get(name, 0))
+        self._drew(count)
         return drawn
 
-    def pairs(
-        self, client: str, round_: int, layers: Sequence[int], count: int, held_out: int, seed: int
-    ) -> tuple[Iterator[Pair], Iterator[Pair]]:
+    def _drew(self, count: int) -> None:
+        """Note what auxiliary text was used, and how much of it is of real users."""
+        self._used["auxiliary"] = self.auxiliary
+        if self.auxiliary == "matched":
+            real = min(count, len(self.others) if self.others is not None else 0)
+            for name, number in (("auxiliary_users", real), ("auxiliary_random", count - real)):
+                self._used[name] = max(number, self._used.get(name, 0))
+
+    def pairs(self, client: str, round_: int, count: int, held_out: int, seed: int) -> Pairs:
         """Return pairs to learn the inversion of a client's front from: ``count`` to fit on, ``held_out`` to choose by.
 
         They are auxiliary prompts (`draw`) run through the best copy of the client's model; or those of the colluding
-        client, fewer where it has not so many.
+        client, fewer where it has not so many. Nothing is run yet.
 
         Raises:
             NotApplicable: there is no auxiliary text, or the colluding client has less than two prompts.
         """
-        generator = np.random.default_rng(seed)
         if self.colluder is not None:
-            own = self.colluder.prompts
-            self._used["colluder"] = self.colluder.client
-            if len(own) < 2:
-                raise NotApplicable(f"{self.colluder.client}, who colludes, has {len(own)} prompts, and two are needed")
-            held_out = min(held_out, max(1, len(own) // 5))
-            order = [int(place) for place in generator.permutation(len(own))][: count + held_out]
-            prompts = [own[place] for place in order]
-            held, fit = (self.colluder.states(part, layers) for part in (order[:held_out], order[held_out:]))
-            return _paired(prompts[held_out:], fit), _paired(prompts[:held_out], held)
-        drawn = self.draw(count + held_out, generator)
-        fit_on, choose_on, model = drawn[:count], drawn[count:], self.copy(client, round_)
-        return _paired(fit_on, model.states(fit_on, layers)), _paired(choose_on, model.states(choose_on, layers))
+            return self._colluded(self.colluder, count, held_out, seed)
+        if (count, held_out, seed) not in self._drawn:
+            drawn = self.draw(count + held_out, np.random.default_rng(seed))
+            fit_on, choose_on = drawn[:count], drawn[count:]
+            text = digest(digest_of_prompts(fit_on), digest_of_prompts(choose_on))
+            self._drawn[count, held_out, seed] = (fit_on, choose_on), text
+        self._drew(count + held_out)
+        parts, text = self._drawn[count, held_out, seed]
+        model = self.copy(client, round_)
+        return Pairs(parts, digest(text, model.digest), lambda part, layers: model.states(parts[part], layers))
+
+    def _colluded(self, colluder: Colluder, count: int, held_out: int, seed: int) -> Pairs:
+        own = colluder.prompts
+        self._used["colluder"] = colluder.client
+        if len(own) < 2:
+            raise NotApplicable(f"{colluder.client}, who colludes, has {len(own)} prompts, and two are needed")
+        held_out = min(held_out, max(1, len(own) // 5))
+        order = [int(place) for place in np.random.default_rng(seed).permutation(len(own))][: count + held_out]
+        places = order[held_out:], order[:held_out]
+        prompts = [own[place] for place in places[0]], [own[place] for place in places[1]]
+        text = digest(colluder.digest, *map(digest_of_prompts, prompts))
+        return Pairs(prompts, text, lambda part, layers: colluder.states(places[part], layers))
 
 
-def _paired(
-    prompts: Sequence[Prompt], states: Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]
-) -> Iterator[Pair]:
+def _paired(prompts: Sequence[Prompt], states: States) -> Iterator[Pair]:
     return ((torch.from_numpy(prompts[place].tokens), by_layer) for place, by_layer in states)

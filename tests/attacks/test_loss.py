@@ -100,6 +100,8 @@ def test_shuffled_outputs_give_chance(model: Recommender, by_heart: dict[str, to
 
 def test_the_base_model_is_asked_once_for_each_query(model: Recommender) -> None:
     class Counting:
+        digest = "counts"
+
         def __init__(self) -> None:
             self.asked = 0
 

@@ -1,7 +1,5 @@
 """Prefix search reads every token where the front is known, and finds nothing where nothing is."""
 
-import gc
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,18 @@ FEW = {"prompts": 8, "held_out": 4}
 
 WORSE = 0.6
 """Of noise on what the ridge inverter says."""
+
+
+class Nothing:
+    """An inverter that knows nothing."""
+
+    evaluations = 0
+
+    def __init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(4)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.randn(x.shape, generator=self._generator)
 
 
 def knowledge_of(model: Recommender, adapter: dict[str, Tensor]) -> Knowledge:
@@ -158,31 +168,40 @@ def test_a_reading_by_ridge_that_is_wrong_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """With an inverter that knows nothing the shortlists are widened until the title is in."""
-
-    def nothing(*_: Any) -> dict[int, Any]:
-        generator = torch.Generator().manual_seed(4)
-        return {layer: lambda x: torch.randn(x.shape, generator=generator) for layer in FRONTS}
-
     view = view_of(model, adapter, prompts[:3], 1)
     attack = PrefixSearch(shortlist=2)
     with monkeypatch.context() as patched:
-        patched.setattr(Ridge, "inverters", nothing)
+        patched.setattr(Ridge, "inverter", lambda *_: Nothing())
         guess = attack.run(view, knowledge_of(model, adapter), Budget(60))
     assert right(guess, prompts[:3]) == 1.0
     with_ridge = PrefixSearch(**FEW).run(view, knowledge_of(model, adapter), Budget(60))
     assert guess.facts["verified"] == with_ridge.facts["verified"] == 1.0
 
 
-def test_all_fronts_of_an_audit_are_searched_for_little_more_than_one(
-    model: Recommender, adapter: dict[str, Tensor], prompts: list[Prompt]
+def test_all_fronts_of_an_audit_are_searched_for_little_more_than_one_whichever_comes_first(
+    model: Recommender, adapter: dict[str, Tensor], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    knowledge, attack = knowledge_of(model, adapter), PrefixSearch(**FEW)
-    views = [view_of(model, adapter, prompts, layer) for layer in FRONTS]
-    guesses = [attack.run(view, knowledge, Budget(60)) for view in views]
-    spent = [guess.facts["evaluations"] for guess in guesses]
-    assert sum(spent[1:]) < 0.25 * spent[0]
-    fresh = PrefixSearch(**FEW).run(views[-1], knowledge_of(model, adapter), Budget(60))
-    assert all(np.array_equal(fresh.arrays[name], guesses[-1].arrays[name]) for name in fresh.arrays)
+    run: list[int] = []
+    extend = KnownModel.extend
+
+    def counted(self: KnownModel, prefix: Any, tokens: Any, parents: Any, layers: Any) -> Any:
+        run.append(max(layers) * len(tokens))
+        return extend(self, prefix, tokens, parents, layers)
+
+    monkeypatch.setattr(KnownModel, "extend", counted)
+    views = {layer: view_of(model, adapter, prompts, layer) for layer in FRONTS}
+    alone, spent = {}, {}
+    for layer, view in views.items():
+        before = sum(run)
+        alone[layer] = PrefixSearch(**FEW).run(view, knowledge_of(model, adapter), Budget(60))
+        spent[layer] = sum(run) - before
+    for order in (FRONTS, FRONTS[::-1]):
+        knowledge, attack, before = knowledge_of(model, adapter), PrefixSearch(**FEW), sum(run)
+        for layer in order:
+            guess = attack.run(views[layer], knowledge, Budget(60))
+            assert guess.facts == alone[layer].facts, "evaluations included"
+            assert all(np.array_equal(guess.arrays[name], found) for name, found in alone[layer].arrays.items())
+        assert sum(run) - before < 1.25 * spent[FRONTS[0]]
 
 
 def test_what_is_in_no_catalogue_is_read_token_by_token(
@@ -258,15 +277,24 @@ def test_it_says_when_it_cannot_answer(
         PrefixSearch(**FEW).run(view_of(model, adapter, prompts, 1), knowledge, Budget(-1))
 
 
-def test_what_it_shares_between_fronts_ends_with_the_knowledge(
-    model: Recommender, adapter: dict[str, Tensor], prompts: list[Prompt]
+SPENT = {"seconds": 1e-9, "grace": 1e12}
+"""A budget whose time is up from the start, and which breaks nothing off: what the clock says may not count."""
+
+
+def test_a_row_is_searched_as_far_as_its_candidates_go_however_long_that_takes(
+    model: Recommender, adapter: dict[str, Tensor], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attack, knowledge = PrefixSearch(**FEW), knowledge_of(model, adapter)
-    attack.run(view_of(model, adapter, prompts[:1], 1), knowledge, Budget(60))
-    gone = weakref.ref(knowledge)
-    del knowledge
-    gc.collect()
-    assert gone() is None
+    view = view_of(model, adapter, prompts[:3], 1)
+    monkeypatch.setattr(Ridge, "inverter", lambda *_: Nothing())
+    quick, slow, short = (
+        PrefixSearch(shortlist=2, candidates=most).run(view, knowledge_of(model, adapter), budget)
+        for most, budget in ((65_536, Budget(60)), (65_536, Budget(**SPENT)), (4, Budget(60)))
+    )
+    assert right(quick, prompts[:3]) == 1.0
+    assert slow.facts == quick.facts
+    assert all(np.array_equal(slow.arrays[name], found) for name, found in quick.arrays.items())
+    assert short.facts["evaluations"] < quick.facts["evaluations"]
+    assert right(short, prompts[:3]) < 1.0
 
 
 @pytest.mark.parametrize(
@@ -276,6 +304,8 @@ def test_what_it_shares_between_fronts_ends_with_the_knowledge(
         {"shortlist": 1},
         {"shortlist": 2.5},
         {"beam": True},
+        {"candidates": 0},
+        {"readings": 1.5},
         {"prompts": 0},
         {"held_out": "a"},
         {"seed": -1},
@@ -308,24 +338,38 @@ def test_an_encoders_sequences_are_read_at_least_as_well_as_by_ridge(encoder: Re
     assert "labels" not in guess.arrays
 
 
+def test_an_encoder_is_refined_as_far_as_its_readings_go_however_long_that_takes(
+    encoder: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, prompts = trained(encoder), prompts_of(encoder)
+    view = view_of(encoder, adapter, prompts, 2)
+    monkeypatch.setattr(Ridge, "inverter", lambda *_: Nothing())
+    quick, slow, short = (
+        PrefixSearch(readings=most).run(view, knowledge_of(encoder, adapter), budget)
+        for most, budget in ((64, Budget(60)), (64, Budget(**SPENT)), (1, Budget(60)))
+    )
+    assert slow.facts == quick.facts
+    assert short.facts["evaluations"] < quick.facts["evaluations"]
+
+
 def test_an_encoder_is_refined_where_ridge_errs(encoder: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter, prompts, same = trained(encoder), prompts_of(encoder), encoder.prompts.title_classes()
-    view, inverters = view_of(encoder, adapter, prompts, 2), Ridge.inverters
+    view, inverter = view_of(encoder, adapter, prompts, 2), Ridge.inverter
 
     class Worse:
-        strength = 0.0
+        strength, prompts, evaluations = 0.0, 8, 0
 
         def __init__(self, inverter: Any) -> None:
-            self._inverter, self._generator = inverter, torch.Generator().manual_seed(4)
+            self._inverter = inverter
 
         def __call__(self, x: Tensor) -> Tensor:
             found: Tensor = self._inverter(x)
-            return found + WORSE * torch.randn(found.shape, generator=self._generator)
+            return found + WORSE * torch.randn(found.shape, generator=torch.Generator().manual_seed(4))
 
-    def worse(self: Ridge, *given: Any) -> dict[int, Any]:
-        return {layer: Worse(inverter) for layer, inverter in inverters(self, *given).items()}
+    def worse(self: Ridge, *given: Any) -> Worse:
+        return Worse(inverter(self, *given))
 
-    monkeypatch.setattr(Ridge, "inverters", worse)
+    monkeypatch.setattr(Ridge, "inverter", worse)
     floor = Ridge(**FEW).run(view, knowledge_of(encoder, adapter), Budget(60))
     guess = PrefixSearch(**FEW).run(view, knowledge_of(encoder, adapter), Budget(60))
     assert items_right(floor, prompts, same) < 0.8
@@ -342,8 +386,8 @@ def test_a_refinement_goes_on_where_the_inverter_ended_too_early(encoder: Recomm
     fit = np.zeros((len(truth.tokens), len(reader.vocabulary)))
     fit[np.arange(len(seen)), np.searchsorted(reader.vocabulary, seen)] = 1.0
     assert len(reader.read(fit)[0]) == read
-    refiner = Refiner(prompts, Candidates(prompts, reader), reader, history=3, beam=4, shortlist=48)
-    answer = refiner.refine(KnownModel(encoder.whole, adapter), fit, states[1], 1, lambda: True)
+    refiner = Refiner(prompts, Candidates(prompts, reader), reader, history=3, beam=4, shortlist=48, readings=1024)
+    answer = refiner.refine(KnownModel(encoder.whole, adapter), fit, states[1], 1, lambda: None)
     assert same[[int(items[0]) for items in answer.items]].tolist() == same[history[::-1]].tolist()
     assert answer.verified == 3
 

@@ -1,5 +1,6 @@
 """Ridge inversion finds what is there, finds nothing where nothing is, and says when it cannot answer."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.errors import InputError
 from pplr_audit.models.build import Recommender, build
+from pplr_audit.threat_model.artifacts import Artifacts
 from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
@@ -131,10 +133,36 @@ def test_one_pass_over_the_front_serves_every_cut(
         return original(self, asked, layers)
 
     monkeypatch.setattr(KnownModel, "states", counted)
-    attack = Ridge(prompts=16, held_out=4)
-    for layer in (0, 1, 2):
+    attack = Ridge(prompts=18, held_out=4)
+    for layer in (2, 0, 1):
         attack.run(view_of(model, prompts, layer), knowledge, Budget(60))
-    assert passes == [16, 4]
+    Ridge(prompts=18, held_out=4).run(view_of(model, prompts, 1), replace(knowledge), Budget(60))
+    assert passes == [18, 4], "another attack and another cell learn the same from the same"
+
+
+def test_an_inverter_is_the_same_whichever_other_layers_are_asked_for_and_a_later_one_costs_its_own_pass(
+    model: Recommender, knowledge: Knowledge, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    original = KnownModel.states
+
+    def counted(self: KnownModel, given: list[Prompt], layers: tuple[int, ...]) -> object:
+        asked.append(tuple(layers))
+        return original(self, given, layers)
+
+    def fitted(known: Knowledge, layer: int) -> tuple[bytes, ...]:
+        guess = Ridge(prompts=19, held_out=4).run(view_of(model, prompts, layer), known, Budget(60))
+        return (*(array.tobytes() for array in guess.arrays.values()), str(guess.facts).encode())
+
+    together = {layer: fitted(replace(knowledge, artifacts=Artifacts()), layer) for layer in (0, 1, 2)}
+    monkeypatch.setattr(KnownModel, "states", counted)
+    for layer in (0, 1, 2):
+        assert fitted(replace(knowledge, artifacts=Artifacts(), layers=(layer,)), layer) == together[layer]
+    few = replace(knowledge, artifacts=Artifacts(), layers=(0, 2))
+    fitted(few, 2)
+    asked.clear()
+    assert fitted(replace(few, layers=(0, 1, 2)), 1) == together[1]
+    assert asked == [(1,), (1,)]
 
 
 def test_a_spent_budget_stops_it(model: Recommender, knowledge: Knowledge, prompts: list[Prompt]) -> None:
@@ -145,7 +173,7 @@ def test_a_spent_budget_stops_it(model: Recommender, knowledge: Knowledge, promp
 def test_a_fit_that_was_too_much_for_one_layer_is_too_much_for_all(
     model: Recommender, knowledge: Knowledge, prompts: list[Prompt]
 ) -> None:
-    attack = Ridge(prompts=16, held_out=4)
+    attack = Ridge(prompts=17, held_out=4)
     for layer, seconds in ((0, -1), (1, 60)):
         with pytest.raises(BudgetExhausted):
             attack.run(view_of(model, prompts, layer), knowledge, Budget(seconds))

@@ -208,7 +208,8 @@ def test_a_budget_that_ends_between_rows_says_what_would_do(monkeypatch: pytest.
     late.check()
 
 
-def test_what_an_attack_does_with_its_time_does_not_go_by_the_grace() -> None:
-    spent = Budget(-1.0, grace=-100.0)
-    assert not spent.left()
-    spent.check()
+def test_a_ceiling_that_is_far_off_says_nothing_of_the_time() -> None:
+    """Nothing can be asked of a budget that would let an attack do more or less by the clock."""
+    Budget(-1.0, grace=-100.0).check()
+    asked = {name for name in dir(Budget(1.0)) if not name.startswith("_")}
+    assert asked == {"seconds", "check"}

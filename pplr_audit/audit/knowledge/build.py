@@ -21,6 +21,7 @@ from pplr_audit.data.samples import Samples, training_samples
 from pplr_audit.data.synthetic import other_catalogue
 from pplr_audit.errors import InputError
 from pplr_audit.models.build import prompts_over
+from pplr_audit.threat_model.artifacts import Artifacts, digest
 from pplr_audit.threat_model.attack import attribute_of
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
@@ -38,15 +39,16 @@ class KnowledgeBuilder:
     Args:
         state: what a round starts from.
         recorded: where what crossed in a phase and round lies, that of a colluding client with it.
+        artifacts: fits that the cells of the run share; none keeps them in memory.
     """
 
     def __init__(
         self, job: Job, plan: Plan, rows: Rows, state: Callable[[int], RoundState],
-        recorded: Callable[[Phase, int], Spool],
+        recorded: Callable[[Phase, int], Spool], artifacts: Artifacts | None = None,
     ) -> None:  # fmt: skip
         self._scenario, self._private, self._model = job.scenario, job.private, job.model
         self._federation, self._plan, self._rows = job.federation, plan, rows
-        self._state, self._recorded = state, recorded
+        self._state, self._recorded, self._artifacts = state, recorded, artifacts or Artifacts()
         self._known = lru_cache(maxsize=None)(self._know)
         self.attribute = lru_cache(maxsize=None)(self._attribute)
 
@@ -57,11 +59,12 @@ class KnowledgeBuilder:
     def turns(self, cell: Cell) -> Sequence[Knowledge]:
         """The same in each turn in which its attack runs, with the values of an attribute that are known in it.
 
-        Raises NotApplicable where too little is known of it.
+        Each cell's is another, so that its facts are of this cell alone. Raises NotApplicable where too little is known
+        of the attribute.
         """
         knowledge, attack = self.of(cell), self._plan.attack(cell)
         if attack.secret != "attribute":
-            return (knowledge,)
+            return (replace(knowledge),)
         truth = self.attribute(*attribute_of(attack), phase_of(cell.channel), cell.round)
         return [replace(knowledge, known_attributes=known) for known in truth.known_by_turn]
 
@@ -84,6 +87,7 @@ class KnowledgeBuilder:
             others=deepcopy(self._others) if auxiliary == "matched" and not alone else None,
             elsewhere=self._elsewhere() if auxiliary == "public" and phase != "queries" else None,
             colluder=self._collusion(phase, round_) if alone else None,
+            artifacts=self._artifacts,
         )
 
     def _copies(self, phase: Phase, round_: int) -> dict[tuple[str, int], KnownModel]:
@@ -113,7 +117,19 @@ class KnowledgeBuilder:
         if phase == "training" and colluder not in self._rows.clients_in(round_):
             raise NotApplicable(f"{colluder}, who colludes, did not train in round {round_}")
         prompts = {row: prompt for row, (_, prompt) in self._rows.handed_on(phase, round_).items()}
-        return Collusion(colluder, deepcopy(prompts), partial(self._recorded, phase, round_))
+        return Collusion(
+            colluder, deepcopy(prompts), partial(self._followed, colluder, phase, round_),
+            partial(self._recorded, phase, round_),
+        )  # fmt: skip
+
+    def _followed(self, client: str, phase: Phase, round_: int) -> str:
+        """A hash of all that what crosses of a client in a phase follows from: model, samples, training, its start."""
+        state, training, samples = self._state(round_), self._scenario.training, self._private.samples[client]
+        return digest(
+            self._model.digest, self._scenario.model.model_dump_json(), training.model_dump_json(), self._scenario.seed,
+            client, phase, round_, digest(samples.history.values, samples.targets), state.served(client),
+            state.adapters[client], state.optimizers[client].moments, state.personal.get(client),
+        )  # fmt: skip
 
     @cached_property
     def _others(self) -> Samples:

@@ -1,6 +1,7 @@
 """An adversary's copy of a client's model, or its stand-in where it has none."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.recommenders.task import CatalogueEncoding
 from pplr_audit.models.token_tree import Branches, Prefix
 from pplr_audit.models.uncut import Front, UncutModel
+from pplr_audit.threat_model.artifacts import digest
 from pplr_audit.threat_model.outcomes import NotApplicable
 
 NO_MODEL = "this attack runs the model, and the adversary has no weights, only pairs of a colluding client"
@@ -28,6 +30,11 @@ class KnownModel:
         self, whole: UncutModel, adapter: Mapping[str, Tensor] | None, encoding: CatalogueEncoding | None = None
     ) -> None:
         self._whole, self._adapter, self._encoding = whole, adapter, encoding
+        self._told = encoding
+
+    @cached_property
+    def digest(self) -> str:
+        return digest(self._whole.digest, self._adapter, self._told)
 
     def states(
         self, prompts: Sequence[Prompt], layers: Sequence[int]
@@ -72,6 +79,10 @@ class KnownModel:
 
 class NoModel:
     """Stand-in for a model that an adversary does not have."""
+
+    @property
+    def digest(self) -> str:
+        raise NotApplicable(NO_MODEL)
 
     def states(
         self, prompts: Sequence[Prompt], layers: Sequence[int]

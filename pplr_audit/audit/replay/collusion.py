@@ -4,6 +4,7 @@ The adversary runs no model then. Its knowledge ends with what it is handed, dro
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -43,13 +44,20 @@ class Collusion:
 
     Args:
         prompts: by row.
+        followed: answers a hash of all that what crossed of them follows from.
         spool: answers where what crossed of these rows lies.
     """
 
-    def __init__(self, client: str, prompts: Mapping[int, Prompt], spool: Callable[[], Spool]) -> None:
-        self.client = client
+    def __init__(
+        self, client: str, prompts: Mapping[int, Prompt], followed: Callable[[], str], spool: Callable[[], Spool]
+    ) -> None:
+        self.client, self._followed = client, followed
         self.prompts: Sequence[Prompt] = list(prompts.values())
         self._rows, self._spool = list(prompts), spool
+
+    @cached_property
+    def digest(self) -> str:
+        return self._followed()
 
     def states(
         self, places: Sequence[int], layers: Sequence[int]

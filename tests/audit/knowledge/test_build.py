@@ -132,16 +132,16 @@ def test_random_histories_over_one_catalogue_or_another_are_run_through_the_best
     harness = exposed(setting, private, model, states, tmp_path)
     knowledge = known_to(harness, setting, Channel.INFERENCE_ACTIVATIONS)
     assert knowledge.facts == {}, "nothing was asked for yet"
-    own, public = knowledge.source("client-0", 2), knowledge.source("client-0", 1)
-    assert own == ("client-0", 2)
-    assert public == ("", 0)  # of what is served before the end it has no copy here
-    fit_on, choose_on = (list(part) for part in knowledge.pairs("client-0", 2, (0, 1), 6, 2, 0))
+    own, public = knowledge.pairs("client-0", 2, 6, 2, 0), knowledge.pairs("client-0", 1, 6, 2, 0)
+    other = knowledge.pairs("client-1", 1, 6, 2, 0)
+    assert public.digest == other.digest != own.digest  # of what is served before the end it has no copy here
+    fit_on, choose_on = (list(part) for part in own.run((0, 1)))
     assert (len(fit_on), len(choose_on)) == (6, 2)
     assert knowledge.facts == {"auxiliary": text}
     read = [title for tokens, _ in (*fit_on, *choose_on) for title in model.tokenizer.decode(tokens).split('"')[1:-1:2]]
     assert len(read) == 8 * 4  # three of the history, and the answer
     assert all((title in private.dataset.catalogue.titles) == (text == "catalogue") for title in read)
-    of_base, _ = (list(part) for part in knowledge.pairs("client-0", 1, (0, 1), 6, 2, 0))
+    of_base, _ = (list(part) for part in public.run((0, 1)))
     for (tokens, trained), (same, base) in zip(fit_on, of_base, strict=True):
         assert torch.equal(tokens, same)
         assert torch.equal(trained[0], knowledge.embeddings[tokens])
@@ -185,7 +185,7 @@ def test_a_colluding_client_hands_on_its_own_prompts_with_what_crossed_of_them_a
     assert len(harness.rows.victims) == setting.audit.victims
     knowledge = known_to(harness, setting, channel)
     round_ = 1 if channel == Channel.FRONT_ACTIVATIONS else 2
-    fit_on, choose_on = (list(part) for part in knowledge.pairs("client-0", round_, (0, 1), 500, 3, 0))
+    fit_on, choose_on = (list(part) for part in knowledge.pairs("client-0", round_, 500, 3, 0).run((0, 1)))
     assert (len(fit_on), len(choose_on)) == (len(own) - 3, 3)
     assert knowledge.facts == {"colluder": COLLUDER}
     handed = {tuple(tokens.tolist()) for tokens, _ in (*fit_on, *choose_on)}

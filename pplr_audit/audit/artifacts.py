@@ -1,0 +1,47 @@
+"""Artifacts of a run: fits that its cells share, in ``artifacts/<kind>-<hash>.safetensors``."""
+
+from torch import Tensor
+
+from pplr_audit.errors import InputError, RunError
+from pplr_audit.runs.parsing import MEND
+from pplr_audit.runs.store import Store
+from pplr_audit.threat_model.artifacts import Artifacts, Tensors
+
+FOLDER = "artifacts"
+_SAID = "fit"
+"""The field of a file that says by its full hash which fit it holds."""
+
+
+class StoredArtifacts(Artifacts):
+    """Fits that lie in a run directory, each written once and held in memory from then on.
+
+    One that is damaged, or is another fit than its name says, is refused by name; `broken` has the refusal.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+
+    def kept(self, kind: str, name: str) -> Tensors | None:
+        path = _path(kind, name)
+        if not self._store.exists(path):
+            return None
+        try:
+            if self._store.read_metadata(path).get(_SAID) != name:
+                raise InputError(f"{self._store.root / path}: it holds another fit than its name says; {MEND}")
+            found: dict[str, Tensor] = self._store.read_tensors(path)
+        except InputError as error:
+            self.broken = error
+            raise
+        return found
+
+    def keep(self, kind: str, name: str, tensors: Tensors) -> None:
+        try:
+            self._store.write_tensors(_path(kind, name), dict(tensors), {_SAID: name})
+        except (InputError, RunError) as error:
+            self.broken = error
+            raise
+
+
+def _path(kind: str, name: str) -> str:
+    return f"{FOLDER}/{kind}-{name[:16]}.safetensors"
