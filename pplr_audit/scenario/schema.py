@@ -224,9 +224,10 @@ class Training(Section):
 
 
 class Budget(Section):
-    """Budget of one attack on one cell."""
+    """Budget of one attack on one cell. How much it tries is counted in units of its own, by its settings."""
 
     seconds: Annotated[float, Field(gt=0)] = 300
+    """Ceiling on the seconds of a call; an attack that reaches it ends as budget_exhausted, without a value."""
 
 
 Blocks = Annotated[int, Field(ge=0, strict=True)]

@@ -151,7 +151,7 @@ def test_the_gradient_of_the_words_themselves_is_left_without_a_rest() -> None:
     found = matched(lambda h: h @ matrix, hidden, gradient, words, lambda: None)
     assert words[found.log_probs.argmax(1)].tolist() == tokens[1:].tolist()
     assert found.distance <= NEAR
-    hasty = matched(lambda h: h @ matrix, hidden, gradient, words, lambda: None, steps=1)
+    hasty = matched(lambda h: h @ matrix, hidden, gradient, words, lambda: None, steps=0)
     assert hasty.distance > 0.1
     assert torch.allclose(hasty.log_probs.exp(), torch.full((3, 3), 1 / 3)), "no step was made"
 
