@@ -25,13 +25,26 @@ class Tapped:
 
 
 @contextmanager
-def tap(tapped: list[Tapped], activation: Sink, gradient: Sink | None = None) -> Iterator[None]:
-    """Within the block, hand on each h_l, and optionally dLoss/dh_l when it is known."""
+def tap(
+    tapped: list[Tapped],
+    activation: Sink,
+    gradient: Sink | None = None,
+    *,
+    of_pass: Callable[[int], Callable[[Tensor], None]] | None = None,
+) -> Iterator[None]:
+    """Within the block, hand on each h_l, and optionally dLoss/dh_l when it is known.
+
+    Args:
+        of_pass: called with l behind ``activation``; what it answers gets dLoss/dh_l of this very forward pass, which
+            ``gradient`` cannot tell from others. A backward pass in parts calls it more than once.
+    """
 
     def note(layer: int, hidden: Tensor) -> None:
         activation(layer, hidden.detach())
         if gradient is not None and hidden.requires_grad:
             hidden.register_hook(lambda grad: gradient(layer, grad))
+        if of_pass is not None and hidden.requires_grad:
+            hidden.register_hook(of_pass(layer))
 
     def entering(layer: int) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -38,6 +38,8 @@ class Crossing:
     round: int
     step: int
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    forward: int = 0
+    """Number of the forward pass within the step that it belongs to, from 0; nearly always there is one."""
 
     @property
     def wire_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """A client: it alone holds its users' histories, the front and the back of its model, and talks over a link only."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -66,6 +66,8 @@ class _Descent:
     first: int = 0
     """Number of the first step; a personal model's steps are numbered behind those of the shared one."""
     personal: bool = False
+    stepping: Callable[[int], None] | None = None
+    """Called with the number of each step before it."""
 
 
 class Client:
@@ -102,22 +104,25 @@ class Client:
         once = batches(self._lengths, self._training, draw, seed=self._seed, client=self.name, round_=round_)
         return once if self._local.personal is None else once + once
 
-    def train_round(self, link: Link, round_: int) -> float:
+    def train_round(self, link: Link, round_: int, stepping: Callable[[int], None] | None = None) -> float:
         """One round of local training against the trunk at the other end of ``link``; returns the mean loss.
 
         The loss is that of the shared model, without any proximal term.
+
+        Args:
+            stepping: called with the number of each step before it, for whoever looks on.
 
         Raises:
             RunError: the loss or the weights are not finite or have exploded.
         """
         start, plan = self.shared.adapter, self.plan(round_)
         own = len(plan) if self.personal is None else len(plan) // 2
-        descent = _Descent(round_, plan[:own], Pull(self._local.proximal, start))
+        descent = _Descent(round_, plan[:own], Pull(self._local.proximal, start), stepping=stepping)
         self.shared, mean = self._descend(link, descent, self.shared)
         link.upload(self.name, round_, {n: start[n] - self.shared.adapter[n] for n in start}, mean)
         if self.personal is not None:
             pull = Pull(self._local.personal or 0.0, start)
-            descent = _Descent(round_, plan[own:], pull, first=own, personal=True)
+            descent = _Descent(round_, plan[own:], pull, own, personal=True, stepping=stepping)
             self.personal, _ = self._descend(link, descent, self.personal)
             link.keep_personal(self.name)
         return mean
@@ -136,6 +141,8 @@ class Client:
         epoch_steps = len(descent.batches) // self._training.local_epochs
         with closing(self._local_step(side, round_)) as local:
             for step, rows in enumerate(descent.batches, descent.first):
+                if descent.stepping is not None:
+                    descent.stepping(step)
                 if encoding is None or self._task.refreshes(round_, *divmod(step - descent.first, epoch_steps)):
                     encoding = self._refreshed(link, round_, step)
                 value = local.take(step, self._prompts(rows), encoding)

@@ -82,8 +82,8 @@ def _sound(made: Any, name: str) -> Defense:
     if not isinstance(made, Defense):
         raise InputError(f"defenses: {name} is a {type(made).__name__} and no pplr_audit.threat_model.Defense")
     for what, given, accepted in (
-        ("acts", made.acts, get_args(Act)), ("channels", made.channels, tuple(Channel)),
-        ("removes", made.removes, (Channel.CLIENT_UPDATE,)),
+        ("acts", made.acts, get_args(Act)), ("channels", made.channels, tuple(map(str, Channel))),
+        ("removes", made.removes, (str(Channel.CLIENT_UPDATE),)),
     ):  # fmt: skip
         for each in sorted(set(map(str, given)) - set(accepted)):
             raise InputError(plugins.unknown(f"defenses: {name}: {what}: {each!r}", each, accepted))

@@ -54,6 +54,10 @@ class Guards:
         """True if a defense acts at one of these places."""
         return any(self._acting[place] for place in places)
 
+    def on(self, channel: Channel) -> bool:
+        """True if what crosses on this channel is not always what the sender has."""
+        return bool(self._on[channel])
+
     # What is remembered between turns.
 
     def kept(self) -> dict[str, dict[str, Tensor]]:
@@ -81,10 +85,11 @@ class Guards:
             crossing = replace(crossing, tensors={name: value.clone() for name, value in crossing.tensors.items()})
         for place in self._on[crossing.channel]:
             given.append(crossing.tensors)
-            coded = self._call(place, "encode", crossing, self._wire_turn(place, crossing, sender, number))
-            self._require_tensors(place, "encode", coded)
-            if not self._codes(place):
-                self._require_alike(place, "apply", coded, crossing.tensors)
+            hook = "encode" if self._codes(place) else "apply"
+            coded = self._call(place, hook, crossing, self._wire_turn(place, crossing, sender, number))
+            self._require_tensors(place, hook, coded)
+            if hook == "apply":
+                self._require_alike(place, hook, coded, crossing.tensors)
             crossing = replace(crossing, tensors=dict(coded))
         return crossing, given
 

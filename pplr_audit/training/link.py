@@ -180,17 +180,17 @@ class Link:
         self, address: Address, pass_: int, hidden: Float[Tensor, "batch seq hidden"], mask: Int[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]:
         """Args: pass_: number of the forward pass within the step, from 0."""
-        up = self._cross(Crossing(Channel.FRONT_ACTIVATIONS, *address, {"hidden": hidden}))
-        said = self._cross(Crossing(Channel.METADATA, *address, {"mask": mask.to(torch.uint8)}))
+        up = self._cross(Crossing(Channel.FRONT_ACTIVATIONS, *address, {"hidden": hidden}, pass_))
+        said = self._cross(Crossing(Channel.METADATA, *address, {"mask": mask.to(torch.uint8)}, pass_))
         out = self._host.forward(address[0], address[2], up["hidden"], said["mask"].long(), pass_)
-        return self._cross(Crossing(Channel.TRUNK_ACTIVATIONS, *address, {"hidden": out}), "server")["hidden"]
+        return self._cross(Crossing(Channel.TRUNK_ACTIVATIONS, *address, {"hidden": out}, pass_), "server")["hidden"]
 
     def trunk_backward(
         self, address: Address, pass_: int, gradient: Float[Tensor, "batch seq hidden"]
     ) -> Float[Tensor, "batch seq hidden"]:
-        up = self._cross(Crossing(Channel.BACK_GRADIENTS, *address, {"gradient": gradient}))
+        up = self._cross(Crossing(Channel.BACK_GRADIENTS, *address, {"gradient": gradient}, pass_))
         out = self._host.backward(up["gradient"], pass_)
-        return self._cross(Crossing(Channel.TRUNK_GRADIENTS, *address, {"gradient": out}), "server")["gradient"]
+        return self._cross(Crossing(Channel.TRUNK_GRADIENTS, *address, {"gradient": out}, pass_), "server")["gradient"]
 
     def empty_step(self, address: Address) -> None:
         """Tell the server of a step without samples: a mask without rows."""

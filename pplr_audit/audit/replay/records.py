@@ -5,19 +5,21 @@ every cut at once, and hands it on without storing it.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pplr_audit.audit.tap_points import Trace
+from pplr_audit.audit.tap_points import OF_TRAINING, Trace
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.cut import CutModel
-from pplr_audit.models.taps import tap, tappable
+from pplr_audit.models.taps import Sink, tap, tappable
 from pplr_audit.models.uncut import UncutModel
+from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.threat_model.view import Answer, Record
+from pplr_audit.training.link import Recorder
 from pplr_audit.training.rounds import Federation, RoundState
 
 Keep = Callable[[Trace, Record], None]
@@ -44,57 +46,123 @@ def training_records(
 ) -> None:
     """Record what crosses at the ``wanted`` places in the round that ``state`` starts, for the watched samples.
 
+    What a defense changes on the wire is recorded at the link, as its receiver got it; all else where two blocks meet.
+
     Of clients that did not train in the round there is no record. A sample that the round holds more than once (local
     epochs, a personal model beside the shared one) is recorded the first time. The federation is left in the middle of
     nowhere: resume it before it is used for anything else.
     """
     federation.resume(state)
     present = federation.training_in(state.round, state.best)
-    layers = {trace.layer for trace in wanted}
+    received = _received(federation, parts, wanted)
+    tapped_at = set(wanted) - set(received.values())
+    layers = {trace.layer for trace in tapped_at}
+    gradients = any(trace.kind == "gradient" for trace in tapped_at)
+    before = federation.link.recorder
     for client in federation.clients:
         victims = {w.sample: w for w in watched.get(client.name, ())}
         if not victims or client not in present:
             continue
-        look = _Lookout(client.name, state.round, client.plan(state.round), victims, wanted, keep)
-        # Layer 0 is always tapped: it is what counts the steps.
+        look = _Lookout(client.name, state.round, client.plan(state.round), victims, keep)
+        # Layer 0 is always tapped: it tells forward passes apart.
         tapped = [each for each in tappable(parts) if each.layer == 0 or each.layer in layers]
-        gradients = any(trace.kind == "gradient" for trace in wanted)
-        with tap(tapped, look.activation, look.gradient if gradients else None):
-            client.train_round(federation.link, state.round)
+        try:
+            federation.link.recorder = look.recorder(received) if received else before
+            with tap(tapped, look.activation(tapped_at), of_pass=look.gradient(tapped_at) if gradients else None):
+                client.train_round(federation.link, state.round, look.begin_step)
+        finally:
+            federation.link.recorder = before
+
+
+def _received(federation: Federation, parts: CutModel, wanted: Collection[Trace]) -> dict[Channel, Trace]:
+    """Return the channels on which a defense acts whose traces are wanted: taps see what the sender sent there."""
+    at = {"front": parts.front, "back": parts.layers - parts.back}
+    traces = {channel: Trace(kind, at[side]) for channel, (kind, side) in OF_TRAINING.items()}
+    return {c: trace for c, trace in traces.items() if federation.guards.on(c) and trace in wanted and parts.trunk}
+
+
+@dataclass
+class _Pass:
+    """One forward pass of a step: the rows of the client's samples in it, and what was recorded of it."""
+
+    step: int
+    batch: int
+    """Samples in the whole step."""
+    rows: Int[np.ndarray, "rows"]
+    done: set[Trace] = field(default_factory=set)
 
 
 class _Lookout:
-    """Called with what enters each block in each step of one client's round; keeps the victims' rows."""
+    """Called with what enters each block in each step of one client's round; keeps the victims' rows.
+
+    The client tells when a step begins. Within it each forward pass takes the next rows of the step's batch, as one
+    that goes sample by sample does; nearly always there is one pass with all of them, and none in an empty step.
+    """
 
     def __init__(
         self, client: str, round_: int, plan: Sequence[Int[np.ndarray, "batch"]], victims: Mapping[int, Watched],
-        wanted: Collection[Trace], keep: Keep,
+        keep: Keep,
     ) -> None:  # fmt: skip
         self._client, self._round, self._plan = client, round_, plan
-        self._victims, self._wanted, self._keep = victims, wanted, keep
+        self._victims, self._keep = victims, keep
         self._step = -1
+        self._passes: list[_Pass] = []
+        self._entered = 0
         self._seen: set[tuple[Trace, int]] = set()
 
-    def activation(self, layer: int, hidden: Float[Tensor, "batch seq hidden"]) -> None:
-        if not torch.is_grad_enabled():
-            return  # what is only encoded, such as the public catalogue
-        self._step += layer == 0
-        self._look(Trace("activation", layer), hidden)
+    def begin_step(self, step: int) -> None:
+        self._step, self._passes, self._entered = step, [], 0
 
-    def gradient(self, layer: int, gradient: Float[Tensor, "batch seq hidden"]) -> None:
-        self._look(Trace("gradient", layer), gradient)
+    def activation(self, wanted: Collection[Trace]) -> Sink:
+        """Return the sink of what enters a layer."""
 
-    def _look(self, trace: Trace, values: Float[Tensor, "batch seq hidden"]) -> None:
-        if trace not in self._wanted:
-            return
-        rows = self._plan[self._step]
-        for place, sample in enumerate(rows):
+        def sink(layer: int, hidden: Float[Tensor, "batch seq hidden"]) -> None:
+            if not torch.is_grad_enabled():
+                return  # what is only encoded, such as the public catalogue
+            self._entered += layer == 0
+            self._look(Trace("activation", layer), hidden, self._pass(self._entered - 1, len(hidden)), wanted)
+
+        return sink
+
+    def gradient(self, wanted: Collection[Trace]) -> Callable[[int], Callable[[Tensor], None]]:
+        """Return what makes a sink for the gradient of the pass that is going on."""
+
+        def of_pass(layer: int) -> Callable[[Tensor], None]:
+            trace, now = Trace("gradient", layer), self._passes[-1] if self._passes else None
+            return lambda values: None if now is None else self._look(trace, values, now, wanted)
+
+        return of_pass
+
+    def recorder(self, received: Mapping[Channel, Trace]) -> Recorder:
+        """Return a recorder of what crosses the link on some channels."""
+
+        def record(crossing: Crossing) -> None:
+            if crossing.channel in received:
+                (values,) = crossing.tensors.values()
+                trace = received[crossing.channel]
+                self._look(trace, values, self._pass(crossing.forward, len(values)), (trace,))
+
+        return record
+
+    def _pass(self, number: int, count: int) -> _Pass:
+        if number == len(self._passes):
+            batch, before = self._plan[self._step], sum(len(each.rows) for each in self._passes)
+            start = before % len(batch)
+            self._passes.append(_Pass(self._step, len(batch), batch[start : start + count]))
+        return self._passes[number]
+
+    def _look(
+        self, trace: Trace, values: Float[Tensor, "batch seq hidden"], now: _Pass, wanted: Collection[Trace]
+    ) -> None:
+        if trace not in wanted or trace in now.done:
+            return  # a backward pass in parts, sample by sample, comes after the whole one
+        now.done.add(trace)
+        for place, sample in enumerate(now.rows):
             victim = self._victims.get(int(sample))
             if victim is not None and (trace, victim.row) not in self._seen:
                 self._seen.add((trace, victim.row))
                 tensor = values[place, : victim.length].clone()
-                record = Record(victim.row, self._client, self._round, self._step, tensor, len(rows))
-                self._keep(trace, record)
+                self._keep(trace, Record(victim.row, self._client, self._round, now.step, tensor, now.batch))
 
 
 def mask_records(

@@ -74,8 +74,12 @@ def _workload(job: Job, logs: Sequence[RoundLog], tally: Tally) -> costs.Workloa
 
 
 def _samples(federation: Federation, log: RoundLog) -> int:
-    """Return how many samples the clients that trained in a round went through, all together."""
-    return sum(sum(map(len, client.plan(log.round))) for client in federation.clients if client.name in log.losses)
+    """Return how many samples the clients that trained in a round went through, all together; at least one.
+
+    A sampler of a defense may have drawn none at all.
+    """
+    trained = [client for client in federation.clients if client.name in log.losses]
+    return max(sum(sum(map(len, client.plan(log.round))) for client in trained), 1)
 
 
 def _encodings(federation: Federation, logs: Sequence[RoundLog]) -> float:
@@ -91,7 +95,7 @@ def _measured(
 ) -> dict[str, Any]:
     """Measure the cut that ran: its module, its arithmetic as torch counts it, its traffic and its time."""
     last = _last(logs)
-    forward, training = _flops_per_token(job.model, round(tokens_per_sample))
+    forward, training = _flops_per_token(job.model, max(round(tokens_per_sample), 1))
     encoded = float(np.mean([log.catalogue / len(log.losses) for log in logs if log.losses]))
     clients = len(last.losses)
     return {

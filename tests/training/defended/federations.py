@@ -1,23 +1,26 @@
 """Defended federations at the start of round 1, and what crosses while they train."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pplr_audit import scenario
 from pplr_audit.data.prepare import PrivateData
+from pplr_audit.data.samples import Samples
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.scenario import plugins
 from pplr_audit.threat_model.channels import Channel, Crossing
-from pplr_audit.training.defending import compose
+from pplr_audit.training.defending import Composed, compose
 from pplr_audit.training.link import Wire
 from pplr_audit.training.rounds import Federation, RoundLog, RoundState, assemble, train
 
 
 def start(
     setting: scenario.Scenario, private: PrivateData, defenses: Any, recorder: list[Crossing] | None = None,
-    *, front: int = 1, back: int = 1, dropout: float = 0.1, **training: object,
+    *, front: int = 1, back: int = 1, dropout: float = 0.1, samples: Mapping[str, Samples] | None = None,
+    **training: object,
 ) -> tuple[Recommender, Federation]:  # fmt: skip
-    """``training``: fields of that section that are other."""
+    """``samples``: others than all; ``training``: fields of that section that are other."""
     told = setting.training.model_copy(update=training)
     lora = setting.model.lora.model_copy(update={"dropout": dropout})
     chosen = setting.model.model_copy(update={"cut": scenario.Cut(front=front, back=back), "lora": lora})
@@ -26,12 +29,12 @@ def start(
 
     def keep(crossing: Crossing) -> None:
         assert recorder is not None
-        copied = {name: tensor.clone() for name, tensor in crossing.tensors.items()}
-        recorder.append(Crossing(crossing.channel, crossing.client, crossing.round, crossing.step, copied))
+        recorder.append(replace(crossing, tensors={name: value.clone() for name, value in crossing.tensors.items()}))
 
+    composed = defenses if isinstance(defenses, Composed) else compose(defenses, told)
     federation = assemble(
-        private.samples, model, told, strategy, seed=1, wire=Wire(keep if recorder is not None else None),
-        defenses=compose(defenses, told),
+        private.samples if samples is None else samples, model, told, strategy, seed=1,
+        wire=Wire(keep if recorder is not None else None), defenses=composed,
     )  # fmt: skip
     return model, federation
 

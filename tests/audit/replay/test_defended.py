@@ -1,0 +1,142 @@
+"""A defended round is replayed with its defense: what is recorded is what the receiver got, in the step it was in."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pplr_audit import scenario
+from pplr_audit.audit.replay.records import Watched
+from pplr_audit.audit.tap_points import OF_TRAINING, Trace
+from pplr_audit.data.prepare import PrivateData, prepare
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.models.build import Recommender
+from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.threat_model.view import Record
+from pplr_audit.training.rounds import Federation, RoundState, assemble
+from pplr_audit.training.strategies.fedavg import FedAvg
+from tests.audit.replay.watching import replayed, trace_of
+from tests.toys import install_toys
+from tests.training.defended.federations import finish, start
+
+
+@pytest.fixture(scope="module")
+def private(small_scenario: scenario.Scenario) -> PrivateData:
+    return prepare(small_scenario.data, small_scenario.seed)
+
+
+@pytest.fixture(autouse=True)
+def toys(install: Callable[..., Path]) -> None:
+    install_toys(install)
+
+
+Crossed = dict[tuple[Channel, str, int], tuple[int, int, torch.Tensor]]
+
+
+def live_rows(live: Sequence[Crossing], federation: Federation, round_: int) -> Crossed:
+    """By channel, client and sample: the first step of the round it was in, the size of its batch, and what crossed.
+
+    A step may cross in several messages, each with the next samples of its batch.
+    """
+    found: Crossed = {}
+    plans = {client.name: client.plan(round_) for client in federation.clients}
+    for channel in OF_TRAINING:
+        for client, plan in plans.items():
+            for step, rows in enumerate(plan):
+                address = (channel, client, round_, step)
+                own = [c for c in live if (c.channel, c.client, c.round, c.step) == address]
+                own.sort(key=lambda c: c.forward)
+                values = [row for c in own for (tensor,) in [c.tensors.values()] for row in tensor]
+                assert len(values) == len(rows)
+                for sample, value in zip(rows, values, strict=True):
+                    found.setdefault((channel, client, int(sample)), (step, len(rows), value))
+    return found
+
+
+def watch_all(federation: Federation, model: Recommender, private: PrivateData) -> dict[str, list[Watched]]:
+    watched: dict[str, list[Watched]] = {}
+    row = 0
+    for client in federation.clients:
+        own = private.samples[client.name]
+        for sample in range(len(own)):
+            prompt = model.prompts.build(own.history[sample], int(own.targets[sample]))
+            watched.setdefault(client.name, []).append(Watched(row, sample, len(prompt)))
+            row += 1
+    return watched
+
+
+def same_as_live(
+    expected: Crossed, federation: Federation, model: Recommender, private: PrivateData, state: RoundState
+) -> None:
+    watched = watch_all(federation, model, private)
+    place = {w.row: (client, w) for client, own in watched.items() for w in own}
+    traces = {channel: trace_of(channel, model.parts.front, model.parts.back, model.layers) for channel in OF_TRAINING}
+    records = replayed(federation, model.parts, state, watched, {*traces.values(), Trace("activation", 0)})
+    for channel, trace in traces.items():
+        of_channel: dict[tuple[str, int], Record] = {}
+        for record in records[trace]:
+            client, own = place[record.row]
+            of_channel[client, own.sample] = record
+            step, batch, value = expected[channel, client, own.sample]
+            assert (record.step, record.batch) == (step, batch)
+            assert torch.equal(record.tensor, value[: own.length])
+        assert of_channel.keys() == {(c, s) for (ch, c, s) in expected if ch == channel}
+        assert len(records[trace]) == len(of_channel)
+
+
+@pytest.mark.parametrize(
+    "defenses",
+    ["none", {"noise": {"scale": 0.5}}, "code", [{"noise": {"scale": 0.5}}, "code"], {"clip": {"noise": 0.3}},
+     [{"clip": {"noise": 0.3}}, {"noise": {"scale": 0.5}}]],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize(("front", "back"), [(1, 1), (0, 1), (1, 0)])
+def test_a_replay_records_what_the_receiver_got_in_the_step_in_which_it_crossed(
+    small_scenario: scenario.Scenario, private: PrivateData, defenses: object, front: int, back: int
+) -> None:
+    """``clip`` draws by Poisson: some steps are empty, some samples are never drawn, others twice."""
+    live: list[Crossing] = []
+    model, federation = start(
+        small_scenario, private, defenses, live, front=front, back=back, batch_size=2, strategy="fedavg"
+    )
+    _, states = finish(federation, 1)
+    federation.link.recorder = None
+    if "clip" in str(defenses):
+        assert any(not len(rows) for client in federation.clients for rows in client.plan(1))
+    same_as_live(live_rows(live, federation, 1), federation, model, private, states[0])
+    assert federation.link.recorder is None
+
+
+class OneByOne:
+    """A task whose loss takes several forward passes: one sample at a time."""
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def loss(self, model: Any, prompts: Sequence[Prompt], encoding: Any) -> torch.Tensor:
+        return torch.stack([self._task.loss(model, [prompt], encoding) for prompt in prompts]).mean()
+
+
+@pytest.mark.parametrize("defenses", ["none", {"noise": {"scale": 0.5}}], ids=str)
+@pytest.mark.parametrize(("front", "back"), [(1, 1), (0, 1), (1, 0)])
+def test_taps_count_steps_and_not_forward_passes(
+    small_scenario: scenario.Scenario, private: PrivateData, defenses: object, front: int, back: int
+) -> None:
+    live: list[Crossing] = []
+    model, plain = start(small_scenario, private, defenses, live, front=front, back=back, strategy="fedavg")
+    object.__setattr__(model, "task", OneByOne(model.task))
+    training = plain.training
+    federation = assemble(
+        private.samples, model, training, FedAvg(training), seed=1, defenses=plain.guards.composed
+    )  # fmt: skip
+    federation.link.recorder = plain.link.recorder
+    _, states = finish(federation, 1)
+    federation.link.recorder = None
+    assert max(len(client.plan(1)) for client in federation.clients) > 1
+    assert max(crossing.forward for crossing in live) == max(len(r) for c in federation.clients for r in c.plan(1)) - 1
+    same_as_live(live_rows(live, federation, 1), federation, model, private, states[0])

@@ -1,0 +1,133 @@
+"""Gradients of single samples equal those of one sample at a time: front, trunk and back, in both recommenders."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pplr_audit import scenario
+from pplr_audit.data.prepare import prepare
+from pplr_audit.models.lora import load_adapter
+from pplr_audit.threat_model import Defense, PerSample, Turn
+from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.training.defending import Composed
+from pplr_audit.training.link import Wire
+from pplr_audit.training.rounds import Federation, assemble
+from pplr_audit.training.strategies.local import LocalOnly
+from tests.training.defended.federations import on, start
+
+SAMPLES = 6
+
+
+class Spy(Defense):
+    """Clips by one norm over both ends, and keeps what it was given."""
+
+    acts = frozenset({"samples"})
+
+    def __init__(self, norm: float) -> None:
+        self.norm, self.norms = norm, torch.zeros(0)
+        self.given: dict[str, Tensor] = {}
+
+    def tell(self, gradients: PerSample, turn: Turn) -> Mapping[str, Tensor]:
+        return {"squared_norms": sum(gradients.squared_norms().values(), torch.zeros(turn.batch))}
+
+    def combine(self, gradients: PerSample, heard: Mapping[str, Tensor], turn: Turn) -> Mapping[str, Tensor]:
+        by_row = [gradients.weighted_sum(row) for row in torch.eye(turn.batch)]
+        self.given |= {name: torch.stack([row[name] for row in by_row]) for name in by_row[0]}
+        self.norms = (self.tell(gradients, turn)["squared_norms"] + heard.get("squared_norms", 0)).sqrt()
+        return gradients.weighted_sum((self.norm / self.norms).clamp(max=1.0))
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A cut model with another adapter to begin with: at LoRA's own start half of all gradients are zero."""
+
+    task: Any
+    parts: Any
+    initial: dict[str, Tensor]
+
+
+@pytest.fixture(params=["small_scenario", "recformer_scenario"])
+def setting(request: pytest.FixtureRequest) -> scenario.Scenario:
+    chosen: scenario.Scenario = request.getfixturevalue(request.param)
+    return chosen.model_copy(update={"model": chosen.model.model_copy(update={"dropout": 0.0})})
+
+
+@pytest.fixture(params=[(torch.float64, 1e-6), (torch.float32, 1e-5)], ids=["float64", "float32"])
+def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[torch.dtype, float]]:
+    """Type of all weights, and the relative error that is left to it."""
+    single = torch.Tensor.float
+    # Losses are computed in float32 whatever the model computes in; here in what is wider.
+    monkeypatch.setattr(torch.Tensor, "float", lambda self: self if self.dtype == torch.float64 else single(self))
+    yield request.param
+    torch.set_default_dtype(torch.float32)
+
+
+def alone(federation: Federation, model: Moved, rows: list[int], encoding: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradient of each sample: a plain step over the cut with a batch of that sample and no other."""
+    client, parts = federation.clients[0], model.parts
+    parameters = {**parts.client_parameters, **parts.trunk_parameters}
+    found: dict[str, list[Tensor]] = {name: [] for name in parameters}
+    for row in rows:
+        side = federation.link.training(client.name, 1)
+        if parts.proxy is not None:
+            parts.proxy.endpoint = side
+        model.task.loss(parts.client, client._prompts(np.array([row])), encoding).backward()
+        for name, parameter in parameters.items():
+            found[name].append(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+            parameter.grad = None
+    return {name: torch.stack(values) for name, values in found.items()}
+
+
+@pytest.mark.parametrize(("front", "back"), [(1, 1), (0, 0), (2, 1)])
+def test_each_sample_has_the_gradient_that_it_has_alone_and_one_norm_clips_both_ends(
+    setting: scenario.Scenario, precision: tuple[torch.dtype, float], front: int, back: int
+) -> None:
+    kind, tolerance = precision
+    private = prepare(setting.data, setting.seed)
+    told = setting.training.model_copy(update={"optimizer": "sgd", "learning_rate": 1.0, "batch_size": SAMPLES})
+    built, _ = start(setting, private, "none", front=front, back=back, dropout=0.0)
+    for module in (built.parts.client, built.parts.trunk):
+        if module is not None:
+            module.to(kind)
+    torch.set_default_dtype(kind)
+    generator = torch.Generator().manual_seed(0)
+    initial = {n: 0.05 * torch.randn(t.shape, generator=generator, dtype=kind) for n, t in built.initial.items()}
+    model = Moved(built.task, built.parts, initial)
+    encoding = {name: value.to(kind) for name, value in built.task.base_encoding.items()}
+    held = {**built.parts.client_parameters, **built.parts.trunk_parameters}
+    few = {"client-0": private.samples["client-0"].take(np.arange(SAMPLES))}
+    lengths = built.task.prompts.lengths(few["client-0"].history, few["client-0"].targets)
+    assert len(set(lengths.tolist())) > 1, "the batch must have padding"
+
+    plain = assemble(few, model, told, LocalOnly(told), seed=1)
+    load_adapter(held, initial)
+    expected = alone(plain, model, [int(row) for row in plain.clients[0].plan(1)[0]], encoding)
+    norms = torch.sqrt(sum((value.double().flatten(1) ** 2).sum(1) for value in expected.values()))
+    spy, seen = Spy(norm=float(norms.median())), list[Crossing]()
+    federation = assemble(
+        few, model, told, LocalOnly(told), seed=1, wire=Wire(seen.append), defenses=Composed("spy", (spy,), ("spy",))
+    )  # fmt: skip
+    client = federation.clients[0]
+    client.resume(initial, client.shared.optimizer, encoding)
+    client.train_round(federation.link, 1)
+    after = {name: parameter.detach().clone() for name, parameter in held.items()}
+
+    assert set(spy.given) == set(expected)
+    for name, value in expected.items():
+        assert float(((spy.given[name] - value).double().flatten(1).norm(dim=1) / norms).max()) < tolerance, name
+        assert float(value.abs().max()) > 0, name
+    torch.testing.assert_close(spy.norms.double(), norms, rtol=tolerance, atol=0)
+    weights = (spy.norm / norms).clamp(max=1.0).to(kind)
+    assert 0 < int((weights < 1).sum()) < SAMPLES
+    clipped = {name: torch.tensordot(weights, value, dims=1) for name, value in expected.items()}
+    size = torch.sqrt(sum(value.double().square().sum() for value in clipped.values()))
+    for name, value in clipped.items():  # a step at rate 1, so what is left is rounding of the weights themselves
+        assert float((initial[name] - after[name] - value).double().norm() / size) < 10 * tolerance, name
+    ends = [bool(built.parts.client_parameters), bool(built.parts.trunk_parameters)]
+    told_each = [c.tensors["squared_norms"] for c in on(seen, Channel.METADATA) if "squared_norms" in c.tensors]
+    assert [tuple(values.shape) for values in told_each] == [(SAMPLES,)] * (sum(ends) if built.parts.trunk else 0)
