@@ -5,7 +5,7 @@ titles of any length, and the best one is found from the back (dynamic programmi
 way explains counts as any word would: by the mean fit at the position.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,34 +25,46 @@ class Step:
     """True if the suffix stands behind the title."""
 
 
+CHUNK = 1_000_000
+"""Sums of fits, at most, that are held at once, of all titles at so many places (or at one place)."""
+
+
 class Segmentation:
     """Segmentation of one prompt.
 
     Args:
-        totals: of each title started at a place the sum of its fits.
+        totals: of each title started at each place in [first, last) the sum of its fits.
+        totals_at: the same of one place.
         lengths: of the titles.
         order: all titles; of those that are equally good the first in it is taken.
         separator, suffix: the sum of their fits, by where they start; minus infinity past the end.
         parting, closing: their lengths.
-        answer: the best sum of an answer that fills the place from here to the end; minus infinity where none does.
+        answers: the best sum of an answer that fills the prompt to its end, by where it starts.
     """
 
     def __init__(
-        self, fit: Float[np.ndarray, "length words"], totals: Callable[[int], Float[np.ndarray, "items"]],
-        lengths: Int[np.ndarray, "items"], order: Int[np.ndarray, "items"], separator: Float[np.ndarray, "length+1"],
-        suffix: Float[np.ndarray, "length+1"], parting: int, closing: int, answer: Callable[[int], float],
+        self, fit: Float[np.ndarray, "length words"],
+        totals: Callable[[int, int], Float[np.ndarray, "places items"]],
+        totals_at: Callable[[int], Float[np.ndarray, "items"]], lengths: Int[np.ndarray, "items"],
+        order: Int[np.ndarray, "items"], separator: Float[np.ndarray, "length+1"],
+        suffix: Float[np.ndarray, "length+1"], parting: int, closing: int, answers: Mapping[int, float],
     ) -> None:  # fmt: skip
-        self._totals, self._separator, self._parting = totals, separator, parting
+        self._totals, self._totals_at, self._separator, self._parting = totals, totals_at, separator, parting
         length = len(fit)
         rest = np.append(np.cumsum(fit.mean(1)[::-1])[::-1], 0.0)
-        followed = np.array([max(rest[at], answer(at)) for at in range(length + 1)])
+        followed = rest.copy()
+        for at, best in answers.items():
+            followed[at] = max(rest[at], best)
         self._closed = suffix + np.append(followed, np.full(closing, -np.inf))[closing:]
         """The best that can follow a title that ends before a place, with the suffix behind it."""
         self._left = np.append(rest[:-1], -np.inf)
         """All from a place on, unexplained; at the very end, where something must stand, that there is nothing."""
-        self._steps: list[Step] = []
-        """From the end on: the last stands for the first place that was asked for."""
         self._values = np.full(length + 1 + parting, -np.inf)
+        """The best total of all from a place on."""
+        self._sized = np.full(length + 1, -1)
+        """The size of the title with which it begins, by its place in ``sizes``; -1: none begins there."""
+        self._solved = length + 1
+        """The first place that is solved; all behind it are."""
         self._order = order[np.argsort(lengths[order], kind="stable")]
         self._sizes, first = np.unique(lengths[self._order], return_index=True)
         self._bounds = np.append(first, len(lengths))
@@ -60,27 +72,31 @@ class Segmentation:
 
     def step(self, at: int) -> Step:
         """The best that can start at ``at``."""
-        last = len(self._closed) - 1
-        while len(self._steps) <= last - at:
-            place = last - len(self._steps)
-            self._steps.append(self._best(place))
-            self._values[place] = self._steps[-1].total
-        return self._steps[last - at]
+        while self._solved > at:
+            self._solve(max(0, self._solved - max(1, CHUNK // len(self._order))), self._solved)
+        total, place = float(self._values[at]), int(self._sized[at])
+        if place < 0:
+            return Step(total)
+        end = at + int(self._sizes[place])
+        # With the suffix behind it, with another title, or with what is left unexplained.
+        ways = [self._closed[end], self._separator[end] + self._values[end + self._parting], self._left[end]]
+        way = int(np.argmax(ways))
+        own = self._order[self._bounds[place] : self._bounds[place + 1]]
+        item = int(own[self._totals_at(at)[own].argmax()])
+        return Step(total, item, end, end + self._parting if way == 1 else None, way == 0)
 
-    def _best(self, at: int) -> Step:
-        nothing = Step(float(self._left[at]))
-        ends = at + self._sizes[at + self._sizes < len(self._closed)]
-        if not len(ends):
-            return nothing
-        totals = self._totals(at)[self._order]
-        by_size = np.maximum.reduceat(totals, self._bounds[:-1])[: len(ends)]
-        on = self._separator[ends] + self._values[ends + self._parting]
-        ways = np.stack([self._closed[ends], on, self._left[ends]])
-        whole = by_size + ways.max(0)
-        place = int(whole.argmax())
-        if not whole[place] > nothing.total:
-            return nothing
-        way, end = int(ways[:, place].argmax()), int(ends[place])
-        own = slice(self._bounds[place], self._bounds[place + 1])
-        item = int(self._order[own][totals[own].argmax()])
-        return Step(float(whole[place]), item, end, end + self._parting if way == 1 else None, way == 0)
+    def _solve(self, first: int, last: int) -> None:
+        """Find the best for each place in [first, last), behind which all is solved, from the last to the first."""
+        best = np.maximum.reduceat(self._totals(first, last)[:, self._order], self._bounds[:-1], axis=1)
+        # Past the end no title fits, whatever is looked up there.
+        ends = np.minimum(np.arange(first, last)[:, None] + self._sizes, len(self._closed) - 1)
+        fixed, separator = np.maximum(self._closed[ends], self._left[ends]), self._separator[ends]
+        following = ends + self._parting
+        for at in range(last - 1, first - 1, -1):
+            row = at - first
+            whole = best[row] + np.maximum(fixed[row], separator[row] + self._values[following[row]])
+            place = whole.argmax()
+            explained = whole[place] > self._left[at]
+            self._values[at] = whole[place] if explained else self._left[at]
+            self._sized[at] = place if explained else -1
+        self._solved = first

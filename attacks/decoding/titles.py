@@ -1,7 +1,7 @@
 """Reads items off a prompt: the template is public, so it is known where titles start and what parts them."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +47,7 @@ class TitleReader:
         self.vocabulary: Int[np.ndarray, words] = np.unique(np.concatenate(parts))
         """The tokens that a prompt over this catalogue can hold, in ascending order; columns of ``fit``."""
         self._lengths = prompts.titles.lengths
+        self._sizes = np.unique(self._lengths).tolist()
         self._columns = self._column(prompts.titles.values)
         self._first = prompts.titles.offsets[:-1]
         self._class = prompts.title_classes()
@@ -79,9 +80,10 @@ class TitleReader:
         behind = np.maximum(separator, suffix)
         parting, closing = len(self._separator), len(self._suffix)
         order = self.order(row)
+        at_one = lru_cache(maxsize=1)(partial(self._totals_at, fit))
         parted = Segmentation(
-            fit, partial(self._totals, fit), self._lengths, order, separator * parting, suffix * closing, parting,
-            closing, partial(self._answered, fit, row),
+            fit, partial(self._totals, fit), at_one, self._lengths, order, separator * parting, suffix * closing,
+            parting, closing, self._answered(fit, row),
         )  # fmt: skip
 
         def from_(start: int | None = None) -> Read:
@@ -91,7 +93,7 @@ class TitleReader:
                 step = parted.step(at)
                 if step.item < 0:
                     break
-                ranked = best_first(self._scores(fit, at, behind), order)[: DEPTH + 1]
+                ranked = best_first(self._scores(at_one(at), at, behind), order)[: DEPTH + 1]
                 best = np.array([step.item, *ranked[ranked != step.item]])[:DEPTH]
                 found.append(np.pad(best, (0, DEPTH - len(best)), constant_values=-1))
                 claimed[at : step.end] = self._prompts.content[step.item]
@@ -107,7 +109,7 @@ class TitleReader:
         run over the end.
         """
         behind = (self._mean_fit(fit, self._separator), self._mean_fit(fit, self._suffix))
-        return np.stack([self._scores(fit, at, each) for each in behind])
+        return np.stack([self._scores(self._totals_at(fit, at), at, each) for each in behind])
 
     @property
     def answers(self) -> bool:
@@ -133,31 +135,48 @@ class TitleReader:
         return np.asarray(fitting[np.argsort(-scores, kind="stable")])
 
     def _scores(
-        self, fit: Float[np.ndarray, "length words"], at: int, behind: Float[np.ndarray, "length+1"]
+        self, totals: Float[np.ndarray, "items"], at: int, behind: Float[np.ndarray, "length+1"]
     ) -> Float[np.ndarray, "items"]:
         """Mean fit of each title that starts at ``at`` and of what stands behind it; minus infinity past the end."""
         ends = at + self._lengths
         parted = np.where(ends < len(behind), behind[np.minimum(ends, len(behind) - 1)], -np.inf)
         weight = len(self._separator)
-        return np.asarray((self._totals(fit, at) + weight * parted) / (self._lengths + weight))
+        return np.asarray((totals + weight * parted) / (self._lengths + weight))
 
-    def _totals(self, fit: Float[np.ndarray, "length words"], at: int) -> Float[np.ndarray, "items"]:
-        """The sum of the fits of each title that starts at ``at``; minus infinity where it would run over the end."""
-        total = np.zeros(len(self._longest), dtype=fit.dtype)
-        for row, columns in zip(fit[at:], self._at_place, strict=False):
-            total[: len(columns)] += row[columns]
+    def _totals_at(self, fit: Float[np.ndarray, "length words"], at: int) -> Float[np.ndarray, "items"]:
+        """`_totals` of one place."""
+        return np.asarray(self._totals(fit, at, at + 1)[0])
+
+    def _totals(
+        self, fit: Float[np.ndarray, "length words"], first: int, last: int
+    ) -> Float[np.ndarray, "places items"]:
+        """The sum of the fits of each title that starts at each place in [first, last); minus infinity where it would
+        run over the end.
+        """
+        total = np.zeros((last - first, len(self._longest)), dtype=fit.dtype)
+        for place, columns in enumerate(self._at_place):
+            rows = fit[first + place : last + place]
+            if not len(rows):
+                break
+            total[: len(rows), : len(columns)] += rows.take(columns, axis=1)
         found = np.empty_like(total)
-        found[self._longest] = total
-        return np.where(at + self._lengths <= len(fit), found, -np.inf)
+        found[:, self._longest] = total
+        return np.where(np.arange(first, last)[:, None] + self._lengths <= len(fit), found, -np.inf)
 
-    def _answered(self, fit: Float[np.ndarray, "length words"], row: int, at: int) -> float:
-        """The best sum of fits of an answer, and of what ends the template, from ``at`` on to the end."""
-        best, tail = self.answer(fit, at, row)[:1], len(fit) - len(self._prompts.end)
-        if not len(best):
-            return -np.inf
-        title = self._columns[self._first[best[0]] :][: tail - at]
-        ending = fit[np.arange(tail, len(fit)), self._column(self._prompts.end)].sum()
-        return float(fit[np.arange(at, tail), title].sum() + ending)
+    def _answered(self, fit: Float[np.ndarray, "length words"], row: int) -> dict[int, float]:
+        """The best sum of fits of an answer, and of what ends the template, by the place where the answer starts; only
+        places from which some title fills the prompt.
+        """
+        tail = len(fit) - len(self._prompts.end)
+        found = {}
+        for size in self._sizes:
+            at = tail - size
+            best = self.answer(fit, at, row)[:1] if at >= 0 else np.empty(0, dtype=np.int64)
+            if len(best):
+                title = self._columns[self._first[best[0]] :][:size]
+                ending = fit[np.arange(tail, len(fit)), self._column(self._prompts.end)].sum()
+                found[at] = float(fit[np.arange(at, tail), title].sum() + ending)
+        return found
 
     @staticmethod
     def _mean_fit(

@@ -1,8 +1,7 @@
 """Overlap of a read history with the true one, whatever the place: items in common, and whether their order is kept."""
 
+import math
 from collections.abc import Sequence
-
-from scipy.stats import kendalltau
 
 
 def jaccard(guess: Sequence[int], truth: Sequence[int]) -> float:
@@ -21,6 +20,9 @@ def jaccard(guess: Sequence[int], truth: Sequence[int]) -> float:
 def order_kept(guess: Sequence[int], truth: Sequence[int]) -> float | None:
     """Kendall's tau of the items in both, by their first places; None with fewer than two of them.
 
+    Pairs in order minus pairs out of order, of all pairs (Kendall, *A New Measure of Rank Correlation*, 1938); there
+    are no ties. It is rounded as scipy rounds its tau-b, which takes a hundred times as long for a handful of items.
+
     >>> round(order_kept([5, 1, 7, 3], [1, 3, 5, 9]), 4), order_kept([1, 3, 5], [1, 3, 5]), order_kept([1, 2], [1, 3])
     (-0.3333, 1.0, None)
     """
@@ -28,4 +30,8 @@ def order_kept(guess: Sequence[int], truth: Sequence[int]) -> float | None:
     common = [item for item in theirs if item in ours]
     if len(common) < 2:
         return None
-    return float(kendalltau([ours.index(item) for item in common], range(len(common))).statistic)
+    places = [ours.index(item) for item in common]
+    pairs = len(places) * (len(places) - 1) // 2
+    wrong = sum(later < place for at, place in enumerate(places) for later in places[at + 1 :])
+    root = math.sqrt(pairs)
+    return min(1.0, max(-1.0, (pairs - 2 * wrong) / root / root))

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from pplr_audit.threat_model.attack import Guess
 HIT_DEPTHS = (1, 5, 10)
 POPULARITY = "popularity"
 OWN_MODEL = "own_model"
+ROUGE = ("rouge1", "rouge2", "rougeL")
 EXAMPLES = 2
 """Victims whose history is shown."""
 
@@ -97,24 +100,29 @@ class HistoryTruth(RowTruth):
     def _texts(self, guess: Guess, rows: list[int], users: Int[np.ndarray, "rows"], seed: int | None) -> list[Score]:
         """ROUGE of the tokens that the answer claims as words of titles, beside that of as many of the most popular
         items' titles. Which tokens are claimed is the answer's to say: the truth is no filter on it."""
-        own: dict[str, list[float]] = {}
-        floor: dict[str, list[float]] = {}
         claimed = np.where(_claims(guess), guess.arrays["tokens"], -1)
-        for place, row in enumerate(rows):
-            prompt = self.prompts[row]
-            read = _piece(claimed, guess.arrays["token_offsets"], place)
-            popular = self._popular[: len(prompt.items)]
-            usual = np.concatenate([np.empty(0, dtype=np.int64), *(self._titles[item] for item in popular)])
-            true = prompt.tokens[prompt.slots >= 0].tolist()
-            for into, text in ((own, read[read >= 0].tolist()), (floor, usual.tolist())):
-                into.setdefault("rouge1", []).append(rouge_n(text, true, 1))
-                into.setdefault("rouge2", []).append(rouge_n(text, true, 2))
-                into.setdefault("rougeL", []).append(rouge_l(text, true))
+        read = [_piece(claimed, guess.arrays["token_offsets"], place) for place in range(len(rows))]
+        own = [_rouge(text[text >= 0].tolist(), self._texts_held[row]) for row, text in zip(rows, read, strict=True)]
+        values, floors = np.array(own), np.array([self._popular_texts[row] for row in rows])
         return [
-            Score(name, mean_estimate(np.array(v), users, seed=seed), float(np.mean(floor[name])),
-                  by_user(users, np.array(v)), floors={POPULARITY: by_user(users, np.array(floor[name]))})
-            for name, v in own.items()
+            Score(name, mean_estimate(v, users, seed=seed), float(np.mean(floor)), by_user(users, v),
+                  floors={POPULARITY: by_user(users, floor)})
+            for name, v, floor in zip(ROUGE, values.T.copy(), floors.T.copy(), strict=True)
         ]  # fmt: skip
+
+    @cached_property
+    def _texts_held(self) -> dict[int, list[int]]:
+        """The words of the titles in each row's history."""
+        return {row: prompt.tokens[prompt.slots >= 0].tolist() for row, prompt in self.prompts.items()}
+
+    @cached_property
+    def _popular_texts(self) -> dict[int, tuple[float, float, float]]:
+        """ROUGE of the titles of as many of the most popular items; the same for every guess."""
+        found = {}
+        for row, prompt in self.prompts.items():
+            usual = [self._titles[item].tolist() for item in self._popular[: len(prompt.items)]]
+            found[row] = _rouge(list(chain.from_iterable(usual)), self._texts_held[row])
+        return found
 
     def _sets(
         self,
@@ -206,6 +214,11 @@ class HistoryTruth(RowTruth):
             truth.append(true)
             owner.append(np.full(len(true), place))
         return np.concatenate(ranked), np.concatenate(truth), np.concatenate(owner)
+
+
+def _rouge(text: list[int], true: list[int]) -> tuple[float, float, float]:
+    """The metrics of `ROUGE`, in that order."""
+    return rouge_n(text, true, 1), rouge_n(text, true, 2), rouge_l(text, true)
 
 
 def _of_tokens(counts: Int[np.ndarray, "rows"], users: Int[np.ndarray, "rows"]) -> dict[str, Any]:
