@@ -19,7 +19,14 @@ from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.audit.own_trainings.hijack import hijackable, hijacked
 from pplr_audit.audit.plan import Plan
 from pplr_audit.audit.replay.collusion import colluded
-from pplr_audit.audit.replay.records import mask_records, query_records, serving_records, training_records
+from pplr_audit.audit.replay.records import (
+    SERVED,
+    mask_records,
+    query_records,
+    received_records,
+    serving_records,
+    training_records,
+)
 from pplr_audit.audit.replay.spool import Spool
 from pplr_audit.audit.tap_points import Phase, Trace, phase_of
 from pplr_audit.audit.truth.history import HistoryTruth, Recommends
@@ -183,7 +190,11 @@ class Harness:
             return spool
         queries = {client: [(row, prompts[row]) for row in rows] for client, rows in by_client.items()}
         if phase == "serving":
-            serving_records(self._model.whole, state, queries, self._plan.layers, keep)
+            federation = self._job.federation
+            if any(map(federation.guards.on, SERVED)):
+                received_records(federation, self._model.parts, state, queries, keep)
+            else:
+                serving_records(self._model.whole, state, queries, self._plan.layers, keep)
         else:
             for record in query_records(self._model.whole, state, queries):
                 spool.put(Channel.MODEL_OUTPUT, record)

@@ -3,7 +3,7 @@
 from pplr_audit.threat_model.adversaries import SEES, Secret, channels_of
 from pplr_audit.threat_model.attack import Active, Attack, Budget, GradientCrafter, Guess
 from pplr_audit.threat_model.channels import Channel, Crossing
-from pplr_audit.threat_model.defense import ALL, Act, Defense, End, PerSample, Turn, poisson
+from pplr_audit.threat_model.defense import ALL, Act, Defense, End, Neighbors, PerSample, Turn, Unit, poisson
 from pplr_audit.threat_model.knowledge import Knowledge, Model
 from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
 from pplr_audit.threat_model.view import Aggregate, Answer, Record, Update, View
@@ -27,11 +27,13 @@ __all__ = [
     "Guess",
     "Knowledge",
     "Model",
+    "Neighbors",
     "NotApplicable",
     "PerSample",
     "Record",
     "Secret",
     "Turn",
+    "Unit",
     "Update",
     "View",
     "channels_of",

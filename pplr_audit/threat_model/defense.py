@@ -20,6 +20,8 @@ Act = Literal["sampler", "samples", "gradients", "wire", "updates", "sum"]
 """A place where a defense can act, in the order of a round: drawing batches; making one gradient of those of single
 samples; changing gradients before a step; on the wire; on clients' updates at the server, before it mixes them; in
 place of the clients' updates, as their sum."""
+Unit = Literal["sample", "user", "client", "vector"]
+Neighbors = Literal["add_or_remove", "replace"]
 End = Literal["client", "server"]
 """One of the two ends of the link."""
 ALL = "all"
@@ -105,10 +107,10 @@ class Defense:
     (``sum``) removes ``client_update``, and what remains is ``aggregate``."""
     holds_against: frozenset[str] = frozenset()
     """Adversaries that its formal guarantee binds; empty where it has none."""
-    unit: str | None = None
-    """Unit that its guarantee protects: sample, user, client or vector."""
-    neighbors: str | None = None
-    """Neighbor relation of its guarantee: add_or_remove or replace."""
+    unit: Unit | None = None
+    """Unit that its guarantee protects; None where it has none."""
+    neighbors: Neighbors | None = None
+    """Neighbor relation of its guarantee: two data sets are neighbors if a unit is added or removed, or is another."""
     at_cut: bool | None = None
     """True if what it does to a training depends on where the cut lies, so that each cut needs a training of its own.
     None: so it is where ``channels`` has one that crosses the cut or carries a client's own layers."""

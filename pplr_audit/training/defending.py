@@ -9,7 +9,7 @@ from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
 from pplr_audit.scenario.compositions import NONE, Composition, canonical, conflict, flat
 from pplr_audit.threat_model.channels import Channel
-from pplr_audit.threat_model.defense import Act, Defense
+from pplr_audit.threat_model.defense import Act, Defense, Neighbors, Unit
 from pplr_audit.training.strategies.protocol import Strategy
 
 CUT_FREE = frozenset({Channel.STATUS, Channel.AGGREGATE, Channel.MODEL_OUTPUT})
@@ -83,7 +83,8 @@ def _sound(made: Any, name: str) -> Defense:
         raise InputError(f"defenses: {name} is a {type(made).__name__} and no pplr_audit.threat_model.Defense")
     for what, given, accepted in (
         ("acts", made.acts, get_args(Act)), ("channels", made.channels, tuple(map(str, Channel))),
-        ("removes", made.removes, (str(Channel.CLIENT_UPDATE),)),
+        ("removes", made.removes, (str(Channel.CLIENT_UPDATE),)), ("unit", {made.unit} - {None}, get_args(Unit)),
+        ("neighbors", {made.neighbors} - {None}, get_args(Neighbors)),
     ):  # fmt: skip
         for each in sorted(set(map(str, given)) - set(accepted)):
             raise InputError(plugins.unknown(f"defenses: {name}: {what}: {each!r}", each, accepted))

@@ -13,6 +13,7 @@ from pplr_audit.data.samples import Samples
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.lora import Adapter
 from pplr_audit.models.recommenders.task import CatalogueEncoding, Task
+from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training.client import Client, Common
 from pplr_audit.training.defending import UNDEFENDED, Composed
 from pplr_audit.training.guards import Guards, Kept
@@ -22,6 +23,9 @@ from pplr_audit.training.optimizer import OptimizerState
 from pplr_audit.training.server import Server, TrunkPart
 from pplr_audit.training.stopping import Best, judged, participants, stopped
 from pplr_audit.training.strategies.protocol import Mixing, Strategy
+
+_SENT = "training/sent/"
+"""Names in `RoundState.kept` of the server's own copy of a model that it sent."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,16 @@ class Federation:
             personal_encodings = {n: model.encoding for n, model in own_models.items() if model.encoding is not None}
         return RoundState(
             round_, adapters, optimizers, personal, personal_optimizers, dict(self.best), encodings, personal_encodings,
-            self.guards.kept(),
+            self._kept(),
         )  # fmt: skip
+
+    def _kept(self) -> Kept:
+        """What defenses remember, and the server's copies of the models that it sent where these arrived as others."""
+        kept = self.guards.kept()
+        if self.guards.on(Channel.PERSONAL_MODEL):
+            for name, model in self.server.models.items():
+                kept.setdefault(name, {}).update({f"{_SENT}{each}": value for each, value in model.items()})
+        return kept
 
     def _with_base_encoding(self, round_: int) -> bool:
         """True if all clients start the round with the base model's encoding of the catalogue."""
@@ -155,9 +167,14 @@ class Federation:
                 client.resume_personal(
                     state.personal[name], state.personal_optimizers[name], state.personal_encodings.get(name, base)
                 )
-        self.server.resume(state.adapters, state.optimizers)
+        sent = {name: dict(adapter) for name, adapter in state.adapters.items()}
+        for name, kept in state.kept.items():
+            sent.get(name, {}).update({n.removeprefix(_SENT): t for n, t in kept.items() if n.startswith(_SENT)})
+        self.server.resume(sent, state.optimizers)
         self.server.resume_personal(state.personal, state.personal_optimizers)
-        self.guards.resume(state.kept)
+        self.guards.resume(
+            {client: {n: t for n, t in kept.items() if not n.startswith(_SENT)} for client, kept in state.kept.items()}
+        )
         self.link.restart(state.round)
         self.best.clear()
         self.best.update(state.best)

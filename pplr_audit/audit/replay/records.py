@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pplr_audit.audit.tap_points import OF_TRAINING, Trace
 from pplr_audit.data.prompts import Prompt
+from pplr_audit.models.architectures import body
 from pplr_audit.models.cut import CutModel
 from pplr_audit.models.taps import Sink, tap, tappable
 from pplr_audit.models.uncut import UncutModel
@@ -22,6 +23,8 @@ from pplr_audit.threat_model.view import Answer, Record
 from pplr_audit.training.link import Recorder
 from pplr_audit.training.rounds import Federation, RoundState
 
+SERVED = (Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT)
+"""Channels of serving that cross the cut."""
 Keep = Callable[[Trace, Record], None]
 """Called with every record; its tensor is nobody else's."""
 
@@ -198,6 +201,40 @@ def serving_records(
         for place, states in whole.states(prompts, layers, state.served(client), serving=True):
             for layer, hidden in states.items():
                 keep(Trace("activation", layer), Record(own[place][0], client, state.round, -1, hidden))
+
+
+def received_records(
+    federation: Federation, parts: CutModel, state: RoundState, requests: Mapping[str, Sequence[tuple[int, Prompt]]],
+    keep: Keep,
+) -> None:  # fmt: skip
+    """Record the same at the cut that ran, as what a defense changes on the wire was received at the other end.
+
+    Each request is a message of its own, with noise of its own. The federation is left serving the trained models.
+
+    Args:
+        requests: per client, opaque number and prompt of each request.
+    """
+    federation.resume(state)
+    federation.deliver()
+    federation.link.restart(state.round)  # behind the rounds, whose requests were others
+    layers = {
+        Channel.INFERENCE_ACTIVATIONS: parts.front, Channel.INFERENCE_OUTPUT: parts.layers - parts.back,
+    }  # fmt: skip
+    before, task = federation.link.recorder, federation.task
+    for client in federation.clients:
+        for row, prompt in requests.get(client.name, ()):
+
+            def record(crossing: Crossing, row: int = row) -> None:
+                trace = Trace("activation", layers[crossing.channel])
+                hidden = crossing.tensors["hidden"][0].clone()
+                keep(trace, Record(row, crossing.client, state.round, -1, hidden))
+
+            try:
+                federation.link.recorder = record
+                with torch.no_grad(), client.served(federation.link).model() as model:
+                    body(model)(**task.inputs(model, [prompt], serving=True))
+            finally:
+                federation.link.recorder = before
 
 
 def query_records(

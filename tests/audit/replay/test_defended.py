@@ -1,5 +1,6 @@
 """A defended round is replayed with its defense: what is recorded is what the receiver got, in the step it was in."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from pplr_audit import scenario
-from pplr_audit.audit.replay.records import Watched
+from pplr_audit.audit.replay.records import Watched, received_records
 from pplr_audit.audit.tap_points import OF_TRAINING, Trace
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.data.prompts import Prompt
@@ -17,7 +18,7 @@ from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.threat_model.view import Record
 from pplr_audit.training.rounds import Federation, RoundState, assemble
 from pplr_audit.training.strategies.fedavg import FedAvg
-from tests.audit.replay.watching import replayed, trace_of
+from tests.audit.replay.watching import replayed, served, trace_of
 from tests.toys import install_toys
 from tests.training.defended.federations import finish, start
 
@@ -140,3 +141,40 @@ def test_taps_count_steps_and_not_forward_passes(
     assert max(len(client.plan(1)) for client in federation.clients) > 1
     assert max(crossing.forward for crossing in live) == max(len(r) for c in federation.clients for r in c.plan(1)) - 1
     same_as_live(live_rows(live, federation, 1), federation, model, private, states[0])
+
+
+@pytest.mark.parametrize("chosen", ["small_scenario", "recformer_scenario"])
+def test_requests_are_recorded_as_they_were_received_each_with_noise_of_its_own(
+    request: pytest.FixtureRequest, chosen: str
+) -> None:
+    setting: scenario.Scenario = request.getfixturevalue(chosen)
+    own = prepare(setting.data, setting.seed)
+    found: dict[str, dict[Trace, list[Record]]] = {}
+    for defenses in ("none", "noise", "noise again"):
+        entry = defenses if defenses == "none" else {"noise": {"scale": 0.05}}
+        model, federation = start(setting, own, entry, strategy="fedavg", dropout=0.0, optimizer="sgd")
+        state = federation.state(1)
+        history = own.samples["client-0"].history
+        prompts = [model.prompts.build(history[row]) for row in (0, 1, 0)]
+        records: dict[Trace, list[Record]] = defaultdict(list)
+        requests = {"client-0": list(enumerate(prompts))}
+
+        def keep(trace: Trace, record: Record, into: dict[Trace, list[Record]] = records) -> None:
+            into[trace].append(record)
+
+        received_records(federation, model.parts, state, requests, keep)
+        assert federation.link.recorder is None
+        found[defenses] = records
+    whole = sorted(served(model, state, requests, 1), key=lambda record: record.row)
+    for plain, expected in zip(found["none"][Trace("activation", 1)], whole, strict=True):
+        assert (plain.row, plain.client, plain.round, plain.step) == (expected.row, "client-0", 1, -1)
+        torch.testing.assert_close(plain.tensor, expected.tensor, rtol=1e-5, atol=1e-6)
+    one, _, other = (record.tensor for record in found["noise"][Trace("activation", 1)])
+    plain = found["none"][Trace("activation", 1)][0].tensor
+    assert not torch.equal(one, other)
+    for noisy in (one, other):
+        assert 0.03 < float((noisy - plain).std()) < 0.07
+    for trace, records in found["noise"].items():
+        for record, again in zip(records, found["noise again"][trace], strict=True):
+            assert torch.equal(record.tensor, again.tensor)
+    assert set(found["noise"]) == {Trace("activation", 1), Trace("activation", model.layers - model.parts.back)}

@@ -133,6 +133,8 @@ BROKEN = {
     "no such place": ('acts = frozenset({"gradient"})', "acts: 'gradient'; did you mean 'gradients'?"),
     "no such channel": ('channels = frozenset({"statu"})', "channels: 'statu'; did you mean 'status'?"),
     "removes what cannot go": ('removes = frozenset({"status"})', "removes: 'status' (accepted: client_update)"),
+    "no such unit": ('unit = "person"', "unit: 'person' (accepted: sample, user, client, vector)"),
+    "no such neighbors": ('neighbors = "replaced"', "neighbors: 'replaced'; did you mean 'replace'?"),
     "no channels": (
         'acts = frozenset({"wire"})\n    def apply(self, crossing, turn): ...',
         "broken has acts at 'wire' and lacks channels",

@@ -12,14 +12,15 @@ from pplr_audit.models.recommenders.bigrec import generate_titles
 from pplr_audit.runs.store import Store
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.training.checkpoints import TrainingFiles
+from pplr_audit.training.client import Client
 from pplr_audit.training.link import TrainingSide
-from pplr_audit.training.rounds import Federation, RoundState
+from pplr_audit.training.rounds import Federation, RoundState, train
 from tests.toys import install_toys
 from tests.training.defended.federations import finish, on, start
 
 ALL_KINDS = (
     {"scale": {"factor": 0.5}}, {"noise": {"scale": 0.02}}, "code", "sums", {"clip": {"noise": 0.1}},
-    [{"clip": {"noise": 0.1}}, {"noise": {"scale": 0.02}}, "scale", "code", "sums"],
+    "blur", [{"clip": {"noise": 0.1}}, {"noise": {"scale": 0.02}}, "scale", "code", "sums"],
 )  # fmt: skip
 
 
@@ -28,9 +29,30 @@ def private(small_scenario: scenario.Scenario) -> PrivateData:
     return prepare(small_scenario.data, small_scenario.seed)
 
 
+BLUR = '''"""Rounds the models that go back, and clips updates at the server and counts there."""
+import torch
+
+from pplr_audit.threat_model import Channel, Defense
+
+
+class Blur(Defense):
+    acts = frozenset({"wire", "updates"})
+    channels = frozenset({Channel.PERSONAL_MODEL})
+
+    def apply(self, crossing, turn):
+        turn.kept["times"] = turn.kept.get("times", torch.tensor(0)) + 1
+        return {name: value.round(decimals=2) for name, value in crossing.tensors.items()}
+
+    def updates(self, updates, turn):
+        turn.kept["clients"] = turn.kept.get("clients", torch.tensor(0)) + len(updates)
+        return {client: {n: t.clamp(-0.01, 0.01) for n, t in own.items()} for client, own in updates.items()}
+'''
+
+
 @pytest.fixture(autouse=True)
 def toys(install: Callable[..., Path]) -> None:
     install_toys(install)
+    install("blur-defense", "0.1", "[pplr_audit.defenses]\nblur = toy_blur:Blur\n", toy_blur=BLUR)
 
 
 def same(one: RoundState, other: RoundState) -> bool:
@@ -198,3 +220,49 @@ def test_a_catalogue_encoded_over_a_noisy_link_in_training_is_encoded_the_same_i
     assert len(again) == len(served)
     for one, other in zip(again, served, strict=True):
         assert torch.equal(one.tensors["hidden"], other.tensors["hidden"])
+
+
+def test_updates_are_changed_before_the_server_mixes_them_and_models_as_they_come_back(
+    small_scenario: scenario.Scenario, private: PrivateData
+) -> None:
+    seen: list[Crossing] = []
+    model, federation = start(small_scenario, private, "blur", seen, strategy="fedavg")
+    _, states = finish(federation, 2)
+    updates = [c for c in on(seen, Channel.CLIENT_UPDATE) if c.round == 1]
+    assert max(float(value.abs().max()) for c in updates for value in c.tensors.values()) > 0.011  # seen as it was sent
+    mixed = states[1].adapters["client-0"]
+    for name, value in mixed.items():
+        assert float((value - model.initial[name]).abs().max()) < 0.0101 + 0.005
+    for name in model.parts.client_parameters:
+        assert torch.equal(mixed[name], mixed[name].round(decimals=2))
+    assert {client: int(own["blur/server/clients"]) for client, own in states[2].kept.items() if client == "all"} == {
+        "all": 2 * len(federation.clients)
+    }
+    assert int(states[2].kept["client-0"]["blur/server/times"]) == 2
+
+
+def test_a_noisy_metric_is_the_same_after_a_kill(small_scenario: scenario.Scenario, private: PrivateData) -> None:
+    """Validation serves users over the link between two rounds: its noise belongs to the round, and to no process."""
+
+    def begun() -> tuple[Federation, Callable[[Client], float], list[float]]:
+        seen: list[Crossing] = []
+        model, federation = start(small_scenario, private, {"noise": {"scale": 0.3}}, seen, patience=5, rounds=3)
+        prompt, told = model.prompts.build(private.samples["client-0"].history[0]), []
+
+        def validate(client: Client) -> float:
+            seen.clear()
+            with client.served(federation.link).model() as served:
+                generate_titles(served, [prompt], model.prompts, beams=1)
+            told.append(float(on(seen, Channel.INFERENCE_ACTIVATIONS)[0].tensors["hidden"].double().sum()))
+            return told[-1]
+
+        return federation, validate, told
+
+    federation, validate, told = begun()
+    states: list[RoundState] = []
+    train(federation, 3, done=lambda log, state: states.append(state), validate=validate)
+    killed, validate, again = begun()
+    killed.resume(states[1])
+    train(killed, 3, first=3, done=lambda log, state: None, validate=validate)
+    assert again == told[-len(again) :]
+    assert len(set(told)) == len(told)
