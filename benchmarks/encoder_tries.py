@@ -24,7 +24,7 @@ from pplr_audit import pipeline as audit
 from pplr_audit import scenario
 from pplr_audit.data.prepare import prepare
 from pplr_audit.scoring.intervals import mean_estimate, paired_difference
-from pplr_audit.training.utility import user_scores as per_user
+from pplr_audit.training import run_job
 
 DATA = Path(os.environ.get("PPLR_AUDIT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 KEPT = RESULTS / "encoder_tries_validation"
@@ -86,7 +86,7 @@ def run(each: Try, root: Path) -> dict[str, Any]:
     """Train and measure one, and answer what is kept of it: estimates, and its paired difference to the chain."""
     chosen = each.scenario()
     result = audit.train(chosen, root / each.kept.stem)
-    scores = per_user.read(result.directory)
+    scores = run_job.user_scores(result.directory)
     private = prepare(chosen.data, chosen.seed)
     asked = validation(private, scores.users)
     users = scores.users[asked]

@@ -26,11 +26,10 @@ from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.data.samples import seen_items
 from pplr_audit.models.build import build
-from pplr_audit.runs.store import Store
 from pplr_audit.scoring.intervals import mean_estimate, paired_difference
-from pplr_audit.training import resume
+from pplr_audit.training import run_job
 from pplr_audit.training.checkpoints import TrainingFiles
-from pplr_audit.training.utility import user_scores as per_user
+from pplr_audit.training.spec import own_training
 from pplr_audit.training.utility.evaluate import Ranking, rank, recommended, tested
 
 ENCODER: Mapping[str, Any] = {
@@ -116,8 +115,8 @@ def so_far(name: str, chosen: scenario.Scenario, directory: Path, at: Mapping[st
     private, data = prepare(chosen.data, chosen.seed), chosen.data
     items = len(private.dataset.catalogue)
     model = build(chosen.model, private.dataset.catalogue, history=data.history, seed=chosen.seed)
-    with Store.load(directory) as store:
-        state = TrainingFiles(store, f"trainings/{resume.training_slug(chosen)}", ()).latest()
+    with run_job.loaded(directory, own_training(chosen)) as store:
+        state = TrainingFiles(store).latest()
     if state is None or state.round == 1:
         raise SystemExit(f"{directory}: no round of it has ended")
     users = tested(private.split, private.members)
@@ -159,7 +158,7 @@ def main() -> None:
         so_far(asked.name, chosen, asked.out, at, asked.results or RESULTS)
         return
     result = audit.train(chosen, asked.out)
-    scores = per_user.read(result.directory)
+    scores = run_job.user_scores(result.directory)
     private = prepare(chosen.data, chosen.seed)
     reported, items = ~validation(private, scores.users), len(private.dataset.catalogue)
     users = scores.users[reported]

@@ -26,8 +26,9 @@ from pplr_audit import scenario as scenarios
 from pplr_audit.data.load import load
 from pplr_audit.errors import InputError
 from pplr_audit.runs.directory import LOCK
-from pplr_audit.runs.store import Store
+from pplr_audit.runs.store import RUN, TRAINING, Store
 from pplr_audit.scenario.schema import Scenario
+from pplr_audit.training.run_job import FOLDER
 
 SEED = 0
 
@@ -82,15 +83,16 @@ def finish(process: "subprocess.Popen[bytes]") -> None:
 
 def recorded(run: Path) -> list[str]:
     """All recorded files, the newest last, each read and checked. A run killed as it began has none."""
-    try:
-        with Store.load(run) as store:
-            names = list(store.paths())
-            for name in names:
-                store.read_bytes(name)
-    except InputError as error:
-        if "killed as it began" in str(error) or "it has no" in str(error):
-            return []
-        raise
+    names = []
+    for root, kind in ((run, RUN), *((folder, TRAINING) for folder in sorted((run / FOLDER).glob("*")))):
+        try:
+            with Store.load(root, kind=kind) as store:
+                for name in store.paths():
+                    store.read_bytes(name)
+                    names.append(str((root / name).relative_to(run)))
+        except InputError as error:
+            if "killed as it began" not in str(error) and "it has no" not in str(error):
+                raise
     return sorted(names, key=lambda name: (run / name).stat().st_mtime_ns)
 
 

@@ -18,6 +18,7 @@ from paper_numbers import over_all
 from pplr_audit import pipeline as audit
 from pplr_audit import scenario
 from pplr_audit.scoring.intervals import paired_difference
+from pplr_audit.training import run_job
 from pplr_audit.training.utility import user_scores as per_user
 
 METRICS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
@@ -39,7 +40,7 @@ def measured(group: Group, seed: int, precision: str, root: Path) -> tuple[per_u
     chosen = told(group, seed, precision)
     result = audit.train(chosen, root / chosen.name)
     logs = round_logs.by_strategy(result.directory)[chosen.training.label]
-    return per_user.read(result.directory), round_logs.seconds(logs)
+    return run_job.user_scores(result.directory), round_logs.seconds(logs)
 
 
 def less(

@@ -1,40 +1,40 @@
-"""The main job, start to end: data, model, training, utility, views, attacks, scores, report. Start reading here.
+"""The main job, start to end: data, models, trainings, utility, views, attacks, scores, report. Start reading here.
 
-``run`` does all of it, ``train`` stops before the attacks, ``attack`` begins after the training. All three leave the
+``run`` does all of it, ``train`` stops before the attacks, ``attack`` begins after the trainings. All three leave the
 same run directory, and each continues what another began.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pplr_audit import scenario as scenarios
 from pplr_audit.audit import extension as extensions
-from pplr_audit.audit.artifacts import StoredArtifacts
-from pplr_audit.audit.cell import not_applicable
-from pplr_audit.audit.documents import Audited, evidence_document, findings_document, training_document
-from pplr_audit.audit.examples import examples
+from pplr_audit.audit.attacking import run_cells
+from pplr_audit.audit.documents import evidence_document, findings_document, training_document
 from pplr_audit.audit.extension import Extension
-from pplr_audit.audit.harness import Harness
-from pplr_audit.audit.plan import Plan, make_plan
-from pplr_audit.audit.run_cell import is_done, run_cell
-from pplr_audit.audit.user_spread import with_spread
-from pplr_audit.data.prepare import prepare
-from pplr_audit.errors import InputError
-from pplr_audit.models.build import build
+from pplr_audit.audit.forecast import Speed, forecast
+from pplr_audit.audit.opening import OpenRun, directory_of, opened
+from pplr_audit.audit.parts import Outcome
+from pplr_audit.audit.plan import make_plan
+from pplr_audit.audit.trainings import PlannedTraining
+from pplr_audit.errors import InputError, RunError
 from pplr_audit.report.findings.redaction import redacted, redacted_training
 from pplr_audit.report.write import FINDINGS, read_documents, reports, write_documents, write_elsewhere, write_reports
-from pplr_audit.runs import manifest, stored
+from pplr_audit.runs import manifest
 from pplr_audit.runs.ledger import Ledger
 from pplr_audit.runs.progress import Clock, Progress, Silent
 from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.training import resume
-from pplr_audit.training.job import Job, make_job, training_files
-from pplr_audit.training.run_job import Trained, collect_job, train_job
+from pplr_audit.training.executor import Executor, Serial, Task
+from pplr_audit.training.job import Inputs
+from pplr_audit.training.run_job import is_whole, rounds_done, trained
+from pplr_audit.training.spec import TrainingSpec
 from pplr_audit.training.utility.validation import require_stopping
+
+UNFINISHED = "its training is not finished; pplr-audit run tries it again"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,11 @@ class AuditResult:
 
 
 def run(
-    scenario: Scenario, out: Path | None = None, progress: Progress | None = None, threads: int | None = None
+    scenario: Scenario,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    threads: int | None = None,
+    executor: Executor | None = None,
 ) -> AuditResult:
     """Do what the scenario says, or what of it is left to do in the run directory.
 
@@ -56,59 +60,78 @@ def run(
         out: the run directory; by default ``runs/<name>-<hash8>`` in the current folder.
         threads: how many to compute with; by default as many as the run began with, or as are chosen for one that
             begins (`threads.choose`).
+        executor: trains what is left; by default one training after the other.
 
     Raises:
         InputError: the scenario, the data, the model or the directory do not fit; nothing has been written.
         RunError: it failed while running; the same call continues it.
     """
-    clock = Clock(progress or Silent())
-    with _trained(scenario, out, clock, threads) as (job, store, trained):
-        plan = make_plan(scenario, job.model.layers, extensions.recorded(store))
-        return _attack(job, trained, plan, store, clock)
+    with opened(scenario, out, Clock(progress or Silent()), threads) as audit:
+        return _attack(audit, _train(audit, audit.plan.trainings, executor or Serial()))
 
 
 def train(
-    scenario: Scenario, out: Path | None = None, progress: Progress | None = None, threads: int | None = None
+    scenario: Scenario,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    threads: int | None = None,
+    executor: Executor | None = None,
 ) -> AuditResult:
-    """The training and what it is worth, and no attack; arguments and errors as of ``run``, which can follow.
+    """The trainings and what they are worth, and no attack; arguments and errors as of ``run``, which can follow.
 
     No report is written: one without findings would read as if nothing leaked.
     """
-    clock = Clock(progress or Silent())
-    with _trained(scenario, out, clock, threads) as (job, store, trained):
-        manifest.add_seconds(store, clock.seconds)
-        document = training_document(job, trained, store.manifest)
-        return AuditResult(store.root, redacted_training(document) if _redacts(store) else document)
+    with opened(scenario, out, Clock(progress or Silent()), threads) as audit:
+        broken = _train(audit, audit.plan.trainings, executor or Serial())
+        manifest.replace_seconds(audit.store, audit.clock.seconds)
+        document = training_document(audit.own, _outcome(audit, broken), audit.store.manifest)
+        return AuditResult(audit.store.root, redacted_training(document) if _redacts(audit.store) else document)
 
 
 def attack(
-    directory: Path, more: Extension | None = None, progress: Progress | None = None, threads: int | None = None
+    directory: Path,
+    more: Extension | None = None,
+    progress: Progress | None = None,
+    threads: int | None = None,
+    settings: Sequence[str] = (),
 ) -> AuditResult:
     """Attack a trained run: what its scenario and its extensions leave to do, and ``more`` if there is more.
 
-    ``threads`` is as of `run`.
+    Args:
+        threads: as of `run`.
+        settings: ``audit.field=value`` each: what is asked from now on in the place of what was asked before.
 
     Raises:
-        InputError: the directory is no run, its training is not finished, its data or weights are no longer the same,
-            or ``more`` does not fit the model; what was there is as it was.
+        InputError: the directory is no run, a training that is asked about is not finished, its data or weights are no
+            longer the same, or what is asked does not fit the model; what was there is as it was.
         RunError: it failed while running; the same call continues it.
     """
-    clock = Clock(progress or Silent())
-    with Store.load(directory, writable=True) as store:
-        scenario = scenarios.from_text(store.read_text(SCENARIO), str(directory / SCENARIO))
-        resume.require_trained(store, training_files(store, scenario), scenario.training.rounds)
-        with resume.computing(scenario, directory, threads, clock.say) as choice:
-            job = _prepare(scenario, directory, clock)
-            resume.same_inputs(store, job.private, job.model)
-            had = extensions.recorded(store)
-            plan = make_plan(scenario, job.model.layers, had)
-            if more is not None:
-                extended = make_plan(scenario, job.model.layers, (*had, more))
-                if extended.size > plan.size:
-                    extensions.record(store, (*had, more))
-                    plan = extended
-            trained = collect_job(job, store, clock, choice)
-            return _attack(job, trained, plan, store, clock)
+    with Store.load(directory) as store:
+        before = scenarios.from_text(store.read_text(SCENARIO), str(directory / SCENARIO))
+    scenario = scenarios.asked_anew(before, settings) if settings else before
+    with opened(scenario, directory, Clock(progress or Silent()), threads, more, extending=True) as audit:
+        root, planned = audit.store.root, audit.plan.trainings
+        whole = [each for each in planned if rounds_done(root, each.spec) >= each.spec.training.rounds]
+        left = {each.spec: UNFINISHED for each in planned if each not in whole}
+        return _attack(audit, {**_train(audit, whole, Serial()), **left})
+
+
+def plan(
+    scenario: Scenario, out: Path | None = None, progress: Progress | None = None, threads: int | None = None
+) -> dict[str, Any]:
+    """Return what ``run`` would do, with about the time and disk that it takes and what is there already.
+
+    Nothing is written. Arguments and errors are as of `run`.
+    """
+    clock, root = Clock(progress or Silent()), directory_of(scenario, out)
+    with resume.computing(scenario, root, threads, clock.say) as choice:
+        inputs = Inputs(clock.phase, resume.precision_of(root))
+        made = make_plan(scenario, inputs.model(scenario).layers, extensions.of_run(root, scenario, extending=False))
+        job = inputs.job(made.own, scenario, made.rounds)
+        require_stopping(scenario, job.private)
+        with clock.phase("measuring the speed of this machine"):
+            speed = Speed.measured(job, choice.number)
+        return forecast(made, job, scenario, root, speed)
 
 
 def write_report(
@@ -144,59 +167,43 @@ def _redacts(store: Store) -> bool:
     return bool(store.manifest.get("redact", False))
 
 
-def _prepare(scenario: Scenario, directory: Path, clock: Clock) -> Job:
-    """Read all that can be wrong with the input, before anything is written.
+def _train(audit: OpenRun, planned: Sequence[PlannedTraining], executor: Executor) -> dict[TrainingSpec, str]:
+    """Train and measure what is not there yet; return the trainings that broke off, with the reason.
 
-    What ``precision: auto`` is depends on the processor; a run that began in ``directory`` goes on in what it began in.
+    Raises RunError where the run's own training breaks off: there is nothing to attack.
     """
-    settings = scenario.model
-    if settings.precision == "auto" and (began := resume.precision_of(directory)) is not None:
-        settings = settings.model_copy(update={"precision": began})
-    with clock.phase("reading the data"):
-        private = prepare(scenario.data, scenario.seed)
-    with clock.phase("preparing the model"):
-        model = build(
-            settings, private.dataset.catalogue, history=scenario.data.history, seed=scenario.seed,
-            training=scenario.training,
-        )  # fmt: skip
-        return make_job(scenario, private, model, make_plan(scenario, model.layers).rounds)
+    plan, root = audit.plan, audit.store.root
+    tasks = [
+        Task(each.spec, plan.kept(each), each.measures)
+        for each in planned
+        if not is_whole(root, each.spec, plan.kept(each))
+    ]
+    resume.note_plugins(audit.store, [("strategies", task.spec.training.strategy) for task in tasks])
+    broken = {}
+    for task, reason in zip(tasks, executor.run(tasks, audit.place, audit.inputs, audit.clock), strict=True):
+        if reason is not None and task.spec == plan.own:
+            raise RunError(reason)
+        if reason is not None:
+            broken[task.spec] = reason
+    return broken
 
 
-@contextmanager
-def _trained(
-    scenario: Scenario, out: Path | None, clock: Clock, threads: int | None
-) -> Iterator[tuple[Job, Store, Trained]]:
-    """Read the input, open the run directory and train what is left, with the number of threads that the run keeps."""
-    directory = out or Path("runs") / f"{scenario.name}-{scenarios.digest(scenario)[:8]}"
-    with resume.computing(scenario, directory, threads, clock.say) as choice:
-        job = _prepare(scenario, directory, clock)
-        require_stopping(scenario, job.private)
-        with Store.open(directory, scenarios.dump(scenario), scenarios.digest(scenario)) as store:
-            yield job, store, train_job(job, store, clock, choice)
+def _outcome(audit: OpenRun, broken: Mapping[TrainingSpec, str]) -> Outcome:
+    """Read what the trainings of the plan are worth and cost, those that broke off apart."""
+    whole = [each.spec for each in audit.plan.trainings if each.spec not in broken]
+    own, *others = (trained(audit.store.root, spec) for spec in whole)
+    return Outcome(own, others, broken)
 
 
-def _attack(job: Job, trained: Trained, plan: Plan, store: Store, clock: Clock) -> AuditResult:
+def _attack(audit: OpenRun, broken: Mapping[TrainingSpec, str]) -> AuditResult:
     """Run the cells that are left, then write findings and report of all of them."""
-    scenario, private = job.scenario, job.private
-    harness = Harness(job, trained.files, plan, store.root, StoredArtifacts(store))
-    resume.note_plugins(store, (("attacks", cell.attack) for cell in plan.cells if not is_done(cell, store)))
-    more = f" (cells with a training of their own: {plan.hijacked})" if plan.hijacked else ""
-    with clock.phase(f"attacking{more}", len(plan.cells)) as advance:
-        results = []
-        for cell in plan.cells:
-            budget = scenario.audit.budget.seconds
-            found = run_cell(cell, plan.attack(cell), harness, store, budget=budget, seed=scenario.seed)
-            results.append(stored.cell(found, store.root / f"cells/{cell.slug}.json", len(private.dataset.users)))
-            advance(1, f"{cell.attack} on {cell.channel}" + ("" if cell.front is None else f", k = {cell.front}"))
-        results = with_spread(results, harness.rows.client_of, seed=scenario.seed)
-        results += [not_applicable(cell, plan.attack(cell).secret, why) for cell, why in plan.impossible]
-
+    store, clock, scenario = audit.store, audit.clock, audit.scenario
+    audited = run_cells(audit.plan, audit.inputs, scenario, store, clock, broken)
     with clock.phase("writing the report"):
-        manifest.add_seconds(store, clock.seconds)
-        audited = Audited(plan, extensions.recorded(store), len(harness.rows.victims), results)
-        document = findings_document(job, trained, audited, store.manifest)
-        shown = examples(plan.cells, harness, private.dataset.catalogue, job.model.tokenizer, store)
-        evidence = evidence_document(trained.logs, results, shown)
+        manifest.replace_seconds(store, clock.seconds)
+        outcome = _outcome(audit, broken)
+        document = findings_document(audit.own, outcome, audited, audit.extensions, store.manifest)
+        evidence = evidence_document(outcome.own.logs, audited)
         write_documents(store, document, evidence)
         redact = _redacts(store)
         written = write_reports(store, document, evidence, scenario.report.formats, redact=redact)

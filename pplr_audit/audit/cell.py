@@ -16,6 +16,9 @@ METRICS = {
 """Metrics that stand in the findings for a secret, also where nothing could be measured."""
 
 
+_OF_TRAINING = frozenset({"strategy", "seed", "training", "question"})
+
+
 @dataclass(frozen=True)
 class Cell:
     """One attack by one adversary on one channel at one cut."""
@@ -30,11 +33,25 @@ class Cell:
     back: int | None
     round: int
     defense: str
+    strategy: str = ""
+    seed: int = 0
+    training: str = ""
+    """Name of the training that is attacked; a hijacked one's is that of the training it stands for."""
+    question: str = ""
+    """All else that the answer depends on, as canonical JSON: another question is another cell."""
 
     @property
     def slug(self) -> str:
         """A readable file name, made unique by a hash over everything."""
-        sha = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        return self._named(asdict(self))
+
+    @property
+    def drawn_by(self) -> str:
+        """The name that the cell's controls are drawn by: the same in every training, and whatever else is asked."""
+        return self._named({name: value for name, value in asdict(self).items() if name not in _OF_TRAINING})
+
+    def _named(self, values: dict[str, Any]) -> str:
+        sha = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
         place = "".join(f"-{side}{at}" for side, at in (("k", self.front), ("m", self.back)) if at is not None)
         return f"{self.attack}-{self.channel}{place}-r{self.round}-{self.adversary}-{sha}"
 
@@ -45,7 +62,7 @@ class Cell:
             "cut": cut, "defense": self.defense, "adversary": self.adversary, "knowledge": self.knowledge,
             "channel": str(self.channel), "round": self.round, "client": "all", "attack": self.attack,
             "adaptive": True, "secret": "history", "metric": metric, "value": None, "ci": None, "baseline": None,
-            "n": 0, "status": status, "seconds": 0.0, "detail": {},
+            "n": 0, "status": status, "seconds": 0.0, "detail": {}, "strategy": self.strategy, "seed": self.seed,
         }  # fmt: skip
         row = {**base, **fields}
         if self.settings != "{}":

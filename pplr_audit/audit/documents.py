@@ -1,67 +1,58 @@
 """The two documents of a run: its findings and the evidence behind them."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pplr_audit import __version__
+from pplr_audit.audit.attacking import Audited
 from pplr_audit.audit.extension import Extension
+from pplr_audit.audit.parts import Outcome, findings_of, is_main, measured
 from pplr_audit.audit.plan import NOTHING, Plan
 from pplr_audit.runs.documents import WITHOUT_TRUNK_UNKNOWN
 from pplr_audit.runs.environment import hardware, libraries
-from pplr_audit.runs.verdicts import with_verdicts
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.threat_model.adversaries import channels_of
 from pplr_audit.threat_model.attack import also_reads
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import RoundLog
-from pplr_audit.training.run_job import Trained
+from pplr_audit.training.spec import TrainingSpec
 from pplr_audit.training.strategies.protocol import Mixing
 from pplr_audit.training.utility.validation import left_out, never_stopping
 
 
-@dataclass(frozen=True)
-class Audited:
-    """The attacks of a run: what was planned and what was found."""
+def findings_document(
+    job: Job, outcome: Outcome, audited: Audited, extensions: Sequence[Extension], manifest: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``findings.json``.
 
-    plan: Plan
-    extensions: Sequence[Extension]
-    """Asked of the run beyond its scenario."""
-    victims: int
-    cells: Sequence[Mapping[str, Any]]
-    """Answers of ``run_cell`` for all cells of the plan."""
-
-
-def findings_document(job: Job, trained: Trained, audited: Audited, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """``findings.json``; ``manifest`` is the run's own, with the seconds of this call."""
+    Args:
+        job: the run's own training.
+        extensions: what was asked of the run beyond its scenario.
+        manifest: the run's own, with the seconds of this call.
+    """
     scenario, private, plan = job.scenario, job.private, audited.plan
     audit = {
         "victims": audited.victims, "candidates": len(private.candidates()),
         "audited": int(private.population.audited.sum()), "rounds": list(plan.rounds),
         "knowledge": scenario.audit.knowledge, "auxiliary": scenario.audit.auxiliary, "history": scenario.data.history,
-        "extensions": [extension.model_dump(mode="json") for extension in audited.extensions],
+        "extensions": [extension.model_dump(mode="json") for extension in extensions],
     }  # fmt: skip
-    run = {**_run(job, trained, manifest), "audit": audit, "not_measured": not_measured(scenario, plan)}
+    run = {**_run(job, outcome, manifest), "audit": audit, "not_measured": not_measured(scenario, plan)}
     return {
-        "schema": "pplr-audit/findings/1", "run": run,
-        "findings": with_verdicts([*audited.cells], seed=scenario.seed), **_measured(trained),
+        "schema": "pplr-audit/findings/1", "run": run, **findings_of(audited, seed=scenario.seed),
+        **measured(outcome, seed=scenario.seed),
     }  # fmt: skip
 
 
-def training_document(job: Job, trained: Trained, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def training_document(job: Job, outcome: Outcome, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A findings document's run, utility and costs; its schema is its own, so that nobody takes it for an audit."""
-    return {"schema": "pplr-audit/training/1", "run": _run(job, trained, manifest), **_measured(trained)}
+    rows = measured(outcome, seed=job.scenario.seed)
+    return {"schema": "pplr-audit/training/1", "run": _run(job, outcome, manifest), **rows}
 
 
-def _measured(trained: Trained) -> dict[str, Any]:
-    """Utility, balance, differences and costs of the training; runs of an earlier version have fewer."""
-    return {part: list(trained.measured.get(part, ())) for part in ("utility", "balance", "differences", "costs")}
-
-
-def _run(job: Job, trained: Trained, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _run(job: Job, outcome: Outcome, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Describe the training: model, data and clients."""
     scenario, private, model = job.scenario, job.private, job.model
     data, population, groups = private.dataset, private.population, private.population.groups()
@@ -78,14 +69,14 @@ def _run(job: Job, trained: Trained, manifest: Mapping[str, Any]) -> dict[str, A
     return {
         "name": scenario.name,
         "seed": scenario.seed,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": manifest["created"],
         "version": __version__,
         "backbone": Path(model.backbone).name,
         "backbone_digest": model.digest,
         "recommender": scenario.model.recommender,
         "precision": model.precision,
         "strategy": scenario.training.label,
-        "failed_rivals": list(trained.failed),
+        "failed_rivals": [{"strategy": _called(spec, job), "reason": why} for spec, why in outcome.broken.items()],
         "never_stop": never_stopping(scenario, private),
         "rounds": scenario.training.rounds,
         "layers": model.layers,
@@ -107,15 +98,22 @@ def _run(job: Job, trained: Trained, manifest: Mapping[str, Any]) -> dict[str, A
         "hardware": hardware(),
         "compute": list(manifest.get("compute", ())),
         "plugins": list(manifest.get("plugins", ())),
-        "seconds": dict(manifest.get("seconds", {})),
+        "seconds": {**dict(manifest.get("seconds", {})), **outcome.own.seconds},
     }  # fmt: skip
 
 
-def evidence_document(
-    logs: Sequence[RoundLog], cells: Iterable[Mapping[str, Any]], examples: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """``evidence.json``: what the pictures and the side-by-side histories are drawn from."""
-    curves = [curve for cell in cells for curve in cell["roc"]]
+def _called(spec: TrainingSpec, job: Job) -> str:
+    """Return a training's label, with its seed where that is another than the run's."""
+    return spec.label if spec.seed == job.spec.seed else f"{spec.label}, seed {spec.seed}"
+
+
+def evidence_document(logs: Sequence[RoundLog], audited: Audited) -> dict[str, Any]:
+    """``evidence.json``: what the pictures and the side-by-side histories are drawn from.
+
+    The curves are those of the trainings that stand in ``findings``.
+    """
+    shown = [spec.name for spec in audited.plan.attacked if is_main(spec, audited.plan)]
+    curves = [curve for name in shown for cell in audited.cells[name] for curve in cell["roc"]]
     training = [
         {"round": log.round, "client": client, "loss": loss}
         | ({"metric": log.metrics[client]} if client in log.metrics else {})
@@ -128,7 +126,7 @@ def evidence_document(
         if log.clients
     ]
     return {
-        "schema": "pplr-audit/evidence/1", "examples": list(examples), "roc": curves, "training": training,
+        "schema": "pplr-audit/evidence/1", "examples": list(audited.examples), "roc": curves, "training": training,
         "balance": balance,
     }  # fmt: skip
 

@@ -1,16 +1,18 @@
-"""Extensions of a run beyond its scenario: more attacks, more cuts. The run's manifest keeps them.
+"""What a run is asked: its scenario, and extensions of it by more attacks and more cuts.
 
-A run's cells are those of its scenario and of its extensions, in the order in which they were asked for. So whoever
-continues the run does all of them, and the scenario, by which the run is known, stays what it was.
+The cells of the report are those of both, in the order in which they were asked for. Whoever continues the run does
+all of them. A scenario that asks something else takes the place of both; cells of the former question stay on disk.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from pplr_audit.runs.parsing import understood
-from pplr_audit.runs.store import MANIFEST, Store
-from pplr_audit.scenario.schema import Audit, Cuts, Named, Section
+from pplr_audit.runs.store import MANIFEST, SCENARIO, Store
+from pplr_audit.scenario.loading import dump, from_text
+from pplr_audit.scenario.schema import Audit, Cuts, Named, Scenario, Section
 
 T = TypeVar("T")
 _FIELD = "extensions"
@@ -33,16 +35,39 @@ class AttacksAtCuts:
     cut_field: str = "--cut"
 
 
-def recorded(store: Store) -> tuple[Extension, ...]:
-    """The extensions of a run, the oldest first. Raises InputError where the manifest's are none."""
-    entries = store.manifest.get(_FIELD, ())
-    with understood(store.root / MANIFEST):
-        return tuple(Extension.model_validate(entry) for entry in entries)
+def of_run(root: Path, scenario: Scenario, extending: bool) -> tuple[Extension, ...]:
+    """The extensions that a run in ``root`` has, the oldest first; none where it asks something else from now on.
+
+    Args:
+        extending: the scenario's audit is the run's own, changed in a few fields; what was added to it stays.
+
+    Raises:
+        InputError: the manifest's are none.
+    """
+    if not (root / MANIFEST).exists():
+        return ()
+    with Store.load(root) as store:
+        if not extending and before(store).audit != scenario.audit:
+            return ()
+        entries = store.manifest.get(_FIELD, ())
+        with understood(store.root / MANIFEST):
+            return tuple(Extension.model_validate(entry) for entry in entries)
 
 
-def record(store: Store, extensions: Sequence[Extension]) -> None:
-    """Make them the extensions of the run, for whoever continues it."""
-    store.update_manifest(**{_FIELD: [extension.model_dump(mode="json") for extension in extensions]})
+def before(store: Store) -> Scenario:
+    """What the run was asked last. Raises InputError for a damaged file."""
+    return from_text(store.read_text(SCENARIO), str(store.root / SCENARIO))
+
+
+def record(store: Store, scenario: Scenario, extensions: Sequence[Extension]) -> None:
+    """Make these what the run is asked, for whoever continues it. A run that is asked the same is not written to."""
+    entries = [extension.model_dump(mode="json") for extension in extensions]
+    if entries != [*store.manifest.get(_FIELD, ())]:
+        store.update_manifest(**{_FIELD: entries})
+    text = dump(scenario)
+    if text != store.read_text(SCENARIO):
+        store.write_text(SCENARIO, text)
+        store.event("asked_anew")
 
 
 def attacks_at_cuts(audit: Audit, extensions: Sequence[Extension]) -> list[AttacksAtCuts]:

@@ -4,7 +4,8 @@ This is the harness: it holds private data and hands attacks only the `View` and
 for every phase and round, in a random order, so that a number says nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from pplr_audit import scenario
 from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.knowledge.build import KnowledgeBuilder
 from pplr_audit.audit.knowledge.known_model import KnownModel
-from pplr_audit.audit.own_trainings.hijack import hijackable, hijacked
+from pplr_audit.audit.own_trainings.hijack import hijackable, hijacked, hijacked_by
 from pplr_audit.audit.plan import Plan
+from pplr_audit.audit.replay import recordings
 from pplr_audit.audit.replay.collusion import colluded
 from pplr_audit.audit.replay.records import (
     SERVED,
@@ -38,6 +41,8 @@ from pplr_audit.audit.victims.linked_windows import Links
 from pplr_audit.audit.victims.rows import PhaseRows, Rows, watched
 from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import model_free_features
+from pplr_audit.errors import RunError
+from pplr_audit.models.build import Recommender
 from pplr_audit.threat_model.artifacts import Artifacts
 from pplr_audit.threat_model.attack import Budget, also_reads, as_active, attribute_of
 from pplr_audit.threat_model.channels import Channel
@@ -46,6 +51,8 @@ from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplica
 from pplr_audit.threat_model.view import Record, View
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.job import Job
+from pplr_audit.training.rounds import Federation, RoundState
+from pplr_audit.training.run_job import has_begun, loaded, opened
 
 
 class Harness:
@@ -69,6 +76,7 @@ class Harness:
         self._own_models: dict[tuple[str, int], Recommends | None] = {}
         self._truths_of = lru_cache(maxsize=None)(self._truths)
         self._label_of = lru_cache(maxsize=None)(self._label)
+        self.private = job.private
         self.rows = Rows(job, self._state)
         self._builder = KnowledgeBuilder(job, plan, self.rows, self._state, self._recorded, artifacts)
         self._links = Links(job, self.rows, self._state)
@@ -205,20 +213,44 @@ class Harness:
 
         It has to end within the budget of one attack.
         """
-        attack, trace = as_active(self._plan.attack(cell)), self._plan.trace(cell, cell.channel)
-        assert attack is not None
-        spool = Spool(self._scratch)
+        spec = hijacked_by(cell, self._job.spec, self._job.scenario.audit.auxiliary)
+        trace, crossed = self._plan.trace(cell, cell.channel), self.rows.watched(cell.round)
+        path = recordings.name_of(crossed, cell.round, {trace})
+        if has_begun(self._scratch, spec):
+            with loaded(self._scratch, spec) as store:
+                if store.exists(path):
+                    return recordings.read(store, path, self._scratch)
         model, training = hijackable(
             self._job.scenario, self._private, trace.layer, self._model.layers, self._model.precision
         )
-        try:
-            crafter = attack.craft_gradient(
-                self._builder.of(cell), trace.layer, Budget(self._job.scenario.audit.budget.seconds)
-            )
-            federation, state = hijacked(self._private, model, training, crafter, seed=self._job.scenario.seed)
-            training_records(federation, model.parts, state, self.rows.watched(cell.round), {trace}, spool.put)
-        except (NotApplicable, BudgetExhausted):
+        with opened(self._scratch, spec) as store:
+            federation, state = self._hijacked_until_last(cell, model, training, TrainingFiles(store))
+            kept: list[tuple[Trace, Record]] = []
+            with _failing_apart():
+                training_records(federation, model.parts, state, crossed, {trace}, lambda *each: kept.append(each))
+            recordings.write(store, path, kept)
+            return recordings.read(store, path, self._scratch)
+
+    def _hijacked_until_last(
+        self, cell: Cell, model: Recommender, training: scenario.Training, files: TrainingFiles
+    ) -> tuple[Federation, RoundState]:
+        """Train under the attack's own server; return the federation, and what its last round starts from."""
+        attack, asked = as_active(self._plan.attack(cell)), self._job.scenario
+        assert attack is not None
+        assert cell.front is not None
+        with _failing_apart():
+            crafter = attack.craft_gradient(self._builder.of(cell), cell.front, Budget(asked.audit.budget.seconds))
+            return hijacked(self._job.spec, self._private, model, training, crafter, files, seed=asked.seed)
+
+
+@contextmanager
+def _failing_apart() -> Iterator[None]:
+    """The attack is anybody's, and clients break off where their training explodes: such a cell has failed, alone."""
+    try:
+        yield
+    except (NotApplicable, BudgetExhausted):
+        raise
+    except Exception as error:
+        if isinstance(error, RunError) and isinstance(error.__cause__, OSError):  # a full disk stops everyone
             raise
-        except Exception as error:  # the attack is anybody's, and clients break off where their training explodes
-            raise Failed(f"in the training that it hijacks: {type(error).__name__}: {error}") from error
-        return spool
+        raise Failed(f"in the training that it hijacks: {type(error).__name__}: {error}") from error

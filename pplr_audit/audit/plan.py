@@ -1,4 +1,7 @@
-"""The cells of an audit: every attack on every channel that its adversary sees, at every chosen cut."""
+"""The plan of an audit: its trainings, and the cells that attack them.
+
+A cell is an attack of one training, on one channel that its adversary sees, at one chosen cut.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,12 +11,14 @@ from typing import Any, Literal
 from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.extension import Extension, attacks_at_cuts
 from pplr_audit.audit.tap_points import OF_THE_TRAINED, OF_TRAINING, SIDES, Trace
+from pplr_audit.audit.trainings import PlannedTraining, trainings_of
 from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.threat_model.adversaries import channels_of
 from pplr_audit.threat_model.attack import Attack, also_reads, as_active, runs_copies
 from pplr_audit.threat_model.channels import Channel
+from pplr_audit.training.spec import TrainingSpec
 
 MEASURED: Mapping[str, frozenset[Channel]] = {
     "history": frozenset({*OF_TRAINING, Channel.METADATA, Channel.INFERENCE_ACTIVATIONS}),
@@ -32,8 +37,10 @@ NOTHING = (
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells in the order they run, those that cannot apply with the reason, and the attacks by cell."""
+    """The trainings, the cells in the order they run, those that cannot apply with the reason, and the attacks."""
 
+    trainings: tuple[PlannedTraining, ...]
+    """All of them, the run's own first."""
     cells: tuple[Cell, ...]
     impossible: tuple[tuple[Cell, str], ...]
     attacks: Mapping[tuple[str, str], Attack]
@@ -50,6 +57,26 @@ class Plan:
 
     def attack(self, cell: Cell) -> Attack:
         return self.attacks[cell.attack, cell.settings]
+
+    @property
+    def own(self) -> TrainingSpec:
+        """The run's own training."""
+        return self.trainings[0].spec
+
+    @property
+    def attacked(self) -> list[TrainingSpec]:
+        """The trainings that cells attack."""
+        return [each.spec for each in self.trainings if each.attacked]
+
+    def part(self, spec: TrainingSpec) -> "Plan":
+        """Return the plan with the cells of one training alone."""
+        cells = tuple(cell for cell in self.cells if cell.training == spec.name)
+        impossible = tuple(each for each in self.impossible if each[0].training == spec.name)
+        return replace(self, cells=cells, impossible=impossible)
+
+    def kept(self, planned: PlannedTraining) -> tuple[int, ...]:
+        """The rounds of a training whose start is replayed."""
+        return self.rounds if planned.attacked else ()
 
     @property
     def hijacked(self) -> int:
@@ -80,8 +107,8 @@ class Plan:
         )
 
 
-def make_plan(scenario: Scenario, layers: int, extensions: Sequence[Extension] = (), defense: str = "none") -> Plan:
-    """All cells of the scenario and of what its run was extended by, for a model of ``layers`` blocks.
+def make_plan(scenario: Scenario, layers: int, extensions: Sequence[Extension] = ()) -> Plan:
+    """All trainings and cells of the scenario and of what its run was extended by, for a model of ``layers`` blocks.
 
     Raises:
         InputError: a cut exceeds the model, or an attack does not take its settings.
@@ -91,20 +118,30 @@ def make_plan(scenario: Scenario, layers: int, extensions: Sequence[Extension] =
     # Keyed by cell: what was asked for twice is there once, where it was asked for first.
     cells: dict[Cell, None] = {}
     impossible: dict[Cell, str] = {}
-    for chosen in attacks_at_cuts(scenario.audit, extensions):
-        axes = _Axes(scenario, rounds, _cuts(chosen.cuts, layers, chosen.cut_field), layers, defense)
-        for entry in chosen.attacks:
-            key, attack = _attack(entry, chosen.attack_field)
-            attack = attacks.setdefault(key, attack)
-            for cell, reason in _cells_of(attack, key, axes):
-                if reason:
-                    impossible.setdefault(cell, reason)
-                else:
-                    cells.setdefault(cell)
+    entries = attacks_at_cuts(scenario.audit, extensions)
+    at_cuts = [_cuts(chosen.cuts, layers, chosen.cut_field) for chosen in entries]
+    trainings = trainings_of(scenario, [*dict.fromkeys(cut for cuts in at_cuts for cut in cuts)], layers)
+    for planned in trainings:
+        for chosen, cuts in zip(entries, at_cuts, strict=True) if planned.attacked else ():
+            if (only := planned.spec.cut) is not None:
+                cuts = [cut for cut in cuts if cut == only]
+            axes = _Axes(scenario, planned, rounds, cuts, layers)
+            for entry in chosen.attacks:
+                key, attack = _attack(entry, chosen.attack_field)
+                attack = attacks.setdefault(key, attack)
+                for cell, reason in _cells_of(attack, key, axes):
+                    if reason:
+                        impossible.setdefault(cell, reason)
+                    else:
+                        cells.setdefault(cell)
+    place = [each.spec.name for each in trainings].index
     order = [str(name) for name in scenario.audit.adversaries].index
-    runnable = sorted(cells, key=lambda cell: order(cell.adversary))
-    without = sorted(impossible.items(), key=lambda item: order(item[0].adversary))
-    return Plan(tuple(runnable), tuple(without), attacks, layers, rounds)
+
+    def turn(cell: Cell) -> tuple[int, int]:
+        return place(cell.training), order(cell.adversary)
+
+    without = sorted(impossible.items(), key=lambda item: turn(item[0]))
+    return Plan(tuple(trainings), tuple(sorted(cells, key=turn)), tuple(without), attacks, layers, rounds)
 
 
 @dataclass(frozen=True)
@@ -113,21 +150,30 @@ class _Axes:
 
     scenario: Scenario
     """Adversaries, their knowledge, and the last round."""
+    planned: PlannedTraining
+    """The training that is attacked."""
     rounds: Sequence[int]
     """The training rounds that are replayed."""
     cuts: Sequence[tuple[int, int]]
     layers: int
     """Blocks of the model."""
-    defense: str
+
+    def cell(self, key: tuple[str, str], attack: Attack, adversary: str, channel: Channel, round_: int) -> Cell:
+        """Return the cell of an attack in a round, before any cut is named."""
+        sees, spec = channels_of(adversary), self.planned.spec
+        level = _level(self.scenario.audit.knowledge, sees, runs_copies(attack))
+        return Cell(
+            *key, adversary, level, channel, None, None, round_, spec.defense, spec.strategy, spec.seed, spec.name,
+            _question(self.scenario, attack, self.rounds),
+        )  # fmt: skip
 
 
 def _cells_of(attack: Attack, key: tuple[str, str], axes: _Axes) -> Iterator[tuple[Cell, str]]:
     """Every cell of one attack, with the reason why it cannot apply, or nothing."""
-    scenario, cuts, layers, defense = axes.scenario, axes.cuts, axes.layers, axes.defense
+    scenario, cuts, layers = axes.scenario, axes.cuts, axes.layers
     last = scenario.training.rounds
     for adversary in scenario.audit.adversaries:
         sees = channels_of(adversary)
-        level = _level(scenario.audit.knowledge, sees, runs_copies(attack))
         readable = sorted(attack.channels & sees, key=list(Channel).index) if also_reads(attack) <= sees else []
         known = MEASURED.get(attack.secret, frozenset())
         for channel in readable or [min(attack.channels, key=list(Channel).index)]:
@@ -140,26 +186,39 @@ def _cells_of(attack: Attack, key: tuple[str, str], axes: _Axes) -> Iterator[tup
                     if adversary == ACTIVE
                     else f"this attack chooses what is sent, and {adversary} does not"
                 )
+            elif channel in axes.planned.removes:
+                reason = f"{axes.planned.spec.defense} takes {channel} away"
             elif channel not in known:
                 reason = f"this version does not record {channel} for attacks on {attack.secret}"
             of_the_trained = channel in OF_THE_TRAINED
             if reason:
-                yield Cell(*key, adversary, level, channel, None, None, last + of_the_trained, defense), reason
+                yield axes.cell(key, attack, adversary, channel, last + of_the_trained), reason
                 continue
             audited = (last,) if adversary == ACTIVE else axes.rounds  # it is there from the first round to the last
             for round_ in (last + 1,) if of_the_trained else audited:
-                cell = Cell(*key, adversary, level, channel, None, None, round_, defense)
+                cell = axes.cell(key, attack, adversary, channel, round_)
                 sides = {SIDES[each] for each in {channel} | also_reads(attack) if each in SIDES}
                 if not sides:
                     closed_all = channel == Channel.METADATA and all(sum(cut) == layers for cut in cuts)
                     yield cell, NOTHING if closed_all else ""
                     continue
+                if axes.planned.spec.cut is not None:  # another cut is another training, whatever the channel is of
+                    sides = {"front", "back"}
                 for front, back in cuts:
                     if front + back < layers:
                         k, m = front if "front" in sides else None, back if "back" in sides else None
                         yield replace(cell, front=k, back=m), ""
                 closed = [cut for cut in cuts if sum(cut) == layers]
                 yield from ((replace(cell, front=front, back=back), NOTHING) for front, back in closed)
+
+
+def _question(scenario: Scenario, attack: Attack, rounds: Sequence[int]) -> str:
+    """Return all else that the cells of an attack depend on, as canonical JSON."""
+    audit = scenario.audit
+    asked: dict[str, Any] = {"victims": audit.victims, "auxiliary": audit.auxiliary}
+    if attack.secret == "linkage":  # links each round's rows with those of the audited round before
+        asked["rounds"] = [*rounds]
+    return json.dumps(asked, sort_keys=True)
 
 
 def _level(knowledge: Literal["strongest", "base", "auxiliary"], sees: frozenset[Channel], copies: bool) -> str:

@@ -39,7 +39,7 @@ def run_cell(
 
     A cell that failed is tried again when the run is continued. Raises InputError for a damaged file of the run.
     """
-    result = _result(cell)
+    result = result_path(cell)
     if is_done(cell, store):
         return dict(store.read_json(result))
     started = time.perf_counter()
@@ -62,10 +62,10 @@ def run_cell(
 
 def is_done(cell: Cell, store: Store) -> bool:
     """True if the cell's findings are in the run directory."""
-    return store.exists(_result(cell))
+    return store.exists(result_path(cell))
 
 
-def _result(cell: Cell) -> str:
+def result_path(cell: Cell) -> str:
     return f"cells/{cell.slug}.json"
 
 
@@ -79,7 +79,7 @@ def _seal(cell: Cell, attack: Attack, inputs: CellInputs, store: Store, budget: 
     # One record cannot be dealt to another row: then there is no control, and the findings have none.
     controls = [
         _control(
-            attack, inputs.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.slug, number))),
+            attack, inputs.view(cell).shuffled(np.random.default_rng(derive(seed, "control", cell.drawn_by, number))),
             turns, budget,
         )
         for number in range(attack.controls if view.dealable else 0)
@@ -139,7 +139,7 @@ def _score(cell: Cell, attack: Attack, truths: Mapping[str, Truth], sealed: Seal
         drawn = derive(seed, "interval") % 2**32
         try:
             scores = truth.score(guess, seed=drawn)
-            draws = _draws(truth, guess, controls, derive(seed, "control", cell.slug, secret))
+            draws = _draws(truth, guess, controls, derive(seed, "control", cell.drawn_by, secret))
             curves = _curves(cell, truth, guess, scores)
         except (ValueError, LookupError, TypeError) as error:
             raise Failed(f"its answer cannot be scored: {type(error).__name__}: {error}") from error

@@ -89,25 +89,54 @@ Threads = Annotated[
 ]  # fmt: skip
 
 
+ExecutorName = Annotated[
+    str,
+    typer.Option(
+        "--executor", metavar="NAME", show_default=False,
+        help="serial: one training after the other; processes: several at a time, each with the same number of threads,"
+        " and never more threads than cores (default: serial).",
+    ),
+]  # fmt: skip
+
+
 @app.command()
 def run(
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", hidden=True)],
     settings: Settings = None,
     out: Out = None,
     threads: Threads = None,
+    executor: ExecutorName = "serial",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what would be done, with time and disk, and do nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings document and nothing else.")] = False,
 ) -> None:
     """Train, attack, score, report. The same command continues a run that was stopped.
 
-    SCENARIO is the name of a shipped scenario (see: pplr-audit list scenarios) or a YAML file.
+    SCENARIO is the name of a shipped scenario (see: pplr-audit list scenarios) or a YAML file. What it asks (audit,
+    defenses, report, rivals) may change from call to call: the run goes on in the same directory, and nothing that is
+    there is trained or attacked again.
     """
-    chosen = _loaded(scenario, settings)
+    chosen, number, folder = _loaded(scenario, settings), _threads(threads), _folder(out)
+    _require_executor(executor)
     with chatter_aside():
         from pplr_audit import pipeline as audit
         from pplr_audit.runs import progress
+        from pplr_audit.training import executor as executors
 
-        result = audit.run(chosen, _folder(out), progress.to(sys.stderr), _threads(threads))
-    print_findings(result, as_json)
+        shown = progress.to(sys.stderr)
+        if plan:
+            document = audit.plan(chosen, folder, shown, number)
+        else:
+            result = audit.run(chosen, folder, shown, number, executors.executor(executor))
+    if not plan:
+        print_findings(result, as_json)
+    elif as_json:
+        print_json(document)
+    else:
+        from pplr_audit.report.terminal.plan import plan_table
+
+        console().print(plan_table(document), markup=False, highlight=False)
 
 
 @app.command()
@@ -116,6 +145,7 @@ def train(
     settings: Settings = None,
     out: Out = None,
     threads: Threads = None,
+    executor: ExecutorName = "serial",
     as_json: Annotated[bool, typer.Option("--json", help="Print run, utility and costs, and nothing else.")] = False,
 ) -> None:
     """Train and measure what is recommended, without any attack. Run and attack go on from there without training.
@@ -124,11 +154,14 @@ def train(
     one without findings would read as if nothing leaked.
     """
     chosen = _loaded(scenario, settings)
+    _require_executor(executor)
     with chatter_aside():
         from pplr_audit import pipeline as audit
         from pplr_audit.runs import progress
+        from pplr_audit.training import executor as executors
 
-        result = audit.train(chosen, _folder(out), progress.to(sys.stderr), _threads(threads))
+        made = executors.executor(executor)
+        result = audit.train(chosen, _folder(out), progress.to(sys.stderr), _threads(threads), made)
     if as_json:
         print_json(result.document)
         return
@@ -150,6 +183,10 @@ def attack(
         list[str] | None,
         typer.Option("--cut", metavar="FRONT,BACK", help="Add this cut, or all of them: all. May be repeated."),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="audit.B=C", help="Ask this of the run from now on. May be repeated."),
+    ] = None,
     threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings document and nothing else.")] = False,
 ) -> None:
@@ -157,7 +194,8 @@ def attack(
 
     RUN is the directory of a run whose training is finished. Without options, what its scenario asks for and is
     missing or failed is done. With --attack alone the attack is added at all cuts of the run, with --cut alone all
-    attacks of the run at that cut. What was added belongs to the run from then on.
+    attacks of the run at that cut. What was added belongs to the run from then on. With --set audit.FIELD=VALUE
+    another question takes the place of the run's; cells of the former one stay on disk and out of the report.
     """
     from pplr_audit.cli import attack_options
 
@@ -166,7 +204,8 @@ def attack(
         from pplr_audit import pipeline as audit
         from pplr_audit.runs import progress
 
-        result = audit.attack(expanded(directory, "RUN"), more, progress.to(sys.stderr), _threads(threads))
+        folder, shown = expanded(directory, "RUN"), progress.to(sys.stderr)
+        result = audit.attack(folder, more, shown, _threads(threads), settings or ())
     print_findings(result, as_json)
 
 
@@ -343,6 +382,11 @@ def _formats(text: str) -> list[str]:
         if name not in ("html", "md", "json"):
             raise InputError(f"--format: unknown format {name!r} (accepted: html, md, json, with commas)")
     return chosen
+
+
+def _require_executor(name: str) -> None:
+    if name not in ("serial", "processes"):
+        raise InputError(f"--executor: {name!r} is none (accepted: serial, processes)")
 
 
 def _threads(number: int | None) -> int | None:

@@ -12,7 +12,6 @@ from pplr_audit.runs.atomic import make_private_folder, write_whole
 from pplr_audit.runs.documents import Document, validate, validate_evidence
 from pplr_audit.runs.failpoints import reach
 from pplr_audit.runs.store import Store, as_json
-from pplr_audit.scenario.old_names import renamed
 
 FINDINGS, EVIDENCE = "findings.json", "evidence.json"
 FILES = {"html": "report.html", "md": "report.md", "json": FINDINGS}
@@ -30,14 +29,14 @@ def write_documents(store: Store, document: dict[str, Any], evidence: dict[str, 
 
 
 def read_documents(store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Findings and evidence of a run, strategies in today's names.
+    """Findings and evidence of a run.
 
     Raises InputError that names the file and what in it cannot be.
     """
     document, evidence = store.read_json(FINDINGS), store.read_json(EVIDENCE)
     validate(document, str(store.root / FINDINGS))
     validate_evidence(evidence, str(store.root / EVIDENCE))
-    return renamed(document), evidence
+    return document, evidence
 
 
 def write_reports(

@@ -129,7 +129,7 @@ def _numbers(path: str, value: Any) -> Iterator[tuple[str, float]]:
 
 
 def _intervals(document: Document) -> Iterator[tuple[str, list[float]]]:
-    for part in ("findings", "utility", "balance", "differences"):
+    for part in ("findings", "utility", "balance", "differences", "strategies", "seeds", "utility_seeds"):
         for index, row in enumerate(document.get(part, ())):
             if row["ci"] is not None:
                 yield f"$.{part}[{index}].ci", row["ci"]

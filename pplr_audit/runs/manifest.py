@@ -1,20 +1,17 @@
-"""Parts of a run that are made once and kept, and the seconds that its phases took."""
+"""The seconds that the phases of a run took, in its manifest."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from pplr_audit.runs.store import Store
 
 
-def once(store: Store, path: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Read the document under ``path`` in the run directory, made first if it is not there."""
-    if not store.exists(path):
-        store.write_json(path, make())
-    return dict(store.read_json(path))
-
-
 def add_seconds(store: Store, spent: Mapping[str, float]) -> None:
-    """Add to the manifest's wall time by phase, which is over all the calls that a run took so far."""
+    """Add the time of work that was done to what the same phases took in earlier calls."""
     before = store.manifest.get("seconds", {})
     total = {**before, **{name: round(before.get(name, 0.0) + seconds, 3) for name, seconds in spent.items()}}
     store.update_manifest(seconds=total)
+
+
+def replace_seconds(store: Store, spent: Mapping[str, float]) -> None:
+    """Note the time of phases that every call goes through, such as reading the data: that of the latest call."""
+    store.update_manifest(seconds={**store.manifest.get("seconds", {}), **spent})

@@ -32,7 +32,8 @@ class Manifest(BaseModel):
     """The fields of the manifest that are relied on; there may be more."""
 
     schema_: str = Field(alias="schema")
-    scenario: str
+    digest: _Name
+    created: _Name
     inputs: dict[str, str | int] | None = None
     seconds: dict[str, Annotated[float, Field(ge=0, le=1e24)]] = {}
     extensions: list[dict[str, Any]] = []

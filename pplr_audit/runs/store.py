@@ -7,6 +7,8 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,35 +23,56 @@ from pplr_audit.runs.files import LARGEST_TEXT, TooLarge, folder_of, inside, kee
 from pplr_audit.runs.ledger import Entry, Ledger
 from pplr_audit.runs.manifest_fields import Manifest
 from pplr_audit.runs.parsing import MEND, parsed, shaped, understood
-from pplr_audit.scenario.old_names import renamed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from pplr_audit.runs.tensors import Array
 
-SCHEMA = "pplr-audit/run/1"
 MANIFEST = "manifest.json"
 SCENARIO = "scenario.yaml"
 _OWN = frozenset({ledgers.NAME, EVENTS, LOCK})
 
 
-class Store:
-    """One run's files, by POSIX paths relative to its directory. Use ``Store.open`` or ``Store.load``."""
+@dataclass(frozen=True)
+class Kind:
+    """A kind of directory: the schema that its manifest names, and the file that says what it is of."""
 
-    def __init__(self, root: Path, ledger: Ledger, lock: int | None) -> None:
+    schema: str
+    text: str
+    named: str
+    """The word for it in messages."""
+
+
+RUN = Kind("pplr-audit/run/2", SCENARIO, "run")
+TRAINING = Kind("pplr-audit/training-files/1", "training.yaml", "training")
+"""One training below a run: a directory with a ledger and a lock of its own, so that processes can write side by
+side."""
+
+
+class Store:
+    """Files of a run, or of one training below it, by POSIX paths relative to its directory.
+
+    Use ``Store.open`` or ``Store.load``.
+    """
+
+    def __init__(self, root: Path, ledger: Ledger, lock: int | None, kind: Kind = RUN) -> None:
         self.root = root
+        self.kind = kind
         self._ledger = ledger
         self._lock = lock
         self._events = EventLog(root)
 
     @classmethod
-    def open(cls, root: Path, scenario_text: str, digest: str) -> Self:
-        """Create the run of one scenario, or continue it.
+    def open(cls, root: Path, text: str, digest: str, kind: Kind = RUN) -> Self:
+        """Create the directory of what has this ``digest``, or continue it.
+
+        Args:
+            text: says what it is of; written where the directory begins.
 
         Raises:
-            InputError: the directory belongs to another scenario, to a later version, to another process that is
-                running, or is no run at all; then nothing in it has been touched.
+            InputError: the directory belongs to something else, to another version, to another process that is
+                running, or is none of this kind at all; then nothing in it has been touched.
             RunError: the directory cannot be written.
         """
         require_free_or_run(root)
@@ -60,20 +83,21 @@ class Store:
         lock = locked(root)
         try:
             ledger = Ledger.read(root) if Ledger.exists(root) else Ledger(root, {})
-            store = cls(root, ledger, lock)
+            store = cls(root, ledger, lock, kind)
             if store.exists(MANIFEST):
-                store._check_scenario(digest)
+                store._check_digest(digest)
             store._begin()
             if not store.exists(MANIFEST):
-                store.write_text(SCENARIO, scenario_text)
-                store.write_json(MANIFEST, {"schema": SCHEMA, "scenario": digest})
+                store.write_text(kind.text, text)
+                created = datetime.now(UTC).isoformat(timespec="seconds")
+                store.write_json(MANIFEST, {"schema": kind.schema, "digest": digest, "created": created})
         except BaseException:
             os.close(lock)
             raise
         return store
 
     @classmethod
-    def load(cls, root: Path, *, writable: bool = False) -> Self:
+    def load(cls, root: Path, *, writable: bool = False, kind: Kind = RUN) -> Self:
         """Open a run that exists: for reading beside whoever writes it, or alone for writing too.
 
         Raises:
@@ -81,13 +105,13 @@ class Store:
                 version wrote it, or (``writable``) another process is running it.
         """
         if not root.is_dir():
-            raise InputError(f"{root}: no such directory; give the directory of a run")
+            raise InputError(f"{root}: no such directory; give the directory of a {kind.named}")
         for name in (ledgers.NAME, MANIFEST):
             if not os.path.lexists(root / name):
-                raise InputError(f"{root}: not a run of pplr-audit (it has no {name})")
+                raise InputError(f"{root}: not a {kind.named} of pplr-audit (it has no {name})")
         lock = locked(root) if writable else None
         try:
-            store = cls(root, Ledger.read(root), lock)
+            store = cls(root, Ledger.read(root), lock, kind)
             store._check_version()
             if writable:
                 store._begin()
@@ -99,9 +123,8 @@ class Store:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """``schema``, ``scenario`` (its digest), and what ``update_manifest`` added. Raises InputError."""
-        said: dict[str, Any] = renamed(shaped(self.read_json(MANIFEST), Manifest, self.root / MANIFEST))
-        return said
+        """``schema``, ``digest``, ``created``, and what ``update_manifest`` added. Raises InputError."""
+        return dict(shaped(self.read_json(MANIFEST), Manifest, self.root / MANIFEST))
 
     def update_manifest(self, **fields: Any) -> None:
         """Set these top-level fields of the manifest and keep the others."""
@@ -269,21 +292,23 @@ class Store:
 
     def _check_version(self) -> None:
         if not self.exists(MANIFEST):
-            raise InputError(f"{self.root}: a run that was killed as it began; start it again with `pplr-audit run`")
-        schema = self.manifest.get("schema")
-        if schema != SCHEMA:
             raise InputError(
-                f"{self.root / MANIFEST}: schema {schema!r}, this version of pplr-audit reads {SCHEMA!r}; "
-                "use the version that wrote the run"
+                f"{self.root}: a {self.kind.named} that was killed as it began; start it again with `pplr-audit run`"
+            )
+        schema = self.read_json(MANIFEST).get("schema")  # first: the fields of another version may be others
+        if schema != self.kind.schema:
+            raise InputError(
+                f"{self.root / MANIFEST}: schema {schema!r}, this version of pplr-audit reads {self.kind.schema!r}; "
+                f"use the version that wrote the {self.kind.named}, or choose another directory (--out DIR)"
             )
 
-    def _check_scenario(self, digest: str) -> None:
+    def _check_digest(self, digest: str) -> None:
         self._check_version()
-        theirs = str(self.manifest.get("scenario"))
+        theirs = str(self.manifest["digest"])
         if theirs != digest:
             raise InputError(
-                f"{self.root}: holds the run of another scenario ({theirs[:8]}, not {digest[:8]}); "
-                "choose another directory with --out DIR, or remove this one"
+                f"{self.root}: holds another {self.kind.named} ({theirs[:8]}, not {digest[:8]}): its data, model, "
+                "training or seed are others; choose another directory with --out DIR, or remove this one"
             )
 
     def _require_lock(self) -> None:

@@ -9,7 +9,6 @@ from pplr_audit.errors import InputError
 from pplr_audit.runs.documents import validate_part
 from pplr_audit.runs.parsing import shaped, understood
 from pplr_audit.scenario import LARGEST
-from pplr_audit.scenario.old_names import renamed
 
 _User = Annotated[str, Field(pattern="^[0-9]{1,10}$")]
 
@@ -69,14 +68,13 @@ def cell(found: dict[str, Any], file: Path, users: int) -> dict[str, Any]:
 
 
 def measured(found: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Rows of utility, balance and costs, their strategies in today's names.
+    """Rows of utility, balance and costs.
 
     Raises InputError that names the file and what is wrong in it.
     """
     shaped(found, _Measured, file)
     _require_rows(found, ("utility", "balance", "differences", "costs"), file)
-    today: dict[str, Any] = renamed(found)
-    return today
+    return found
 
 
 def _require_rows(found: dict[str, Any], parts: tuple[str, ...], file: Path) -> None:

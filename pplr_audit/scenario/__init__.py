@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pplr_audit.scenario.loading import digest, dump, from_text, load, of_data, of_model
+    from pplr_audit.scenario.loading import asked_anew, digest, dump, from_text, load, of_data, of_model
     from pplr_audit.scenario.schema import (
         LARGEST,
         Audit,
@@ -42,6 +42,7 @@ __all__ = [
     "Section",
     "Shares",
     "Training",
+    "asked_anew",
     "digest",
     "dump",
     "from_text",

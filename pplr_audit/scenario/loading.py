@@ -57,16 +57,35 @@ def from_text(text: str, name: str = "scenario.yaml") -> Scenario:
     return _validate(document)
 
 
+def asked_anew(scenario: Scenario, settings: Sequence[str]) -> Scenario:
+    """Return the scenario with other fields of its audit section, each as ``audit.field=value``.
+
+    Raises InputError for a field of another section, which would be another training, and as `load` does.
+    """
+    for setting in settings:
+        if not setting.strip().startswith("audit."):
+            raise InputError(
+                f"--set {setting}: only fields of audit can change here, as the trainings stay what they are"
+                " (accepted: audit.FIELD=VALUE)"
+            )
+    return _resolved(Document("scenario.yaml", scenario.model_dump(mode="json")), settings, Path.cwd())
+
+
 def dump(scenario: Scenario) -> str:
     """The whole scenario as YAML, every default written out: ``from_text(dump(s)) == s``."""
     return text_of(scenario.model_dump(mode="json"))
 
 
 def digest(scenario: Scenario) -> str:
-    """SHA-256 of the scenario's values, in hexadecimal: the same for all files that say the same."""
-    # Without defaults: a field that a later version adds does not make another scenario of an older one.
-    values = scenario.model_dump(mode="json", exclude_defaults=True)
-    canonical = json.dumps(old_names.hashed(values), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """SHA-256 of what a run is known by, in hexadecimal: its data, model, training without rivals, and seed.
+
+    What is asked of it (``audit``, ``defenses``, ``report``, rivals) may change from call to call.
+    """
+    # Without defaults: a field that a later version adds does not make another run of an older one.
+    training = {*type(scenario.training).model_fields} - {"rivals"}
+    known_by: Any = {"data": True, "model": True, "training": training, "seed": True}
+    values = scenario.model_dump(mode="json", exclude_defaults=True, include=known_by)
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return sha256(canonical.encode()).hexdigest()
 
 

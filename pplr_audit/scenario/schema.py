@@ -251,6 +251,11 @@ class Audit(Section):
     ``data.reserve``, and random ones where these are too few; ``catalogue``: random histories over the same catalogue;
     ``public``: over the titles of another one (a synthetic market's); ``none``: nothing."""
     rounds: Literal["last", "all"] | tuple[Annotated[int, Field(ge=1, strict=True)], ...] = "last"
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32, strict=True)], ...] | None = None
+    """Seeds under which everything is drawn and trained again, and attacked the same way, for intervals over trainings;
+    the scenario's own seed is always one of them; none: it alone."""
+    strategies: Literal["own", "all"] = "own"
+    """Trainings to attack: the scenario's own and its defended ones, or its rivals as well."""
     victims: Annotated[int, Field(ge=1)] = 200
     budget: Budget = Budget()
 

@@ -1,8 +1,8 @@
-"""A training in the run directory: what each round started from, and what happened in it.
+"""A training in its folder: what each round started from, and what happened in it.
 
-``trainings/<slug>/rounds/NNN/state.safetensors`` holds what round NNN starts from (one more than the last: the trained
-models); ``log.json`` beside it what happened in round NNN; of the rounds that are kept, ``crossings.safetensors`` holds
-what crossed once in it: updates, status and new models of all clients.
+``rounds/NNN/state.safetensors`` holds what round NNN starts from (one more than the last: the trained models);
+``log.json`` beside it what happened in round NNN; of the rounds that are kept, ``crossings.safetensors`` holds what
+crossed once in it: updates, status and new models of all clients.
 """
 
 import json
@@ -77,17 +77,17 @@ class _Logged(BaseModel):
 
 
 class TrainingFiles:
-    """Reads and writes one training below ``folder`` of a run.
+    """Reads and writes one training.
 
     Args:
+        store: of the training's own folder.
         kept: rounds whose start is kept for replay; of the others only the newest is.
         federation: whose rounds they are, to refuse what is read and does not fit it; None where no state is read.
     """
 
-    def __init__(self, store: Store, folder: str, kept: Sequence[int], federation: Federation | None = None) -> None:
+    def __init__(self, store: Store, kept: Sequence[int] = (), federation: Federation | None = None) -> None:
         self._store = store
         self._federation = federation
-        self.folder = folder
         self.kept = frozenset(kept)
 
     def save(self, log: RoundLog, following: RoundState, crossings: Sequence[Crossing] = ()) -> None:
@@ -97,7 +97,7 @@ class TrainingFiles:
             crossings: what crossed once in the round; written of a kept round alone.
         """
         if log.round in self.kept:
-            self._save_crossings(log.round, crossings)
+            self.save_crossings(log.round, crossings)
         self._store.write_json(self._path(log.round, "log.json"), _log_to_json(log))
         self.save_state(following)
         if log.round not in self.kept:
@@ -146,6 +146,11 @@ class TrainingFiles:
         """Return the state that the first unfinished round starts from, or None where nothing was saved."""
         return self.state(max(self._saved())) if self._saved() else None
 
+    def before(self, round_: int) -> RoundState | None:
+        """Return the newest stored state that comes before round ``round_``, or None where there is none."""
+        earlier = [saved for saved in self._saved() if saved < round_]
+        return self.state(max(earlier)) if earlier else None
+
     def state(self, round_: int) -> RoundState:
         """Return the state that round ``round_`` starts from.
 
@@ -185,7 +190,8 @@ class TrainingFiles:
                 require_crossed(found, self._federation)
         return found
 
-    def _save_crossings(self, round_: int, crossings: Sequence[Crossing]) -> None:
+    def save_crossings(self, round_: int, crossings: Sequence[Crossing]) -> None:
+        """Put away what crossed once in a round."""
         tensors = {
             f"{place}/{name}": value for place, each in enumerate(crossings) for name, value in each.tensors.items()
         }
@@ -197,13 +203,19 @@ class TrainingFiles:
         paths = [self._path(round_, "log.json") for round_ in range(1, rounds + 1)]
         return [_log_from_json(self._store.read_json(path), self._store.root / path) for path in paths]
 
+    def missing(self) -> list[int]:
+        """Return the rounds to be kept that are done and of which something is not there: nobody had asked for it."""
+        saved = self._saved()
+        whole = {round_ for round_ in saved if self._store.exists(self._path(round_, CROSSINGS))}
+        return sorted(round_ for round_ in self.kept - whole if round_ <= self.done())
+
     def _saved(self) -> list[int]:
         """The rounds whose start is there."""
-        found = (_STATE.fullmatch(path.removeprefix(f"{self.folder}/")) for path in self._store.paths(self.folder))
+        found = (_STATE.fullmatch(path) for path in self._store.paths("rounds"))
         return [int(match[1]) for match in found if match]
 
     def _path(self, round_: int, file: str) -> str:
-        return f"{self.folder}/rounds/{round_:03d}/{file}"
+        return f"rounds/{round_:03d}/{file}"
 
 
 def _state(round_: int, said: Mapping[str, dict[str, Any]], tensors: Sequence[tuple[str, Tensor]]) -> RoundState:

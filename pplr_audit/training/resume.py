@@ -1,8 +1,6 @@
 """Continuation of a run: from where it stopped, with the inputs that it began with."""
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,17 +18,16 @@ from pplr_audit.runs.parsing import shaped
 from pplr_audit.runs.processor import processor
 from pplr_audit.runs.progress import Advance
 from pplr_audit.runs.store import MANIFEST, SCENARIO, Store
-from pplr_audit.scenario import old_names, plugins
+from pplr_audit.scenario import plugins
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.training import rounds as federated
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.client import Client
 from pplr_audit.training.crossings import RoundRecorder
 from pplr_audit.training.rounds import Federation, RoundLog, RoundState
+from pplr_audit.training.spec import TrainingSpec
 from pplr_audit.training.threads import MOST, Choice, Pace, asked_by_environment, checked, choose, limited
 
-PLAIN: Precision = "float32"
-"""Precision that runs computed in before they noted it."""
 _Name = Annotated[str, Field(min_length=1)]
 _COMPUTED: dict[str, Any] = {
     "threads": Annotated[int, Field(ge=1, le=MOST)], "chosen": _Name, "processor": dict[str, Any],
@@ -53,7 +50,7 @@ def precision_of(root: Path) -> Precision | None:
         return None  # whoever opens it says why
     if inputs is None:
         return None
-    return shaped(inputs.get("precision", PLAIN), Precision, f"{root / MANIFEST}: inputs.precision")
+    return shaped(inputs.get("precision"), Precision, f"{root / MANIFEST}: inputs.precision")
 
 
 @contextmanager
@@ -107,10 +104,7 @@ def note_compute(store: Store, threads: Choice, say: Callable[[str], None]) -> N
     }  # fmt: skip
     manifest = store.manifest
     noted = manifest.get("compute", [])
-    if not noted:
-        if "inputs" in manifest:
-            say(f"{store.root}: how many threads it began with was not noted; it goes on with {threads.number}")
-    else:
+    if noted:
         other = [
             f"{what} {_spelled(noted[-1].get(what))} before, {_spelled(now[what])} now"
             for what in ("threads", "processor", "libraries")
@@ -139,10 +133,9 @@ def same_inputs(store: Store, private: PrivateData, model: Recommender) -> None:
         note_plugins(store, [("readers", private.dataset.reader)])
         return
     for what, digest in inputs.items():
-        began = before.get(what, PLAIN if what == "precision" else digest)  # an older run has noted less
-        if began != digest:
+        if before.get(what) != digest:
             raise InputError(
-                f"{store.root}: began with another {what} ({str(began)[:8]}, now {digest[:8]}); "
+                f"{store.root}: began with another {what} ({str(before.get(what))[:8]}, now {digest[:8]}); "
                 "bring it back, or begin again in another directory (--out DIR)"
             )
 
@@ -164,13 +157,6 @@ def note_plugins(store: Store, used: Iterable[tuple[plugins.Kind, str]]) -> None
         store.update_manifest(plugins=[*noted, *new])
 
 
-def training_slug(scenario: Scenario) -> str:
-    """The defense and a hash over the part of the scenario that a training depends on."""
-    part = scenario.model_dump(mode="json", include={"seed", "data", "model", "training"}, exclude_defaults=True)
-    part.get("training", {}).pop("rivals", None)
-    return f"none-{hashlib.sha256(json.dumps(old_names.hashed(part), sort_keys=True).encode()).hexdigest()[:8]}"
-
-
 def train(
     federation: Federation,
     files: TrainingFiles,
@@ -188,6 +174,8 @@ def train(
     if state is None:
         state = federation.state(1)
         files.save_state(state)
+    elif missing := files.missing():
+        _rebuild(federation, files, missing, validate)
     federation.resume(state)
     recorder = RoundRecorder(federation.link, files.kept)
     recorder.begin(state.round)
@@ -208,11 +196,40 @@ def train(
     federation.deliver()
 
 
-def require_trained(store: Store, files: TrainingFiles, rounds: int) -> None:
-    """Raises InputError, with the command that goes on, where a round is left to train."""
-    done = files.done()
-    if done < rounds:
+def _rebuild(
+    federation: Federation, files: TrainingFiles, missing: Sequence[int],
+    validate: Callable[[Client], float | None] | None,
+) -> None:  # fmt: skip
+    """Run finished rounds again for what nobody had asked to keep of them; every bit comes out as it was."""
+    first = files.before(missing[0] + 1) or federation.state(1)
+    federation.resume(first)
+    recorder = RoundRecorder(federation.link, missing)
+
+    def begin(state: RoundState) -> None:
+        if state.round in missing:
+            files.save_state(state)
+        recorder.begin(state.round)
+
+    def round_done(log: RoundLog, following: RoundState) -> None:
+        crossings = recorder.taken()
+        if log.round in missing:
+            files.save_crossings(log.round, crossings)
+        if log.round < missing[-1]:
+            begin(following)
+
+    begin(first)
+    federated.train(federation, missing[-1], first=first.round, done=round_done, validate=validate)
+
+
+def require_trained(root: Path, spec: TrainingSpec, done: int) -> None:
+    """Raises InputError, with the command that goes on, where a round of a training is left.
+
+    Args:
+        root: the run's directory.
+        done: how many rounds are finished.
+    """
+    if done < spec.training.rounds:
         raise InputError(
-            f"{store.root}: its training is not finished ({done} of {rounds} rounds); continue it with: "
-            f"pplr-audit train {store.root / SCENARIO} --out {store.root}"
+            f"{root}: its training is not finished ({done} of {spec.training.rounds} rounds): {spec.name}; continue it "
+            f"with: pplr-audit train {root / SCENARIO} --out {root}"
         )

@@ -1,7 +1,6 @@
 """A hijacking server pulls the clients' fronts to where it reads them; what it sends really moves them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -29,8 +28,10 @@ from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
 from pplr_audit.threat_model.view import Record, View
 from pplr_audit.training.checkpoints import TrainingFiles
+from pplr_audit.training.job import Inputs
 from pplr_audit.training.link import Wire
 from pplr_audit.training.rounds import Federation, RoundState, assemble, train
+from pplr_audit.training.run_job import loaded
 from tests.conftest import LAYERS
 
 ROUNDS, FRONT, STEPS = 8, 1, 120
@@ -218,11 +219,9 @@ def test_the_audit_runs_a_training_of_its_own_at_each_front_and_says_so(
     assert "does not choose what is sent" in reasons["ridge", "malicious_server"]
 
     with Store.load(trained_run.directory, writable=True) as store:
-        from pplr_audit.training import resume
-
-        files = TrainingFiles(store, f"trainings/{resume.training_slug(small_scenario)}", made.rounds)
-        ready = audit._prepare(small_scenario, trained_run.directory, audit.Clock(audit.Silent()))
-        harness = Harness(replace(ready, scenario=setting), files, made, store.root)
+        job = Inputs(audit.Clock(audit.Silent()).phase).job(made.own, setting, made.rounds)
+        files = TrainingFiles(loaded(store.root, made.own), made.rounds)
+        harness = Harness(job, files, made, store.root)
         shut, open_ = (run_cell(c, made.attack(c), harness, store, budget=120, seed=1) for c in hijacking)
     assert {row["status"] for row in shut["findings"]} == {"not_applicable"}
     rows = {row["metric"]: row for row in open_["findings"]}

@@ -19,11 +19,11 @@ from pplr_audit.report.terminal.training import training_tables
 from pplr_audit.runs import failpoints
 from pplr_audit.runs.atomic import unwritable
 from pplr_audit.runs.documents import validate
-from pplr_audit.runs.store import Store
+from pplr_audit.runs.store import TRAINING, Store
 from pplr_audit.scenario.rivals import trainings
-from pplr_audit.training.run_job import UTILITY
+from pplr_audit.training.run_job import UTILITY, user_scores
 from pplr_audit.training.strategies.fedavg import FedAvg
-from pplr_audit.training.utility.user_scores import compared, read
+from pplr_audit.training.utility.user_scores import compared
 
 RIVALS = ("fedavg", {"pplr": {"ablate": ("balance",)}}, "centralized")
 LABELS = ["pplr", "fedavg", "pplr without balance", "centralized"]
@@ -71,7 +71,7 @@ def test_the_differences_are_those_of_two_runs_compared(
     found = beside.document["differences"]
     assert list(dict.fromkeys(row["against"] for row in found)) == LABELS[1:]
     audit.train(changed(small_scenario, strategy="fedavg"), tmp_path / "fedavg")
-    expected = compared(read(beside.directory), read(tmp_path / "fedavg"), seed=small_scenario.seed)
+    expected = compared(user_scores(beside.directory), user_scores(tmp_path / "fedavg"), seed=small_scenario.seed)
     assert [row for row in found if row["against"] == "fedavg"] == expected
 
 
@@ -131,8 +131,7 @@ def test_a_run_stopped_amid_its_rivals_goes_on_and_ends_the_same(
         patch.setattr("pplr_audit.training.resume.reach", reach)
         with pytest.raises(Stop):
             audit.train(told, out)
-    with Store.load(out) as store:
-        assert not store.exists(UTILITY)
+    assert not list(out.glob(f"trainings/centralized-*/{UTILITY}"))
     again = audit.train(told, out)
     for part in ("utility", "balance", "differences"):
         assert again.document[part] == beside.document[part]
@@ -172,9 +171,10 @@ def test_a_rival_that_diverges_is_told_of_and_stops_neither_the_others_nor_the_r
     for part in ("utility", "balance"):
         own = [[row for row in doc[part] if row["strategy"] == "pplr"] for doc in (document, alone)]
         assert own[0] == own[1], "what broke off has left nothing behind"
-    with Store.load(out) as store:
-        (event,) = [event for event in store.events() if event["kind"] == "rival_failed"]
-    assert (event["strategy"], event["error"]) == (failed["strategy"], failed["reason"])
+    (folder,) = out.glob("trainings/fedprox-*")
+    with Store.load(folder, kind=TRAINING) as store:
+        (event,) = [event for event in store.events() if event["kind"] == "training_failed"]
+    assert event["error"] == failed["reason"]
     withheld = redacted(document, json.loads((out / "evidence.json").read_text()))[0]
     assert "client-0" not in json.dumps(withheld["run"])
 

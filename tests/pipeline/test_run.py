@@ -212,7 +212,7 @@ def copied(finished: audit.AuditResult, folder: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["truncated", "altered", "missing"])
 @pytest.mark.parametrize(
-    "pattern", ["trainings/*/rounds/003/state.safetensors", "cells/ridge-front*k1*", "utility.json"]
+    "pattern", ["trainings/*/rounds/003/state.safetensors", "cells/ridge-front*k1*", "trainings/*/utility.json"]
 )
 def test_a_damaged_file_is_refused_by_name(
     small_scenario: scenario.Scenario, finished: audit.AuditResult, tmp_path: Path, pattern: str, kind: str
@@ -305,7 +305,7 @@ def test_the_directory_of_another_scenario_is_refused_and_left_as_it_is(
 ) -> None:
     directory = copied(finished, tmp_path)
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match="another scenario"):
+    with pytest.raises(InputError, match="another run"):
         audit.run(small_scenario.model_copy(update={"seed": 2}), directory)
     assert before == {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 

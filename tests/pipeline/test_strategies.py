@@ -16,7 +16,8 @@ from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.errors import InputError
 from pplr_audit.report.findings.redaction import redacted
 from pplr_audit.runs.documents import validate, validate_evidence
-from pplr_audit.runs.store import Store
+from pplr_audit.runs.store import TRAINING, Store
+from pplr_audit.training import job
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.server import Server
 from pplr_audit.training.strategies.pplr import Pplr
@@ -33,8 +34,8 @@ def changed(small: scenario.Scenario, **training: Any) -> scenario.Scenario:
 
 
 def files_of(directory: Path) -> TrainingFiles:
-    (slug,) = [path.name for path in (directory / "trainings").iterdir()]
-    return TrainingFiles(Store.load(directory), f"trainings/{slug}", ())
+    (folder,) = (directory / "trainings").iterdir()
+    return TrainingFiles(Store.load(folder, kind=TRAINING))
 
 
 SETTINGS: list[dict[str, Any]] = [
@@ -171,7 +172,7 @@ def without_validation(monkeypatch: pytest.MonkeyPatch, *clients: str) -> None:
         valid = Ragged(offsets, np.concatenate([private.split.valid.values[:0], *kept]))
         return replace(private, split=replace(private.split, valid=valid))
 
-    monkeypatch.setattr(audit, "prepare", emptied)
+    monkeypatch.setattr(job, "prepare", emptied)
 
 
 @pytest.mark.parametrize("strategy", ["pplr", "centralized"])
@@ -200,7 +201,8 @@ def test_clients_that_have_nothing_to_stop_by_are_told_in_an_event_the_findings_
     assert document["run"]["never_stop"] == ["client-1"]
     validate(document)
     assert files_of(tmp_path / "run").logs(3)[-1].clients == ("client-1",)
-    with Store.load(tmp_path / "run") as store:
+    (folder,) = (tmp_path / "run" / "trainings").iterdir()
+    with Store.load(folder, kind=TRAINING) as store:
         (event,) = [event for event in store.events() if event["kind"] == "never_stop"]
     assert (event["strategy"], event["clients"]) == ("pplr", ["client-1"])
     text = (tmp_path / "run" / "report.md").read_text()

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from pplr_audit import __version__, scenario
 from pplr_audit import pipeline as audit
+from pplr_audit.audit import attacking
 from pplr_audit.audit.extension import Extension, attacks_at_cuts
 from pplr_audit.cli import main as cli
 from pplr_audit.cli.attack_options import from_options
@@ -84,7 +85,7 @@ def test_a_training_leaves_its_utility_and_no_finding_and_no_report(
     assert len(trained.document["costs"]) == len(finished.document["costs"])
     assert trained.report is None
     there = {path.name for path in trained.directory.iterdir()}
-    assert there >= {"manifest.json", "scenario.yaml", "utility.json", "trainings"}
+    assert there >= {"manifest.json", "scenario.yaml", "trainings"}
     assert not there & {"findings.json", "evidence.json", "report.html", "report.md", "cells", "guesses"}
     with pytest.raises(InputError, match="no findings yet"):
         audit.write_report(trained.directory, ["html"], redact=False)
@@ -183,7 +184,7 @@ def test_an_extension_that_was_broken_off_is_finished_by_the_run(
 ) -> None:
     directory = copied(attacked, tmp_path)
     reports = (directory / "report.html").read_bytes()
-    run_cell = audit.run_cell
+    run_cell = attacking.run_cell
 
     def failing(cell: Any, *rest: Any, **named: Any) -> Any:
         if cell.front == 2:
@@ -191,7 +192,7 @@ def test_an_extension_that_was_broken_off_is_finished_by_the_run(
         return run_cell(cell, *rest, **named)
 
     with monkeypatch.context() as patched:
-        patched.setattr(audit, "run_cell", failing)
+        patched.setattr(attacking, "run_cell", failing)
         with pytest.raises(RunError):
             audit.attack(directory, Extension(cuts=((2, 0),)))
     assert (directory / "report.html").read_bytes() == reports
@@ -346,16 +347,12 @@ def test_other_data_or_weights_are_refused_by_name(trained: audit.AuditResult, t
 def test_a_run_of_auto_goes_on_in_the_number_format_that_it_began_in(
     narrow: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wide: bool
 ) -> None:
-    """Whatever the processor is that it goes on on; one that noted none began before there was another."""
+    """Whatever the processor is that it goes on on."""
     monkeypatch.setattr(precision, "WIDE", 1)
     monkeypatch.setattr(precision, "in_hardware", lambda: wide)
     began, directory = "bfloat16" if wide else "float32", tmp_path / "run"
     assert audit.train(narrow, directory).document["run"]["precision"] == began
     monkeypatch.setattr(precision, "in_hardware", lambda: not wide)
-    if not wide:
-        with Store.load(directory, writable=True) as store:
-            noted = {name: each for name, each in store.manifest["inputs"].items() if name != "precision"}
-            store.update_manifest(inputs=noted)
     for document in (audit.attack(directory).document, audit.run(narrow, directory).document):
         assert document["run"]["precision"] == began
         assert any(row["status"] == "ok" for row in document["findings"])

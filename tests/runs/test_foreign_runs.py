@@ -26,6 +26,7 @@ from pplr_audit.cli import main as cli
 from pplr_audit.errors import InputError
 from pplr_audit.runs.documents import validate, validate_part
 from pplr_audit.runs.store import Store
+from pplr_audit.training import job
 from tests.conftest import comparable
 
 FILES = {
@@ -33,8 +34,9 @@ FILES = {
     "scenario": "scenario.yaml",
     "findings": "findings.json",
     "evidence": "evidence.json",
-    "utility": "utility.json",
-    "users' scores": "per_user.safetensors",
+    "utility": "trainings/{own}/utility.json",
+    "users' scores": "trainings/{own}/per_user.safetensors",
+    "training": "trainings/{own}/manifest.json",
     "cell": "cells/ridge-front*.json",
     "membership cell": "cells/loss*.json",
     "guess": "guesses/ridge-front*.safetensors",
@@ -92,8 +94,8 @@ def pristine(setting: scenario.Scenario, tmp_path_factory: pytest.TempPathFactor
 
             return remembered
 
-        patched.setattr(audit, "prepare", once(audit.prepare))
-        patched.setattr(audit, "build", once(audit.build))
+        patched.setattr(job, "prepare", once(job.prepare))
+        patched.setattr(job, "build", once(job.build))
         yield audit.run(setting, tmp_path_factory.mktemp("pristine") / "run")
 
 
@@ -110,11 +112,11 @@ class Foreign:
         shutil.copytree(self.result.directory, self.root)
         for pattern in without:
             for file in self.root.glob(pattern):
-                self._record({"path": str(file.relative_to(self.root))})
+                self._record(str(file.relative_to(self.root)), {})
 
     def path(self, kind: str) -> str:
         """The path of a kind of file inside the run."""
-        rival, own = sorted((self.root / "trainings").iterdir(), key=lambda each: not (each / "utility.json").exists())
+        rival, own = sorted((self.root / "trainings").iterdir())  # fedavg and pplr
         pattern = FILES[kind].format(own=own.name, rival=rival.name)
         (found,) = self.root.glob(pattern)
         return str(found.relative_to(self.root))
@@ -122,11 +124,14 @@ class Foreign:
     def write(self, name: str, data: bytes) -> None:
         """Other bytes, and their checksum in the list."""
         (self.root / name).write_bytes(data)
-        self._record({"path": name, "sha256": sha256(data).hexdigest(), "size": len(data)})
+        self._record(name, {"sha256": sha256(data).hexdigest(), "size": len(data)})
 
-    def _record(self, record: dict[str, Any]) -> None:
-        with (self.root / "checksums.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+    def _record(self, name: str, entry: dict[str, Any]) -> None:
+        """Into the list of the folder that keeps one: the run's, or a training's own."""
+        parts = Path(name).parts
+        kept = 2 if parts[0] == "trainings" else 0
+        with self.root.joinpath(*parts[:kept], "checksums.jsonl").open("a") as file:
+            file.write(json.dumps({"path": str(Path(*parts[kept:])), **entry}) + "\n")
 
     def commands(self, *only: str) -> Iterator[list[str]]:
         """Those that read a run; what they ask for is written outside where it can be."""

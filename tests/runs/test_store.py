@@ -88,9 +88,11 @@ def test_the_manifest_keeps_what_it_has(tmp_path: Path) -> None:
         store.update_manifest(versions={"torch": "2"})
         store.update_manifest(seconds={"training": 3})
     with Store.load(tmp_path) as store:
-        assert store.manifest == {
-            "schema": "pplr-audit/run/1",
-            "scenario": DIGEST,
+        manifest = store.manifest
+        assert manifest.pop("created")
+        assert manifest == {
+            "schema": "pplr-audit/run/2",
+            "digest": DIGEST,
             "versions": {"torch": "2"},
             "seconds": {"training": 3},
         }
@@ -123,7 +125,7 @@ def test_a_file_that_was_never_recorded_does_not_exist(tmp_path: Path) -> None:
 def test_another_scenario_is_refused(tmp_path: Path) -> None:
     _open(tmp_path).close()
     before = _listing(tmp_path)
-    with pytest.raises(InputError, match=r"another scenario \(aaaaaaaa, not bbbbbbbb\); choose another .* --out"):
+    with pytest.raises(InputError, match=r"another run \(aaaaaaaa, not bbbbbbbb\).*; choose another .* --out"):
         Store.open(tmp_path, "name: y\n", OTHER)
     assert _listing(tmp_path) == before
     _open(tmp_path).close()
@@ -147,9 +149,9 @@ def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None
 
 def test_a_run_of_a_later_version_is_refused(tmp_path: Path) -> None:
     with _open(tmp_path) as store:
-        store.write_json("manifest.json", {"schema": "pplr-audit/run/2", "scenario": DIGEST})
+        store.write_json("manifest.json", {"schema": "pplr-audit/run/3", "digest": DIGEST})
     for opening in (_open, Store.load):
-        with pytest.raises(InputError, match=r"manifest\.json: schema 'pplr-audit/run/2', this version"):
+        with pytest.raises(InputError, match=r"manifest\.json: schema 'pplr-audit/run/3', this version"):
             opening(tmp_path)
     ledger = tmp_path / "checksums.jsonl"
     ledger.write_bytes(ledger.read_bytes().replace(b"checksums/1", b"checksums/2"))

@@ -1,4 +1,4 @@
-"""A name of an earlier version is accepted with one note, and hashes stay what they were."""
+"""A name of an earlier version is accepted with one note."""
 
 from pathlib import Path
 
@@ -9,17 +9,10 @@ from pplr_audit import scenario
 from pplr_audit.cli.main import app
 from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
-from pplr_audit.scenario.old_names import label, renamed
 from pplr_audit.scenario.rivals import trainings
-from pplr_audit.training.resume import training_slug
+from pplr_audit.training.spec import own_training
 
 OLD, TODAY = "centralised", "centralized"  # the old name, and today's
-DIGESTS = [
-    "f591049835103639a2a21b1e480110038bb1365e2103cf26648e81000c35c05b",
-    "05a7aa276159b753998e43e0837584f4ea0f0a91c785cba22f62157038aa7476",
-]
-SLUGS = ["none-746661fe", "none-4610cf68", "none-746661fe", "none-f0e48643"]
-"""As commit e4e715e made them for all defaults and the old name."""
 RIVALS = "[fedavg, {name}, {{{name}: {{averaging: product}}}}]"
 
 
@@ -43,20 +36,9 @@ def test_the_old_name_says_the_same_and_has_the_same_hashes(rival: bool) -> None
     assert old == new
     assert OLD not in scenario.dump(old)
     assert scenario.digest(old) == scenario.digest(new)
-    assert training_slug(old) == training_slug(new)
+    assert own_training(old).name == own_training(new).name
     labels = [each.label for each in trainings(old.training)]
     assert labels == (["fedavg", TODAY, f"{TODAY} with averaging product"] if rival else [])
-
-
-def test_hashes_are_those_of_runs_written_before_the_name_changed() -> None:
-    own = scenario.from_text(f"training: {{strategy: {TODAY}}}")
-    beside = scenario.from_text(f"training: {{rivals: {RIVALS.format(name=TODAY)}}}")
-    slugs = [
-        training_slug(beside.model_copy(update={"training": each}))
-        for each in (own.training, *trainings(beside.training))
-    ]
-    assert [scenario.digest(own), scenario.digest(beside)] == DIGESTS
-    assert slugs == SLUGS
 
 
 def test_the_note_names_file_line_and_field(tmp_path: Path) -> None:
@@ -97,25 +79,3 @@ def test_values_of_a_wrong_kind_are_refused_as_before() -> None:
     for value in ("[1]", "{a: {b: 1}}", "7"):
         with pytest.raises(InputError, match=r"training\.(strategy|rivals)"):
             scenario.load("quickstart", [f"training.strategy={value}"])
-
-
-def test_rows_are_renamed_and_nothing_else() -> None:
-    stored = {
-        "run": {
-            "seconds": {f"training {OLD}": 1.5},
-            "strategy": OLD,
-            "name": OLD,
-            "plugins": [{"kind": "strategies", "name": OLD}],
-        },
-        "differences": [{"strategy": "pplr", "against": f"{OLD} with averaging product", "client": OLD, "value": 1}],
-    }
-    assert renamed(stored) == {
-        "run": {
-            "seconds": {f"training {TODAY}": 1.5},
-            "strategy": TODAY,
-            "name": OLD,
-            "plugins": [{"kind": "strategies", "name": TODAY}],
-        },
-        "differences": [{"strategy": "pplr", "against": f"{TODAY} with averaging product", "client": OLD, "value": 1}],
-    }
-    assert label(f"{OLD}-of-mine") == f"{OLD}-of-mine"

@@ -10,7 +10,7 @@ import torch
 
 from pplr_audit import pipeline as audit
 from pplr_audit import scenario
-from pplr_audit.runs.store import Store
+from pplr_audit.runs.store import TRAINING, Store
 from pplr_audit.scenario import plugins
 from pplr_audit.training.checkpoints import TrainingFiles
 
@@ -45,8 +45,8 @@ def test_a_third_party_s_strategy_of_under_forty_lines_trains_and_is_reported(
     told = scenario.Scenario.model_validate(values)
     document = audit.train(told, tmp_path / "run").document
     assert {row["strategy"] for row in document["utility"]} >= {"ring"}
-    (slug,) = [path.name for path in (tmp_path / "run" / "trainings").iterdir()]
-    files = TrainingFiles(Store.load(tmp_path / "run"), f"trainings/{slug}", ())
+    (folder,) = (tmp_path / "run" / "trainings").iterdir()
+    files = TrainingFiles(Store.load(folder, kind=TRAINING))
     for log in files.logs(2):
         assert np.array_equal(log.mixing.matrix, [[0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5]])
     end = files.latest()

@@ -129,7 +129,7 @@ def test_a_training_continued_from_a_stored_round_ends_with_the_same_bits(
             assert not torch.equal(encoding[ITEMS], state.encodings[client][ITEMS])
     federation = start(recformer_scenario, private, 2, 0, **changes)[1]
     with Store.open(tmp_path / "run", "text", "digest") as store:
-        end = continued(states, federation, TrainingFiles(store, "trainings/t", ()), 4, after)
+        end = continued(states, federation, TrainingFiles(store), 4, after)
     assert same(end, states[-1])
     assert same_encodings(end, states[-1])
     assert same_adapters(dict(end.personal), dict(states[-1].personal))
@@ -200,7 +200,7 @@ def test_a_best_model_from_before_the_table_was_settled_is_served_by_a_table_of_
     assert same_encodings(ends[0][2][-1], ends[1][2][-1])
     recommender, federation, states = ends[0]
     with Store.open(tmp_path / "run", "text", "digest") as store:
-        files = TrainingFiles(store, "trainings/t", ())
+        files = TrainingFiles(store)
         files.save_state(states[-1])
         state = files.latest()
     assert state is not None

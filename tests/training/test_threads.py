@@ -25,7 +25,7 @@ from pplr_audit.errors import InputError
 from pplr_audit.models.backbones.load import hidden_size
 from pplr_audit.runs import processor
 from pplr_audit.runs.progress import Advance, Bars, Lines, to
-from pplr_audit.runs.store import Store
+from pplr_audit.runs.store import TRAINING, Store
 from pplr_audit.training import resume, threads
 from pplr_audit.training.server import Server
 from pplr_audit.training.threads import Choice, Cores, Pace, choose, limited, watched
@@ -248,13 +248,12 @@ def test_what_continues_a_run_keeps_its_threads_and_ends_with_the_same_findings(
     """It was trained with 2 by option; here the environment says 1, and a rival and the last round are trained anew."""
     assert os.environ["OMP_NUM_THREADS"] == "1"
     straight = audit.run(one_cut, tmp_path / "straight", threads=2)
-    with Store.load(copied, writable=True) as store:
-        for path in store.paths("trainings"):
-            if "/rounds/003/" in path or path.endswith(("/002/log.json", "utility.json", "per_user.safetensors")):
-                store.remove(path)
-        for path in ("utility.json", "per_user.safetensors"):
-            store.remove(path)
-        assert any("/rounds/002/state" in path for path in store.paths("trainings"))
+    for folder in (copied / "trainings").iterdir():
+        with Store.load(folder, writable=True, kind=TRAINING) as store:
+            for path in store.paths():
+                if "rounds/003/" in path or path.endswith(("/002/log.json", "utility.json", "per_user.safetensors")):
+                    store.remove(path)
+            assert any("rounds/002/state" in path for path in store.paths())
     used: list[int] = []
     balance = Server.balance
     monkeypatch.setattr(Server, "balance", lambda *given: (used.append(torch.get_num_threads()), balance(*given))[1])
@@ -291,14 +290,6 @@ def test_other_threads_and_another_processor_are_said_and_noted(copied: Path, mo
     with Store.load(copied) as store:
         changed = [event for event in store.events() if event["kind"] == "compute_changed"]
     assert [event["now"]["threads"] for event in changed] == [1, 1]
-
-
-def test_a_run_that_did_not_note_its_threads_is_continued_and_says_so(copied: Path) -> None:
-    with Store.load(copied, writable=True) as store:
-        store.update_manifest(compute=[])
-    told = Told()
-    audit.attack(copied, progress=told)
-    assert told.lines == [f"{copied}: how many threads it began with was not noted; it goes on with 1"]
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 10**9, "2", True, None])

@@ -1,10 +1,14 @@
-"""A server that answers clients in training with gradients of its own choice, and a training under it.
+"""A server that answers clients in training with gradients of its own choice, and the training under it.
+
+The training is a value of the plan, as every other: its folder holds its rounds, and what crossed of the victims in the
+last of them. The server's own network is not stored, so one that was killed begins again.
 
 It gets what crosses, as any `Host` does, and keeps to the protocol otherwise: its trunk learns from what comes back, it
 balances, and it serves. Only what goes down as dLoss/dh_k is another.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pplr_audit import scenario
+from pplr_audit.audit.cell import Cell
 from pplr_audit.data.prepare import PrivateData
 from pplr_audit.models.architectures import blocks
 from pplr_audit.models.build import Recommender, build
@@ -21,8 +26,11 @@ from pplr_audit.models.recommenders.recformer import feeds_blocks
 from pplr_audit.scenario import plugins
 from pplr_audit.threat_model.attack import GradientCrafter
 from pplr_audit.threat_model.outcomes import NotApplicable
-from pplr_audit.training.rounds import Federation, RoundState, assemble, train
+from pplr_audit.training.checkpoints import TrainingFiles
+from pplr_audit.training.defending import compose
+from pplr_audit.training.rounds import Federation, RoundLog, RoundState, assemble, train
 from pplr_audit.training.server import Server
+from pplr_audit.training.spec import Hijack, TrainingSpec
 from pplr_audit.training.strategies.protocol import Strategy
 
 
@@ -68,10 +76,31 @@ def hijackable(
     return model, training
 
 
+def hijacked_by(cell: Cell, own: TrainingSpec, auxiliary: str) -> TrainingSpec:
+    """Return the training that a cell's attack hijacks in the place of the one that the cell is about.
+
+    Args:
+        auxiliary: the text that the attack learns on.
+    """
+    assert cell.front is not None
+    return replace(own, hijack=Hijack(cell.attack, cell.settings, cell.front, cell.knowledge, auxiliary))
+
+
 def hijacked(
-    private: PrivateData, model: Recommender, training: scenario.Training, crafter: GradientCrafter, *, seed: int
+    spec: TrainingSpec,
+    private: PrivateData,
+    model: Recommender,
+    training: scenario.Training,
+    crafter: GradientCrafter,
+    files: TrainingFiles,
+    *,
+    seed: int,
 ) -> tuple[Federation, RoundState]:
     """A federation after all rounds but the last under a `HijackingServer`, and what the last one starts from.
+
+    Args:
+        spec: says which defenses are in force.
+        files: of the hijacked training, where each round is put away.
 
     Raises:
         RunError: a client broke off, as its loss or its weights are no longer finite.
@@ -79,11 +108,17 @@ def hijacked(
     strategy: Strategy = plugins.load("strategies", training.strategy)(training)
     federation = assemble(
         private.samples, model, training, strategy, seed=seed,
-        kind=partial(HijackingServer, crafter=crafter),
+        defenses=compose(spec.defenses, training), kind=partial(HijackingServer, crafter=crafter),
     )  # fmt: skip
-    states = [federation.state(1)]
-    train(federation, training.rounds - 1, done=lambda _, state: states.append(state))
-    return federation, states[-1]
+    newest = federation.state(1)
+    files.save_state(newest)
+
+    def done(log: RoundLog, state: RoundState) -> None:
+        nonlocal newest
+        files.save(log, newest := state)
+
+    train(federation, training.rounds - 1, done=done)
+    return federation, newest
 
 
 def _can_be_pulled(parts: CutModel) -> bool:

@@ -46,25 +46,26 @@ def utility_rows(job: Job, defense: str, tally: Tally, advance: Advance, *, refe
     everyone = np.concatenate(list(users.values()))
     clients = private.population.client_of[everyone]
     rankers = _Rankers(job, popularity_of(private.split, private.members, len(private.dataset.catalogue)), tally)
-    ranked_by: dict[str, _Ranker] = {scenario.training.label: rankers.trained}
+    own = job.spec.label
+    ranked_by: dict[str, _Ranker] = {own: rankers.trained}
     if references:
         ranked_by |= {"untrained": rankers.untrained, "popularity": rankers.popular}
 
     rows: list[dict[str, Any]] = []
     even: list[dict[str, Any]] = []
     by_user: dict[str, dict[str, np.ndarray]] = {}
-    for strategy, ranked in ranked_by.items():
-        rankings = {}
-        for client, own in users.items():
-            rankings[client] = ranked(client, own)
+    for label, ranked in ranked_by.items():
+        strategy, rankings = job.spec.strategy if label == own else label, {}
+        for client, served in users.items():
+            rankings[client] = ranked(client, served)
             advance(1, f"{strategy}, {client}")
         rows += _rows(strategy, defense, rankings, scenario.seed)
-        by_user[strategy] = _metrics(list(rankings.values()))
-        even += _balance(strategy, defense, by_user[strategy], clients, scenario.seed)
+        by_user[label] = _metrics(list(rankings.values()))
+        even += _balance(strategy, defense, by_user[label], clients, scenario.seed)
     if references:
         rows += _ceiling(private, defense)
     names = private.population.clients
-    scores = UserScores(scenario.training.label, private.dataset.digest, names, everyone, clients, by_user)
+    scores = UserScores(own, private.dataset.digest, names, everyone, clients, by_user)
     return Utility(rows, even, scores)
 
 

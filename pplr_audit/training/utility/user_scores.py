@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from jaxtyping import Float, Int
 from pplr_audit.errors import InputError
 from pplr_audit.runs.parsing import parsed, understood
 from pplr_audit.runs.store import Store
-from pplr_audit.scenario.old_names import label
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.scoring.balance import Refusal, balance_differences, row
 from pplr_audit.scoring.intervals import Estimate, paired_difference
@@ -51,9 +49,9 @@ class UserScores:
             for key, values in sorted(arrays.items()):  # a file has no order of its own
                 if "/" in key:
                     strategy, metric = key.rsplit("/", 1)
-                    scores.setdefault(label(strategy), {})[metric] = values
+                    scores.setdefault(strategy, {})[metric] = values
             found = cls(
-                label(about["strategy"]), about["data"], tuple(about["clients"]), arrays["users"], arrays["clients"],
+                about["strategy"], about["data"], tuple(about["clients"]), arrays["users"], arrays["clients"],
                 scores,
             )  # fmt: skip
             found._require_whole()
@@ -75,14 +73,6 @@ class UserScores:
             raise ValueError("scores that are no finite numbers")
         if self.strategy not in self.scores:
             raise ValueError(f"no scores of {self.strategy}")
-
-
-def read(directory: Path) -> UserScores:
-    """The scores of a trained run. Raises InputError where there are none, or where the file was altered."""
-    with Store.load(directory) as store:
-        if not store.exists(PER_USER):
-            raise InputError(f"{directory}: holds no scores of single users; train it with this version")
-        return UserScores.of(store)
 
 
 def compared(one: UserScores, other: UserScores, *, seed: int = 0) -> list[dict[str, Any]]:

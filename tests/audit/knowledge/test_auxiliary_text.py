@@ -21,6 +21,7 @@ from pplr_audit.models.build import Recommender, build
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.training.job import Job
+from pplr_audit.training.spec import own_training
 from tests.conftest import LAYERS
 
 RESERVE = 12
@@ -52,7 +53,7 @@ def handed(setting: scenario.Scenario, private: PrivateData, model: Recommender,
         pytest.fail("no trained model is asked for")
 
     no_model: Any = untrained
-    job, plan = Job(setting, private, model, no_model), make_plan(setting, LAYERS)
+    job, plan = Job(setting, private, model, no_model, own_training(setting)), make_plan(setting, LAYERS)
     of = KnowledgeBuilder(job, plan, Rows(job, untrained), untrained, untrained).of
     return of(next(cell for cell in plan.cells if cell.channel == Channel.INFERENCE_ACTIVATIONS))
 

@@ -24,6 +24,7 @@ from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import Federation, RoundState, assemble, train
+from pplr_audit.training.spec import own_training
 from pplr_audit.training.strategies.pplr import Pplr
 from tests.conftest import LAYERS
 
@@ -70,7 +71,9 @@ def exposed(
 ) -> Harness:
     files: Any = SimpleNamespace(state=lambda round_: states[round_ - 1])
     federation = federated(setting, private, model)
-    return Harness(Job(setting, private, model, federation), files, make_plan(setting, LAYERS), scratch)
+    return Harness(
+        Job(setting, private, model, federation, own_training(setting)), files, make_plan(setting, LAYERS), scratch
+    )
 
 
 def known_to(harness: Harness, setting: scenario.Scenario, channel: Channel) -> Knowledge:

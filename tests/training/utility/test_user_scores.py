@@ -10,7 +10,8 @@ import pytest
 from pplr_audit import pipeline as audit
 from pplr_audit import scenario
 from pplr_audit.errors import InputError
-from pplr_audit.training.utility.user_scores import UserScores, compared, read
+from pplr_audit.training.run_job import user_scores
+from pplr_audit.training.utility.user_scores import UserScores, compared
 
 
 def scores(strategy: str, values: list[float], **changes: Any) -> UserScores:
@@ -20,7 +21,7 @@ def scores(strategy: str, values: list[float], **changes: Any) -> UserScores:
 
 
 def test_what_a_run_keeps_of_its_users_is_what_its_utility_is_the_mean_of(trained: audit.AuditResult) -> None:
-    kept = read(trained.directory)
+    kept = user_scores(trained.directory)
     assert kept.strategy == "pplr"
     assert set(kept.scores) == {"pplr", "untrained", "popularity"}
     assert len(set(kept.users.tolist())) == len(kept.users) == 30
@@ -40,7 +41,7 @@ def test_two_strategies_are_compared_user_by_user_and_a_run_with_itself_differs_
         update={"training": small_scenario.training.model_copy(update={"strategy": "fedavg"})}
     )
     other = audit.train(told, tmp_path / "fedavg").document
-    rows = compared(read(trained.directory), read(tmp_path / "fedavg"))
+    rows = compared(user_scores(trained.directory), user_scores(tmp_path / "fedavg"))
     at = {(r["metric"], r["client"]): r["value"] for r in trained.document["utility"] if r["strategy"] == "pplr"}
     fedavg = {(r["metric"], r["client"]): r["value"] for r in other["utility"] if r["strategy"] == "fedavg"}
     means = [row for row in rows if row["measure"] == "mean"]
@@ -51,7 +52,7 @@ def test_two_strategies_are_compared_user_by_user_and_a_run_with_itself_differs_
         assert row["ci"][0] <= row["value"] <= row["ci"][1]
         assert (row["strategy"], row["against"]) == ("pplr", "fedavg")
     assert {row["measure"] for row in rows} == {"mean", "standard_deviation", "worst_client", "jain"}
-    assert all(row["value"] == 0 for row in compared(read(trained.directory), read(trained.directory)))
+    assert all(row["value"] == 0 for row in compared(user_scores(trained.directory), user_scores(trained.directory)))
 
 
 def test_differences_are_those_computed_by_hand_whatever_order_the_users_are_in() -> None:

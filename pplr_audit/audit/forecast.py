@@ -1,0 +1,164 @@
+"""A plan before it runs: trainings, replays and cells; what is there, and about what the rest takes.
+
+Times come from one step of the model on this machine: a round takes as many positions as its batches have, padding
+included, and serving a third of a training position's time, as nothing goes back. An attack takes what the same attack
+took in this run before, and otherwise at most its budget. They are good for hours against minutes, not for seconds.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from pplr_audit.audit.plan import Plan
+from pplr_audit.audit.run_cell import is_done, result_path
+from pplr_audit.audit.trainings import PlannedTraining
+from pplr_audit.runs.ledger import Ledger
+from pplr_audit.runs.store import Store
+from pplr_audit.scenario.schema import Scenario
+from pplr_audit.training.job import Job
+from pplr_audit.training.run_job import has_begun, is_whole, rounds_done
+from pplr_audit.training.threads import limited
+
+COPIES = 3
+"""Tensors that a state holds for each parameter: its value and two moments of AdamW."""
+FORWARD = 1 / 3
+"""Share of a training step's time that a forward pass alone takes (one forward, two back)."""
+STEPS = 3
+"""Steps that are timed; the fastest counts, since the first one allocates."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that a position of a training step takes on this machine."""
+
+    per_position: float
+
+    @staticmethod
+    def measured(job: Job, threads: int) -> "Speed":
+        """Time steps of the uncut model on the first client's first batch."""
+        client = job.federation.clients[0]
+        samples, task, model = job.private.samples[client.name], job.model.task, job.model.whole.model
+        rows = client.plan(1)[0]
+        prompts = [task.prompts.build(samples.history[row], int(samples.targets[row])) for row in rows]
+        positions = len(prompts) * max(map(len, prompts))
+        spent = []
+        with limited(threads):
+            for _ in range(STEPS):
+                started = time.perf_counter()
+                task.loss(model, prompts, task.base_encoding).backward()
+                spent.append(time.perf_counter() - started)
+        model.zero_grad(set_to_none=True)
+        return Speed(min(spent) / positions)
+
+
+def forecast(plan: Plan, job: Job, scenario: Scenario, root: Path, speed: Speed) -> dict[str, Any]:
+    """Return the plan as a document: ``trainings``, ``replays``, ``cells`` and ``total``.
+
+    Args:
+        job: the run's own training, whose clients and model stand for those of all others.
+        root: the run's directory, which need not be there.
+    """
+    trainings = [_training(each, plan, job, root, speed) for each in plan.trainings]
+    store = Store.load(root) if Ledger.exists(root) else None
+    rounds = [(each, round_) for each in plan.trainings for round_ in plan.kept(each)]
+    replays = [_replay(each, round_, plan, job, store, speed) for each, round_ in rounds]
+    cells = _cells(plan, scenario, store)
+    parts = (trainings, [each for each in replays if each["left"]], cells)
+    return {
+        "schema": "pplr-audit/plan/1", "directory": str(root), "trainings": trainings, "replays": replays,
+        "cells": cells,
+        "total": {
+            "seconds": sum(row["seconds"] for part in parts for row in part if row["seconds"] is not None),
+            "seconds_at_most": sum(row["seconds_at_most"] for row in cells if row["seconds"] is None),
+            "bytes": sum(row["bytes"] for row in trainings),
+            "scratch_bytes": max((row["scratch_bytes"] for row in replays if row["left"]), default=0),
+        },
+    }  # fmt: skip
+
+
+def _training(planned: PlannedTraining, plan: Plan, job: Job, root: Path, speed: Speed) -> dict[str, Any]:
+    spec = planned.spec
+    done, rounds = rounds_done(root, spec), spec.training.rounds
+    whole = is_whole(root, spec, plan.kept(planned)) if has_begun(root, spec) else False
+    positions = sum(_positions(job, round_) for round_ in range(done + 1, rounds + 1))
+    served = 0 if whole else _served_positions(job) * (2 if planned.measures.references else 1)
+    kept = {*plan.kept(planned), rounds + 1}
+    state = sum(value.numel() * value.element_size() for value in job.model.initial.values()) * COPIES
+    return {
+        "name": spec.name, "strategy": spec.strategy, "defense": spec.defense, "seed": spec.seed, "rounds": rounds,
+        "done": done, "attacked": planned.attacked, "whole": whole,
+        "seconds": (positions + FORWARD * served) * speed.per_position,
+        "bytes": 0 if whole else len(kept) * len(job.federation.clients) * state,
+    }  # fmt: skip
+
+
+def _positions(job: Job, round_: int) -> int:
+    return sum(client.positions(round_) for client in job.federation.clients)
+
+
+def _lengths(job: Job) -> Int[np.ndarray, "samples"]:
+    """Tokens of each training sample."""
+    samples = job.private.samples.values()
+    return np.concatenate([job.model.prompts.lengths(own.history, own.targets) for own in samples])
+
+
+def _served_positions(job: Job) -> int:
+    """Positions that measuring the utility of a training puts through the model: a prompt, and a title a beam."""
+    users, scenario = len(job.private.members), job.scenario
+    users = min(users, scenario.data.test_users or users)
+    lengths = _lengths(job)
+    title = job.model.prompts.titles.lengths.mean()
+    beams = scenario.model.beams if scenario.model.recommender == "bigrec" else 0
+    return int(users * (lengths.mean() + beams * title))
+
+
+def _replay(
+    planned: PlannedTraining, round_: int, plan: Plan, job: Job, store: Store | None, speed: Speed
+) -> dict[str, Any]:
+    part = plan.part(planned.spec)
+    left = tuple(cell for cell in part.cells if store is None or not is_done(cell, store))
+    traces = replace(part, cells=left).traces(round_)
+    lengths = _lengths(job)
+    victims = len(job.private.victims(job.scenario.audit.victims, planned.spec.seed))
+    width = int(job.model.whole.model.config.hidden_size)
+    return {
+        "training": planned.spec.name, "round": round_, "taps": len(traces), "left": bool(traces),
+        "seconds": _positions(job, round_) * speed.per_position if traces else 0.0,
+        "scratch_bytes": int(len(traces) * victims * lengths.mean() * width * 4),
+    }  # fmt: skip
+
+
+def _cells(plan: Plan, scenario: Scenario, store: Store | None) -> list[dict[str, Any]]:
+    """One row for each attack of each training."""
+    rows = []
+    for spec in plan.attacked:
+        part = plan.part(spec)
+        for attack, settings in dict.fromkeys((cell.attack, cell.settings) for cell in part.cells):
+            own = [cell for cell in part.cells if (cell.attack, cell.settings) == (attack, settings)]
+            paths = [result_path(cell) for cell in own]
+            there = [path for path in paths if store is not None and store.exists(path)]
+            left, took = len(own) - len(there), _took(store, there)
+            rows.append({
+                "training": spec.name, "attack": attack, "settings": settings, "cells": len(own), "done": len(there),
+                "seconds": 0.0 if not left else None if took is None else took * left,
+                "seconds_at_most": left * scenario.audit.budget.seconds,
+            })  # fmt: skip
+    return rows
+
+
+def _took(store: Store | None, paths: Sequence[str]) -> float | None:
+    """Return the median seconds of finished cells; None where there are none."""
+    if store is None or not paths:
+        return None
+    spent = [max((_seconds(row) for row in store.read_json(path)["findings"]), default=0.0) for path in paths]
+    return float(median(spent))
+
+
+def _seconds(row: Mapping[str, Any]) -> float:
+    return float(row["seconds"] or 0.0)

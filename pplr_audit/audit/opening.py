@@ -1,0 +1,84 @@
+"""An open run: its input read and checked, its directory locked, and what is asked of it noted there."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pplr_audit import scenario as scenarios
+from pplr_audit.audit import extension as extensions
+from pplr_audit.audit.extension import Extension
+from pplr_audit.audit.plan import Plan, make_plan
+from pplr_audit.runs.progress import Clock
+from pplr_audit.runs.store import Store
+from pplr_audit.scenario.schema import Scenario
+from pplr_audit.training import resume
+from pplr_audit.training.executor import Place
+from pplr_audit.training.job import Inputs, Job
+from pplr_audit.training.run_job import rounds_done
+from pplr_audit.training.utility.validation import require_stopping
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """An open run: what is asked of it, and all that answers it."""
+
+    scenario: Scenario
+    store: Store
+    inputs: Inputs
+    own: Job
+    """The run's own training."""
+    plan: Plan
+    extensions: Sequence[Extension]
+    place: Place
+    """The way in which its trainings are made."""
+    clock: Clock
+
+
+def directory_of(scenario: Scenario, out: Path | None) -> Path:
+    """Return the run directory; by default it is called after what the run is known by."""
+    return out or Path("runs") / f"{scenario.name}-{scenarios.digest(scenario)[:8]}"
+
+
+@contextmanager
+def opened(
+    scenario: Scenario,
+    out: Path | None,
+    clock: Clock,
+    threads: int | None,
+    more: Extension | None = None,
+    *,
+    extending: bool = False,
+) -> Iterator[OpenRun]:
+    """Read all that can be wrong with the input, then open the run directory, and note there what is asked.
+
+    Args:
+        more: what the run is extended by.
+        extending: attack what is trained, and keep what the run was extended by before.
+    """
+    root = directory_of(scenario, out)
+    with resume.computing(scenario, root, threads, clock.say) as choice:
+        inputs = Inputs(clock.phase, precision := resume.precision_of(root))
+        layers = inputs.model(scenario).layers
+        had = extensions.of_run(root, scenario, extending)
+        extended = (*had, more) if more is not None else had
+        plan = make_plan(scenario, layers, extended)
+        if more is not None and plan.size == make_plan(scenario, layers, had).size:
+            extended = had
+        own = inputs.job(plan.own, scenario, plan.kept(plan.trainings[0]))
+        require_stopping(scenario, own.private)
+        if extending:
+            _require_trained(root, plan)
+        with Store.open(root, scenarios.dump(scenario), scenarios.digest(scenario)) as store:
+            resume.note_compute(store, choice, clock.say)
+            resume.same_inputs(store, own.private, own.model)
+            extensions.record(store, scenario, extended)
+            yield OpenRun(
+                scenario, store, inputs, own, plan, extended, Place(root, scenario, choice, precision), clock
+            )  # fmt: skip
+
+
+def _require_trained(root: Path, plan: Plan) -> None:
+    """Raises InputError for a training that is attacked, or the run's own, and is not finished."""
+    for spec in dict.fromkeys((plan.own, *plan.attacked)):
+        resume.require_trained(root, spec, rounds_done(root, spec))
