@@ -58,12 +58,12 @@ def measured(outcome: Outcome, *, seed: int) -> dict[str, Rows]:
     beside = [each for each in outcome.others if each.spec.seed == own.spec.seed]
     parts: dict[str, Rows] = {}
     for part in ("utility", "balance"):
-        rows = own.measured[part]
+        rows = own.measured.get(part, [])
         first = sum(row["strategy"] == label for row in rows)
-        others = [row for each in beside for row in each.measured[part]]
+        others = [row for each in beside for row in each.measured.get(part, ())]
         parts[part] = [*rows[:first], *others, *rows[first:]]
     parts["differences"] = [row for each in beside for row in compared(own.scores, each.scores, seed=seed)]
-    parts["costs"] = list(own.measured["costs"])
+    parts["costs"] = list(own.measured.get("costs", ()))
     if len(beside) < len(outcome.others):
         parts["utility_seeds"] = utility_over_seeds([own, *outcome.others])
     return parts

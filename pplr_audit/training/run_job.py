@@ -11,6 +11,7 @@ from typing import Any
 from pplr_audit.errors import InputError
 from pplr_audit.models.recommenders.task import Tally
 from pplr_audit.runs import manifest, stored
+from pplr_audit.runs.ledger import Ledger
 from pplr_audit.runs.progress import Clock
 from pplr_audit.runs.store import MANIFEST, SCENARIO, TRAINING, Store
 from pplr_audit.scenario.loading import from_text
@@ -62,8 +63,9 @@ def opened(root: Path, spec: TrainingSpec) -> Store:
 
 
 def has_begun(root: Path, spec: TrainingSpec) -> bool:
-    """True if a training's folder is there."""
-    return (folder_of(root, spec) / MANIFEST).exists()
+    """True if a training's folder is there, begun to the end: a kill may have come right after it was made."""
+    folder = folder_of(root, spec)
+    return Ledger.exists(folder) and MANIFEST in Ledger.read(folder).entries
 
 
 def loaded(root: Path, spec: TrainingSpec) -> Store:

@@ -155,7 +155,8 @@ class Foreign:
             if done.exit_code == 2:
                 # Before the message there may stand what has changed on the machine.
                 *notes, message = done.stderr.splitlines()
-                assert name in message, said
+                file = Path(name)
+                assert name in message or (str(file.parent) in message and file.name in message), said
                 assert "internal error" not in message, said
                 assert all("differs in its last digits" in note or "not noted" in note for note in notes), said
                 assert len(message) < 800, said

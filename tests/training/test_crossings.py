@@ -39,7 +39,7 @@ def federation_of(
 
 def trained(federation: Federation, folder: Path, kept: list[int], rounds: int = 3) -> tuple[Store, TrainingFiles]:
     store = Store.open(folder, "name: x\n", "0" * 64)
-    files = TrainingFiles(store, "trainings/x", kept, federation)
+    files = TrainingFiles(store, kept, federation)
     resume.train(federation, files, rounds, lambda steps, note="": None)
     return store, files
 
@@ -70,7 +70,7 @@ def test_a_kept_round_holds_what_a_live_link_recorded(
     trunk = {c.client: c.tensors for c in stored if c.channel == Channel.TRUNK_UPDATE}
     for each in updates:
         assert {*each.tensors, *trunk[each.client]} == set(start[each.client]), "together they span the adapter"
-    assert [path for path in store.paths() if path.endswith(CROSSINGS)] == [f"trainings/x/rounds/002/{CROSSINGS}"]
+    assert [path for path in store.paths() if path.endswith(CROSSINGS)] == [f"rounds/002/{CROSSINGS}"]
     store.close()
 
 
@@ -99,7 +99,7 @@ def test_a_crossing_that_is_no_part_of_the_adapter_is_refused_by_file(
 ) -> None:
     federation = federation_of(model, private, small_scenario.training)
     store, files = trained(federation, tmp_path / "run", [1], rounds=1)
-    path = f"trainings/x/rounds/001/{CROSSINGS}"
+    path = f"rounds/001/{CROSSINGS}"
     tensors, metadata = store.read_tensors(path), store.read_metadata(path)
     name = next(name for name in tensors if "lora" in name)
     store.write_tensors(path, {**tensors, name: tensors[name][:1]}, metadata)

@@ -78,7 +78,7 @@ def test_a_round_is_replayed_as_it_was_and_a_killed_training_ends_the_same(
 ) -> None:
     live: list[Crossing] = []
     _, federation = start(small_scenario, private, defenses, live, strategy=strategy)
-    files = TrainingFiles(Store.open(tmp_path / "run", "run: x", "x" * 64), "trainings/x", [1, 2], federation)
+    files = TrainingFiles(Store.open(tmp_path / "run", "run: x", "x" * 64), [1, 2], federation)
     logs, states = finish(federation, 2)
     assert moved(federation, states)
     for state in states:
