@@ -51,7 +51,7 @@ def run_cells(
     found: dict[str, Sequence[Mapping[str, Any]]] = {}
     shown: Sequence[Mapping[str, Any]] = ()
     victims = 0
-    attacking = Clock(clock)
+    attacking = clock.apart()
     with attacking.phase(f"{PHASE}{more}", len(plan.cells)) as advance:
         for spec in plan.attacked:
             part = plan.part(spec)

@@ -152,7 +152,9 @@ def not_measured(scenario: Scenario, plan: Plan) -> list[str]:
     alone = "Clients who collude" if scenario.audit.knowledge != "auxiliary" else "Several clients who collude"
     lines += [
         f"{alone}.",
-        "Other training runs: every interval is conditional on this one (one seed).",
+        "Other training runs: every interval is conditional on this one (one seed)."
+        if not scenario.audit.seeds
+        else "Other training runs: intervals are conditional on this one, but for those over seeds.",
         "Attacks that are not in the list of findings: a low figure bounds the tested attacks, not what is possible.",
     ]
     return lines

@@ -116,6 +116,10 @@ class Clock:
             yield advance
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
+    def apart(self) -> "Clock":
+        """Return a clock that announces to the same, and keeps its times to itself."""
+        return Clock(self._progress)
+
     def say(self, text: str) -> None:
         """Say it as `Progress` does."""
         self._progress.say(text)

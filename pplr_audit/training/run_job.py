@@ -98,7 +98,7 @@ def train_job(job: Job, store: Store, clock: Clock, threads: Choice, measures: M
     """
     resume.note_compute(store, threads, lambda _: None)  # the run says it, once for all of its trainings
     resume.same_inputs(store, job.private, job.model)
-    own, files = Clock(clock), job.files(store)
+    own, files = clock.apart(), job.files(store)
     left = files.done() < job.spec.training.rounds or bool(files.missing()), not store.exists(UTILITY)
     _train_rounds(job, files, store, own, threads)
     _measure(job, files.logs(job.spec.training.rounds), store, own, measures)

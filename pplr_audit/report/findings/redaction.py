@@ -50,10 +50,14 @@ def _findings(document: Document, alias: "Aliases") -> dict[str, Any]:
         "run": _run(document["run"], alias),
         **{
             part: [{**row, "client": alias[row["client"]]} for row in document[part]]
-            for part in ("utility", "differences")
+            for part in ("utility", "differences", "utility_seeds")
             if part in document
         },
-        **({"findings": [_finding(row, alias) for row in document["findings"]]} if "findings" in document else {}),
+        **{
+            part: [_finding(row, alias) for row in document[part]]
+            for part in ("findings", "strategies", "seeds")
+            if part in document
+        },
     }
 
 
@@ -145,7 +149,7 @@ class Aliases(dict[str, str]):
 def _aliases(findings: Document, evidence: Document) -> Aliases:
     names = [client["name"] for client in findings["run"]["clients"]]
     rows = [
-        *(findings.get(part, ()) for part in ("findings", "utility", "differences")),
+        *(findings.get(part, ()) for part in ("findings", "strategies", "seeds", "utility", "differences")),
         *(evidence.get(part, ()) for part in ("examples", "roc", "training")),
     ]
     names += [row["client"] for part in rows for row in part]

@@ -1,6 +1,6 @@
 """The sections of the report, in reading order. A section that has nothing to show says so instead of vanishing.
 
-Attributes are the exception: few audits ask for one.
+Attributes and other trainings are the exceptions: few audits ask for them.
 """
 
 from pplr_audit.report.blocks.content import Section
@@ -13,6 +13,7 @@ from pplr_audit.report.sections.membership import membership
 from pplr_audit.report.sections.method import method, reproduce
 from pplr_audit.report.sections.threat import threat
 from pplr_audit.report.sections.training import training
+from pplr_audit.report.sections.trainings import trainings
 from pplr_audit.report.sections.utility import utility
 from pplr_audit.runs.documents import Document
 
@@ -26,6 +27,7 @@ def sections(findings: Document, evidence: Document) -> tuple[Section, ...]:
         *attributes(findings),
         membership(findings, evidence),
         utility(findings),
+        *trainings(findings),
         costs(findings),
         training(findings, evidence),
         method(findings),
