@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pplr_audit import scenario
 from pplr_audit.data.prepare import prepare
@@ -21,6 +22,7 @@ from pplr_audit.training.strategies.local import LocalOnly
 from tests.training.defended.federations import on, start
 
 SAMPLES = 6
+CUTS = ((1, 1), (0, 0), (2, 1))
 
 
 class Spy(Defense):
@@ -42,6 +44,61 @@ class Spy(Defense):
         return gradients.weighted_sum((self.norm / self.norms).clamp(max=1.0))
 
 
+class ByHooks:
+    """An engine as a library would bring it: one backward pass, gradients from what enters and leaves linear layers.
+
+    For y = x W^T the gradient of a sample is the sum over its positions of dL/dy^T x; norms need no more than that.
+    """
+
+    def __init__(self, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+        names = {id(parameter): name for name, parameter in parameters.items()}
+        self._entered: dict[str, Tensor] = {}
+        self._found: dict[str, Tensor] = {}
+        self._like = dict(parameters)
+        self.handles = []
+        for layer in module.modules():
+            name = names.get(id(layer.weight)) if isinstance(layer, nn.Linear) else None
+            if name is not None:
+                self.handles.append(layer.register_forward_hook(partial(self._enters, name)))
+                self.handles.append(layer.register_full_backward_hook(partial(self._leaves, name)))
+
+    def _enters(self, name: str, _: nn.Module, given: tuple[Tensor, ...], __: Tensor) -> None:
+        self._entered[name] = given[0].detach()
+
+    def _leaves(self, name: str, _: nn.Module, __: Any, gradient: tuple[Tensor, ...]) -> None:
+        self._found[name] = torch.einsum("bso,bsi->boi", gradient[0], self._entered[name])
+
+    def backward(self, output: Tensor, gradient: Tensor, entered: Tensor | None) -> Tensor | None:
+        torch.autograd.backward(output, gradient)
+        return None if entered is None else entered.grad
+
+    def squared_norms(self) -> dict[str, Tensor]:
+        return {name: value.flatten(1).square().sum(1) for name, value in self._found.items()}
+
+    def weighted_sum(self, weights: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        assert isinstance(weights, Tensor)
+        return {name: torch.einsum("b,boi->oi", weights, self._found[name]) for name in self._like}
+
+    def clear(self) -> None:
+        self._entered, self._found = {}, {}
+
+    def close(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+class SpyByHooks(Spy):
+    """The same with an engine of its own."""
+
+    def __init__(self, norm: float) -> None:
+        super().__init__(norm)
+        self.engines: list[ByHooks] = []
+
+    def per_sample(self, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> PerSample:
+        self.engines.append(ByHooks(module, parameters))
+        return self.engines[-1]
+
+
 @dataclass(frozen=True)
 class Moved:
     """A cut model with another adapter to begin with: at LoRA's own start half of all gradients are zero."""
@@ -51,10 +108,14 @@ class Moved:
     initial: dict[str, Tensor]
 
 
-@pytest.fixture(params=["small_scenario", "recformer_scenario"])
+@pytest.fixture
 def setting(request: pytest.FixtureRequest) -> scenario.Scenario:
-    chosen: scenario.Scenario = request.getfixturevalue(request.param)
-    return chosen.model_copy(update={"model": chosen.model.model_copy(update={"dropout": 0.0})})
+    chosen: scenario.Scenario = request.getfixturevalue(
+        "small_scenario" if request.param == "bigrec" else "recformer_scenario"
+    )
+    everything = chosen.model.recformer.model_copy(update={"train": "all", "ids": True})
+    changed = {"dropout": 0.0} | ({"recformer": everything} if request.param.endswith("it") else {})
+    return chosen.model_copy(update={"model": chosen.model.model_copy(update=changed)})
 
 
 @pytest.fixture(params=[(torch.float64, 1e-6), (torch.float32, 1e-5)], ids=["float64", "float32"])
@@ -83,9 +144,17 @@ def alone(federation: Federation, model: Moved, rows: list[int], encoding: Mappi
     return {name: torch.stack(values) for name, values in found.items()}
 
 
-@pytest.mark.parametrize(("front", "back"), [(1, 1), (0, 0), (2, 1)])
+@pytest.mark.parametrize(
+    ("setting", "kind_of_spy", "front", "back"),
+    [
+        *((name, Spy, *cut) for name in ("bigrec", "recformer", "recformer, all of it") for cut in CUTS),
+        ("bigrec", SpyByHooks, 1, 1),
+        ("bigrec", SpyByHooks, 2, 1),
+    ],
+    indirect=["setting"],
+)
 def test_each_sample_has_the_gradient_that_it_has_alone_and_one_norm_clips_both_ends(
-    setting: scenario.Scenario, precision: tuple[torch.dtype, float], front: int, back: int
+    setting: scenario.Scenario, precision: tuple[torch.dtype, float], kind_of_spy: type[Spy], front: int, back: int
 ) -> None:
     kind, tolerance = precision
     private = prepare(setting.data, setting.seed)
@@ -108,7 +177,7 @@ def test_each_sample_has_the_gradient_that_it_has_alone_and_one_norm_clips_both_
     load_adapter(held, initial)
     expected = alone(plain, model, [int(row) for row in plain.clients[0].plan(1)[0]], encoding)
     norms = torch.sqrt(sum((value.double().flatten(1) ** 2).sum(1) for value in expected.values()))
-    spy, seen = Spy(norm=float(norms.median())), list[Crossing]()
+    spy, seen = kind_of_spy(norm=float(norms.median())), list[Crossing]()
     federation = assemble(
         few, model, told, LocalOnly(told), seed=1, wire=Wire(seen.append), defenses=Composed("spy", (spy,), ("spy",))
     )  # fmt: skip
@@ -131,3 +200,6 @@ def test_each_sample_has_the_gradient_that_it_has_alone_and_one_norm_clips_both_
     ends = [bool(built.parts.client_parameters), bool(built.parts.trunk_parameters)]
     told_each = [c.tensors["squared_norms"] for c in on(seen, Channel.METADATA) if "squared_norms" in c.tensors]
     assert [tuple(values.shape) for values in told_each] == [(SAMPLES,)] * (sum(ends) if built.parts.trunk else 0)
+    if isinstance(spy, SpyByHooks):
+        assert len(spy.engines) == sum(ends)
+        assert not any(handle.id in handle.hooks_dict_ref() for engine in spy.engines for handle in engine.handles)
