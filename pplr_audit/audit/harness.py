@@ -26,6 +26,7 @@ from pplr_audit.audit.replay.records import (
     SERVED,
     mask_records,
     query_records,
+    received_masks,
     received_records,
     serving_records,
     training_records,
@@ -110,6 +111,9 @@ class Harness:
     def _crossed(self, cell: Cell) -> list[Record]:
         """The records that the cell's attack reads."""
         attack, phase = self._plan.attack(cell), phase_of(cell.channel)
+        federation = self._job.federation
+        if cell.channel == Channel.METADATA and federation.guards.on(cell.channel):
+            return received_masks(federation, self._state(cell.round), self.rows.watched(cell.round))
         if cell.channel == Channel.METADATA:  # nothing is replayed
             plans = {client.name: client.plan(cell.round) for client in self._job.federation.clients}
             return mask_records(plans, cell.round, self.rows.watched(cell.round))

@@ -23,6 +23,8 @@ from pplr_audit.threat_model.view import Answer, Record
 from pplr_audit.training.link import Recorder
 from pplr_audit.training.rounds import Federation, RoundState
 
+MASKS = Trace("activation", -1)
+"""Trace of the masks beside the activations, which lie at no layer."""
 SERVED = (Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT)
 """Channels of serving that cross the cut."""
 Keep = Callable[[Trace, Record], None]
@@ -147,6 +149,13 @@ class _Lookout:
 
         return record
 
+    def masks(self, crossing: Crossing) -> None:
+        """Record the masks that the server was told: of each row what stands before its padding."""
+        if crossing.channel == Channel.METADATA and len(crossing.tensors.get("mask", ())):
+            mask = crossing.tensors["mask"].float()
+            lengths = [int(row.nonzero().max()) + 1 if row.any() else 0 for row in mask]
+            self._look(MASKS, mask, self._pass(crossing.forward, len(mask)), (MASKS,), lengths)
+
     def _pass(self, number: int, count: int) -> _Pass:
         if number == len(self._passes):
             batch, before = self._plan[self._step], sum(len(each.rows) for each in self._passes)
@@ -155,8 +164,9 @@ class _Lookout:
         return self._passes[number]
 
     def _look(
-        self, trace: Trace, values: Float[Tensor, "batch seq hidden"], now: _Pass, wanted: Collection[Trace]
-    ) -> None:
+        self, trace: Trace, values: Float[Tensor, "batch seq *hidden"], now: _Pass, wanted: Collection[Trace],
+        lengths: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
         if trace not in wanted or trace in now.done:
             return  # a backward pass in parts, sample by sample, comes after the whole one
         now.done.add(trace)
@@ -164,8 +174,27 @@ class _Lookout:
             victim = self._victims.get(int(sample))
             if victim is not None and (trace, victim.row) not in self._seen:
                 self._seen.add((trace, victim.row))
-                tensor = values[place, : victim.length].clone()
+                length = victim.length if lengths is None else lengths[place]
+                tensor = values[place, :length].clone()
                 self._keep(trace, Record(victim.row, self._client, self._round, now.step, tensor, now.batch))
+
+
+def received_masks(federation: Federation, state: RoundState, watched: Mapping[str, Sequence[Watched]]) -> list[Record]:
+    """Record the same as `mask_records` where a defense changes what is told: the round runs again for it."""
+    found: list[Record] = []
+    federation.resume(state)
+    before, present = federation.link.recorder, federation.training_in(state.round, state.best)
+    for client in federation.clients:
+        victims = {w.sample: w for w in watched.get(client.name, ())}
+        if victims and client in present:
+            plan = client.plan(state.round)
+            look = _Lookout(client.name, state.round, plan, victims, lambda _, record: found.append(record))
+            try:
+                federation.link.recorder = look.masks
+                client.train_round(federation.link, state.round, look.begin_step)
+            finally:
+                federation.link.recorder = before
+    return found
 
 
 def mask_records(

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from pplr_audit import scenario
-from pplr_audit.audit.replay.records import Watched, received_records
+from pplr_audit.audit.replay.records import Watched, mask_records, received_masks, received_records
 from pplr_audit.audit.tap_points import OF_TRAINING, Trace
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.build import Recommender
 from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.threat_model.defense import Defense, Turn
 from pplr_audit.threat_model.view import Record
+from pplr_audit.training.defending import Composed
 from pplr_audit.training.rounds import Federation, RoundState, assemble
 from pplr_audit.training.strategies.fedavg import FedAvg
 from tests.audit.replay.watching import replayed, served, trace_of
@@ -178,3 +180,40 @@ def test_requests_are_recorded_as_they_were_received_each_with_noise_of_its_own(
         for record, again in zip(records, found["noise again"][trace], strict=True):
             assert torch.equal(record.tensor, again.tensor)
     assert set(found["noise"]) == {Trace("activation", 1), Trace("activation", model.layers - model.parts.back)}
+
+
+def test_masks_are_recorded_as_the_server_was_told_them(
+    small_scenario: scenario.Scenario, private: PrivateData
+) -> None:
+    class Longest(Defense):
+        """Says of every sequence that it has no padding."""
+
+        acts, channels = frozenset({"wire"}), frozenset({Channel.METADATA})
+
+        def apply(self, crossing: Crossing, turn: Turn) -> dict[str, torch.Tensor]:
+            return {n: torch.ones_like(t) if n == "mask" else t for n, t in crossing.tensors.items()}
+
+    class Same(Longest):
+        def apply(self, crossing: Crossing, turn: Turn) -> dict[str, torch.Tensor]:
+            return dict(crossing.tensors)
+
+    def masks(defense: Defense) -> tuple[list[Record], list[Record]]:
+        model, federation = start(small_scenario, private, Composed("x", (defense,), ("x",)), batch_size=5)
+        watched = watch_all(federation, model, private)
+        plans = {client.name: client.plan(1) for client in federation.clients}
+        plain = sorted(mask_records(plans, 1, watched), key=lambda record: record.row)
+        found = received_masks(federation, federation.state(1), watched)
+        return sorted(found, key=lambda record: record.row), plain
+
+    found, plain = masks(Same())
+    for one, other in zip(found, plain, strict=True):
+        assert (one.row, one.client, one.round, one.step, one.batch) == (
+            other.row, other.client, other.round, other.step, other.batch,
+        )  # fmt: skip
+        assert torch.equal(one.tensor, other.tensor)
+    found, plain = masks(Longest())
+    steps: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for one in found:
+        steps[one.client, one.step].add(len(one.tensor))
+    assert all(len(lengths) == 1 for lengths in steps.values())
+    assert sum(len(one.tensor) for one in found) > sum(len(other.tensor) for other in plain)
