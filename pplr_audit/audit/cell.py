@@ -11,7 +11,7 @@ from pplr_audit.threat_model.channels import Channel
 METRICS = {
     "history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",),
     "label": ("label_hit@1", "label_hit@5", "label_hit@10", "mrr"), "attribute": ("auc", "accuracy"),
-    "linkage": ("auc",),
+    "linkage": ("auc",), "items": ("item_recall", "token_ap"), "owner": ("owner_hit@1",),
 }  # fmt: skip
 """Metrics that stand in the findings for a secret, also where nothing could be measured."""
 
@@ -39,6 +39,8 @@ class Cell:
     """Name of the training that is attacked; a hijacked one's is that of the training it stands for."""
     question: str = ""
     """All else that the answer depends on, as canonical JSON: another question is another cell."""
+    also_rounds: tuple[int, ...] = ()
+    """Earlier audited rounds that are read with it."""
 
     @property
     def slug(self) -> str:
@@ -51,6 +53,8 @@ class Cell:
         return self._named({name: value for name, value in asdict(self).items() if name not in _OF_TRAINING})
 
     def _named(self, values: dict[str, Any]) -> str:
+        if not self.also_rounds:  # one that reads a single round has the name that it always had
+            values.pop("also_rounds")
         sha = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
         place = "".join(f"-{side}{at}" for side, at in (("k", self.front), ("m", self.back)) if at is not None)
         return f"{self.attack}-{self.channel}{place}-r{self.round}-{self.adversary}-{sha}"
@@ -67,6 +71,8 @@ class Cell:
         row = {**base, **fields}
         if self.settings != "{}":
             row["detail"] = {**row["detail"], "settings": json.loads(self.settings)}
+        if self.also_rounds:
+            row["detail"] = {**row["detail"], "also_rounds": [*self.also_rounds]}
         return row
 
 

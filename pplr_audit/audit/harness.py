@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from pplr_audit import scenario
 from pplr_audit.audit.cell import Cell
@@ -31,25 +31,32 @@ from pplr_audit.audit.replay.records import (
     serving_records,
     training_records,
 )
+from pplr_audit.audit.replay.rounds import RoundViews
 from pplr_audit.audit.replay.spool import Spool
-from pplr_audit.audit.tap_points import Phase, Trace, phase_of
+from pplr_audit.audit.tap_points import ONCE_A_ROUND, Phase, Trace, phase_of
 from pplr_audit.audit.truth.history import HistoryTruth, Recommends
 from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.audit.truth.membership import MembershipTruth
 from pplr_audit.audit.truth.own_model import OwnModel
+from pplr_audit.audit.truth.owner import OwnerTruth
 from pplr_audit.audit.truth.protocol import Truth
+from pplr_audit.audit.truth.sets import Held, SetTruth
 from pplr_audit.audit.victims.linked_windows import Links
 from pplr_audit.audit.victims.rows import PhaseRows, Rows, watched
+from pplr_audit.data.allocation import joined
 from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import model_free_features
+from pplr_audit.data.prompts import TEMPLATE
+from pplr_audit.data.samples import Samples
 from pplr_audit.errors import RunError
 from pplr_audit.models.build import Recommender
 from pplr_audit.threat_model.artifacts import Artifacts
-from pplr_audit.threat_model.attack import Budget, also_reads, as_active, attribute_of
+from pplr_audit.threat_model.attack import Attack, Budget, also_reads, as_active, attribute_of
 from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.defense import ALL
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
-from pplr_audit.threat_model.view import Record, View
+from pplr_audit.threat_model.view import Answer, Record, View
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import Federation, RoundState
@@ -75,21 +82,31 @@ class Harness:
         self._recorded = lru_cache(maxsize=1)(self._record)
         self._hijacked = lru_cache(maxsize=1)(self._hijack)
         self._own_models: dict[tuple[str, int], Recommends | None] = {}
+        self._sets_of = lru_cache(maxsize=None)(self._hold)
         self._truths_of = lru_cache(maxsize=None)(self._truths)
         self._label_of = lru_cache(maxsize=None)(self._label)
         self.private = job.private
         self.rows = Rows(job, self._state)
-        self._builder = KnowledgeBuilder(job, plan, self.rows, self._state, self._recorded, artifacts)
+        self._rounds = RoundViews(job, files, self.rows, self._state)
+        self._builder = KnowledgeBuilder(
+            job, plan, self.rows, self._state, self._recorded, rounds=self._rounds, artifacts=artifacts
+        )
         self._links = Links(job, self.rows, self._state)
 
     def view(self, cell: Cell) -> View[Any]:
         """Return what the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
-        phase = phase_of(cell.channel)
-        if phase == "queries":
+        phase, attack = phase_of(cell.channel), self._plan.attack(cell)
+        if attack.secret == "membership":
             self.rows.require_comparable()
+        if cell.channel in ONCE_A_ROUND:
+            return self._rounds.view(cell, attack)
         if phase == "training" and not len(self.rows.training_in(cell.round)):
             raise NotApplicable(f"no victim's client trained in round {cell.round}")
         return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, tuple(self._crossed(cell)))
+
+    def reserve_view(self, cell: Cell) -> View[Any] | None:
+        """Return what the cell's adversary had seen of a round on users of the reserve; None without such users."""
+        return self._rounds.reserve_view(cell, self._plan.attack(cell))
 
     def knowledge(self, cell: Cell) -> Sequence[Knowledge]:
         """Return the adversary's knowledge in each turn in which the attack runs."""
@@ -98,6 +115,10 @@ class Harness:
     def truths(self, cell: Cell) -> Mapping[str, Truth]:
         """Return the truth about the rows of the cell's view, by secret."""
         attack, phase = self._plan.attack(cell), phase_of(cell.channel)
+        if cell.channel in ONCE_A_ROUND:
+            return {attack.secret: self._round_truth(cell, attack)}
+        if cell.adversary == "peer":  # it queries its own model about the users of others
+            return {"membership": self._of_others(self._membership(self.rows.phase_rows(phase, cell.round)))}
         if attack.secret == "linkage":  # its rows are others
             return {"linkage": self._links.truth(phase == "training", self._linked_rounds(cell))}
         found = dict(self._truths_of(phase, cell.round))
@@ -108,9 +129,11 @@ class Harness:
             found["attribute"] = self._builder.attribute(*attribute_of(attack), phase, cell.round)
         return found
 
-    def _crossed(self, cell: Cell) -> list[Record]:
+    def _crossed(self, cell: Cell) -> Sequence[Record]:
         """The records that the cell's attack reads."""
         attack, phase = self._plan.attack(cell), phase_of(cell.channel)
+        if cell.adversary == "peer":
+            return self._answers_of_peer(cell.round)
         federation = self._job.federation
         if cell.channel == Channel.METADATA and federation.guards.on(cell.channel):
             return received_masks(federation, self._state(cell.round), self.rows.watched(cell.round))
@@ -129,6 +152,46 @@ class Harness:
             also = {record.row: record.tensor for record in spool.records(self._plan.trace(cell, channel))}
             records = [replace(r, also_reads={**r.also_reads, channel: also[r.row]}) for r in records]
         return records
+
+    def _answers_of_peer(self, round_: int) -> list[Answer]:
+        """The answers of the peer's own model to queries about the candidates of other clients."""
+        peer, rows = self.rows.peer, self.rows.phase_rows("queries", round_)
+        assert peer is not None
+        queries = [(row, rows.prompts[row]) for row, user in rows.users.items() if self.rows.holder_of(user) != peer]
+        if not queries:
+            raise NotApplicable(f"no other client than {peer}, who is the peer, has a candidate")
+        return query_records(self._model.whole, self._state(round_), {peer: queries})
+
+    def _of_others(self, truth: MembershipTruth) -> MembershipTruth:
+        """The same about users of other clients than the peer."""
+        users = {row: user for row, user in truth.users.items() if self.rows.holder_of(user) != self.rows.peer}
+        return replace(truth, users=users)
+
+    def _round_truth(self, cell: Cell, attack: Attack) -> Truth:
+        """Return the truth about what crosses once a round, of the rows that are asked about."""
+        asked = self._rounds.asked(cell, attack)
+        if attack.secret == "membership":
+            truth = self._membership(self.rows.phase_rows("queries", cell.round))
+            return self._of_others(truth) if cell.adversary == "peer" else truth
+        held = {row: self._samples_of(client) for row, client in asked.items()}
+        users = {row: int(min(samples.users)) for row, samples in held.items()}
+        if attack.secret == "owner":
+            return OwnerTruth(users, asked, sorted(self._private.samples))
+        classes, titles = self._model.prompts.title_classes(), self._title_tokens
+        sets = {row: self._sets_of(asked[row]) for row in asked}
+        return SetTruth(users, sets, classes, self._popularity, titles)
+
+    def _samples_of(self, client: str) -> Samples:
+        """The training samples of a client, or of all."""
+        samples = self._private.samples
+        return joined(samples) if client == ALL else samples[client]
+
+    def _hold(self, client: str) -> Held:
+        """The items that a client trains on, as far as its prompts hold them, and their titles' tokens in order."""
+        samples, build = self._samples_of(client), self._model.prompts.build
+        prompts = [build(samples.history[row], int(samples.targets[row])) for row in range(len(samples))]
+        items = frozenset(int(item) for prompt in prompts for item in prompt.held)
+        return items, [prompt.tokens[prompt.slots != TEMPLATE].tolist() for prompt in prompts]
 
     def _linked_rounds(self, cell: Cell) -> tuple[int, int]:
         """The cell's round and the audited one before it, whose rows are linked; the same twice for the first."""
@@ -150,10 +213,14 @@ class Harness:
         rows = self.rows.phase_rows(phase, round_)
         if phase == "queries":
             return {"membership": self._membership(rows)}
-        titles, content = self._model.prompts.titles, self._model.prompts.content
-        words = [titles[item][content[item] == 1] for item in range(len(self._private.dataset.catalogue))]
-        classes, clients = self._model.prompts.title_classes(), self._holders(rows)
+        classes, clients, words = self._model.prompts.title_classes(), self._holders(rows), self._title_tokens
         return {"history": HistoryTruth(rows.users, rows.prompts, classes, self._popularity, words, clients)}
+
+    @cached_property
+    def _title_tokens(self) -> list[Int[np.ndarray, "length"]]:
+        """The catalogue's titles as tokens of their own."""
+        titles, content = self._model.prompts.titles, self._model.prompts.content
+        return [titles[item][content[item] == 1] for item in range(len(self._private.dataset.catalogue))]
 
     def _label(self, round_: int) -> LabelTruth:
         """The next items of a training round, before the adversary's own model is known."""

@@ -9,6 +9,7 @@ from pplr_audit import scenario as scenarios
 from pplr_audit.audit import extension as extensions
 from pplr_audit.audit.extension import Extension
 from pplr_audit.audit.plan import Plan, make_plan
+from pplr_audit.audit.victims.peer import peer_among
 from pplr_audit.runs.progress import Clock
 from pplr_audit.runs.store import Store
 from pplr_audit.scenario.schema import Scenario
@@ -67,6 +68,7 @@ def opened(
             extended = had
         own = inputs.job(plan.own, scenario, plan.kept(plan.trainings[0]))
         require_stopping(scenario, own.private)
+        peer_among(scenario, own.private.samples)
         if extending:
             _require_trained(root, plan)
         with Store.open(root, scenarios.dump(scenario), scenarios.digest(scenario)) as store:

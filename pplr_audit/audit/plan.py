@@ -10,25 +10,30 @@ from typing import Any, Literal
 
 from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.extension import Extension, attacks_at_cuts
-from pplr_audit.audit.tap_points import OF_THE_TRAINED, OF_TRAINING, SIDES, Trace
+from pplr_audit.audit.tap_points import OF_ADAPTERS, OF_THE_TRAINED, OF_TRAINING, ONCE_A_ROUND, SIDES, Trace
 from pplr_audit.audit.trainings import PlannedTraining, trainings_of
 from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
 from pplr_audit.scenario.schema import Scenario
-from pplr_audit.threat_model.adversaries import channels_of
-from pplr_audit.threat_model.attack import Attack, also_reads, as_active, runs_copies
+from pplr_audit.threat_model.adversaries import readable_by
+from pplr_audit.threat_model.attack import Attack, also_reads, as_active, reads_all_rounds, runs_copies
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training.spec import TrainingSpec
 
 MEASURED: Mapping[str, frozenset[Channel]] = {
     "history": frozenset({*OF_TRAINING, Channel.METADATA, Channel.INFERENCE_ACTIVATIONS}),
-    "label": frozenset({*OF_TRAINING, Channel.METADATA}), "membership": frozenset({Channel.MODEL_OUTPUT}),
+    "label": frozenset({*OF_TRAINING, Channel.METADATA}), "membership": frozenset({*OF_ADAPTERS, Channel.MODEL_OUTPUT}),
     "attribute": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}),
-    "linkage": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}),
+    "linkage": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}), "items": OF_ADAPTERS,
+    "owner": frozenset({Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.STATUS}),
 }  # fmt: skip
 """Channels that this version records for attacks and holds the truth of, by secret."""
 ACTIVE = "malicious_server"
 """The adversary who chooses what it sends, in a training of its own."""
+PEER = "peer"
+"""The adversary who is one of the clients."""
+WITHOUT_TRUNK = frozenset({Channel.CLIENT_UPDATE, Channel.PERSONAL_MODEL, Channel.AGGREGATE})
+"""Channels at a cut that also cross where no block is left for the server."""
 NOTHING = (
     "no block is left for the server (k + m = L), so no activations cross here; updates, personal models and losses "
     "still do, and what they tell was not measured"
@@ -86,7 +91,9 @@ class Plan:
     @property
     def layers(self) -> tuple[int, ...]:
         """The fronts k that are looked at."""
-        return tuple(sorted({cell.front for cell in self.cells if cell.front is not None}))
+        return tuple(
+            sorted({cell.front for cell in self.cells if cell.front is not None and cell.channel not in ONCE_A_ROUND})
+        )
 
     def trace(self, cell: Cell, channel: Channel) -> Trace:
         """Return the tap at which ``channel``, one of a training step, is found at the cell's cut."""
@@ -158,13 +165,15 @@ class _Axes:
     layers: int
     """Blocks of the model."""
 
-    def cell(self, key: tuple[str, str], attack: Attack, adversary: str, channel: Channel, round_: int) -> Cell:
-        """Return the cell of an attack in a round, before any cut is named."""
-        sees, spec = channels_of(adversary), self.planned.spec
-        level = _level(self.scenario.audit.knowledge, sees, runs_copies(attack))
+    def cell(
+        self, key: tuple[str, str], attack: Attack, adversary: str, channel: Channel, round_: int,
+        also: tuple[int, ...] = (),
+    ) -> Cell:  # fmt: skip
+        """Return the cell of an attack in a round, before any cut is named, which reads rounds before it ``also``."""
+        spec, level = self.planned.spec, _level(self.scenario.audit.knowledge, adversary, runs_copies(attack))
         return Cell(
             *key, adversary, level, channel, None, None, round_, spec.defense, spec.strategy, spec.seed, spec.name,
-            _question(self.scenario, attack, self.rounds),
+            _question(self.scenario, attack, adversary, self.rounds), also,
         )  # fmt: skip
 
 
@@ -173,7 +182,7 @@ def _cells_of(attack: Attack, key: tuple[str, str], axes: _Axes) -> Iterator[tup
     scenario, cuts, layers = axes.scenario, axes.cuts, axes.layers
     last = scenario.training.rounds
     for adversary in scenario.audit.adversaries:
-        sees = channels_of(adversary)
+        sees = readable_by(adversary)
         readable = sorted(attack.channels & sees, key=list(Channel).index) if also_reads(attack) <= sees else []
         known = MEASURED.get(attack.secret, frozenset())
         for channel in readable or [min(attack.channels, key=list(Channel).index)]:
@@ -188,6 +197,8 @@ def _cells_of(attack: Attack, key: tuple[str, str], axes: _Axes) -> Iterator[tup
                 )
             elif channel in axes.planned.removes:
                 reason = f"{axes.planned.spec.defense} takes {channel} away"
+            elif adversary == PEER and channel in OF_TRAINING:
+                reason = f"what crosses to a peer as {channel} is of its own users, whom it knows"
             elif channel not in known:
                 reason = f"this version does not record {channel} for attacks on {attack.secret}"
             of_the_trained = channel in OF_THE_TRAINED
@@ -195,40 +206,50 @@ def _cells_of(attack: Attack, key: tuple[str, str], axes: _Axes) -> Iterator[tup
                 yield axes.cell(key, attack, adversary, channel, last + of_the_trained), reason
                 continue
             audited = (last,) if adversary == ACTIVE else axes.rounds  # it is there from the first round to the last
+            also: tuple[int, ...] = ()
+            if reads_all_rounds(attack) and channel in ONCE_A_ROUND:
+                *earlier, newest = audited
+                audited, also = (newest,), tuple(earlier)
             for round_ in (last + 1,) if of_the_trained else audited:
-                cell = axes.cell(key, attack, adversary, channel, round_)
-                sides = {SIDES[each] for each in {channel} | also_reads(attack) if each in SIDES}
+                cell = axes.cell(key, attack, adversary, channel, round_, also)
+                sides = frozenset[str]().union(*(SIDES.get(each, ()) for each in {channel} | also_reads(attack)))
                 if not sides:
                     closed_all = channel == Channel.METADATA and all(sum(cut) == layers for cut in cuts)
                     yield cell, NOTHING if closed_all else ""
                     continue
                 if axes.planned.spec.cut is not None:  # another cut is another training, whatever the channel is of
-                    sides = {"front", "back"}
+                    sides = frozenset({"front", "back"})
                 for front, back in cuts:
-                    if front + back < layers:
+                    if front + back < layers or channel in WITHOUT_TRUNK:
                         k, m = front if "front" in sides else None, back if "back" in sides else None
                         yield replace(cell, front=k, back=m), ""
-                closed = [cut for cut in cuts if sum(cut) == layers]
+                closed = [cut for cut in cuts if sum(cut) == layers and channel not in WITHOUT_TRUNK]
                 yield from ((replace(cell, front=front, back=back), NOTHING) for front, back in closed)
 
 
-def _question(scenario: Scenario, attack: Attack, rounds: Sequence[int]) -> str:
+def _question(scenario: Scenario, attack: Attack, adversary: str, rounds: Sequence[int]) -> str:
     """Return all else that the cells of an attack depend on, as canonical JSON."""
     audit = scenario.audit
     asked: dict[str, Any] = {"victims": audit.victims, "auxiliary": audit.auxiliary}
     if attack.secret == "linkage":  # links each round's rows with those of the audited round before
         asked["rounds"] = [*rounds]
+    if adversary == PEER:
+        asked["peer"] = audit.peer
     return json.dumps(asked, sort_keys=True)
 
 
-def _level(knowledge: Literal["strongest", "base", "auxiliary"], sees: frozenset[Channel], copies: bool) -> str:
-    """Return the level of knowledge: pairs help only whoever sees activations; who is sent updates has the fronts.
+def _level(knowledge: Literal["strongest", "base", "auxiliary"], adversary: str, copies: bool) -> str:
+    """Return the level of knowledge: pairs help only whoever sees activations; who is sent updates has the fronts, and
+    a peer has its own model.
 
     Args:
         copies: whether the attack makes use of them.
     """
+    sees = readable_by(adversary)
     if knowledge == "auxiliary" and Channel.FRONT_ACTIVATIONS in sees:
         return "auxiliary"
+    if adversary == PEER and copies and knowledge == "strongest":
+        return "own"
     return "front" if copies and knowledge == "strongest" and Channel.CLIENT_UPDATE in sees else "base"
 
 

@@ -9,7 +9,16 @@ import numpy as np
 from pplr_audit.audit.cell import Cell, without_value
 from pplr_audit.audit.run_attack import run_attack
 from pplr_audit.audit.sealed_guess import SealedGuess
-from pplr_audit.audit.truth.comparisons import CONTROL, DRAWS, baseline, comparisons, influences, interval, listed
+from pplr_audit.audit.tap_points import ONCE_A_ROUND
+from pplr_audit.audit.truth.comparisons import (
+    CONTROL,
+    DRAWS,
+    baseline,
+    comparisons,
+    influences,
+    interval,
+    listed,
+)
 from pplr_audit.audit.truth.protocol import Truth
 from pplr_audit.audit.truth.score import Score
 from pplr_audit.runs.failpoints import reach
@@ -21,6 +30,7 @@ from pplr_audit.scoring.verdicts import Comparison
 from pplr_audit.threat_model.attack import Attack, Guess, also_reads
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
+from pplr_audit.threat_model.questions import QUESTIONS
 from pplr_audit.threat_model.view import View
 
 
@@ -30,6 +40,7 @@ class CellInputs(Protocol):
     def view(self, cell: Cell) -> View[Any]: ...
     def knowledge(self, cell: Cell) -> Sequence[Knowledge]: ...
     def truths(self, cell: Cell) -> Mapping[str, Truth]: ...
+    def reserve_view(self, cell: Cell) -> View[Any] | None: ...
 
 
 def run_cell(
@@ -84,10 +95,14 @@ def _seal(cell: Cell, attack: Attack, inputs: CellInputs, store: Store, budget: 
         )
         for number in range(attack.controls if view.dealable else 0)
     ]  # fmt: skip
+    reserve = None
+    if attack.controls and cell.channel in ONCE_A_ROUND and QUESTIONS[attack.secret].on_reserve:
+        reserve = inputs.reserve_view(cell)
+    on_reserve = [] if reserve is None else [_control(attack, reserve, turns, budget)]
     also = {"beside": sorted(also_reads(attack))} if also_reads(attack) else {}
     known = {name: fact for knowledge in turns for name, fact in knowledge.facts.items()}
     answer = Guess(guess.arrays, {**known, **also, **guess.facts})
-    return SealedGuess.seal(store, cell.slug, answer, controls, view, seconds)
+    return SealedGuess.seal(store, cell.slug, answer, controls, view, seconds, on_reserve)
 
 
 def _control(attack: Attack, shuffled: View[Any], turns: Sequence[Knowledge], budget: float) -> Guess:
@@ -131,7 +146,8 @@ def _mean(metric: str, values: Sequence[float], users: Sequence[int], seed: int)
 
 def _score(cell: Cell, attack: Attack, truths: Mapping[str, Truth], sealed: SealedGuess, seed: int) -> dict[str, Any]:
     """Score the secret that the attack is after, and the others that its answer says something about."""
-    guess, controls, steps, seconds = sealed.guess, sealed.controls, sealed.steps, sealed.seconds
+    guess, steps, seconds = sealed.guess, sealed.steps, sealed.seconds
+    dealt_anew = DRAWS if attack.controls else 0
     result: dict[str, Any] = {"findings": [], "per_user": {}, "influence": {}, "roc": []}
     for secret, truth in truths.items():
         if secret != attack.secret and not truth.answered(guess):
@@ -139,12 +155,12 @@ def _score(cell: Cell, attack: Attack, truths: Mapping[str, Truth], sealed: Seal
         drawn = derive(seed, "interval") % 2**32
         try:
             scores = truth.score(guess, seed=drawn)
-            draws = _draws(truth, guess, controls, derive(seed, "control", cell.drawn_by, secret))
+            draws = _draws(truth, sealed, dealt_anew, derive(seed, "control", cell.drawn_by, secret))
             curves = _curves(cell, truth, guess, scores)
         except (ValueError, LookupError, TypeError) as error:
             raise Failed(f"its answer cannot be scored: {type(error).__name__}: {error}") from error
         for score in scores:
-            found = comparisons(score, draws.get(_key(score), ()))
+            found = comparisons(score, *(of.get(_key(score), ()) for of in draws))
             by_step = _by_step(score, truth.users_by_row, steps, drawn)
             result["findings"].append(_row(cell, secret, guess, score, found, seconds, by_step))
             result["influence"]["/".join(_key(score))] = influences(score, found)
@@ -174,12 +190,18 @@ def _key(score: Score) -> tuple[str, str]:
 
 
 def _draws(
-    truth: Truth, guess: Guess, controls: Sequence[Guess], seed: int
-) -> Mapping[tuple[str, str], Sequence[Score]]:
-    """Return the attack's scores in each draw of its control, by metric and mode."""
-    drawn = [*controls]
-    if controls:
-        drawn += truth.redealt(guess, DRAWS - len(controls), np.random.default_rng(seed))
+    truth: Truth, sealed: SealedGuess, dealt_anew: int, seed: int
+) -> tuple[Mapping[tuple[str, str], Sequence[Score]], ...]:
+    """Return the attack's scores in each draw of its control, and in that on users of the reserve, by metric and mode.
+
+    Args:
+        dealt_anew: number of draws to fill up to with the attack's own answers, dealt to other rows.
+    """
+    more = truth.redealt(sealed.guess, dealt_anew - len(sealed.controls), np.random.default_rng(seed))
+    return tuple(_scored(truth, drawn) for drawn in ([*sealed.controls, *more], sealed.on_reserve))
+
+
+def _scored(truth: Truth, drawn: Sequence[Guess]) -> Mapping[tuple[str, str], Sequence[Score]]:
     found: dict[tuple[str, str], list[Score]] = {}
     for control in drawn:
         for score in truth.score(control, seed=None):

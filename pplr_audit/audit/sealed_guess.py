@@ -1,8 +1,9 @@
 """An attack's answer as it lies in the run directory: sealed before any truth is opened, checked when it is read.
 
-``guesses/<cell>.safetensors`` holds the answer, those of the control runs (``control0/…``), and which row crossed in
-which step (``view/…``). The event ``guess_sealed`` in ``events.jsonl`` holds the SHA-256 of the whole file and the
-seconds that the attack took. Nothing in the file depends on time, so the same answer always has the same hash.
+``guesses/<cell>.safetensors`` holds the answer, those of the control runs (``control0/…``, ``reserve0/…``), and which
+row crossed in which step (``view/…``). The event ``guess_sealed`` in ``events.jsonl`` holds the SHA-256 of the whole
+file and the seconds that the attack took. Nothing in the file depends on time, so the same answer always has the
+same hash.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from pplr_audit.threat_model.view import View
 
 EVENT = "guess_sealed"
 _ROWS, _STEPS = "view/rows", "view/steps"
-_CONTROL = re.compile(r"control(\d+)/(.+)")
+_CONTROL = re.compile(r"(control|reserve)(\d+)/(.+)")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class SealedGuess:
     """Row to the step of the round in which it crossed; empty where an earlier version sealed the answer."""
     seconds: float
     """Wall time of the attack, without its controls."""
+    on_reserve: tuple[Guess, ...] = ()
+    """Answers to updates on users of the reserve."""
 
     @staticmethod
     def exists(store: Store, slug: str) -> bool:
@@ -47,12 +50,19 @@ class SealedGuess:
 
     @staticmethod
     def seal(
-        store: Store, slug: str, guess: Guess, controls: Sequence[Guess], view: View[Any], seconds: float
+        store: Store,
+        slug: str,
+        guess: Guess,
+        controls: Sequence[Guess],
+        view: View[Any],
+        seconds: float,
+        on_reserve: Sequence[Guess] = (),
     ) -> "SealedGuess":
         """Write the answers and their hash, and return them as they are read again."""
         arrays = dict(guess.arrays)
-        for number, control in enumerate(controls):
-            arrays |= {f"control{number}/{name}": array for name, array in control.arrays.items()}
+        for kind, answers in (("control", controls), ("reserve", on_reserve)):
+            for number, control in enumerate(answers):
+                arrays |= {f"{kind}{number}/{name}": array for name, array in control.arrays.items()}
         arrays[_ROWS] = np.array([record.row for record in view.records])
         arrays[_STEPS] = np.array([record.step for record in view.records])
         data = store.pack(arrays, {"facts": json.dumps(guess.facts, allow_nan=False)})
@@ -89,15 +99,17 @@ def _unpacked(data: bytes, seconds: Any, file: Path) -> SealedGuess:
     """
     arrays, metadata = tensors.unpack_arrays(data, file), tensors.unpack_metadata(data, file)
     own = {name: array for name, array in sorted(arrays.items()) if "/" not in name}
-    dealt: dict[int, dict[str, Any]] = {}
+    dealt: dict[tuple[str, int], dict[str, Any]] = {}
     with understood(file):
         for name, array in arrays.items():
             if match := _CONTROL.fullmatch(name):
-                dealt.setdefault(int(match[1]), {})[match[2]] = array
-        controls = tuple(Guess(dealt[number]) for number in sorted(dealt))
+                dealt.setdefault((match[1], int(match[2])), {})[match[3]] = array
+        controls, on_reserve = (
+            tuple(Guess(dealt[place]) for place in sorted(dealt) if place[0] == kind) for kind in ("control", "reserve")
+        )
         steps = dict(zip(arrays[_ROWS].tolist(), arrays[_STEPS].tolist(), strict=True)) if _STEPS in arrays else {}
         spent = float(metadata["seconds"] if seconds is None else seconds)
         if not 0 <= spent < math.inf:
             raise ValueError(f"seconds are {spent}")
         facts = parsed(metadata["facts"].encode(), file)
-    return SealedGuess(Guess(own, facts), controls, steps, spent)
+    return SealedGuess(Guess(own, facts), controls, steps, spent, on_reserve)

@@ -16,11 +16,21 @@ OF_TRAINING: Mapping[Channel, tuple[Literal["activation", "gradient"], Side]] = 
 """Kind of tensor that crosses in a training step, and the side of the trunk at which it does."""
 
 
-SIDES: Mapping[Channel, Side] = {
-    **{channel: side for channel, (_, side) in OF_TRAINING.items()}, Channel.INFERENCE_ACTIVATIONS: "front",
-    Channel.INFERENCE_OUTPUT: "back",
+OF_ADAPTERS = frozenset({Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.PERSONAL_MODEL, Channel.AGGREGATE})
+"""Channels that carry a part of an adapter, once a round; which part, the cut says."""
+
+
+ONCE_A_ROUND = OF_ADAPTERS | {Channel.STATUS}
+"""Channels that carry something once a round, which the training stores in audited rounds."""
+
+
+SIDES: Mapping[Channel, frozenset[Side]] = {
+    **{channel: frozenset[Side]({side}) for channel, (_, side) in OF_TRAINING.items()},
+    Channel.INFERENCE_ACTIVATIONS: frozenset({"front"}), Channel.INFERENCE_OUTPUT: frozenset({"back"}),
+    **{channel: frozenset[Side]({"front", "back"}) for channel in OF_ADAPTERS},
 }  # fmt: skip
-"""The side of the cut that a channel depends on: it is computed and attacked once a k (or m), not once a (k, m)."""
+"""Sides of the cut that a channel depends on: one that depends on k alone is computed and attacked once a k, not once a
+(k, m)."""
 
 
 OF_THE_TRAINED = frozenset({Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT, Channel.MODEL_OUTPUT})

@@ -28,7 +28,7 @@ def allotted(private: PrivateData, *, shots: int | None, pooled: bool, seed: int
     holders = {client: private.holders[client] for client in samples}
     if pooled:
         holders = dict.fromkeys(samples, EVERYONE)
-        samples = {EVERYONE: _joined(samples)}
+        samples = {EVERYONE: joined(samples)}
     return replace(private, samples=samples, trained=trained, holders=holders)
 
 
@@ -60,7 +60,7 @@ def _last_kept(private: PrivateData, kept: Mapping[str, Int[np.ndarray, "kept"]]
     return result
 
 
-def _joined(samples: Mapping[str, Samples]) -> Samples:
+def joined(samples: Mapping[str, Samples]) -> Samples:
     """One client's samples after the other's, in alphabetical order."""
     parts = [samples[name] for name in sorted(samples)]
     lengths = np.concatenate([part.history.lengths for part in parts])

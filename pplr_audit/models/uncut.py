@@ -117,6 +117,12 @@ class UncutModel:
             assert isinstance(end, _End)
             return end.take()
 
+    def held_by_client(self, front: int, back: int) -> frozenset[str]:
+        """Return the names of the adapter's tensors that a client holds at a cut; the others are the trunk's."""
+        trunk = blocks(self.model)[front : self.layers - back]
+        inside = {id(parameter) for block in trunk for parameter in block.parameters()}
+        return frozenset(name for name, parameter in self._parameters.items() if id(parameter) not in inside)
+
     @property
     def causal(self) -> bool:
         """True if a token is read without those behind it."""

@@ -239,7 +239,10 @@ class Audit(Section):
     """The audit section: the cuts, adversaries and attacks to measure."""
 
     cuts: Cuts = "all"
-    adversaries: tuple[Literal["server", "trunk_host", "malicious_server", "outsider"], ...] = ("server", "outsider")
+    adversaries: tuple[Literal["server", "trunk_host", "aggregator", "malicious_server", "peer", "outsider"], ...] = (
+        "server",
+        "outsider",
+    )
     attacks: tuple[Named, ...] = ("ridge", "loss")
     knowledge: Literal["strongest", "base", "auxiliary"] = "strongest"
     """Knowledge of an adversary besides catalogue and template. ``strongest``: whoever is sent the clients' updates
@@ -250,6 +253,8 @@ class Audit(Section):
     """Inputs on which an adversary runs the weights that it has. ``matched``: histories of the users of
     ``data.reserve``, and random ones where these are too few; ``catalogue``: random histories over the same catalogue;
     ``public``: over the titles of another one (a synthetic market's); ``none``: nothing."""
+    peer: Annotated[str, Field(min_length=1, description="a client's name")] | None = None
+    """The client that is the adversary ``peer``; none: one is drawn. Its own users are no victims of it."""
     rounds: Literal["last", "all"] | tuple[Annotated[int, Field(ge=1, strict=True)], ...] = "last"
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32, strict=True)], ...] | None = None
     """Seeds under which everything is drawn and trained again, and attacked the same way, for intervals over trainings;

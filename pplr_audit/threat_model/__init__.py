@@ -6,10 +6,13 @@ from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.threat_model.defense import ALL, Act, Defense, End, Neighbors, PerSample, Turn, Unit, poisson
 from pplr_audit.threat_model.knowledge import Knowledge, Model
 from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
+from pplr_audit.threat_model.questions import QUESTIONS, Question
+from pplr_audit.threat_model.recipe import LocalSteps, Recipe
 from pplr_audit.threat_model.view import Aggregate, Answer, Record, Update, View
 
 __all__ = [
     "ALL",
+    "QUESTIONS",
     "SEES",
     "Act",
     "Active",
@@ -26,10 +29,13 @@ __all__ = [
     "GradientCrafter",
     "Guess",
     "Knowledge",
+    "LocalSteps",
     "Model",
     "Neighbors",
     "NotApplicable",
     "PerSample",
+    "Question",
+    "Recipe",
     "Record",
     "Secret",
     "Turn",

@@ -66,6 +66,12 @@ class Guess:
     For ``attribute``: ``rows`` and ``values`` (rows, values): a score for each of the known values, in alphabetical
     order, higher where it is the likelier. It runs in turns (`Knowledge.known_attributes`): in each, rows of known
     value are passed over, and nothing else of the answer is kept.
+    For ``items``: ``rows``, and any of ``ranked_items`` with ``item_offsets`` (rows + 1), ``ranked_tokens`` with
+    ``token_offsets``: for each row all that it is taken to hold, the likeliest first; and of sequences that were read
+    whole ``sequence_places`` (place in ``rows`` of each), ``sequence_tokens`` with ``sequence_offsets``: the tokens of
+    titles, in order. No place says which sequence is whose.
+    For ``owner``: ``rows`` and ``owners`` (rows, clients): a score for each of `Knowledge.clients`, higher where it is
+    the likelier.
     For ``linkage``: ``rows``, and for pairs of rows ``first``, ``second`` (row numbers) and ``scores``, higher where
     the two are the likelier of one user; pairs within a client are enough.
     """
@@ -76,10 +82,13 @@ class Guess:
 
 
 class Attack(Protocol):
-    """Parameters in, one verb, a guess out. One that reads several channels names the others in `also_reads`."""
+    """Parameters in, one verb, a guess out. One that reads several channels names the others in `also_reads`; one that
+    reads all audited rounds together says ``rounds = "all"``.
+    """
 
     name: str
     secret: Secret
+    """The question that it answers, of `questions.QUESTIONS`."""
     channels: frozenset[Channel]
     """The channels it can read, one at a time."""
     controls: int
@@ -93,6 +102,11 @@ class Attack(Protocol):
 def also_reads(attack: Attack) -> frozenset[Channel]:
     """The channels that an attack needs besides the one it reads, of the same steps (`Record.also_reads`)."""
     return frozenset(getattr(attack, "also_reads", ()))
+
+
+def reads_all_rounds(attack: Attack) -> bool:
+    """True if an attack reads all audited rounds together (`rounds`); others read one round at a time."""
+    return getattr(attack, "rounds", "each") == "all"
 
 
 def runs_copies(attack: Attack) -> bool:

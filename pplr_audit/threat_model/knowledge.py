@@ -14,6 +14,7 @@ from pplr_audit.data.samples import Samples
 from pplr_audit.models.token_tree import Branches, Prefix
 from pplr_audit.threat_model.artifacts import Artifacts, K, Source, Tensors, digest, digest_of_prompts
 from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.recipe import LocalSteps, Recipe
 
 
 class Front(Protocol):
@@ -121,7 +122,8 @@ class Knowledge:
     """An adversary's knowledge besides its view; everything here is public or was sent to it."""
 
     level: str
-    """``front``: every client's model at the start of the round, as PPLR's server has it; ``base``: public weights;
+    """``front``: every client's model at the start of the round, as PPLR's server has it; ``own``: a client's own model
+    before mixing, as a peer has it; ``base``: public weights;
     ``auxiliary``: no weights at all, only what a colluding client hands on."""
     prompts: Prompts
     """The template and the catalogue's titles as tokens."""
@@ -130,7 +132,8 @@ class Knowledge:
     codes of the words."""
     base: Model
     copies: Mapping[tuple[str, int], Model]
-    """Each client's model as it stood at the start of a round, by (client, round); empty for level ``base``."""
+    """Each client's model as it stood at the start of a round, by (client, round); empty for level ``base``. Of level
+    ``own`` the peer's alone, as it was before mixing."""
     layers: tuple[int, ...]
     """Every front that this audit asks about, so that one pass can serve them all."""
     history: int
@@ -138,10 +141,17 @@ class Knowledge:
     depth: int
     """Blocks of the model."""
     _: KW_ONLY
+    clients: tuple[str, ...] = ()
+    """Names of all clients, in alphabetical order."""
+    recipe: Recipe | None = None
+    """The public training section: optimizer, learning rate, weight decay, batch size, schedule."""
+    steps: Mapping[tuple[str, int], LocalSteps] = field(default_factory=dict)
+    """Local steps and samples of clients, by (client, round), as far as the adversary has them: a server set them, a
+    trunk host sees them cross, a peer knows its own, an outsider none."""
     loss_on: str = "title"
     """Tokens that are trained on, as the public scenario says: those of the answer (``title``), or ``all``."""
     queries: Mapping[int, Prompt] = field(default_factory=dict)
-    """Queries of an adversary who queries a model, by row."""
+    """Prompts of the candidates for membership, by row; an adversary who queries a model puts these to it."""
     auxiliary: Literal["matched", "catalogue", "public", "none"] = "matched"
     """The text that it runs its copies on: histories of other users, random ones over the same catalogue or over
     another one, or none."""

@@ -169,6 +169,14 @@ class TrainingFiles:
                 require_fit(state, self._federation)
         return state
 
+    def has_state(self, round_: int) -> bool:
+        """True if what round ``round_`` starts from is stored."""
+        return self._store.exists(self._path(round_, "state.safetensors"))
+
+    def has_crossings(self, round_: int) -> bool:
+        """True if what crossed once in round ``round_`` is stored."""
+        return self._store.exists(self._path(round_, CROSSINGS))
+
     def crossings(self, round_: int) -> list[Crossing]:
         """Return what crossed once in round ``round_``, in order, as the receiver got it.
 

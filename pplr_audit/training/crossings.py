@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.training.link import Link
+from pplr_audit.training.rounds import Federation, RoundState, train
 
 ONCE_A_ROUND = frozenset(
     {Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.STATUS, Channel.PERSONAL_MODEL, Channel.AGGREGATE}
@@ -41,3 +42,16 @@ class RoundRecorder:
         if crossing.step < 0 and crossing.round > 0 and crossing.channel in ONCE_A_ROUND:
             tensors = {name: tensor.detach().clone() for name, tensor in crossing.tensors.items()}
             self._found.append(replace(crossing, tensors=tensors))
+
+
+def crossings_of(federation: Federation, state: RoundState) -> list[Crossing]:
+    """Train the round that ``state`` starts and return what crosses once in it, as a recorder would have kept it.
+
+    The federation may hold the clients of ``state`` with other samples. It is left in the middle of nowhere: resume it
+    before it is used for anything else.
+    """
+    federation.resume(state)
+    recorder = RoundRecorder(federation.link, [state.round])
+    recorder.begin(state.round)
+    train(federation, state.round, first=state.round, done=lambda log, following: None)
+    return recorder.taken()

@@ -3,13 +3,14 @@
 `run_job` trains it. The job stands apart from what runs it, as utility, validation and costs are measured on a job.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from pplr_audit.data.allocation import allotted
 from pplr_audit.data.prepare import PrivateData, prepare
+from pplr_audit.data.samples import Samples
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.precision import Precision
 from pplr_audit.runs.store import Store
@@ -71,10 +72,7 @@ class Inputs:
         private, model = self.private(scenario), self.model(scenario)
         strategy: Strategy = plugins.load("strategies", scenario.training.strategy)(scenario.training)
         private = allotted(private, shots=scenario.training.shots, pooled=strategy.pooled, seed=scenario.seed)
-        federation = assemble(
-            private.samples, model, scenario.training, strategy, seed=scenario.seed,
-            defenses=compose(spec.defenses, scenario.training),
-        )  # fmt: skip
+        federation = _federation(spec, scenario, model, private.samples)
         return Job(scenario, private, model, federation, spec, kept)
 
     def private(self, scenario: Scenario) -> PrivateData:
@@ -100,6 +98,22 @@ class Inputs:
                 made = build(settings, catalogue, history=scenario.data.history, seed=scenario.seed, training=training)
             self._model = key, made
         return self._model[1]
+
+
+def on_samples(job: Job, samples: Mapping[str, Samples]) -> Federation:
+    """Return the federation of the same training, defenses included, whose clients hold other samples.
+
+    It runs on the job's own model.
+    """
+    return _federation(job.spec, job.scenario, job.model, samples)
+
+
+def _federation(
+    spec: TrainingSpec, scenario: Scenario, model: Recommender, samples: Mapping[str, Samples]
+) -> Federation:  # fmt: skip
+    strategy: Strategy = plugins.load("strategies", scenario.training.strategy)(scenario.training)
+    defenses = compose(spec.defenses, scenario.training)
+    return assemble(samples, model, scenario.training, strategy, seed=scenario.seed, defenses=defenses)
 
 
 def _key(*parts: object) -> str:

@@ -14,7 +14,8 @@ from pplr_audit.runs.store import Store
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.training import resume
 from pplr_audit.training.checkpoints import CROSSINGS, TrainingFiles
-from pplr_audit.training.crossings import ONCE_A_ROUND
+from pplr_audit.training.crossings import ONCE_A_ROUND, crossings_of
+from pplr_audit.training.job import Job, on_samples
 from pplr_audit.training.link import PLAIN, Wire
 from pplr_audit.training.rounds import Federation, assemble
 from pplr_audit.training.strategies.pplr import Pplr
@@ -92,6 +93,28 @@ def test_nobody_listens_in_a_round_that_is_not_kept(
     store.close()
     assert listening == {1: False, 2: True, 3: False}
     assert federation.link.recorder is None, "serving is not recorded"
+
+
+def test_the_hook_that_trains_on_other_samples_gives_the_same_bits_on_the_same_samples(
+    small_scenario: scenario.Scenario, private: PrivateData, model: Recommender, tmp_path: Path
+) -> None:
+    """All clients together, and one by itself from the stored start of the round; other samples give another update."""
+    federation = federation_of(model, private, small_scenario.training)
+    store, files = trained(federation, tmp_path / "run", [2])
+    stored, state = files.crossings(2), files.state(2)
+    store.close()
+    job = Job(small_scenario, private, model, federation)
+    again = crossings_of(on_samples(job, private.samples), state)
+    assert [(c.channel, c.client) for c in again] == [(c.channel, c.client) for c in stored]
+    assert all(torch.equal(a.tensors[n], s.tensors[n]) for a, s in zip(again, stored, strict=True) for n in s.tensors)
+    client, other = sorted(private.samples)[:2]
+    (update,) = [c.tensors for c in stored if (c.channel, c.client) == (Channel.CLIENT_UPDATE, client)]
+    alone = crossings_of(on_samples(job, {client: private.samples[client]}), state)
+    (same,) = [c.tensors for c in alone if c.channel == Channel.CLIENT_UPDATE]
+    assert all(torch.equal(same[name], value) for name, value in update.items())
+    swapped = crossings_of(on_samples(job, {client: private.samples[other]}), state)
+    (another,) = [c.tensors for c in swapped if c.channel == Channel.CLIENT_UPDATE]
+    assert not any(torch.equal(another[name], value) for name, value in update.items())
 
 
 def test_a_crossing_that_is_no_part_of_the_adapter_is_refused_by_file(

@@ -1,18 +1,21 @@
 """Knowledge of a cell's adversary, made from a run by its level, its channel and the round."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 
 import numpy as np
+from torch import Tensor
 
 from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.knowledge.known_model import KnownModel, NoModel
+from pplr_audit.audit.knowledge.recipe import local_steps, recipe
 from pplr_audit.audit.plan import Plan
 from pplr_audit.audit.replay.collusion import Collusion, codes
+from pplr_audit.audit.replay.rounds import RoundViews
 from pplr_audit.audit.replay.spool import Spool
-from pplr_audit.audit.tap_points import Phase, phase_of
+from pplr_audit.audit.tap_points import OF_THE_TRAINED, ONCE_A_ROUND, Phase, phase_of
 from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.audit.victims.attribute_folds import deal
 from pplr_audit.audit.victims.rows import Rows
@@ -26,9 +29,13 @@ from pplr_audit.threat_model.attack import attribute_of
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.recipe import LocalSteps
+from pplr_audit.threat_model.view import Update
 from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import RoundState
 
+_SAME = {"trunk_host": "server", "malicious_server": "server"}
+"""Adversaries that know what a server of the same level knows, and share its object and all that is learned from it."""
 OTHERS = 4096
 """Users of the reserve whose windows are handed over as auxiliary text, at most."""
 
@@ -39,22 +46,27 @@ class KnowledgeBuilder:
     Args:
         state: what a round starts from.
         recorded: where what crossed in a phase and round lies, that of a colluding client with it.
+        rounds: what crosses once a round, a peer's own models among it.
         artifacts: fits that the cells of the run share; none keeps them in memory.
     """
 
     def __init__(
         self, job: Job, plan: Plan, rows: Rows, state: Callable[[int], RoundState],
-        recorded: Callable[[Phase, int], Spool], artifacts: Artifacts | None = None,
+        recorded: Callable[[Phase, int], Spool], *, rounds: RoundViews, artifacts: Artifacts | None = None,
     ) -> None:  # fmt: skip
         self._scenario, self._private, self._model = job.scenario, job.private, job.model
         self._federation, self._plan, self._rows = job.federation, plan, rows
-        self._state, self._recorded, self._artifacts = state, recorded, artifacts or Artifacts()
+        self._state, self._recorded, self._rounds = state, recorded, rounds
+        self._artifacts = artifacts or Artifacts()
         self._known = lru_cache(maxsize=None)(self._know)
         self.attribute = lru_cache(maxsize=None)(self._attribute)
 
     def of(self, cell: Cell) -> Knowledge:
         """Raises NotApplicable where an adversary of its kind is not to be had."""
-        return self._known(cell.attack, cell.settings, cell.knowledge, cell.channel, cell.round)
+        who = replace(cell, adversary=_SAME.get(cell.adversary, cell.adversary))
+        if cell.channel not in ONCE_A_ROUND:  # one object at all cuts, as what is learned at one serves the others
+            who = replace(who, front=None, back=None)
+        return self._known(who)
 
     def turns(self, cell: Cell) -> Sequence[Knowledge]:
         """The same in each turn in which its attack runs, with the values of an attribute that are known in it.
@@ -68,21 +80,25 @@ class KnowledgeBuilder:
         truth = self.attribute(*attribute_of(attack), phase_of(cell.channel), cell.round)
         return [replace(knowledge, known_attributes=known) for known in truth.known_by_turn]
 
-    def _know(self, attack: str, settings: str, level: str, channel: Channel, round_: int) -> Knowledge:
+    def _know(self, cell: Cell) -> Knowledge:
         """Make the knowledge for one attack alone, so that what it does to it harms no other."""
-        phase = phase_of(channel)
+        phase, level, round_ = phase_of(cell.channel), cell.knowledge, cell.round
+        secret = self._plan.attack(cell).secret
         whole, alone, auxiliary = self._model.whole, level == "auxiliary", self._scenario.audit.auxiliary
         return Knowledge(
             level=level,
             prompts=deepcopy(self._model.prompts),
             embeddings=codes(whole.embeddings, 0) if alone else whole.embeddings.clone(),
             base=NoModel() if alone else KnownModel(whole, None),
-            copies=self._copies(phase, round_) if level == "front" else {},
+            copies=self._copies(cell) if level in ("front", "own") else {},
+            clients=tuple(sorted(self._private.samples)),
+            recipe=recipe(self._scenario.training),
+            steps=self._steps(cell),
             layers=self._handed_layers(round_) if alone and phase == "training" else self._plan.layers,
             history=self._scenario.data.history,
             depth=self._model.layers,
             loss_on=self._scenario.training.loss_on,
-            queries=deepcopy(dict(self._rows.phase_rows("queries", round_).prompts)) if phase == "queries" else {},
+            queries=deepcopy(dict(self._rows.phase_rows("queries", round_).prompts)) if secret == "membership" else {},
             auxiliary=auxiliary,
             others=deepcopy(self._others) if auxiliary == "matched" and not alone else None,
             elsewhere=self._elsewhere() if auxiliary == "public" and phase != "queries" else None,
@@ -90,19 +106,58 @@ class KnowledgeBuilder:
             artifacts=self._artifacts,
         )
 
-    def _copies(self, phase: Phase, round_: int) -> dict[tuple[str, int], KnownModel]:
+    def _copies(self, cell: Cell) -> dict[tuple[str, int], KnownModel]:
         """Return the adversary's copies: the models that the round began with, or in serving the newest the server
         made.
 
-        What a model goes by follows from models that the server had made.
+        What a model goes by follows from models that the server had made. Whoever hosts no trunk has the client's part
+        and, in the place of the trunk's, the base model's.
         """
+        phase, round_ = phase_of(cell.channel), cell.round
         whole, state = self._model.whole, self._state(round_)
+        if cell.adversary in ("peer", "aggregator"):
+            return {
+                place: KnownModel(whole, {**self._model.initial, **part}) for place, part in self._parts(cell).items()
+            }
         if phase != "training":
             return {(client, round_): KnownModel(whole, state.sent(client)) for client in state.adapters}
         return {
             (client, round_): KnownModel(whole, adapter, self._federation.encoding_in(state, client))
             for client, adapter in state.adapters.items()
         }
+
+    def _parts(self, cell: Cell) -> dict[tuple[str, int], Mapping[str, Tensor]]:
+        """Return the clients' parts of the models that an aggregator was sent, or of a peer's own before mixing."""
+        ran, state = self._scenario.model.cut, self._state(cell.round)
+        front, back = (ran.front, ran.back) if cell.front is None or cell.back is None else (cell.front, cell.back)
+        if cell.channel == Channel.PERSONAL_MODEL and cell.adversary == "peer":
+            seen = self._rounds.view(cell, self._plan.attack(cell)).records
+            return {(each.client, each.round): each.start for each in seen if isinstance(each, Update)}
+        held = self._model.whole.held_by_client(front, back)
+        if cell.adversary == "peer":
+            assert self._rows.peer is not None
+            own = state.sent(self._rows.peer)
+            return {(self._rows.peer, cell.round): {name: own[name] for name in held}}
+        return {
+            (client, cell.round): {name: adapter[name] for name in held} for client, adapter in state.adapters.items()
+        }
+
+    def _steps(self, cell: Cell) -> dict[tuple[str, int], LocalSteps]:
+        """Return the local steps that the adversary knows of: a server of all clients, a peer its own."""
+        if cell.channel in OF_THE_TRAINED or cell.adversary == "outsider":
+            return {}
+        clients = [self._rows.peer] if cell.adversary == "peer" else sorted(self._private.samples)
+        sees = cell.channel in ONCE_A_ROUND and cell.adversary != "aggregator"
+        plans = {client.name: client for client in self._federation.clients if sees}
+        return {
+            (client, round_): local_steps(
+                len(self._private.samples[client]), self._scenario.training, round_,
+                plans[client].plan(round_) if client in plans else (),
+            )
+            for client in clients
+            for round_ in (*cell.also_rounds, cell.round)
+            if client is not None
+        }  # fmt: skip
 
     def _handed_layers(self, round_: int) -> tuple[int, ...]:
         """No more is handed on by a colluding client than what is looked at in this round."""

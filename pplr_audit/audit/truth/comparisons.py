@@ -3,7 +3,8 @@
 The control is what the attack scores where there is nothing to find, drawn several times: on what crossed of other
 rows, as often as the attack was run on that, and for histories and next items also on its own answers, each dealt to
 another user of the same client. What is answered for a row follows from what crossed of it, so both are draws of the
-same thing; only the second is free.
+same thing; only the second is free. What is read of an update must also stand above what the same attack reads of the
+update that the same client would have sent, had it trained on users of the reserve.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,18 +20,20 @@ from pplr_audit.scoring.verdicts import Comparison, Measured, Reference, agreein
 DRAWS = 10
 """Fewest draws of a control, where answers can be dealt anew."""
 CONTROL = "control"
+RESERVE = "reserve"
+"""The control of an update: the same client's, had it trained on users of the reserve."""
 DIGITS = 6
 """Significant digits of an influence in the run directory: more than any verdict turns on, and a third of the bytes."""
 
 
-def control_of(score: Score, draws: Sequence[Score]) -> Reference:
+def control_of(score: Score, draws: Sequence[Score], name: str = CONTROL) -> Reference:
     """Return the mean over several draws of a control, with the variance of what is common to all users of a draw."""
     values = np.array([draw.estimate.value for draw in draws])
     about = {"draws": len(draws), "least": float(values.min()), "most": float(values.max())}
     if score.influence:
         drawn = [draw.measured.influence for draw in draws]
         moved = _mean(drawn, len(draws))
-        return Reference(CONTROL, float(values.mean()), moved, {}, _unseen(values, drawn), about=about)
+        return Reference(name, float(values.mean()), moved, {}, _unseen(values, drawn), about=about)
     values_of: dict[int, list[float]] = {}
     for draw in draws:
         for user, value in draw.per_user.items():
@@ -38,7 +41,7 @@ def control_of(score: Score, draws: Sequence[Score]) -> Reference:
     per_user = {user: float(np.mean(each)) for user, each in values_of.items()}
     moved = of_mean(per_user, score.weights)[1] if per_user else {}
     spread = _unseen(values, [of_mean(draw.per_user, score.weights)[1] for draw in draws if draw.per_user])
-    return Reference(CONTROL, float(values.mean()), moved, per_user, spread, about=about)
+    return Reference(name, float(values.mean()), moved, per_user, spread, about=about)
 
 
 def _unseen(values: Float[np.ndarray, "draws"], influences: Sequence[Influence]) -> float:
@@ -53,10 +56,12 @@ def _unseen(values: Float[np.ndarray, "draws"], influences: Sequence[Influence])
     return max(float(values.var(ddof=1) - by_draw.var(axis=0, ddof=1).sum()), 0.0) / len(values)
 
 
-def comparisons(score: Score, draws: Sequence[Score]) -> list[Comparison]:
-    """The score beside each thing that it must stand above; ``draws`` of its control, if there are any."""
-    own = score.measured
-    references = [*score.against, *([control_of(score, draws)] if draws else [])]
+def comparisons(score: Score, draws: Sequence[Score], on_reserve: Sequence[Score] = ()) -> list[Comparison]:
+    """The score beside each thing that it must stand above; ``draws`` of its control, and of that ``on_reserve``, if
+    there are any.
+    """
+    own, controls = score.measured, {CONTROL: draws, RESERVE: on_reserve}
+    references = [*score.against, *(control_of(score, drawn, name) for name, drawn in controls.items() if drawn)]
     return [compared(own, reference) for reference in references]
 
 

@@ -51,6 +51,7 @@ ADVERSARIES = {
 KNOWLEDGE = {
     "front": "the client's layers as the server last balanced them, at the start of the round",
     "strongest": "the client's layers as they were at the start of the round, where the adversary is sent them",
+    "own": "the model that it trained itself, before the server mixed it",
     "base": "the public base weights only, none of the client's own",
     "auxiliary": "no weights of the client, but texts of a colluding client with what crosses of each",
 }
@@ -77,10 +78,13 @@ SECRETS = {
     "membership": "whether a user was trained on",
     "attribute": "a personal attribute",
     "linkage": "which sequences are of one user",
+    "items": "which items a client trained on",
+    "owner": "which client an update is of",
 }
 
 COMPARED = {
-    "chance": "chance", "control": "its control", "popularity": "popularity",
+    "chance": "chance", "control": "its control", "reserve": "its control on users of the reserve",
+    "popularity": "popularity",
     "own_model": "what its own model recommends", "client": "what the client alone tells",
     "lengths": "what the lengths alone tell", "majority": "the commonest value",
 }  # fmt: skip
@@ -103,6 +107,9 @@ _METRICS = {
     "auc": "area under the ROC curve",
     "accuracy": "users whose value is named",
     "epsilon_lower": "measured lower bound of epsilon",
+    "item_recall": "true items among as many named",
+    "token_ap": "average precision of the title tokens",
+    "exact_sequences": "sequences read whole and in order",
     "rouge1": "single words recovered (ROUGE-1)",
     "rouge2": "word pairs recovered (ROUGE-2)",
     "rougeL": "longest common word sequence (ROUGE-L)",
@@ -119,6 +126,8 @@ HEADLINE = {
     "membership": ("auc", "tpr@0.1", "tpr@0.01"),
     "attribute": ("auc", "accuracy"),
     "linkage": ("auc",),
+    "items": ("item_recall", "item_recall@10", "token_ap"),
+    "owner": ("owner_hit@1",),
 }
 """Metrics that a reader asks about first, in this order, for each secret."""
 
@@ -133,6 +142,10 @@ def metric_words(metric: str) -> str:
     if family in ("item_hit", "label_hit") and at:
         what = "true item" if family == "item_hit" else "true next item"
         return f"{what} named first" if at == "1" else f"{what} among the best {at}"
+    if family == "item_recall" and at:
+        return f"true items among the best {at} named"
+    if family == "owner_hit":
+        return "updates whose client is named first"
     if family == "tpr" and at:
         return f"members found at {100 * float(at):.3g}% false alarms"
     if family in ("recall", "ndcg"):
@@ -154,12 +167,17 @@ def metric_claim(metric: str, amount: str) -> str:
             if at == "1"
             else f"has {amount} {what} among its best {at} guesses"
         )
+    if family == "item_recall":
+        best = f"its best {at} guesses" if at else "as many guesses as there are"
+        return f"has {amount} of a client's items among {best}"
     if family == "tpr" and at:
         return f"finds {amount} of the members at {100 * float(at):.3g}% false alarms"
     claims = {
         "token_accuracy": f"recovers {amount} of the title tokens",
         "exact_history": f"recovers {amount} of the histories whole and in order",
         "auc": f"reaches an area under the ROC curve of {amount}",
+        "owner_hit": f"names the client of {amount} of the updates",
+        "exact_sequences": f"recovers {amount} of the sequences whole and in order",
         "accuracy": f"names the value of {amount} of the users",
     }
     return claims.get(family, f"reaches {metric_words(metric)} {amount}")

@@ -54,7 +54,7 @@ def handed(setting: scenario.Scenario, private: PrivateData, model: Recommender,
 
     no_model: Any = untrained
     job, plan = Job(setting, private, model, no_model, own_training(setting)), make_plan(setting, LAYERS)
-    of = KnowledgeBuilder(job, plan, Rows(job, untrained), untrained, untrained).of
+    of = KnowledgeBuilder(job, plan, Rows(job, untrained), untrained, untrained, rounds=no_model).of
     return of(next(cell for cell in plan.cells if cell.channel == Channel.INFERENCE_ACTIVATIONS))
 
 

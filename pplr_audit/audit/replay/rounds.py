@@ -1,0 +1,215 @@
+"""Observations of what crosses once a round: updates, new models, status and sums, from what the training stored.
+
+A cut decides which part of an update crosses. Undefended, training does not depend on the cut, so the update of the
+whole adapter, of which client and trunk each recorded a part, is divided anew for every cut.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pplr_audit.audit.cell import Cell
+from pplr_audit.audit.victims.rows import Rows
+from pplr_audit.data.samples import Samples, training_samples
+from pplr_audit.scenario.seeds import derive
+from pplr_audit.threat_model.adversaries import channels_of
+from pplr_audit.threat_model.attack import Attack
+from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.threat_model.defense import ALL
+from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.view import Aggregate, Update, View
+from pplr_audit.training.checkpoints import TrainingFiles
+from pplr_audit.training.crossings import crossings_of
+from pplr_audit.training.job import Job, on_samples
+from pplr_audit.training.rounds import RoundState
+
+Tensors = Mapping[str, Tensor]
+
+
+class RoundViews:
+    """Views of channels that carry something once a round.
+
+    Args:
+        job: the training.
+        files: what crossed in its audited rounds.
+        rows: the candidates for membership, and which client is the peer.
+        state: what a round starts from.
+    """
+
+    def __init__(self, job: Job, files: TrainingFiles, rows: Rows, state: Callable[[int], RoundState]) -> None:
+        self._job, self._files, self._rows, self._state = job, files, rows, state
+        self._stored = lru_cache(maxsize=2)(self._load)
+        self._on_reserve = lru_cache(maxsize=2)(self._train_on_reserve)
+
+    def asked(self, cell: Cell, attack: Attack) -> dict[int, str]:
+        """Return the rows that are asked about with their clients: candidates for membership, else clients.
+
+        Clients are numbered in a random order, so that a number says nothing; a peer is not asked about itself.
+        """
+        peer = self._rows.peer if cell.adversary == "peer" else None
+        if attack.secret == "membership":
+            rows = self._rows.phase_rows("queries", cell.round).users
+            found = {row: self._rows.holder_of(user) for row, user in rows.items()}
+            return {row: client for row, client in found.items() if client != peer}
+        names = [ALL] if cell.channel == Channel.AGGREGATE else [n for n in self._trained(cell.round) if n != peer]
+        order = np.random.default_rng(
+            derive(self._job.scenario.seed, "rows", "clients", str(cell.channel), cell.round)
+        ).permutation(len(names))  # fmt: skip
+        return {int(row): names[place] for place, row in enumerate(order)}
+
+    def view(self, cell: Cell, attack: Attack) -> View[Update] | View[Aggregate]:
+        """Return what the cell's adversary saw.
+
+        Raises NotApplicable where it was not stored, or there is nobody to ask about.
+        """
+        return self._view(cell, attack, self._stored(cell.round))
+
+    def reserve_view(self, cell: Cell, attack: Attack) -> View[Update] | View[Aggregate] | None:
+        """Return the same if the clients had trained the round on users of the reserve; None without a reserve.
+
+        Every client takes as many samples, and so as many steps, from the same state. A peer keeps its own samples.
+        """
+        peer = self._rows.peer if cell.adversary == "peer" else None
+        crossings = self._on_reserve(cell.round, peer)
+        return None if crossings is None else self._view(cell, attack, crossings)
+
+    def _view(self, cell: Cell, attack: Attack, newest: Sequence[Crossing]) -> View[Update] | View[Aggregate]:
+        asked = self.asked(cell, attack)
+        if not asked:
+            raise NotApplicable(f"no other client trained in round {cell.round}")
+        row_of = {} if attack.secret == "membership" else {client: row for row, client in asked.items()}
+        hidden = attack.secret == "owner"
+        shown = dict.fromkeys(asked, "") if hidden else asked
+        found: list[Update] = []
+        sums: list[Aggregate] = []
+        free = len(asked) if attack.secret != "membership" else max(asked) + 1
+        for round_ in (*cell.also_rounds, cell.round):
+            own = round_ == cell.round
+            for client, tensors, start in self._of_round(cell, newest if own else self._stored(round_), round_):
+                row = row_of.get(client) if own else None
+                if row is None:
+                    row, free = free, free + 1
+                if client == ALL:
+                    sums.append(Aggregate(row, self._trained(round_), round_, tensors))
+                elif own and hidden:
+                    found.append(Update(row, "", round_, tensors))
+                else:
+                    found.append(Update(row, client, round_, tensors, start))
+        cut = (cell.front, cell.back)
+        if sums:
+            return View(cell.adversary, cell.channel, *cut, cell.defense, tuple(sums), shown)
+        # In the order of their rows, as the order of crossing is that of the clients' names.
+        ordered = sorted(found, key=lambda update: update.row)
+        return View(cell.adversary, cell.channel, *cut, cell.defense, tuple(ordered), shown)
+
+    def _of_round(
+        self, cell: Cell, crossings: Sequence[Crossing], round_: int
+    ) -> Iterator[tuple[str, Tensors, Tensors]]:
+        """Yield what crossed on the cell's channel: the client, the tensors, and the adapter that they started from."""
+        by_channel: dict[Channel, dict[str, dict[str, Tensor]]] = {}
+        for each in crossings:
+            by_channel.setdefault(each.channel, {}).setdefault(each.client, {}).update(each.tensors)
+        if cell.channel == Channel.STATUS:
+            yield from ((client, tensors, {}) for client, tensors in by_channel.get(cell.channel, {}).items())
+            return
+        assert cell.front is not None
+        assert cell.back is not None
+        held = self._job.model.whole.held_by_client(cell.front, cell.back)
+        if cell.channel == Channel.AGGREGATE:
+            yield ALL, self._sum(by_channel, held), {}
+            return
+        if cell.channel == Channel.PERSONAL_MODEL:
+            yield from self._models(cell, by_channel, round_, held)
+            return
+        of_client = cell.channel == Channel.CLIENT_UPDATE
+        for client, update in self._updates(by_channel).items():
+            before = self._start(cell, client, round_, held)
+            yield client, {name: tensor for name, tensor in update.items() if (name in held) == of_client}, before
+
+    def _updates(self, by_channel: Mapping[Channel, Mapping[str, Tensors]]) -> dict[str, Tensors]:
+        """Return each client's update of its whole adapter. Raises NotApplicable where only their sum was left."""
+        client_part, trunk = (by_channel.get(each, {}) for each in (Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE))
+        if Channel.AGGREGATE in by_channel:
+            raise NotApplicable("a defense leaves only the sum of the updates")
+        return {client: {**part, **trunk.get(client, {})} for client, part in client_part.items()}
+
+    def _sum(self, by_channel: Mapping[Channel, Mapping[str, Tensors]], held: Collection[str]) -> Tensors:
+        """Return the sum that a defense left, or what it would leave: each update times its client's samples."""
+        summed = by_channel.get(Channel.AGGREGATE, {}).get(ALL)
+        if summed is not None:
+            return {name: tensor for name, tensor in summed.items() if name in held}
+        updates, samples = self._updates(by_channel), self._job.private.samples
+        return {
+            name: torch.stack([len(samples[client]) * update[name].double() for client, update in updates.items()]).sum(
+                0
+            )
+            for name in sorted(held)
+        }
+
+    def _models(
+        self, cell: Cell, by_channel: Mapping[Channel, Mapping[str, Tensors]], round_: int, held: Collection[str]
+    ) -> Iterator[tuple[str, Tensors, Tensors]]:
+        """Yield the new models that came back, and the models before mixing of those who trained."""
+        updates = self._updates(by_channel) if Channel.AGGREGATE not in by_channel else {}
+        for client, crossed in by_channel.get(Channel.PERSONAL_MODEL, {}).items():
+            if cell.adversary == "peer" and client != self._rows.peer:
+                continue
+            beyond = [name for name in held if name not in crossed]
+            model = {**crossed, **self._next(client, round_, beyond)} if beyond else crossed
+            start = self._start(cell, client, round_, held)
+            if client in updates:
+                start = {name: value - updates[client][name] for name, value in start.items()}
+            yield client, {name: tensor for name, tensor in model.items() if name in held}, start
+
+    def _next(self, client: str, round_: int, names: Collection[str]) -> Tensors:
+        """Return what the trunk held of a new model at the cut that ran, and the client holds at the cell's cut."""
+        if not self._files.has_state(round_ + 1):
+            ran = self._job.scenario.model.cut
+            raise NotApplicable(
+                f"of round {round_} the new models are stored as they crossed, at the cut that ran ({ran.front}, "
+                f"{ran.back}); audit.rounds with round {round_ + 1} too would have kept the rest"
+            )
+        whole = self._state(round_ + 1).adapters[client]
+        return {name: whole[name] for name in names}
+
+    def _start(self, cell: Cell, client: str, round_: int, held: Collection[str]) -> Tensors:
+        """Return the model at the start of the round as far as the adversary has it.
+
+        Whoever hosts the trunk has its part. Whoever was sent updates has the clients' parts, unless
+        ``audit.knowledge`` says that it goes by public weights. A peer has its own.
+        """
+        sees, whole = channels_of(cell.adversary), self._state(round_).adapters[client]
+        hosts, sent = Channel.TRUNK_UPDATE in sees, cell.knowledge == "front" or cell.adversary == "peer"
+        return {name: value for name, value in whole.items() if (sent if name in held else hosts)}
+
+    def _trained(self, round_: int) -> tuple[str, ...]:
+        """Return the clients that trained in a round, by name."""
+        return tuple(sorted({each.client for each in self._stored(round_) if each.channel == Channel.TRUNK_UPDATE}))
+
+    def _load(self, round_: int) -> Sequence[Crossing]:
+        if not self._files.has_crossings(round_):
+            raise NotApplicable(
+                f"what crossed once in round {round_} was not stored, as audit.rounds did not name it in training"
+            )
+        return self._files.crossings(round_)
+
+    def _train_on_reserve(self, round_: int, peer: str | None) -> Sequence[Crossing] | None:
+        job, private, data = self._job, self._job.private, self._job.scenario.data
+        users = np.flatnonzero(private.population.reserve == 1)
+        pool = training_samples(private.split, users, data.history, data.samples)
+        if not len(pool):
+            return None
+        samples = {
+            client: own if client == peer else _drawn(pool, len(own), derive(job.scenario.seed, "on_reserve", client))
+            for client, own in private.samples.items()
+        }
+        return crossings_of(on_samples(job, samples), self._state(round_))
+
+
+def _drawn(pool: Samples, count: int, seed: int) -> Samples:
+    """Draw ``count`` samples, each as often as any other, but for one."""
+    order = np.random.default_rng(seed).permutation(len(pool))
+    return pool.take(np.resize(order, count))
