@@ -18,6 +18,7 @@ from pplr_audit.training.crossings import ONCE_A_ROUND, crossings_of
 from pplr_audit.training.job import Job, on_samples
 from pplr_audit.training.link import PLAIN, Wire
 from pplr_audit.training.rounds import Federation, assemble
+from pplr_audit.training.spec import own_training
 from pplr_audit.training.strategies.pplr import Pplr
 
 
@@ -103,7 +104,7 @@ def test_the_hook_that_trains_on_other_samples_gives_the_same_bits_on_the_same_s
     store, files = trained(federation, tmp_path / "run", [2])
     stored, state = files.crossings(2), files.state(2)
     store.close()
-    job = Job(small_scenario, private, model, federation)
+    job = Job(small_scenario, private, model, federation, own_training(small_scenario))
     again = crossings_of(on_samples(job, private.samples), state)
     assert [(c.channel, c.client) for c in again] == [(c.channel, c.client) for c in stored]
     assert all(torch.equal(a.tensors[n], s.tensors[n]) for a, s in zip(again, stored, strict=True) for n in s.tensors)
