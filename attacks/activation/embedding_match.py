@@ -9,6 +9,7 @@ Alone it falls off with depth where learned inverters do not (BiSR, Chen et al. 
 only optimizes overstates what depth protects. RecFormer's marks are taken for part of the word.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,12 +22,13 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from pplr_audit.attacks.activation.ridge import Ridge
+from pplr_audit.attacks.decoding.copies import taken_facts
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_records, require_whole
 from pplr_audit.errors import InputError
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
-from pplr_audit.threat_model.knowledge import Knowledge, Model
+from pplr_audit.threat_model.knowledge import Knowledge, Model, When
 from pplr_audit.threat_model.view import Record, View
 
 POSITIONS = 2048
@@ -67,22 +69,26 @@ class EmbeddingMatch:
         reader = TitleReader(knowledge.prompts)
         words = _Words(knowledge.embeddings[reader.vocabulary].float())
         fits: dict[int, np.ndarray] = {}
-        distances: list[float] = []
+        distances: dict[int, float] = {}
+        taken: dict[int, When] = {}
         for batch in _batches(view.records):
-            budget.check()
-            model = knowledge.copy(batch[0].client, batch[0].round)
-            before = self._started(batch, layer, knowledge, reader, words, budget)
-            goal = _Goal(model, layer, batch)
-            after = self._descended(before, goal, words, budget)
-            for row, fit, distance in _nearer(batch, goal, words, before, after):
-                fits[row] = fit
-                distances.append(distance)
-        facts = {"start": self.start, "steps": self.steps, "median_distance": float(np.median(distances))}
+            for when, model in knowledge.copies_of(batch[0].client, batch[0].round).items():
+                budget.check()
+                before = self._started(batch, layer, knowledge, reader, words, budget, when)
+                goal = _Goal(model, layer, batch)
+                after = self._descended(before, goal, words, budget)
+                for row, fit, distance in _nearer(batch, goal, words, before, after):
+                    if row not in fits or distance < distances[row]:
+                        fits[row], distances[row], taken[row] = fit, distance, when
+        facts = {
+            "start": self.start, "steps": self.steps, "median_distance": float(np.median([*distances.values()])),
+            **taken_facts(knowledge, Counter(taken.values())),
+        }  # fmt: skip
         return answered(view, reader, (fits[record.row] for record in view.records), facts)
 
     def _started(
         self, batch: Sequence[Record], layer: int, knowledge: Knowledge, reader: TitleReader, words: "_Words",
-        budget: Budget,
+        budget: Budget, when: When,
     ) -> Float[Tensor, "batch length hidden"]:  # fmt: skip
         if self.start == "nothing":
             drawn = []
@@ -91,7 +97,7 @@ class EmbeddingMatch:
                 drawn.append(torch.randn(record.tensor.shape, generator=generator))
             return words.mean + NOISE * words.spread * pad_sequence(drawn, batch_first=True)
         (client, round_) = batch[0].client, batch[0].round
-        inverter = self._ridge.inverter(client, round_, layer, knowledge, reader.vocabulary, budget)
+        inverter = self._ridge.inverter(client, round_, layer, knowledge, reader.vocabulary, budget, when)
         return pad_sequence([inverter(record.tensor.float()) for record in batch], batch_first=True)
 
     def _descended(

@@ -22,7 +22,7 @@ from pplr_audit.errors import InputError
 from pplr_audit.threat_model.artifacts import Tensors, digest
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
-from pplr_audit.threat_model.knowledge import Knowledge, Pair
+from pplr_audit.threat_model.knowledge import Knowledge, Pair, When
 from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.threat_model.view import View
 
@@ -42,6 +42,7 @@ class Inverter:
     secret = "history"
     channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
     controls = 1
+    comparable = False  # each network is as sure as it was trained to be
 
     def __init__(
         self, kind: Kind = "gru", epochs: int = 20, prompts: int = 512, held_out: int = 32, seed: int = 0
@@ -57,9 +58,10 @@ class Inverter:
         return read(self, view, knowledge, budget)
 
     def learned(
-        self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
-    ) -> Reading:
-        pairs = knowledge.pairs(client, round_, self.prompts, self.held_out, self.seed)
+        self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget,
+        when: When = "start",
+    ) -> Reading:  # fmt: skip
+        pairs = knowledge.pairs(client, round_, self.prompts, self.held_out, self.seed, when)
         source = {
             "pairs": pairs.digest, "words": digest(words), "layer": layer, "kind": self.kind, "epochs": self.epochs,
             "seed": self.seed,

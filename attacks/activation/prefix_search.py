@@ -14,9 +14,12 @@ The work on a row is bounded by what is tried for it, never by a clock, so that 
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from pplr_audit.attacks.activation.ridge import Fitted, Ridge
+from pplr_audit.attacks.decoding.copies import Copies
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.decoding.word_scores import packed, require_records, require_whole
 from pplr_audit.attacks.search.candidates import Front, PathCache
@@ -25,7 +28,7 @@ from pplr_audit.attacks.search.walks import Answer, Candidates, Crossed, Walk, b
 from pplr_audit.errors import InputError
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
-from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.knowledge import Knowledge, When
 from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.threat_model.view import Record, View
 
@@ -81,6 +84,7 @@ class PrefixSearch:
             "over": self.over, "evaluations": search.evaluations,
             "median_distance": float(np.median(distances)) if distances else None,
             "verified": sum(answer.verified for answer in answers) / len(distances) if distances else None,
+            **search.copies.facts,
         }  # fmt: skip
         labeled = view.channel == Channel.FRONT_ACTIVATIONS and search.reader.answers
         slots = [np.array(answer.items, dtype=np.int64) for answer in answers]
@@ -102,9 +106,10 @@ class _Search:
             shortlist=settings.shortlist, readings=settings.readings,
         )  # fmt: skip
         self._words = normalize(knowledge.embeddings[self.reader.vocabulary].float(), dim=1)
-        self._inverters: dict[tuple[str, int], Fitted] = {}
+        self._inverters: dict[tuple[str, int], dict[When, Fitted]] = {}
         self._fronts: dict[str, Front] = {}
         self._fitted: dict[str, int] = {}
+        self.copies = Copies(knowledge, layer)
 
     @property
     def evaluations(self) -> int:
@@ -113,47 +118,65 @@ class _Search:
         return sum(self._fitted.values()) + self._refiner.evaluations + searched
 
     def prepare(self, client: str, round_: int, budget: Budget) -> None:
-        """Have the ridge inverter and the front of a client's model at hand; an encoder has no front."""
-        knowledge, settings = self._knowledge, self._settings
-        found = settings.ridge.inverter(client, round_, self._layer, knowledge, self.reader.vocabulary, budget)
-        self._inverters[client, round_] = found
-        model = knowledge.copy(client, round_)
-        self._fitted[model.digest] = found.evaluations
-        if model.causal and model.digest not in self._fronts:
-            self._fronts[model.digest] = Front(
-                model, knowledge.prompts.prefix, self._layer, knowledge.layers, settings.cache
-            )
+        """Have the ridge inverters and fronts of a client's model at hand; an encoder has no front."""
+        knowledge, settings, words = self._knowledge, self._settings, self.reader.vocabulary
+        for when, model in knowledge.copies_of(client, round_).items():
+            found = settings.ridge.inverter(client, round_, self._layer, knowledge, words, budget, when)
+            self._inverters.setdefault((client, round_), {})[when] = found
+            self._fitted[model.digest] = found.evaluations
+            if model.causal and model.digest not in self._fronts:
+                self._fronts[model.digest] = Front(
+                    model, knowledge.prompts.prefix, self._layer, knowledge.layers, settings.cache
+                )
 
     def read(self, record: Record, budget: Budget) -> Answer:
-        """Read one row."""
+        """Read one row, by the copy that explains it better."""
         knowledge, settings = self._knowledge, self._settings
         tensor = record.tensor.float()
         words = self.reader.vocabulary
-        inverted = normalize(self._inverters[record.client, record.round](tensor), dim=1)
-        fit = (inverted @ self._words.T).numpy()
-        model = knowledge.copy(record.client, record.round)
-        front = self._fronts.get(model.digest)
-        if front is None:
-            answer = self._refiner.refine(model, fit, tensor, self._layer, budget.check, record.row)
-        elif len(tensor) <= len(knowledge.prompts.prefix):
-            answer = Answer(knowledge.prompts.prefix)
+        inverters = self._inverters[record.client, record.round]
+        inverted = {when: normalize(inverter(tensor), dim=1) for when, inverter in inverters.items()}
+        fits = {when: (each @ self._words.T).numpy() for when, each in inverted.items()}
+        copies = knowledge.copies_of(record.client, record.round)
+        if knowledge.base.causal:
+            when = self.copies.nearest(record, dict.fromkeys(copies, 0.0))
+            front = self._fronts[copies[when].digest]
+            crossed = Crossed(tensor, front, settings.shortlist, settings.candidates, budget.check, record.row)
+            answer = self._walked(crossed, inverted[when], fits[when])
         else:
-            walk = Walk(
-                Crossed(tensor, front, settings.shortlist, settings.candidates, budget.check, record.row)
+            answers = {
+                when: self._refiner.refine(model, fits[when], tensor, self._layer, budget.check, record.row)
+                for when, model in copies.items()
+            }
+            when = self.copies.least(
+                {when: float(np.mean(found.distances or [np.inf])) for when, found in answers.items()}
             )  # fmt: skip
-            answer = walk.answer
-            whole = settings.over == "titles" and by_titles(walk, fit, self._candidates)
-            start = len(walk.path)
-            if start < len(tensor):
-                by_tokens(walk, (inverted @ normalize(knowledge.embeddings.float(), dim=1).T).numpy())
-            if not whole:
-                # Items are read off the tokens that were found, with the ridge inverter where those are no words.
-                told = fit + 2.0 * (answer.tokens[:, None] == words)
-                found = self.reader.read(told, start, record.row)
-                answer.labels = found.labels
-                answer.items += list(found.items)
-                answer.claim(start, found.claimed[start:])
+            answer = answers[when]
         # What was not reached is left to the ridge inverter.
-        answer.tokens = np.concatenate([answer.tokens, words[fit.argmax(1)][len(answer.tokens) :]])[: len(tensor)]
+        answer.tokens = np.concatenate([answer.tokens, words[fits[when].argmax(1)][len(answer.tokens) :]])[
+            : len(tensor)
+        ]
         answer.claim(len(tensor), np.empty(0, dtype=bool))
+        return answer
+
+    def _walked(
+        self, crossed: Crossed, inverted: Float[Tensor, "length hidden"], fit: Float[np.ndarray, "length words"]
+    ) -> Answer:
+        """Read a causal model's row from the left to the right."""
+        knowledge, length = self._knowledge, len(crossed.tensor)
+        if length <= len(knowledge.prompts.prefix):
+            return Answer(knowledge.prompts.prefix)
+        walk = Walk(crossed)
+        answer = walk.answer
+        whole = self._settings.over == "titles" and by_titles(walk, fit, self._candidates)
+        start = len(walk.path)
+        if start < length:
+            by_tokens(walk, (inverted @ normalize(knowledge.embeddings.float(), dim=1).T).numpy())
+        if not whole:
+            # Items are read off the tokens that were found, with the ridge inverter where those are no words.
+            told = fit + 2.0 * (answer.tokens[:, None] == self.reader.vocabulary)
+            found = self.reader.read(told, start, crossed.row)
+            answer.labels = found.labels
+            answer.items += list(found.items)
+            answer.claim(start, found.claimed[start:])
         return answer

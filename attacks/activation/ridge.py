@@ -20,7 +20,7 @@ from pplr_audit.attacks.learners.normal_equations import Inverter, NormalEquatio
 from pplr_audit.threat_model.artifacts import Tensors, digest
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
-from pplr_audit.threat_model.knowledge import Knowledge, Pair, Pairs
+from pplr_audit.threat_model.knowledge import Knowledge, Pair, Pairs, When
 from pplr_audit.threat_model.view import View
 
 CHUNK = 2048
@@ -43,6 +43,7 @@ class Ridge:
     secret = "history"
     channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
     controls = 1
+    comparable = True  # cosines
 
     def __init__(self, prompts: int = 128, held_out: int = 16, seed: int = 0) -> None:
         require_whole("ridge", prompts=(prompts, 1), held_out=(held_out, 1), seed=(seed, 0))
@@ -52,21 +53,23 @@ class Ridge:
         return read(self, view, knowledge, budget)
 
     def learned(
-        self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
-    ) -> Reading:
-        fitted = self.inverter(client, round_, layer, knowledge, words, budget)
+        self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget,
+        when: When = "start",
+    ) -> Reading:  # fmt: skip
+        fitted = self.inverter(client, round_, layer, knowledge, words, budget, when)
         facts = {"auxiliary_prompts": fitted.prompts, "lambda": fitted.strength}
         return Reading(_Cosine(fitted, knowledge.embeddings[words]), facts)
 
     def inverter(
-        self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
-    ) -> "Fitted":
-        """Return the inverter for a client's h_l at ``layer`` in a round.
+        self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget,
+        when: When = "start",
+    ) -> "Fitted":  # fmt: skip
+        """Return the inverter for a client's h_l at ``layer`` in a round, by the copy of ``when``.
 
         Args:
             words: those of which lambda is chosen to name the most.
         """
-        pairs = knowledge.pairs(client, round_, self.prompts, self.held_out, self.seed)
+        pairs = knowledge.pairs(client, round_, self.prompts, self.held_out, self.seed, when)
         used = np.unique(np.concatenate([words, *(p.tokens for part in pairs.prompts for p in part)]))
         table = digest(used, words, knowledge.embeddings[torch.from_numpy(used)])
         sources = {

@@ -6,20 +6,21 @@ the controls (`Knowledge.fitted`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pplr_audit.attacks.decoding.copies import Copies
 from pplr_audit.attacks.decoding.titles import DEPTH, LABELS, TitleReader
 from pplr_audit.errors import InputError
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
-from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.knowledge import Knowledge, When
 from pplr_audit.threat_model.outcomes import NotApplicable
-from pplr_audit.threat_model.view import View
+from pplr_audit.threat_model.view import Record, View
 
 ANSWERED = frozenset({Channel.FRONT_ACTIVATIONS, Channel.BACK_GRADIENTS})
 """Channels of a training sequence, which holds its answer where the template has a place for one."""
@@ -40,10 +41,17 @@ class Reading:
 class Inversion(Protocol):
     """The part of an attack that `read` needs."""
 
+    comparable: bool
+    """True if the fits of two inversions compare, so that the surer one explains an encoder's record better."""
+
     def learned(
-        self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget
-    ) -> Reading:
-        """Return the fit for a client's h_l at ``layer`` in a round. Raises NotApplicable or BudgetExhausted."""
+        self, client: str, round_: int, layer: int, knowledge: Knowledge, words: Words, budget: Budget,
+        when: When = "start",
+    ) -> Reading:  # fmt: skip
+        """Return the fit for a client's h_l at ``layer`` in a round, by the copy of ``when``.
+
+        Raises NotApplicable or BudgetExhausted.
+        """
         ...
 
 
@@ -56,21 +64,45 @@ def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) ->
     """
     front = require_records(view, knowledge)
     reader = TitleReader(knowledge.prompts)
-    readings = {
-        (client, round_): attack.learned(client, round_, front, knowledge, reader.vocabulary, budget)
-        for client, round_ in sorted({(record.client, record.round) for record in view.records})
-    }
+    readings = learned_of(attack, view, front, knowledge, reader, budget)
     facts: dict[str, dict[str, Any]] = {}
-    for (client, _), reading in readings.items():
-        for name, value in reading.facts.items():
-            facts.setdefault(name, {})[client] = value
+    for (client, _), copies in readings.items():
+        for when, reading in copies.items():
+            for name, value in reading.facts.items():
+                facts.setdefault(name if when == "start" else f"{name}_{when}", {})[client] = value
+    copies_of = Copies(knowledge, front)
 
     def fits() -> Iterator[Float[np.ndarray, "length words"]]:
         for place, record in enumerate(view.records):
             budget.check(place, len(view.records))
-            yield readings[record.client, record.round].fit(record.tensor.float()).numpy()
+            own = readings[record.client, record.round]
+            yield nearest(own, record, record.tensor.float(), copies_of)
 
-    return answered(view, reader, fits(), facts)
+    guess = answered(view, reader, fits(), facts)
+    return Guess(guess.arrays, {**facts, **copies_of.facts})
+
+
+def learned_of(
+    attack: Inversion, view: View, front: int, knowledge: Knowledge, reader: TitleReader, budget: Budget
+) -> dict[tuple[str, int], dict[When, Reading]]:
+    """Return what is learned from each copy of the models of a view, by client and round."""
+    return {
+        (client, round_): {
+            when: attack.learned(client, round_, front, knowledge, reader.vocabulary, budget, when)
+            for when in knowledge.copies_of(client, round_)
+            if when == "start" or knowledge.base.causal or attack.comparable
+        }
+        for client, round_ in sorted({(record.client, record.round) for record in view.records})
+    }
+
+
+def nearest(
+    readings: Mapping[When, Reading], record: Record, crossed: Float[Tensor, "length hidden"], copies: Copies
+) -> Float[np.ndarray, "length words"]:
+    """Return the fit of words by the copy that explains a record better."""
+    fits = {when: reading.fit(crossed).numpy() for when, reading in readings.items()}
+    doubts = {when: -float(fit.max(1).mean()) for when, fit in fits.items()}
+    return fits[copies.nearest(replace(record, tensor=crossed), doubts)]
 
 
 def require_records(view: View, knowledge: Knowledge) -> int:

@@ -20,8 +20,9 @@ from jaxtyping import Float, Int
 from scipy.special import log_softmax
 
 from pplr_audit.attacks.activation.ridge import Ridge
+from pplr_audit.attacks.decoding.copies import Copies
 from pplr_audit.attacks.decoding.titles import LABELS, TitleReader
-from pplr_audit.attacks.decoding.word_scores import answered, require_records
+from pplr_audit.attacks.decoding.word_scores import answered, learned_of, nearest, require_records
 from pplr_audit.attacks.gradient.label_match import LabelMatch
 from pplr_audit.attacks.gradient.soft_labels import STEPS, words_of
 from pplr_audit.threat_model.attack import Budget, Guess
@@ -63,18 +64,16 @@ class Bidirectional:
         if view.back is None:
             raise NotApplicable("the channel does not depend on a back")
         reader = TitleReader(knowledge.prompts)
-        readings = {
-            (client, round_): self._forward.learned(client, round_, front, knowledge, reader.vocabulary, budget)
-            for client, round_ in sorted({(record.client, record.round) for record in view.records})
-        }
-        fits = []
+        readings = learned_of(self._forward, view, front, knowledge, reader, budget)
+        fits, copies = [], Copies(knowledge, front)
         for record in view.records:
             budget.check()
-            fits.append(readings[record.client, record.round].fit(record.also_reads[UP].float()).numpy())
+            own = readings[record.client, record.round]
+            fits.append(nearest(own, record, record.also_reads[UP].float(), copies))
         join = self._whole if knowledge.loss_on == "all" else self._at_label
         arrays, explained = join(view, view.back, fits, reader, knowledge, budget)
         means = np.array(explained).mean(0).tolist()
-        return Guess(arrays, dict(zip(("forward", "backward"), means, strict=True)))
+        return Guess(arrays, {**dict(zip(("forward", "backward"), means, strict=True)), **copies.facts})
 
     def _at_label(
         self, view: View, back: int, fits: list[Fit], reader: TitleReader, knowledge: Knowledge, budget: Budget
@@ -83,7 +82,7 @@ class Bidirectional:
         backward, left = [], []
         for place, record in enumerate(view.records):
             budget.check(place, len(fits))
-            found, rest = self._backward.ranked(record, back, knowledge)
+            found, rest, _ = self._backward.ranked(record, back, knowledge)
             backward.append(found)
             left.append(rest)
         arrays = answered(view, reader, fits, {}).arrays
@@ -102,7 +101,7 @@ class Bidirectional:
         for place, (record, fit) in enumerate(zip(view.records, fits, strict=True)):
             budget.check(place, len(fits))
             start = SHARPNESS * fit
-            found, rest = words_of(record, back, knowledge, reader, budget, self._backward.steps, start)
+            found, rest, _ = words_of(record, back, knowledge, reader, budget, self._backward.steps, start)
             weights = (max(0.0, float(fit.max(1).mean())), _explained(rest))
             both.append(weights[0] * log_softmax(start, axis=1) + weights[1] * found)
             explained.append(weights)

@@ -21,6 +21,7 @@ Sources: UnSplit (Erdogan et al. 2022, arXiv 2108.09033) compares the gradients 
 arXiv 2409.00960) optimizes soft labels.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -31,6 +32,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pplr_audit.attacks.decoding.copies import taken_facts
 from pplr_audit.attacks.decoding.titles import LABELS, TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_readable, require_whole
 from pplr_audit.attacks.gradient.closed_form import solved
@@ -39,7 +41,7 @@ from pplr_audit.data.prompts import Prompts
 from pplr_audit.scoring.ranking import best_first
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
-from pplr_audit.threat_model.knowledge import Knowledge, Model
+from pplr_audit.threat_model.knowledge import Knowledge, Model, When
 from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.threat_model.view import Record, View
 
@@ -49,6 +51,8 @@ PROBES = 32
 """Random directions."""
 UNEXPLAINED = 0.5
 """Share of what came back, in units of its norm: where the best label leaves more, a closed form is looked at, too."""
+EXACT = 1e-3
+"""Share left unexplained up to which no other copy of the model is tried."""
 TURNS = 8
 """Losses to measure from, at the most."""
 
@@ -81,13 +85,17 @@ class LabelMatch:
         if knowledge.loss_on == "all":
             return self._whole(view, view.back, knowledge, budget)
         answers = np.full((len(view.records), LABELS), -1, dtype=np.int64)
-        left = []
+        left, taken = [], []
         for place, record in enumerate(view.records):
             budget.check(place, len(view.records))
-            found, distance = self.ranked(record, view.back, knowledge)
+            found, distance, when = self.ranked(record, view.back, knowledge)
             answers[place, : len(found)] = found
             left.append(distance)
-        facts = {"shortlist": self.shortlist, "median_distance": float(np.median(left))}
+            taken.append(when)
+        facts = {
+            "shortlist": self.shortlist, "median_distance": float(np.median(left)),
+            **taken_facts(knowledge, Counter(taken)),
+        }  # fmt: skip
         return Guess({"rows": np.array([record.row for record in view.records]), "labels": answers}, facts)
 
     def _whole(self, view: View, back: int, knowledge: Knowledge, budget: Budget) -> Guess:
@@ -97,16 +105,34 @@ class LabelMatch:
         for place, record in enumerate(view.records):
             budget.check(place, len(view.records))
             found.append(words_of(record, back, knowledge, reader, budget, self.steps))
-        facts = {"median_distance": float(np.median([distance for _, distance in found]))}
-        return answered(view, reader, (fit for fit, _ in found), facts)
+        facts = {
+            "median_distance": float(np.median([distance for _, distance, _ in found])),
+            **taken_facts(knowledge, Counter(when for *_, when in found)),
+        }  # fmt: skip
+        return answered(view, reader, (fit for fit, *_ in found), facts)
 
-    def ranked(self, record: Record, back: int, knowledge: Knowledge) -> tuple[Int[np.ndarray, "labels"], float]:
-        """Items, the best first, and how much of what came back the best leaves unexplained, from 0 to about 1, where
-        the answer alone is trained on. Raises NotApplicable where there is no model to run.
+    def ranked(self, record: Record, back: int, knowledge: Knowledge) -> tuple[Int[np.ndarray, "labels"], float, When]:
+        """Items, the best first, how much of what came back the best leaves unexplained, from 0 to about 1, and the
+        copy by which that is least, where the answer alone is trained on.
+
+        Raises NotApplicable where there is no model to run.
         """
+        best: tuple[Int[np.ndarray, labels], float, When] | None = None
+        for when, model in knowledge.copies_of(record.client, record.round).items():
+            found, distance = self._by(model, record, back, knowledge)
+            if best is None or distance < best[1]:
+                best = found, distance, when
+            if distance <= EXACT:
+                break
+        assert best is not None
+        return best
+
+    def _by(
+        self, model: Model, record: Record, back: int, knowledge: Knowledge
+    ) -> tuple[Int[np.ndarray, "labels"], float]:
+        """Items, the best first, and how much the best leaves unexplained, by one copy."""
         hidden = record.also_reads[Channel.TRUNK_ACTIVATIONS]
         gradient = record.tensor * record.batch  # the loss is the mean over the batch
-        model = knowledge.copy(record.client, record.round)
         size = float(gradient.norm())
         if not size:  # every label has a gradient, so nothing is what came back
             return np.empty(0, dtype=np.int64), 1.0

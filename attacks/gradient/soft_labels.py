@@ -12,6 +12,7 @@ here get there from nothing, too.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
-from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.knowledge import Knowledge, When
 from pplr_audit.threat_model.view import Record
 
 SQUARED, ABSOLUTE = 0.85, 0.15
@@ -39,9 +40,9 @@ Back = Callable[[Float[Tensor, "batch length hidden"]], Float[Tensor, "batch len
 def words_of(
     record: Record, back: int, knowledge: Knowledge, reader: TitleReader, budget: Budget, steps: int = STEPS,
     start: Float[np.ndarray, "length words"] | None = None,
-) -> tuple[Float[np.ndarray, "length words"], float]:  # fmt: skip
-    """The log-probability of each of the reader's words at each position of a sequence, and the share of what came back
-    that they leave unexplained, from 0 to about 1. The first word is the template's.
+) -> tuple[Float[np.ndarray, "length words"], float, When]:  # fmt: skip
+    """The log-probability of each of the reader's words at each position of a sequence, the share of what came back
+    that they leave unexplained, from 0 to about 1, and the copy by which it is least. The first word is the template's.
 
     Args:
         steps: of AdamW, at most.
@@ -49,15 +50,20 @@ def words_of(
 
     Raises BudgetExhausted: the time is up.
     """
-    model, words = knowledge.copy(record.client, record.round), torch.from_numpy(reader.vocabulary)
-    found = matched(
-        lambda hidden: model.logits(knowledge.depth - back, hidden), record.also_reads[Channel.TRUNK_ACTIVATIONS],
-        record.tensor * record.batch, words, budget.check, steps=steps,  # the loss is the mean over the batch
-        start=None if start is None else torch.from_numpy(start[1:]),
-    )  # fmt: skip
+    words, best = torch.from_numpy(reader.vocabulary), list[tuple[Matched, When]]()
+    for when, model in knowledge.copies_of(record.client, record.round).items():
+        found = matched(
+            partial(model.logits, knowledge.depth - back), record.also_reads[Channel.TRUNK_ACTIVATIONS],
+            record.tensor * record.batch, words, budget.check, steps=steps,  # the loss is the mean over the batch
+            start=None if start is None else torch.from_numpy(start[1:]),
+        )  # fmt: skip
+        best = sorted([*best, (found, when)], key=lambda each: each[0].distance)[:1]
+        if found.distance <= NEAR:
+            break
+    ((found, when),) = best
     first = np.isin(reader.vocabulary, knowledge.prompts.prefix[:1])
     opening = np.where(first, 0.0, float(found.log_probs.min()))
-    return np.concatenate([opening[None], found.log_probs.numpy()]), found.distance
+    return np.concatenate([opening[None], found.log_probs.numpy()]), found.distance, when
 
 
 @dataclass(frozen=True)

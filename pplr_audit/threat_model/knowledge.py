@@ -96,6 +96,8 @@ class Colluder(Protocol):
         ...
 
 
+When = Literal["start", "end"]
+"""The ends of a client's local training in a round."""
 Pair = tuple[Int[Tensor, "length"], dict[int, Float[Tensor, "length hidden"]]]
 """The tokens of a prompt, and h_l by l."""
 States = Iterator[tuple[int, dict[int, Float[Tensor, "length hidden"]]]]
@@ -165,6 +167,9 @@ class Knowledge:
     """Values of the attacked attribute, by row, for the users whose value is known in this turn. The attack guesses
     those of the others."""
 
+    ends: Mapping[tuple[str, int], Model] = field(default_factory=dict)
+    """Each client's model as it stood at the end of its local training in a round, before mixing, by (client, round):
+    the start of the round less the client's update. Empty for whoever is not sent updates."""
     artifacts: Artifacts = field(default_factory=Artifacts)
     """Fits that cells share, by what they follow from; see `fitted`."""
 
@@ -178,6 +183,15 @@ class Knowledge:
     def copy(self, client: str, round_: int) -> Model:
         """The best copy of a client's model that the adversary has."""
         return self.copies.get((client, round_), self.base)
+
+    def copies_of(self, client: str, round_: int) -> Mapping[When, Model]:
+        """Return the copies that the adversary has of a client's model in a round, by when the model stood like that.
+
+        In the first step of the round that of its start is exact, in the last ones that of its end is nearer. An attack
+        takes the one that explains a record better, by what crossed alone, and says how often it took which.
+        """
+        end = self.ends.get((client, round_))
+        return {"start": self.copy(client, round_), **({"end": end} if end is not None else {})}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -240,11 +254,13 @@ class Knowledge:
             for name, number in (("auxiliary_users", real), ("auxiliary_random", count - real)):
                 self._used[name] = max(number, self._used.get(name, 0))
 
-    def pairs(self, client: str, round_: int, count: int, held_out: int, seed: int) -> Pairs:
+    def pairs(
+        self, client: str, round_: int, count: int, held_out: int, seed: int, when: When = "start"
+    ) -> Pairs:  # fmt: skip
         """Return pairs to learn the inversion of a client's front from: ``count`` to fit on, ``held_out`` to choose by.
 
-        They are auxiliary prompts (`draw`) run through the best copy of the client's model; or those of the colluding
-        client, fewer where it has not so many. Nothing is run yet.
+        They are auxiliary prompts (`draw`) run through a copy of the client's model, the one of ``when``; or those of
+        the colluding client, fewer where it has not so many. Nothing is run yet.
 
         Raises:
             NotApplicable: there is no auxiliary text, or the colluding client has less than two prompts.
@@ -258,7 +274,7 @@ class Knowledge:
             self._drawn[count, held_out, seed] = (fit_on, choose_on), text
         self._drew(count + held_out)
         parts, text = self._drawn[count, held_out, seed]
-        model = self.copy(client, round_)
+        model = self.copies_of(client, round_)[when]
         return Pairs(parts, digest(text, model.digest), lambda part, layers: model.states(parts[part], layers))
 
     def _colluded(self, colluder: Colluder, count: int, held_out: int, seed: int) -> Pairs:

@@ -15,7 +15,7 @@ from pplr_audit.audit.plan import Plan
 from pplr_audit.audit.replay.collusion import Collusion, codes
 from pplr_audit.audit.replay.rounds import RoundViews
 from pplr_audit.audit.replay.spool import Spool
-from pplr_audit.audit.tap_points import OF_THE_TRAINED, ONCE_A_ROUND, Phase, phase_of
+from pplr_audit.audit.tap_points import OF_THE_TRAINED, OF_TRAINING, ONCE_A_ROUND, Phase, phase_of
 from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.audit.victims.attribute_folds import deal
 from pplr_audit.audit.victims.rows import Rows
@@ -24,6 +24,7 @@ from pplr_audit.data.samples import Samples, training_samples
 from pplr_audit.data.synthetic import other_catalogue
 from pplr_audit.errors import InputError
 from pplr_audit.models.build import prompts_over
+from pplr_audit.threat_model.adversaries import channels_of
 from pplr_audit.threat_model.artifacts import Artifacts, digest
 from pplr_audit.threat_model.attack import attribute_of
 from pplr_audit.threat_model.channels import Channel
@@ -91,6 +92,7 @@ class KnowledgeBuilder:
             embeddings=codes(whole.embeddings, 0) if alone else whole.embeddings.clone(),
             base=NoModel() if alone else KnownModel(whole, None),
             copies=self._copies(cell) if level in ("front", "own") else {},
+            ends=self._ends(cell),
             clients=tuple(sorted(self._private.samples)),
             recipe=recipe(self._scenario.training),
             steps=self._steps(cell),
@@ -158,6 +160,19 @@ class KnowledgeBuilder:
             for round_ in (*cell.also_rounds, cell.round)
             if client is not None
         }  # fmt: skip
+
+    def _ends(self, cell: Cell) -> dict[tuple[str, int], KnownModel]:
+        """Return the models of the clients that trained in a round as they were before mixing, for who has the trunk's
+        updates beside the clients'.
+        """
+        hosts = {Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE} <= channels_of(cell.adversary)
+        if not hosts or cell.knowledge != "front" or cell.channel not in OF_TRAINING:
+            return {}
+        state = self._state(cell.round)
+        return {
+            (client, cell.round): KnownModel(self._model.whole, adapter, self._federation.encoding_in(state, client))
+            for client, adapter in self._rounds.ended(cell.round).items()
+        }
 
     def _handed_layers(self, round_: int) -> tuple[int, ...]:
         """No more is handed on by a colluding client than what is looked at in this round."""

@@ -109,9 +109,7 @@ class RoundViews:
         self, cell: Cell, crossings: Sequence[Crossing], round_: int
     ) -> Iterator[tuple[str, Tensors, Tensors]]:
         """Yield what crossed on the cell's channel: the client, the tensors, and the adapter that they started from."""
-        by_channel: dict[Channel, dict[str, dict[str, Tensor]]] = {}
-        for each in crossings:
-            by_channel.setdefault(each.channel, {}).setdefault(each.client, {}).update(each.tensors)
+        by_channel = _by_channel(crossings)
         if cell.channel == Channel.STATUS:
             yield from ((client, tensors, {}) for client, tensors in by_channel.get(cell.channel, {}).items())
             return
@@ -128,6 +126,22 @@ class RoundViews:
         for client, update in self._updates(by_channel).items():
             before = self._start(cell, client, round_, held)
             yield client, {name: tensor for name, tensor in update.items() if (name in held) == of_client}, before
+
+    def ended(self, round_: int) -> dict[str, dict[str, Tensor]]:
+        """Return the whole adapters of the clients that trained in a round as they were before mixing: start - update.
+
+        Nobody's where what crossed was not stored, or where a defense leaves only the sum of the updates.
+        """
+        if not self._files.has_crossings(round_):
+            return {}
+        by_channel, start = _by_channel(self._stored(round_)), self._state(round_).adapters
+        if Channel.AGGREGATE in by_channel:
+            return {}
+        return {
+            client: {name: value - update[name] for name, value in start[client].items()}
+            for client, update in self._updates(by_channel).items()
+            if update.keys() == start[client].keys()
+        }
 
     def _updates(self, by_channel: Mapping[Channel, Mapping[str, Tensors]]) -> dict[str, Tensors]:
         """Return each client's update of its whole adapter. Raises NotApplicable where only their sum was left."""
@@ -207,6 +221,14 @@ class RoundViews:
             for client, own in private.samples.items()
         }
         return crossings_of(on_samples(job, samples), self._state(round_))
+
+
+def _by_channel(crossings: Sequence[Crossing]) -> dict[Channel, dict[str, dict[str, Tensor]]]:
+    """Put together what crossed of each client on each channel."""
+    found: dict[Channel, dict[str, dict[str, Tensor]]] = {}
+    for each in crossings:
+        found.setdefault(each.channel, {}).setdefault(each.client, {}).update(each.tensors)
+    return found
 
 
 def _drawn(pool: Samples, count: int, seed: int) -> Samples:

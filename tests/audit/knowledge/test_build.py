@@ -69,7 +69,7 @@ def states(small_scenario: scenario.Scenario, private: PrivateData, model: Recom
 def exposed(
     setting: scenario.Scenario, private: PrivateData, model: Recommender, states: list[RoundState], scratch: Path
 ) -> Harness:
-    files: Any = SimpleNamespace(state=lambda round_: states[round_ - 1])
+    files: Any = SimpleNamespace(state=lambda round_: states[round_ - 1], has_crossings=lambda _: False)
     federation = federated(setting, private, model)
     return Harness(
         Job(setting, private, model, federation, own_training(setting)), files, make_plan(setting, LAYERS), scratch

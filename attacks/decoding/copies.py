@@ -1,0 +1,70 @@
+"""Copies of a client's model from both ends of a round, and which of them explains a record better.
+
+A decoder's activations at the template's opening follow from public tokens alone, so the copy is taken whose front
+makes of them what is nearer to what crossed there. An encoder's follow from the whole sequence, so the copy is taken by
+which it is read more surely. Nothing but what crossed decides.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pplr_audit.models.token_tree import Prefix
+from pplr_audit.threat_model.knowledge import Knowledge, Model, When
+from pplr_audit.threat_model.view import Record
+
+
+class Copies:
+    """Chooses for records of one front, and counts what it chose.
+
+    Args:
+        layer: the front.
+    """
+
+    def __init__(self, knowledge: Knowledge, layer: int) -> None:
+        self._knowledge, self._layer = knowledge, layer
+        self._openings: dict[str, Float[Tensor, "opening hidden"]] = {}
+        self._taken = Counter[When]()
+
+    def nearest(self, record: Record, doubts: Mapping[When, float]) -> When:
+        """Return the copy that explains ``record`` better; of equals that of the start.
+
+        Args:
+            doubts: the less surely the record is read by a copy, the higher.
+        """
+        copies, tensor = self._knowledge.copies_of(record.client, record.round), record.tensor.float()
+        if len(copies) == 1 or not self._knowledge.base.causal:
+            return self.least(doubts)
+        return self.least({when: self._distance(model, tensor) for when, model in copies.items()})
+
+    def least(self, distances: Mapping[When, float]) -> When:
+        """Return the copy with the least distance, of equals that of the start, and count it."""
+        found = min(distances, key=distances.__getitem__)
+        self._taken[found] += 1
+        return found
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How many records were explained by which copy; nothing where there is but one."""
+        return taken_facts(self._knowledge, self._taken)
+
+    def _distance(self, model: Model, crossed: Float[Tensor, "length hidden"]) -> float:
+        """The mean distance over the opening, in lengths of what crossed."""
+        made = self._opening(model)[: len(crossed)]
+        apart = (made - crossed[: len(made)]).norm(dim=1)
+        return float((apart / crossed[: len(made)].norm(dim=1).clamp_min(1e-30)).mean())
+
+    def _opening(self, model: Model) -> Float[Tensor, "opening hidden"]:
+        if model.digest not in self._openings:
+            tokens = self._knowledge.prompts.prefix
+            branches = model.extend(Prefix(), tokens, range(-1, len(tokens) - 1), (self._layer,))
+            self._openings[model.digest] = branches.states[self._layer]
+        return self._openings[model.digest]
+
+
+def taken_facts(knowledge: Knowledge, taken: Mapping[When, int]) -> dict[str, Any]:
+    """Return the fact how many records were explained by which copy; nothing where there is but one."""
+    return {"copies_taken": dict(sorted(taken.items()))} if knowledge.ends else {}
