@@ -246,7 +246,7 @@ class Audit(Section):
     attacks: tuple[Named, ...] = ("ridge", "loss")
     knowledge: Literal["strongest", "base", "auxiliary"] = "strongest"
     """Knowledge of an adversary besides catalogue and template. ``strongest``: whoever is sent the clients' updates
-    has their fronts at the start of the round, all others the public base weights; ``base``: those weights alone;
+    has their fronts at both ends of the round, all others the public base weights; ``base``: those weights alone;
     ``auxiliary``: no weights, but the prompts of one colluding client and what crossed of them. It is the client with
     the most samples, and none of its users is a victim."""
     auxiliary: Literal["matched", "catalogue", "public", "none"] = "matched"

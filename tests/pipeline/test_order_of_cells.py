@@ -11,8 +11,9 @@ import pytest
 
 from pplr_audit import pipeline as audit
 from pplr_audit import scenario
+from pplr_audit.audit import attacking
 from pplr_audit.audit.cell import Cell
-from pplr_audit.audit.plan import Plan, make_plan
+from pplr_audit.audit.plan import Plan
 
 ATTACKS: list[Any] = [
     {"ridge": {"prompts": 24, "held_out": 4}},
@@ -59,11 +60,13 @@ def cells(root: Path) -> dict[str, Any]:
 
 
 def planned(monkeypatch: pytest.MonkeyPatch, change: Callable[[Sequence[Cell]], Sequence[Cell]]) -> None:
-    def changed(*given: Any) -> Plan:
-        plan = make_plan(*given)
-        return replace(plan, cells=tuple(change(plan.cells)))
+    part = Plan.part
 
-    monkeypatch.setattr(audit, "make_plan", changed)
+    def changed(self: Plan, *given: Any) -> Plan:
+        found = part(self, *given)
+        return replace(found, cells=tuple(change(found.cells)))
+
+    monkeypatch.setattr(Plan, "part", changed)
 
 
 def test_cells_in_the_reverse_order_find_the_same(
@@ -90,7 +93,7 @@ def test_the_last_cell_of_an_attack_alone_finds_the_same(
 def test_a_kill_in_the_middle_of_a_cell_changes_nothing(
     ready: Path, in_order: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, told = copied(ready, tmp_path), audit.run_cell
+    root, told = copied(ready, tmp_path), attacking.run_cell
     for last in (3, 7):  # between the fits of a cell and its answer: those fits are there, and nothing of the answer
         asked = 0
 
@@ -105,7 +108,7 @@ def test_a_kill_in_the_middle_of_a_cell_changes_nothing(
             raise KeyboardInterrupt(point)
 
         with monkeypatch.context() as patched:
-            patched.setattr(audit, "run_cell", killed)
+            patched.setattr(attacking, "run_cell", killed)
             with pytest.raises(KeyboardInterrupt):
                 audit.attack(root)
         monkeypatch.undo()
