@@ -17,6 +17,7 @@ from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training.crossings import RoundRecorder
 from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import RoundState, train
+from pplr_audit.training.spec import own_training
 from tests.audit.knowledge.test_build import changed, federated
 from tests.conftest import LAYERS
 
@@ -41,7 +42,11 @@ def exposed(setting: scenario.Scenario, cut: tuple[int, int], scratch: Path) -> 
     federation.server.balance = mixed  # type: ignore[method-assign]
     train(federation, 1, done=lambda log, state: states.append(state))
     crossed = recorder.taken()
-    files: Any = SimpleNamespace(state=lambda round_: states[round_ - 1], crossings=lambda round_: crossed, has_crossings=lambda round_: True)
+    files: Any = SimpleNamespace(
+        state=lambda round_: states[round_ - 1], crossings=lambda _: crossed, has_crossings=lambda _: True
+    )
+        state=lambda round_: states[round_ - 1], crossings=lambda round_: crossed, has_crossings=lambda round_: True
+    )
     plan = make_plan(setting, LAYERS)
     job = Job(setting, private, model, federation, own_training(setting))
     return Harness(job, files, plan, scratch), plan, states[0], ended
