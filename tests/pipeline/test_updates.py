@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pplr_audit.runs.documents import validate
 from pplr_audit.scenario import plugins
 from pplr_audit.training.link import Link
 from tests.conftest import LAYERS
-from tests.toys import FOLDER
+from tests.toys import FOLDER, install_toys
 
 CLIENTS, MARK = 6, 1e-3
 CUTS = [[1, 1], [LAYERS, 0]]
@@ -178,3 +178,24 @@ def test_a_peer_that_is_no_client_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=r"audit\.peer: 'client-9' is no client that trains \(accepted: client-0, "):
         audit.run(chosen, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_where_a_defense_sums_the_updates_the_sum_is_what_can_be_read(
+    toys: None, small_scenario: scenario.Scenario, tmp_path: Path, install: Callable[..., Path]
+) -> None:
+    install_toys(install)
+    chosen = asked(small_scenario, adversaries=["server", "peer"], attacks=["lister"], cuts=[[1, 1]], rounds="last")
+    changed = chosen.model_dump() | {"defenses": ["sums"]}
+    changed["training"] |= {"strategy": "fedavg"}
+    document = audit.run(scenario.Scenario.model_validate(changed), tmp_path / "run").document
+    found = {
+        (row["adversary"], row["channel"]): row
+        for row in rows(document, metric="item_recall") if row["defense"] == "sums"
+    }  # fmt: skip
+    taken = found["server", "client_update"]
+    assert (taken["status"], taken["detail"]["reason"]) == ("not_applicable", "sums takes client_update away")
+    summed = found["server", "aggregate"]
+    assert (summed["status"], summed["n"]) == ("ok", 1)
+    assert [each["name"] for each in summed["comparisons"]] == ["popularity", "reserve"], "a sum has no other client"
+    assert found["server", "trunk_update"]["detail"]["reason"].startswith("a defense leaves only the sum")
+    assert found["peer", "personal_model"]["status"] == "ok"

@@ -176,6 +176,8 @@ class RoundViews:
             start = self._start(cell, client, round_, held)
             if client in updates:
                 start = {name: value - updates[client][name] for name, value in start.items()}
+            elif client in by_channel.get(Channel.TRUNK_UPDATE, {}):
+                start = {}  # it trained, and its update was told to nobody
             yield client, {name: tensor for name, tensor in model.items() if name in held}, start
 
     def _next(self, client: str, round_: int, names: Collection[str]) -> Tensors:

@@ -1,0 +1,139 @@
+"""Truths about sets and owners: no place counts, sequences are matched one to one, owners are tested exactly."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from pplr_audit.audit.truth.owner import OwnerTruth
+from pplr_audit.audit.truth.score import Score
+from pplr_audit.audit.truth.sets import SetTruth
+from pplr_audit.scoring.rouge import rouge_l
+from pplr_audit.threat_model.attack import Guess
+
+TITLES = [np.array([10 + item, 20 + item]) for item in range(6)]
+SEQUENCES = {0: [[10, 20, 11, 21], [12, 22, 10, 20]], 1: [[13, 23, 14, 24]]}
+ITEMS = {0: frozenset({0, 1, 2}), 1: frozenset({3, 4})}
+POPULARITY = np.array([9.0, 1.0, 1.0, 5.0, 1.0, 0.0])
+
+
+def truth(classes: list[int] | None = None) -> SetTruth:
+    held = {row: (ITEMS[row], SEQUENCES[row]) for row in ITEMS}
+    named = np.arange(6) if classes is None else np.array(classes)
+    return SetTruth({0: 100, 1: 101}, held, named, POPULARITY, TITLES)
+
+
+def ranked(name: str, offsets: str, *lists: list[int]) -> dict[str, np.ndarray]:
+    bounds = np.cumsum([0, *map(len, lists)])
+    return {"rows": np.arange(len(lists)), name: np.array([x for each in lists for x in each]), offsets: bounds}
+
+
+def sequences(*by_row: list[list[int]]) -> dict[str, np.ndarray]:
+    flat = [(place, each) for place, own in enumerate(by_row) for each in own]
+    return {
+        "rows": np.arange(len(by_row)), "sequence_places": np.array([place for place, _ in flat]),
+        "sequence_tokens": np.array([token for _, each in flat for token in each]),
+        "sequence_offsets": np.cumsum([0, *(len(each) for _, each in flat)]),
+    }  # fmt: skip
+
+
+def scored(guess: dict[str, np.ndarray], of: SetTruth | None = None) -> dict[str, Score]:
+    return {score.metric: score for score in (of or truth()).score(Guess(guess), seed=0)}
+
+
+def test_items_are_counted_among_as_many_as_there_are_whatever_their_order() -> None:
+    found = scored(ranked("ranked_items", "item_offsets", [2, 0, 5, 1], [5, 4, 3]))
+    assert found["item_recall"].per_user == {100: pytest.approx(2 / 3), 101: pytest.approx(1 / 2)}
+    assert found["item_recall@10"].estimate.value == 1
+    popular = found["item_recall"].floors["popularity"]
+    assert popular[101] == pytest.approx(1 / 2), "items 0 and 3 are the most popular"
+    assert set(found) == {"item_recall", "item_recall@10", "item_recall@50"}
+
+
+def test_items_of_one_title_are_one_and_a_row_without_an_answer_has_nothing() -> None:
+    found = scored(ranked("ranked_items", "item_offsets", [5]), truth([0, 1, 2, 3, 4, 0]))
+    assert found["item_recall"].per_user == {100: pytest.approx(1 / 3), 101: 0.0}
+
+
+def test_tokens_are_scored_by_their_average_precision() -> None:
+    tokens = {10, 20, 11, 21, 12, 22}
+    order = [10, 99, 20, 98, 11]
+    found = scored(ranked("ranked_tokens", "token_offsets", order, []))["token_ap"]
+    assert found.per_user[100] == pytest.approx((1 + 2 / 3 + 3 / 5) / len(tokens))
+    assert found.per_user[101] == 0
+
+
+def test_each_guessed_sequence_counts_for_one_true_one_and_none_is_aligned_by_place() -> None:
+    """The second is read whole but given first; both truths cannot take the same guess."""
+    guesses = [[12, 22, 10, 20], [10, 20]]
+    found = scored(sequences(guesses, []))
+    ways = [[*zip(way, SEQUENCES[0], strict=True)] for way in permutations(guesses)]
+    best = max(sum(rouge_l(guess, true) for guess, true in way) for way in ways)
+    assert found["rougeL"].per_user == {100: pytest.approx(best / 2), 101: 0.0}
+    assert found["exact_sequences"].per_user == {100: 0.5, 101: 0.0}
+    once = scored(sequences([[12, 22, 10, 20]], []))
+    assert once["rougeL"].per_user[100] == pytest.approx(0.5), "one guess counts for one sequence"
+    assert once["exact_sequences"].per_user[100] == 0.5
+
+
+def test_order_is_scored_apart_from_what_is_there() -> None:
+    backwards = [each[::-1] for each in SEQUENCES[0]]
+    found = scored(sequences(backwards, SEQUENCES[1]))
+    assert found["kendall_tau"].per_user == {100: pytest.approx(-1), 101: pytest.approx(1)}
+    assert found["exact_sequences"].per_user == {100: 0.0, 101: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"rows": np.arange(2)}, "there is none of ranked_items"),
+        (
+            {"rows": np.arange(2), "ranked_items": np.arange(4), "item_offsets": np.array([0, 4])},
+            "3 bounds from 0 to",
+        ),
+        ({**sequences([[1]], []), "sequence_places": np.array([2])}, "places among 2 rows"),
+    ],
+)
+def test_an_answer_of_another_form_is_refused(arrays: dict[str, np.ndarray], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        truth().score(Guess(arrays), seed=None)
+
+
+def test_answers_are_dealt_to_other_clients_with_all_that_belongs_to_them() -> None:
+    whole = {**ranked("ranked_items", "item_offsets", [0, 1, 2], [3, 4]), **sequences(SEQUENCES[0], SEQUENCES[1])}
+    (dealt,) = truth().redealt(Guess(whole), 1, np.random.default_rng(0))
+    found = scored(dict(dealt.arrays))
+    assert found["item_recall"].estimate.value == found["exact_sequences"].estimate.value == 0
+
+
+NAMES = ["a", "b", "c", "d"]
+
+
+def owners(*named: str) -> Guess:
+    scores = np.array([[float(name == mine) for name in NAMES] for mine in named])
+    return Guess({"rows": np.arange(len(named)), "owners": scores})
+
+
+def owner_truth(count: int = 4) -> OwnerTruth:
+    return OwnerTruth({row: 100 + row for row in range(count)}, dict(enumerate(NAMES[:count])), NAMES)
+
+
+def test_owners_are_tested_by_all_ways_of_dealing_them() -> None:
+    (score,) = owner_truth().score(owners("a", "b", "d", "d"), seed=0)
+    assert score.per_user == {100: 1.0, 101: 1.0, 102: 0.0, 103: 1.0}
+    (chance,) = score.references
+    hits = [sum(x == y for x, y in zip("abdd", way, strict=True)) for way in permutations(NAMES)]
+    assert (chance.value, chance.p) == (0.25, pytest.approx(np.mean(np.array(hits) >= 3)))
+
+
+def test_a_row_without_an_answer_names_nobody_and_scores_of_another_shape_are_refused() -> None:
+    (score,) = owner_truth().score(owners("a"), seed=0)
+    assert score.estimate.value == 0.25
+    with pytest.raises(ValueError, match="one number a row and client"):
+        owner_truth().score(Guess({"rows": np.arange(4), "owners": np.zeros((4, 3))}), seed=0)
+
+
+def test_dealt_owners_are_all_wrong() -> None:
+    for dealt in owner_truth().redealt(owners(*NAMES), 5, np.random.default_rng(0)):
+        (score,) = owner_truth().score(dealt, seed=None)
+        assert score.estimate.value == 0
