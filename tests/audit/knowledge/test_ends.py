@@ -45,8 +45,6 @@ def exposed(setting: scenario.Scenario, cut: tuple[int, int], scratch: Path) -> 
     files: Any = SimpleNamespace(
         state=lambda round_: states[round_ - 1], crossings=lambda _: crossed, has_crossings=lambda _: True
     )
-        state=lambda round_: states[round_ - 1], crossings=lambda round_: crossed, has_crossings=lambda round_: True
-    )
     plan = make_plan(setting, LAYERS)
     job = Job(setting, private, model, federation, own_training(setting))
     return Harness(job, files, plan, scratch), plan, states[0], ended
