@@ -80,7 +80,7 @@ class TrunkProxy(nn.Module):
         far = cache.layers[self.layer]
         if not isinstance(far, _FarCache):
             far = cache.layers[self.layer] = _FarCache(self.endpoint.open())
-        far.length += length
+        far.length, far.rows = far.length + length, batch
         return far.session.forward(hidden_states, self._full_mask(batch, far.length))
 
     def _full_mask(self, batch: int, total: int) -> Int[Tensor, "batch total"]:
@@ -93,13 +93,16 @@ class _FarCache(DynamicLayer):
     def __init__(self, session: Session) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.session = session
-        self.length = 0
+        self.length = self.rows = 0
 
     def get_seq_length(self) -> int:
         return self.length
 
     def reorder_cache(self, beam_idx: Int[Tensor, "batch"]) -> None:
         self.session.reorder(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self.session.reorder(torch.arange(self.rows).repeat_interleave(repeats))
 
 
 class _NegativeZero(nn.Module):

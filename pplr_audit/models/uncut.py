@@ -134,7 +134,7 @@ class UncutModel:
         seen: dict[int, Tensor] = {}
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            self.set(adapter)
+            stack.enter_context(self.under(adapter))
             reached = stack.enter_context(_stop_before(self.model, max(layers)))
             stack.enter_context(tap([Tapped(layer, reached[layer]) for layer in layers], seen.__setitem__))
             yield seen
@@ -145,15 +145,15 @@ class UncutModel:
         """log-probability of each token of each prompt's answer, under the adapter or (None) the base model."""
         encoding = self._held(adapter, encoding)
         encoding = self.encoding(adapter) if encoding is None else encoding
-        self.set(adapter)
-        return self.task.log_probs(self.model, prompts, encoding)
+        with self.under(adapter):
+            return self.task.log_probs(self.model, prompts, encoding)
 
     def encoding(self, adapter: Mapping[str, Tensor] | None) -> CatalogueEncoding:
         """Encode the catalogue under this adapter (None: the base model), unless an older encoding is kept."""
         held = self._held(adapter, None)
         if held is None:
-            self.set(adapter)
-            held = self.task.encode_catalogue(self.model)
+            with self.under(adapter):
+                held = self.task.encode_catalogue(self.model)
         return held
 
     def logits(
@@ -184,6 +184,16 @@ class UncutModel:
     ) -> CatalogueEncoding | None:
         """Return the encoding to use under this adapter: ``encoding`` if it was kept, None if it has to be made."""
         return self.task.base_encoding if adapter is None or self.task.fixed else encoding
+
+    @contextmanager
+    def under(self, adapter: Mapping[str, Tensor] | None) -> Iterator[None]:
+        """Within the block the model has these values; of the base model (None) LoRA is not computed at all.
+
+        LoRA starts at zero, so that the base model's numbers are the same, for two thirds of the time.
+        """
+        self.set(adapter)
+        with adapter_off(self.model) if adapter is None else nullcontext():
+            yield
 
     def set(self, adapter: Mapping[str, Tensor] | None) -> None:
         """Take on these values; None: those that training begins with, which make it the base model."""
@@ -248,6 +258,6 @@ class ServedUncut:
     @contextmanager
     def model(self, weights: Weights = "trained", *, catalogue: bool = False) -> Iterator[Any]:
         del catalogue
-        self._whole.set(self._adapter)
-        with adapter_off(self._whole.model) if weights == "base" else nullcontext():
+        off = adapter_off(self._whole.model) if weights == "base" else nullcontext()
+        with self._whole.under(self._adapter), off:
             yield self._whole.model

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import (
+    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -25,6 +26,7 @@ from pplr_audit.errors import InputError
 from pplr_audit.models.architectures import body
 from pplr_audit.models.backbones.config import NOT_CAUSAL, one_line
 from pplr_audit.models.backbones.load import Backbone
+from pplr_audit.models.backbones.transformers_api import remembering
 from pplr_audit.models.cut import positions
 from pplr_audit.models.lora import adapter_off
 from pplr_audit.models.recommenders.task import CatalogueEncoding, NotFinite, Served, Tally, tensors
@@ -250,6 +252,7 @@ def generate_titles(
         out = model.generate(
             input_ids=tokens, attention_mask=mask, generation_config=settings,
             stopping_criteria=StoppingCriteriaList([steps]), logits_processor=LogitsProcessorList([_Finite()]),
+            **read_once(model, tokens, mask, beams),
         )  # fmt: skip
         if tally is not None:
             tally.requests += len(rows)
@@ -258,6 +261,20 @@ def generate_titles(
         for row, answer in zip(rows, out[:, tokens.shape[1] :].numpy(), strict=True):
             titles[row] = _title(answer, prompts)
     return titles
+
+
+def read_once(
+    model: Any, tokens: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"], beams: int
+) -> dict[str, Any]:
+    """Read each prompt but its last token, then repeat keys and values for every beam: the library would repeat the
+    prompt and read it once a beam. The last token is left to the library, which wants a token to go on from.
+    """
+    if beams == 1 or tokens.shape[1] == 1:
+        return {}
+    cache = DynamicCache(config=model.config)
+    body(model)(**{**_placed(tokens[:, :-1], mask[:, :-1]), "use_cache": True}, **remembering(cache))
+    cache.batch_repeat_interleave(beams)
+    return remembering(cache)
 
 
 class _Finite(LogitsProcessor):

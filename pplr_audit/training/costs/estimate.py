@@ -162,7 +162,9 @@ def _wire(
 ) -> dict[str, float]:
     """Compute the bytes of a full step, and how long a step, a round and a request wait for the wire."""
     step = asked.batch * row["wire_bytes_per_sample"]
-    in_step, in_request = (STEP_TRIPS, request_trips(int(workload.generated_tokens))) if has_trunk else (0, 0)
+    in_step, in_request = (
+        (STEP_TRIPS, request_trips(int(workload.generated_tokens), workload.beams)) if has_trunk else (0, 0)
+    )
     in_round = steps(asked.samples, asked.batch, epochs) * in_step + ROUND_TRIPS
     return {
         "wire_bytes_per_step": step,

@@ -74,10 +74,10 @@ def cost_rows(
     wire_bytes_per_sample     4 crossings of (T, hidden) and one of the mask; 0 where no trunk is left
     wire_bytes_per_round      of one client, both ways: its samples, its adapter's update up and personal model down,
                               and its loss; the trunk's adapter never crosses
-    serving_wire_bytes_per_request  2 crossings of (positions, hidden) and the mask, over beams · (prompt + generated -
-                              1) + title positions: the library repeats the prompt for every beam, and the last token
-                              generated is never fed back; with several beams, 4 bytes a beam and generated token that
-                              say which beam goes on
+    serving_wire_bytes_per_request  2 crossings of (positions, hidden) and the mask, over prompt - 1 + beams · generated
+                              + title positions: the prompt is read once, all but its last token, from which each beam
+                              goes on, and the last token generated is never fed back; with several beams, 4 bytes a
+                              beam before the first token and after each that say which beam goes on
     seconds_per_round         null: this is measured, not computed
     ========================  ==========================================================================================
 
@@ -99,8 +99,8 @@ def rows_of(model: Any, cuts: Iterable[tuple[int, int]], workload: Workload) -> 
     around = [*outer_modules(model).values(), *head]
     held_always, trained_always = parameters_of(around), parameters_of(around, trainable=True)
     whole = held_always + sum(block.parameters for block in layers)
-    positions = workload.beams * (workload.prompt_tokens + max(workload.generated_tokens - 1, 0))
-    beams = BEAM_BYTES * workload.beams * workload.generated_tokens if workload.beams > 1 else 0.0
+    positions = workload.prompt_tokens + max(workload.beams * workload.generated_tokens - 1, 0)
+    beams = BEAM_BYTES * workload.beams * (workload.generated_tokens + 1) if workload.beams > 1 else 0.0
     rows = []
     for front, back in cuts:
         check_cut(front, back, len(layers))

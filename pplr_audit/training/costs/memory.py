@@ -6,7 +6,7 @@ counted: the process itself, the library's caches of free memory, the tokenizer,
 rounds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,8 +50,10 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
     training_memory_bytes   all of these
     cache_bytes             keys and values of the client's blocks: beams x (prompt + generated - 1) positions, at most
                             window - 1 a sequence in blocks with a sliding window; 0 for an encoder
-    serving_memory_bytes    weights, adapter, keys and values (with a sliding window the whole prompt's: those that fall
-                            out of it are freed with the next token), and what the pass over the prompt needs
+    serving_memory_bytes    weights, adapter, and the larger of two: the prompt's keys and values (all of them, with a
+                            sliding window too: those that fall out of it are freed with the next token) with what the
+                            pass over the prompt needs; or, of several beams, the keys and values of all of them, one
+                            block's twice, as beams change places
     ======================  ============================================================================================
 
     Raises:
@@ -60,12 +62,11 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
     whole = blocks(model)
     layers, value = len(whole), next(model.parameters()).element_size()
     kept = traced(model, held.batch, held.tokens)
-    passing = served(model, held.beams, held.prompt_tokens) if held.prompt_tokens else {False: 0, True: 0}
+    serving = _serving(model, held)
     around = [*outer_modules(model).values(), *heads(model)]
     base, base_adapter = parameters_of(around), parameters_of(around, trainable=True)
     sizes = [(parameters_of([block]), parameters_of([block], trainable=True)) for block in whole]
     cache = [_cache_values(model, layer, held) * value for layer in range(layers)]
-    brimful = [_cache_values(model, layer, held, at_peak=True) * value for layer in range(layers)]
     rows = []
     for front, back in cuts:
         check_cut(front, back, layers)
@@ -87,9 +88,7 @@ def memory_rows(model: Any, cuts: Iterable[tuple[int, int]], held: Held) -> list
                 **found,
                 "training_memory_bytes": sum(found.values()),
                 "cache_bytes": sum(cache[layer] for layer in mine),
-                "serving_memory_bytes": (
-                    (weights + adapter) * value + sum(brimful[layer] for layer in mine) + passing[bool(mine)]
-                ),
+                "serving_memory_bytes": (weights + adapter) * value + serving(mine),
             }
         )
     return rows
@@ -106,19 +105,41 @@ def _activations(kept: Kept, mine: list[int], trained: bool) -> int:
     return kept.around + tables + kept.head + first + sum(kept.block[layer] for layer in mine[1:])
 
 
+def _serving(model: Any, held: Held) -> Callable[[list[int]], int]:
+    """Return the function from the client's blocks to the bytes of a request at its peak, besides weights."""
+    layers = range(len(blocks(model)))
+    value: int = next(model.parameters()).element_size()
+    nothing = {False: 0, True: 0}
+    passing = served(model, 1, held.prompt_tokens) if held.prompt_tokens else nothing
+    prompt = [_cache_values(model, layer, held, at_peak=True) * value for layer in layers]
+    if held.beams == 1:
+        return lambda mine: sum(prompt[layer] for layer in mine) + passing[bool(mine)]
+    going_on = served(model, held.beams, 1)
+    cache = [_cache_values(model, layer, held) * value for layer in layers]
+
+    def peak(mine: list[int]) -> int:
+        reading = sum(prompt[layer] for layer in mine) + passing[bool(mine)]
+        # While beams change places one block's keys and values are there twice.
+        moment = max([going_on[bool(mine)], *(cache[layer] for layer in mine)])
+        return max(reading, sum(cache[layer] for layer in mine) + moment)
+
+    return peak
+
+
 def _cache_values(model: Any, layer: int, held: Held, *, at_peak: bool = False) -> int:
-    """Numbers that one block's keys and values are, over all beams."""
+    """Numbers that one block's keys and values are, over all beams; ``at_peak`` of the one pass over the prompt."""
     kind, config = architecture(model), model.config
     if not kind.causal:
         return 0
-    positions = held.prompt_tokens + max(held.generated_tokens - 1, 0)
+    # A single beam goes on behind the prompt; several go on from copies.
+    positions = held.prompt_tokens + max(held.generated_tokens - 1, 0) * (not at_peak or held.beams == 1)
     window = getattr(config, "sliding_window", None)
     types = getattr(config, "layer_types", None)
     if window and (types is None or types[layer] == "sliding_attention"):
         positions = max(min(positions, window - 1), held.prompt_tokens * at_peak)
     widths = [_outputs(blocks(model)[layer].get_submodule(path)) for path in kind.products.attention_in]
     # Queries, keys and values come from a layer each, or from one whose output is all three side by side.
-    return held.beams * positions * (sum(widths[1:]) if len(widths) == 3 else widths[0] * 2 // 3)
+    return (1 if at_peak else held.beams) * positions * (sum(widths[1:]) if len(widths) == 3 else widths[0] * 2 // 3)
 
 
 def _outputs(layer: Any) -> int:

@@ -35,12 +35,13 @@ def steps(samples: int, batch: int, epochs: int) -> int:
     return epochs * math.ceil(samples / batch)
 
 
-def request_trips(generated: int) -> int:
+def request_trips(generated: int, beams: int = 1) -> int:
     """Exchanges of a served request: one a pass of the generation, and one to embed the title that it gave.
 
-    An encoder generates nothing and answers in one. That beams are reordered is said along with the next pass.
+    With several beams the prompt is read in a pass of its own. An encoder generates nothing and answers in one. That
+    beams are reordered is said along with the next pass.
 
-    >>> request_trips(12), request_trips(0)
-    (13, 1)
+    >>> request_trips(12), request_trips(12, beams=4), request_trips(0)
+    (13, 14, 1)
     """
-    return generated + 1
+    return generated + 1 + (beams > 1)

@@ -11,6 +11,7 @@ from pplr_audit.data.prompts import collate
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.cut import positions
 from pplr_audit.models.lora import adapter_off, adapter_parameters
+from pplr_audit.models.recommenders import bigrec
 from pplr_audit.models.recommenders.bigrec import (
     Grounding,
     answer_log_probs,
@@ -67,6 +68,24 @@ def test_batched_generation_is_that_of_one_at_a_time(model: Recommender) -> None
     for prompt, title in zip(served, together, strict=True):
         (alone,) = generate_titles(model.whole.model, [prompt], model.prompts, beams=2)
         assert title.tolist() == alone.tolist()
+
+
+def test_a_prompt_is_read_once_for_all_beams_and_the_titles_are_those_of_reading_it_for_each(
+    model: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = [model.prompts.build(np.array(items)) for items in ([1, 2, 3], [4], [5, 6], [7, 8, 9])]
+    rows: list[tuple[int, int]] = []
+    words = model.whole.model.get_input_embeddings()
+    handle = words.register_forward_pre_hook(lambda _, args: rows.append(tuple(args[0].shape)))
+    once = generate_titles(model.whole.model, served, model.prompts, beams=3)
+    handle.remove()
+    longest = max(map(len, served))
+    assert rows[0] == (len(served), longest - 1)
+    assert {length for _, length in rows[1:]} == {1}
+    assert {count for count, _ in rows[1:]} == {3 * len(served)}
+    monkeypatch.setattr(bigrec, "read_once", lambda *_: {})
+    for title, each in zip(once, generate_titles(model.whole.model, served, model.prompts, beams=3), strict=True):
+        assert title.tolist() == each.tolist()
 
 
 def test_what_is_generated_stops_before_the_closing_quote_and_the_end(

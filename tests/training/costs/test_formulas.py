@@ -11,6 +11,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from pplr_audit.errors import InputError
 from pplr_audit.models.cut import CutModel, cut
 from pplr_audit.models.lora import add_lora
+from pplr_audit.models.recommenders.bigrec import read_once
 from pplr_audit.scenario.schema import Lora
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training.costs.formulas import Workload, all_cuts, cost_rows
@@ -129,10 +130,10 @@ class Echo:
     def join(self, client: str, samples: int) -> None: ...
     def start_round(self, client: str, round_: int) -> None: ...
     def reorder(self, session: int, beams: Tensor) -> None: ...
-    def forward(self, client: str, step: int, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, client: str, step: int, hidden: Tensor, mask: Tensor, pass_: int) -> Tensor:
         return hidden
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, gradient: Tensor, pass_: int) -> Tensor:
         return gradient
 
     def finish_step(self) -> dict[str, Tensor]:
@@ -182,8 +183,10 @@ def test_wire_bytes_of_a_request_are_those_that_a_link_counts(beams: int) -> Non
     settings = GenerationConfig(
         max_new_tokens=new, min_new_tokens=new, num_beams=beams, do_sample=False, eos_token_id=1, pad_token_id=2
     )
+    mask = torch.ones_like(tokens)
     with torch.no_grad():
-        parts.client.generate(input_ids=tokens, attention_mask=torch.ones_like(tokens), generation_config=settings)
+        held = read_once(parts.client, tokens, mask, beams)
+        parts.client.generate(input_ids=tokens, attention_mask=mask, generation_config=settings, **held)
     work = Workload(1, 1, prompt_tokens=9, generated_tokens=new, beams=beams)
     assert cost_rows(config(), Lora(rank=2), [(1, 1)], work)[0]["serving_wire_bytes_per_request"] == link.sent.total()
 

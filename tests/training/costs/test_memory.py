@@ -18,7 +18,7 @@ from pplr_audit.models.architectures import architecture, blocks
 from pplr_audit.models.backbones.transformers_api import from_config
 from pplr_audit.models.cut import CutModel, cut, positions
 from pplr_audit.models.lora import add_lora
-from pplr_audit.models.recommenders.bigrec import answer_loss
+from pplr_audit.models.recommenders.bigrec import answer_loss, read_once
 from pplr_audit.scenario.schema import Lora
 from pplr_audit.training.costs.activations import Live
 from pplr_audit.training.costs.formulas import all_cuts, meta_model
@@ -178,7 +178,8 @@ def generated(parts: CutModel, prompt: int, new: int, beams: int) -> Any:
     )  # fmt: skip
     with torch.no_grad():
         tokens = torch.randint(3, VOCABULARY, (1, prompt))
-        return parts.client.generate(input_ids=tokens, attention_mask=mask, generation_config=settings)
+        held = read_once(parts.client, tokens, mask, beams)
+        return parts.client.generate(input_ids=tokens, attention_mask=mask, generation_config=settings, **held)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
