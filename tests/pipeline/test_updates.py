@@ -199,3 +199,10 @@ def test_where_a_defense_sums_the_updates_the_sum_is_what_can_be_read(
     assert [each["name"] for each in summed["comparisons"]] == ["popularity", "reserve"], "a sum has no other client"
     assert found["server", "trunk_update"]["detail"]["reason"].startswith("a defense leaves only the sum")
     assert found["peer", "personal_model"]["status"] == "ok"
+
+
+def test_the_attack_on_the_page_is_the_one_that_runs_and_has_under_forty_lines() -> None:
+    page = (FOLDER.parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+    code = (FOLDER / "bias.py").read_text(encoding="utf-8")
+    assert f"```python\n{code}```" in page
+    assert len(code.splitlines()) < 40
