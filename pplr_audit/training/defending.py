@@ -8,6 +8,7 @@ from pplr_audit import scenario
 from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
 from pplr_audit.scenario.compositions import NONE, Composition, canonical, conflict, flat
+from pplr_audit.threat_model.adversaries import SEES
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.defense import Act, Defense, Neighbors, Unit
 from pplr_audit.training.strategies.protocol import Strategy
@@ -84,6 +85,7 @@ def _sound(made: Any, name: str) -> Defense:
     for what, given, accepted in (
         ("acts", made.acts, get_args(Act)), ("channels", made.channels, tuple(map(str, Channel))),
         ("removes", made.removes, (str(Channel.CLIENT_UPDATE),)), ("unit", {made.unit} - {None}, get_args(Unit)),
+        ("holds_against", made.holds_against, (*SEES, "server", "malicious_server")),
         ("neighbors", {made.neighbors} - {None}, get_args(Neighbors)),
     ):  # fmt: skip
         for each in sorted(set(map(str, given)) - set(accepted)):

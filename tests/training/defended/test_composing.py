@@ -134,6 +134,7 @@ BROKEN = {
     "no such channel": ('channels = frozenset({"statu"})', "channels: 'statu'; did you mean 'status'?"),
     "removes what cannot go": ('removes = frozenset({"status"})', "removes: 'status' (accepted: client_update)"),
     "no such unit": ('unit = "person"', "unit: 'person' (accepted: sample, user, client, vector)"),
+    "no such adversary": ('holds_against = frozenset({"sever"})', "holds_against: 'sever'; did you mean 'server'?"),
     "no such neighbors": ('neighbors = "replaced"', "neighbors: 'replaced'; did you mean 'replace'?"),
     "no channels": (
         'acts = frozenset({"wire"})\n    def apply(self, crossing, turn): ...',
