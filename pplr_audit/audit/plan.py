@@ -36,7 +36,7 @@ WITHOUT_TRUNK = frozenset({Channel.CLIENT_UPDATE, Channel.PERSONAL_MODEL, Channe
 """Channels at a cut that also cross where no block is left for the server."""
 NOTHING = (
     "no block is left for the server (k + m = L), so no activations cross here; updates, personal models and losses "
-    "still do, and what they tell was not measured"
+    "still do, and this attack does not read them"
 )
 
 

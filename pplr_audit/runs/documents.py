@@ -12,8 +12,8 @@ from pplr_audit.errors import InputError
 Document = Mapping[str, Any]
 _FINDINGS, _EVIDENCE = "findings.schema.json", "evidence.schema.json"
 WITHOUT_TRUNK_UNKNOWN = (
-    "Cuts that leave the server no block (k + m = L): client updates, personal models and losses still cross there. Of "
-    "each of these, what it tells was not measured."
+    "Cuts that leave the server no block (k + m = L): client updates, personal models and losses still cross there. "
+    "Where no attack read one of these, what it tells is unknown."
 )
 
 

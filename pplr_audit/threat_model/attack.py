@@ -83,7 +83,7 @@ class Guess:
 
 class Attack(Protocol):
     """Parameters in, one verb, a guess out. One that reads several channels names the others in `also_reads`; one that
-    reads all audited rounds together says ``rounds = "all"``.
+    reads what crosses once a round of all audited rounds together says ``rounds = "all"``.
     """
 
     name: str
@@ -105,7 +105,7 @@ def also_reads(attack: Attack) -> frozenset[Channel]:
 
 
 def reads_all_rounds(attack: Attack) -> bool:
-    """True if an attack reads all audited rounds together (`rounds`); others read one round at a time."""
+    """True if an attack reads what crosses once a round of all audited rounds together; others read round by round."""
     return getattr(attack, "rounds", "each") == "all"
 
 

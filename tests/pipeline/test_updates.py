@@ -12,13 +12,14 @@ from torch import Tensor
 from pplr_audit import pipeline as audit
 from pplr_audit import scenario
 from pplr_audit.errors import InputError
+from pplr_audit.report.findings.series import above_baseline
 from pplr_audit.runs.documents import validate
 from pplr_audit.scenario import plugins
 from pplr_audit.training.link import Link
 from tests.conftest import LAYERS
 from tests.toys import FOLDER, install_toys
 
-CLIENTS, MARK = 6, 1e-3
+CLIENTS, MARK = 8, 1e-3
 CUTS = [[1, 1], [LAYERS, 0]]
 POINTS = "[pplr_audit.attacks]\nbias = toy_bias:Bias\nlister = toy_readers:Lister\nsizes = toy_readers:Sizes\n"
 
@@ -87,10 +88,11 @@ def test_a_toy_names_the_client_by_its_bias_and_finds_nothing_where_owners_are_s
             assert row["ci"][0] < 1.0 == row["ci"][1]
             chance, control = row["comparisons"]
             assert (chance["name"], chance["value"]) == ("chance", pytest.approx(1 / CLIENTS))
-            assert chance["p"] == pytest.approx(1 / 720), "all six by chance"
+            assert chance["p"] == pytest.approx(1 / 40320), "all eight by chance"
             assert (control["name"], control["draws"]) == ("control", 10)
             assert control["most"] == 0, "no update keeps its owner, and each has its mark"
-            assert row["detail"]["control"] == control["value"] < row["baseline"] + 1e-9
+            assert row["detail"]["control"] == control["value"] == 0
+            assert above_baseline(row), "also as the best of all that is said of owners"
 
 
 def test_without_marks_the_toy_is_not_above_chance_and_with_one_round_it_does_not_apply(
@@ -103,7 +105,7 @@ def test_without_marks_the_toy_is_not_above_chance_and_with_one_round_it_does_no
     later = chosen.model_copy(update={"audit": chosen.audit.model_copy(update={"rounds": "all"})})
     (row,) = audit.run(later, tmp_path / "all").document["findings"]
     assert row["status"] == "ok"
-    assert row["corrected"]["p"] > 0.025
+    assert not above_baseline(row)
 
 
 def test_every_cut_has_its_part_of_the_update_and_the_trunk_the_rest(document: dict[str, Any]) -> None:
@@ -161,6 +163,7 @@ def test_a_peer_is_asked_about_others_alone(document: dict[str, Any], marked: Pa
     assert "another client: its own data and models" in report
     assert "balances the clients: sees client updates and status" in report
     assert "which client an update is of" in report
+    assert "Naming whose update it is** (" in report
 
 
 def test_membership_from_updates_has_candidates_of_the_same_numbers_everywhere(document: dict[str, Any]) -> None:
@@ -206,3 +209,18 @@ def test_the_attack_on_the_page_is_the_one_that_runs_and_has_under_forty_lines()
     code = (FOLDER / "bias.py").read_text(encoding="utf-8")
     assert f"```python\n{code}```" in page
     assert len(code.splitlines()) < 40
+
+
+def test_updates_of_recformer_are_read_by_server_and_peer_at_every_cut(
+    toys: None, recformer_scenario: scenario.Scenario, tmp_path: Path
+) -> None:
+    changed = recformer_scenario.model_dump()
+    changed["audit"] |= {
+        "adversaries": ["server", "peer"], "attacks": ["lister", "loss"], "cuts": [[1, 1], [0, 0]], "rounds": [1],
+    }  # fmt: skip
+    document = audit.run(scenario.Scenario.model_validate(changed), tmp_path / "run").document
+    found = rows(document, attack="lister", metric="item_recall")
+    assert {row["status"] for row in found if row["channel"] != "personal_model"} == {"ok"}
+    deeper = [row for row in found if row["channel"] == "personal_model"]
+    assert {row["adversary"] for row in deeper} == {"server", "peer"}
+    assert {row["status"] for row in rows(document, attack="loss", adversary="peer", metric="auc")} == {"ok"}

@@ -54,7 +54,9 @@ class RoundViews:
             rows = self._rows.phase_rows("queries", cell.round).users
             found = {row: self._rows.holder_of(user) for row, user in rows.items()}
             return {row: client for row, client in found.items() if client != peer}
-        names = [ALL] if cell.channel == Channel.AGGREGATE else [n for n in self._trained(cell.round) if n != peer]
+        names = [name for name in self._trained(cell.round) if name != peer]
+        if cell.channel == Channel.AGGREGATE:
+            names = [ALL] if names else []
         order = np.random.default_rng(
             derive(self._job.scenario.seed, "rows", "clients", str(cell.channel), cell.round)
         ).permutation(len(names))  # fmt: skip
@@ -79,7 +81,7 @@ class RoundViews:
     def _view(self, cell: Cell, attack: Attack, newest: Sequence[Crossing]) -> View[Update] | View[Aggregate]:
         asked = self.asked(cell, attack)
         if not asked:
-            raise NotApplicable(f"no other client trained in round {cell.round}")
+            raise NotApplicable(f"no client that could be asked about trained in round {cell.round}")
         row_of = {} if attack.secret == "membership" else {client: row for row, client in asked.items()}
         hidden = attack.secret == "owner"
         shown = dict.fromkeys(asked, "") if hidden else asked

@@ -34,7 +34,10 @@ from pplr_audit.report.sentences.claims import Sentence, amount, claim, hedge, u
 from pplr_audit.report.words.vocabulary import KNOWLEDGE, STATUS, learned_words, phase
 from pplr_audit.runs.documents import Document
 
-TOPICS = {"history": "Reading histories", "label": "Reading the next item"}
+TOPICS = {
+    "history": "Reading histories", "label": "Reading the next item", "items": "Reading a client's items",
+    "owner": "Naming whose update it is",
+}  # fmt: skip
 
 
 def reading(run: Document, rows: Sequence[Finding], secret: str) -> Sentence:
