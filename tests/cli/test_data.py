@@ -50,6 +50,26 @@ def test_the_json_form_says_what_was_found(movies):
     }
 
 
+def test_it_says_how_many_users_would_be_in_each_group_or_why_there_can_be_none(movies):
+    found = json.loads(
+        run("synthetic", "--json", "--set", "data.reserve=0.25", "--set", "data.partition=random").stdout
+    )
+    assert found["groups"]["reserve"] == 150
+    assert sum(found["groups"].values()) == 600
+    shown = " ".join(run("synthetic", "--set", "data.partition=random").stdout.replace("│", " ").split())
+    assert re.search(r"for an audit \d+ members, who train; \d+ non-members, left out by a coin; 60 in reserve", shown)
+    assert json.loads(run(movies, "--json").stdout)["groups"]["refused"].startswith("data: of the 3 users")
+
+
+def test_a_reserve_that_leaves_too_few_users_ends_a_run_with_exit_code_2_and_one_line(tmp_path):
+    whole = ["run", "quickstart", "--set", "data.reserve=0.999", "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, whole)
+    assert done.exit_code == 2
+    assert re.search(r"data\.reserve: a share of 0\.999 takes \d+ of 1600 participating users and leaves", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_table_names_readers_encodings_and_titles(movies):
     shown = run(movies).stdout
     for expected in (

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from pplr_audit.report.blocks.content import Facts, Table
+from pplr_audit.report.sections.method import method
 from pplr_audit.report.terminal.findings import summary_table
 from pplr_audit.report.terminal.training import CLIENTS, training_tables
 
@@ -33,6 +35,19 @@ def test_each_cut_shows_its_strongest_leak_and_its_price(findings: Json) -> None
         "72.2 MB",
     ):
         assert part in line
+
+
+GROUPS = "405 members, who train; 395 non-members, left out by a coin; 143 in reserve, who never train"
+
+
+def test_the_three_groups_of_users_stand_below_the_table_and_in_the_report(findings: Json) -> None:
+    assert GROUPS in " ".join(shown(findings).split())
+    section = method(findings)
+    (facts,) = [block for block in section.blocks if isinstance(block, Facts)]
+    assert ("users", GROUPS) in facts.pairs
+    (clients,) = [block for block in section.blocks if isinstance(block, Table) and block.caption == "Clients"]
+    at = clients.columns.index("reserve")
+    assert {row[at].text for row in clients.rows} == {"28"}
 
 
 def test_a_finding_that_its_control_explains_names_the_control(findings: Json, a_membership: Make) -> None:
