@@ -23,6 +23,7 @@ class Loss:
     secret = "membership"
     channels = frozenset({Channel.MODEL_OUTPUT})
     controls = 20
+    copies = False  # the base model alone is run; the queried one answers
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         if not view.records:

@@ -62,6 +62,9 @@ from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import Federation, RoundState
 from pplr_audit.training.run_job import has_begun, loaded, opened
 
+_HELD = "held"
+"""The key of answers by the models that the server made; a personal model beside the shared one never reaches it."""
+
 
 class Harness:
     """Views, knowledge and truths of one trained run.
@@ -145,6 +148,8 @@ class Harness:
             linked = self._links.recorded(phase == "training", rounds, self._plan.layers, self._scratch)
             return linked.records(Trace("activation", cell.front))
         spool = self._recorded(phase, cell.round) if as_active(attack) is None else self._hijacked(cell)
+        if phase == "queries":
+            return spool.records(_HELD if cell.adversary == "server" else cell.channel)
         if phase != "training":
             return spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
         records = spool.records(self._plan.trace(cell, cell.channel))
@@ -277,6 +282,11 @@ class Harness:
         else:
             for record in query_records(self._model.whole, state, queries):
                 spool.put(Channel.MODEL_OUTPUT, record)
+                if record.client not in state.personal:
+                    spool.put(_HELD, record)
+            apart = {client: own for client, own in queries.items() if client in state.personal}
+            for record in query_records(self._model.whole, state, apart, held=True):
+                spool.put(_HELD, record)
         return spool
 
     def _hijack(self, cell: Cell) -> Spool:

@@ -170,7 +170,7 @@ class _Axes:
         also: tuple[int, ...] = (),
     ) -> Cell:  # fmt: skip
         """Return the cell of an attack in a round, before any cut is named, which reads rounds before it ``also``."""
-        spec, level = self.planned.spec, _level(self.scenario.audit.knowledge, adversary, runs_copies(attack))
+        spec, level = self.planned.spec, _level(self.scenario.audit.knowledge, adversary, channel, runs_copies(attack))
         return Cell(
             *key, adversary, level, channel, None, None, round_, spec.defense, spec.strategy, spec.seed, spec.name,
             _question(self.scenario, attack, adversary, self.rounds), also,
@@ -238,15 +238,15 @@ def _question(scenario: Scenario, attack: Attack, adversary: str, rounds: Sequen
     return json.dumps(asked, sort_keys=True)
 
 
-def _level(knowledge: Literal["strongest", "base", "auxiliary"], adversary: str, copies: bool) -> str:
-    """Return the level of knowledge: pairs help only whoever sees activations; who is sent updates has the fronts, and
+def _level(knowledge: Literal["strongest", "base", "auxiliary"], adversary: str, channel: Channel, copies: bool) -> str:
+    """Return the level of knowledge: pairs help only whoever reads activations; who is sent updates has the fronts, and
     a peer has its own model.
 
     Args:
         copies: whether the attack makes use of them.
     """
     sees = readable_by(adversary)
-    if knowledge == "auxiliary" and Channel.FRONT_ACTIVATIONS in sees:
+    if knowledge == "auxiliary" and Channel.FRONT_ACTIVATIONS in sees and channel != Channel.MODEL_OUTPUT:
         return "auxiliary"
     if adversary == PEER and copies and knowledge == "strongest":
         return "own"

@@ -25,13 +25,14 @@ users, its own personal models, and what its own personal model answers."""
 
 
 def channels_of(adversary: str) -> frozenset[Channel]:
-    """Every channel that ``adversary`` sees; ``server`` is trunk host and aggregator in one, as in PPLR.
+    """Every channel that ``adversary`` sees; ``server`` is trunk host and aggregator in one, as in PPLR, and can ask
+    the models that it made and holds whatever an outsider could ask.
 
     ``malicious_server`` sees no more, but chooses what it sends. The sum of what somebody sees one by one is not named;
     see `readable_by`.
     """
     if adversary in ("server", "malicious_server"):
-        return SEES["trunk_host"] | SEES["aggregator"]
+        return SEES["trunk_host"] | SEES["aggregator"] | {Channel.MODEL_OUTPUT}
     return SEES[adversary]
 
 

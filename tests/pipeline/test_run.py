@@ -89,7 +89,10 @@ def test_a_cut_that_leaves_the_server_nothing_is_not_applicable_instead_of_zero(
 def test_membership_is_measured_in_both_modes_beside_chance_and_a_control(finished: audit.AuditResult) -> None:
     rows = of(finished.document, attack="loss", metric="auc", status="ok")
     assert {row["detail"]["mode"] for row in rows} == {"threshold", "reference"}
-    assert all(row["cut"] is None and row["adversary"] == "outsider" for row in rows)
+    assert all(row["cut"] is None and row["knowledge"] == "base" for row in rows)
+    by = {(row["adversary"], row["detail"]["mode"]): row["value"] for row in rows}
+    for mode in ("threshold", "reference"):  # the server holds the very models that answer outsiders
+        assert by["server", mode] == by["outsider", mode]
     assert all(row["baseline"] == 0.5 for row in rows), "chance is known exactly; an estimate is no constant"
     for row in rows:
         chance, control = row["comparisons"]
@@ -124,7 +127,7 @@ def test_every_guess_was_sealed_with_its_hash_before_it_was_scored(finished: aud
     events = [json.loads(line) for line in (finished.directory / "events.jsonl").read_text().splitlines()]
     sealed = {event["cell"]: event["sha256"] for event in events if event["kind"] == "guess_sealed"}
     guesses = list((finished.directory / "guesses").iterdir())
-    assert len(guesses) == len(sealed) == 2 * LAYERS + 1
+    assert len(guesses) == len(sealed) == 2 * LAYERS + 2
     for guess in guesses:
         assert hashlib.sha256(guess.read_bytes()).hexdigest() == sealed[guess.stem]
 

@@ -267,13 +267,18 @@ def received_records(
 
 
 def query_records(
-    whole: UncutModel, state: RoundState, queries: Mapping[str, Sequence[tuple[int, Prompt]]]
+    whole: UncutModel, state: RoundState, queries: Mapping[str, Sequence[tuple[int, Prompt]]], *, held: bool = False
 ) -> list[Answer]:
-    """Token log-probabilities of each query's answer, from the personal model of the client it was put to."""
+    """Token log-probabilities of each query's answer, from the personal model of the client it was put to.
+
+    Args:
+        held: put the queries to the newest models that the server made, where clients have others of their own.
+    """
     records = list[Answer]()
     for client, own in queries.items():
-        encoding = state.encoding(client)
-        answers = whole.log_probs([prompt for _, prompt in own], state.served(client), encoding)
+        encoding = state.encodings.get(client) if held else state.encoding(client)
+        adapter = state.sent(client) if held else state.served(client)
+        answers = whole.log_probs([prompt for _, prompt in own], adapter, encoding)
         for (row, _), answer in zip(own, answers, strict=True):
             records.append(Answer(row, client, state.round, -1, torch.from_numpy(answer)))
     return records
