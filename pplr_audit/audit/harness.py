@@ -33,7 +33,7 @@ from pplr_audit.audit.replay.records import (
 )
 from pplr_audit.audit.replay.rounds import RoundViews
 from pplr_audit.audit.replay.spool import Spool
-from pplr_audit.audit.tap_points import ONCE_A_ROUND, Phase, Trace, phase_of
+from pplr_audit.audit.tap_points import Phase, Trace, phase_of
 from pplr_audit.audit.truth.history import HistoryTruth, Recommends
 from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.audit.truth.membership import MembershipTruth
@@ -52,7 +52,7 @@ from pplr_audit.errors import RunError
 from pplr_audit.models.build import Recommender
 from pplr_audit.threat_model.artifacts import Artifacts
 from pplr_audit.threat_model.attack import Attack, Budget, also_reads, as_active, attribute_of
-from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.channels import ONCE_A_ROUND, Channel
 from pplr_audit.threat_model.defense import ALL
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.extension import Extension, attacks_at_cuts
-from pplr_audit.audit.tap_points import OF_ADAPTERS, OF_THE_TRAINED, OF_TRAINING, ONCE_A_ROUND, SIDES, Trace
+from pplr_audit.audit.tap_points import OF_THE_TRAINED, OF_TRAINING, SIDES, Trace
 from pplr_audit.audit.trainings import PlannedTraining, trainings_of
 from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.threat_model.adversaries import readable_by
 from pplr_audit.threat_model.attack import Attack, also_reads, as_active, reads_all_rounds, runs_copies
-from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.channels import OF_ADAPTERS, ONCE_A_ROUND, Channel
 from pplr_audit.training.spec import TrainingSpec
 
 MEASURED: Mapping[str, frozenset[Channel]] = {

@@ -9,7 +9,6 @@ import numpy as np
 from pplr_audit.audit.cell import Cell, without_value
 from pplr_audit.audit.run_attack import run_attack
 from pplr_audit.audit.sealed_guess import SealedGuess
-from pplr_audit.audit.tap_points import ONCE_A_ROUND
 from pplr_audit.audit.truth.comparisons import (
     CONTROL,
     DRAWS,
@@ -28,6 +27,7 @@ from pplr_audit.scenario.seeds import derive
 from pplr_audit.scoring.intervals import mean_estimate
 from pplr_audit.scoring.verdicts import Comparison
 from pplr_audit.threat_model.attack import Attack, Guess, also_reads
+from pplr_audit.threat_model.channels import ONCE_A_ROUND
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
 from pplr_audit.threat_model.questions import QUESTIONS

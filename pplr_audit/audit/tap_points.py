@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.channels import OF_ADAPTERS, Channel
 
 Side = Literal["front", "back"]
 
@@ -14,14 +14,6 @@ OF_TRAINING: Mapping[Channel, tuple[Literal["activation", "gradient"], Side]] = 
     Channel.BACK_GRADIENTS: ("gradient", "back"), Channel.TRUNK_GRADIENTS: ("gradient", "front"),
 }  # fmt: skip
 """Kind of tensor that crosses in a training step, and the side of the trunk at which it does."""
-
-
-OF_ADAPTERS = frozenset({Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.PERSONAL_MODEL, Channel.AGGREGATE})
-"""Channels that carry a part of an adapter, once a round; which part, the cut says."""
-
-
-ONCE_A_ROUND = OF_ADAPTERS | {Channel.STATUS}
-"""Channels that carry something once a round, which the training stores in audited rounds."""
 
 
 SIDES: Mapping[Channel, frozenset[Side]] = {

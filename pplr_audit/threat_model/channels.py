@@ -25,6 +25,14 @@ class Channel(StrEnum):
     INFERENCE_OUTPUT = "inference_output"
 
 
+OF_ADAPTERS = frozenset({Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.PERSONAL_MODEL, Channel.AGGREGATE})
+"""Channels that carry a part of an adapter, once a round; which part, the cut says."""
+
+
+ONCE_A_ROUND = OF_ADAPTERS | {Channel.STATUS}
+"""Channels that carry something once a round, which a training stores in the rounds that are kept."""
+
+
 @dataclass(frozen=True)
 class Crossing:
     """One message: what crossed, whose it is, and when.

@@ -6,14 +6,9 @@ Nothing of it can be replayed without training the whole round again. In other r
 from collections.abc import Collection
 from dataclasses import replace
 
-from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.threat_model.channels import ONCE_A_ROUND, Crossing
 from pplr_audit.training.link import Link
 from pplr_audit.training.rounds import Federation, RoundState, train
-
-ONCE_A_ROUND = frozenset(
-    {Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.STATUS, Channel.PERSONAL_MODEL, Channel.AGGREGATE}
-)
-"""Channels of which a kept round holds everything."""
 
 
 class RoundRecorder:

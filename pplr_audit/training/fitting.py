@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.threat_model.channels import OF_ADAPTERS, Crossing
 from pplr_audit.threat_model.defense import ALL
 from pplr_audit.training.guards import said
 from pplr_audit.training.optimizer import MOMENTS, OptimizerState
@@ -33,12 +33,6 @@ def require_fit(state: RoundState, federation: Federation) -> None:
                 _require_alike(f"{client}, memory", encodings[client], federation.task.base_encoding)
 
 
-_OF_ADAPTERS = frozenset(
-    {Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.PERSONAL_MODEL, Channel.AGGREGATE}
-)  # fmt: skip
-"""Channels whose tensors are those of an adapter, or of a part of one."""
-
-
 def require_crossed(crossings: Sequence[Crossing], federation: Federation) -> None:
     """Raises ValueError that says which crossing of a round does not fit the federation's clients and adapters."""
     like = federation.state(1).adapters
@@ -46,7 +40,7 @@ def require_crossed(crossings: Sequence[Crossing], federation: Federation) -> No
         if each.client not in like and each.client != ALL:
             raise ValueError(f"{each.channel}: {each.client!r} is no client")
         whole = next(iter(like.values()))
-        for name, tensor in each.tensors.items() if each.channel in _OF_ADAPTERS else ():
+        for name, tensor in each.tensors.items() if each.channel in OF_ADAPTERS else ():
             if name not in whole or tensor.shape != whole[name].shape:
                 raise ValueError(f"{each.channel} of {each.client}: {name} {said(tensor)} is no part of the adapter")
 

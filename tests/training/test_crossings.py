@@ -11,10 +11,10 @@ from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.errors import InputError
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.runs.store import Store
-from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.threat_model.channels import ONCE_A_ROUND, Channel, Crossing
 from pplr_audit.training import resume
 from pplr_audit.training.checkpoints import CROSSINGS, TrainingFiles
-from pplr_audit.training.crossings import ONCE_A_ROUND, crossings_of
+from pplr_audit.training.crossings import crossings_of
 from pplr_audit.training.job import Job, on_samples
 from pplr_audit.training.link import PLAIN, Wire
 from pplr_audit.training.rounds import Federation, assemble

@@ -15,7 +15,7 @@ from pplr_audit.audit.plan import Plan
 from pplr_audit.audit.replay.collusion import Collusion, codes
 from pplr_audit.audit.replay.rounds import RoundViews
 from pplr_audit.audit.replay.spool import Spool
-from pplr_audit.audit.tap_points import OF_THE_TRAINED, OF_TRAINING, ONCE_A_ROUND, Phase, phase_of
+from pplr_audit.audit.tap_points import OF_THE_TRAINED, OF_TRAINING, Phase, phase_of
 from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.audit.victims.attribute_folds import deal
 from pplr_audit.audit.victims.rows import Rows
@@ -27,7 +27,7 @@ from pplr_audit.models.build import prompts_over
 from pplr_audit.threat_model.adversaries import channels_of
 from pplr_audit.threat_model.artifacts import Artifacts, digest
 from pplr_audit.threat_model.attack import attribute_of
-from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.channels import ONCE_A_ROUND, Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.threat_model.recipe import LocalSteps

@@ -25,12 +25,13 @@ from pplr_audit.report.words.vocabulary import channel_words, cut_words, metric_
 from pplr_audit.runs.documents import Document
 
 LEAD = (
-    "k blocks stay on the client in front of the cut, and m behind it. These channels exist while a trunk is left "
-    "between them (k + m less than the number of blocks, L). A map has a square for each cut. An attack that reads one "
-    "side of the trunk reads the same at every depth of the other side, so it fills a column or a row. A place without "
-    "a square was not part of this audit. Lines have a 95% band (users resampled, one training run). The dotted line "
-    "is the baseline: chance, or the most of what popularity and the attack's control give. A cross marks a cut where "
-    "an attack was tried or planned and has no value; it does not mean 0."
+    "k blocks stay on the client in front of the cut, and m behind it. Activations and gradients cross while a trunk "
+    "is left between them (k + m less than the number of blocks, L), updates and models at every cut. A map has a "
+    "square for each cut. An attack that reads one side of the trunk reads the same at every depth of the other side, "
+    "so it fills a column or a row. A place without a square was not part of this audit. Lines have a 95% band (users "
+    "resampled, one training run). The dotted line is the baseline: chance, or the most of what popularity and the "
+    "attack's control give. A cross marks a cut where an attack was tried or planned and has no value; it does not "
+    "mean 0."
 )
 
 PICTURES = 4
