@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from pplr_audit.threat_model.channels import OF_ADAPTERS, Crossing
+from pplr_audit.threat_model.channels import OF_ADAPTERS, ONCE_A_ROUND, Channel, Crossing
 from pplr_audit.threat_model.defense import ALL
 from pplr_audit.training.guards import said
 from pplr_audit.training.optimizer import MOMENTS, OptimizerState
@@ -36,13 +36,20 @@ def require_fit(state: RoundState, federation: Federation) -> None:
 def require_crossed(crossings: Sequence[Crossing], federation: Federation) -> None:
     """Raises ValueError that says which crossing of a round does not fit the federation's clients and adapters."""
     like = federation.state(1).adapters
+    held = set(federation.clients[0].shared.adapter)
     for each in crossings:
-        if each.client not in like and each.client != ALL:
-            raise ValueError(f"{each.channel}: {each.client!r} is no client")
-        whole = next(iter(like.values()))
-        for name, tensor in each.tensors.items() if each.channel in OF_ADAPTERS else ():
-            if name not in whole or tensor.shape != whole[name].shape:
-                raise ValueError(f"{each.channel} of {each.client}: {name} {said(tensor)} is no part of the adapter")
+        who, whole = f"{each.channel} of {each.client}", next(iter(like.values()))
+        if each.channel not in ONCE_A_ROUND:
+            raise ValueError(f"{each.channel}: crosses in every step, not once a round")
+        if (each.client == ALL) != (each.channel == Channel.AGGREGATE) or each.client not in {*like, ALL}:
+            raise ValueError(f"{who}: that is no client")
+        if each.channel not in OF_ADAPTERS:
+            continue
+        part = {name for name in whole if (name in held) != (each.channel == Channel.TRUNK_UPDATE)}
+        _require_names(f"{who}: tensors", each.tensors, dict.fromkeys(part))
+        for name, tensor in each.tensors.items():
+            if tensor.shape != whole[name].shape:
+                raise ValueError(f"{who}: {name} is {said(tensor)} and not {said(whole[name])}")
 
 
 def _require_names(what: str, found: Mapping[str, object], expected: Mapping[str, object]) -> None:

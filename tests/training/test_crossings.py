@@ -1,5 +1,6 @@
 """What crosses once a round is stored in kept rounds, as the server got it, and nobody listens in others."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -118,20 +119,38 @@ def test_the_hook_that_trains_on_other_samples_gives_the_same_bits_on_the_same_s
     assert not any(torch.equal(another[name], value) for name, value in update.items())
 
 
-def test_a_crossing_that_is_no_part_of_the_adapter_is_refused_by_file(
+def test_crossings_that_do_not_fit_the_federation_are_refused_by_file(
     small_scenario: scenario.Scenario, private: PrivateData, model: Recommender, tmp_path: Path
 ) -> None:
+    """A run may come from a stranger."""
     federation = federation_of(model, private, small_scenario.training)
     store, files = trained(federation, tmp_path / "run", [1], rounds=1)
     path = f"rounds/001/{CROSSINGS}"
+    path = next(each for each in store.paths() if each.endswith(path))
     tensors, metadata = store.read_tensors(path), store.read_metadata(path)
-    name = next(name for name in tensors if "lora" in name)
-    store.write_tensors(path, {**tensors, name: tensors[name][:1]}, metadata)
-    with pytest.raises(InputError, match=rf"{CROSSINGS}: .*no part of the adapter"):
-        files.crossings(1)
-    store.write_tensors(path, tensors, {"crossings": '{"crossings": [["client_update", "nobody"]]}'})
-    with pytest.raises(InputError, match=CROSSINGS):
-        files.crossings(1)
+    listed = json.loads(metadata["crossings"])["crossings"]
+    place = next(at for at, (channel, _) in enumerate(listed) if channel == "client_update")
+    first = min(name for name in tensors if name.startswith(f"{place}/"))
+    missing = {name: tensor for name, tensor in tensors.items() if name != first}
+
+    def renamed(at: int, channel: str, client: str) -> dict[str, str]:
+        changed = [[channel, client] if number == at else each for number, each in enumerate(listed)]
+        return {"crossings": json.dumps({"crossings": changed})}
+
+    for given, told, said in (
+        ({**tensors, first: tensors[first][:1]}, metadata, "and not float32"),
+        (missing, metadata, "client_update of client-0: tensors: "),
+        ({**tensors, f"{place}/other": tensors[first]}, metadata, "client_update of client-0: tensors: "),
+        ({**tensors, "999/other": tensors[first]}, metadata, "list index out of range"),
+        (tensors, renamed(place, "client_update", "nobody"), "that is no client"),
+        (tensors, renamed(place, "client_update", "all"), "that is no client"),
+        (tensors, renamed(place, "front_activations", "client-0"), "in every step"),
+        (tensors, renamed(place, "gossip", "client-0"), "gossip"),
+        (tensors, {"crossings": "{}"}, "crossings"),
+    ):
+        store.write_tensors(path, given, told)
+        with pytest.raises(InputError, match=rf"{CROSSINGS}\b.*{said}"):
+            files.crossings(1)
     store.close()
 
 
