@@ -1,15 +1,19 @@
 """Linkage: finds the sequences that belong to one user, by their activations alone; rows are numbered anew.
 
 Each record is pooled to its mean over positions, and within a client and round centered and whitened with a ridge, so
-that no few directions (length, template, what all of the client's users like) decide. Two rows are the more likely of
-one user the higher the cosine between them is. Nothing is learned and no model is needed.
+that no few directions (length, template, what all of the client's users like) decide. These directions are learned from
+all that crossed of the client, and not of the rows in question alone. Two rows are the more likely of one user the
+higher the cosine between them is. No label and no model is needed.
 
 That a user's data can be linked across pseudonyms by what they have in common, without an item in common, is known from
 authorship (Narayanan et al., "On the Feasibility of Internet-Scale Author Identification", IEEE S&P 2012).
 """
 
+from collections.abc import Iterable, Iterator, Sequence
+
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
 from pplr_audit.attacks.activation.attribute import pooled
 from pplr_audit.errors import InputError
@@ -32,6 +36,7 @@ class Linkage:
     channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
     controls = 5
     copies = False
+    traffic = True
 
     def __init__(self, ridge: float = 1.0) -> None:
         if isinstance(ridge, bool) or not isinstance(ridge, int | float) or not 0 < ridge < np.inf:
@@ -44,12 +49,15 @@ class Linkage:
         for record in view.records:
             by_client.setdefault(record.client, []).append(record)
         first, second, scores = [], [], []
+        learned_from = 0
         for _, records in sorted(by_client.items()):
             budget.check()
             rows, rounds = np.array([record.row for record in records]), np.array([record.round for record in records])
             means = pooled(records, budget)
             for round_ in np.unique(rounds):
-                means[rounds == round_] = self._whitened(means[rounds == round_])
+                seen = list(_means(view.seen_of(records[0].client, int(round_)), budget))
+                means[rounds == round_] = self._whitened(means[rounds == round_], seen)
+                learned_from += len(seen)
             means /= np.linalg.norm(means, axis=1, keepdims=True).clip(1e-30)
             one, other = np.triu_indices(len(rows), 1)
             first.append(rows[one])
@@ -61,13 +69,28 @@ class Linkage:
             {
                 "rows": np.array([record.row for record in view.records]), "first": np.concatenate(first),
                 "second": np.concatenate(second), "scores": np.concatenate(scores),
-            }
+            },
+            {"traffic": learned_from},
         )  # fmt: skip
 
-    def _whitened(self, means: Float[np.ndarray, "rows hidden"]) -> Float[np.ndarray, "rows hidden"]:
-        """Centered, and divided by the standard deviation along each principal direction of these rows."""
-        centered = means - means.mean(0)
-        _, spread, basis = np.linalg.svd(centered, full_matrices=False)
-        variance = spread**2 / len(means)
+    def _whitened(
+        self, means: Float[np.ndarray, "rows hidden"], seen: Sequence[Float[np.ndarray, "hidden"]]
+    ) -> Float[np.ndarray, "rows hidden"]:
+        """Centered, and divided by the standard deviation along each principal direction of these rows and of all that
+        was ``seen``.
+        """
+        together = np.stack([*means, *seen])
+        center = together.mean(0)
+        _, spread, basis = np.linalg.svd(together - center, full_matrices=False)
+        variance = spread**2 / len(together)
         scale = np.sqrt(variance + self.ridge * max(variance.mean(), 1e-30))
-        return np.asarray((centered @ basis.T / scale) @ basis)
+        return np.asarray(((means - center) @ basis.T / scale) @ basis)
+
+
+def _means(crossed: Iterable[Float[Tensor, "length hidden"]], budget: Budget) -> Iterator[Float[np.ndarray, "hidden"]]:
+    """Yield the mean over positions of each sequence that is finite."""
+    for tensor in crossed:
+        budget.check()
+        mean = tensor.double().mean(0).numpy()
+        if np.isfinite(mean).all():
+            yield mean

@@ -41,7 +41,7 @@ FRONT_RATE = 1e-3
 
 
 class Sdar:
-    """One simulated front a client, round and layer, learned from what crossed of its victims.
+    """One simulated front a client, round and layer, learned from all that crossed of the client.
 
     Args:
         start: ``base``: the public weights, of which only an adapter is learned, as the client does; ``random``: the
@@ -56,6 +56,7 @@ class Sdar:
     secret = "history"
     channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
     controls = 1
+    traffic = True
 
     def __init__(self, start: str = "base", steps: int = 400, batch: int = 8, width: int = 128, seed: int = 0) -> None:
         require_settings("sdar", start, steps=(steps, 1), batch=(batch, 1), width=(width, 1), seed=(seed, 0))
@@ -69,14 +70,17 @@ class Sdar:
             by_client.setdefault((record.client, record.round), []).append(record)
         text = auxiliary_text(knowledge, self.steps, self.batch, self.seed)
         fits: dict[int, np.ndarray] = {}
+        learned_from: dict[str, int] = {}
         for (client, round_), own in sorted(by_client.items()):
             behind = knowledge.copy(client, round_)
             seen = [record.tensor.float() for record in own]
+            seen += [tensor.float() for tensor in view.seen_of(client, round_) if bool(tensor.isfinite().all())]
+            learned_from[client] = len(seen)
             decoder = self._simulated(layer, seen, behind, text, knowledge, budget)
             for record in own:
                 budget.check()
                 fits[record.row] = decoder.read(record.tensor.float())
-        facts = {"start": self.start, "auxiliary_prompts": len(text)}
+        facts = {"start": self.start, "auxiliary_prompts": len(text), "traffic": learned_from}
         return answered(view, reader, (fits[record.row] for record in view.records), facts)
 
     def _simulated(

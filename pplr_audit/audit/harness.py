@@ -7,7 +7,7 @@ for every phase and round, in a random order, so that a number says nothing.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from pplr_audit.audit.replay.records import (
 )
 from pplr_audit.audit.replay.rounds import RoundViews
 from pplr_audit.audit.replay.spool import Spool
+from pplr_audit.audit.replay.traffic import Traffic
 from pplr_audit.audit.tap_points import Phase, Trace, phase_of
 from pplr_audit.audit.truth.history import HistoryTruth, Recommends
 from pplr_audit.audit.truth.label import LabelTruth
@@ -51,7 +52,7 @@ from pplr_audit.data.samples import Samples
 from pplr_audit.errors import RunError
 from pplr_audit.models.build import Recommender
 from pplr_audit.threat_model.artifacts import Artifacts
-from pplr_audit.threat_model.attack import Attack, Budget, also_reads, as_active, attribute_of
+from pplr_audit.threat_model.attack import Attack, Budget, also_reads, as_active, attribute_of, reads_traffic
 from pplr_audit.threat_model.channels import ONCE_A_ROUND, Channel
 from pplr_audit.threat_model.defense import ALL
 from pplr_audit.threat_model.knowledge import Knowledge
@@ -95,6 +96,7 @@ class Harness:
             job, plan, self.rows, self._state, self._recorded, rounds=self._rounds, artifacts=artifacts
         )
         self._links = Links(job, self.rows, self._state)
+        self._traffic = Traffic(job, self.rows, self._state, plan.layers, scratch)
 
     def view(self, cell: Cell) -> View[Any]:
         """Return what the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
@@ -105,7 +107,15 @@ class Harness:
             return self._rounds.view(cell, attack)
         if phase == "training" and not len(self.rows.training_in(cell.round)):
             raise NotApplicable(f"no victim's client trained in round {cell.round}")
-        return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, tuple(self._crossed(cell)))
+        crossed = tuple(self._crossed(cell))
+        traffic = None
+        if reads_traffic(attack) and cell.channel in (Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS):
+            assert cell.front is not None
+            training = phase == "training"
+            for round_ in self._linked_rounds(cell) if attack.secret == "linkage" and training else (cell.round,):
+                self._traffic.recorded(training, round_)  # now, and not in the attack's own time
+            traffic = partial(self._traffic.of, training, cell.front)
+        return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, crossed, traffic=traffic)
 
     def reserve_view(self, cell: Cell) -> View[Any] | None:
         """Return what the cell's adversary had seen of a round on users of the reserve; None without such users."""

@@ -104,6 +104,11 @@ def also_reads(attack: Attack) -> frozenset[Channel]:
     return frozenset(getattr(attack, "also_reads", ()))
 
 
+def reads_traffic(attack: Attack) -> bool:
+    """True if an attack learns from all that crossed, without labels (`traffic`), not from the victims' rows alone."""
+    return bool(getattr(attack, "traffic", False))
+
+
 def reads_all_rounds(attack: Attack) -> bool:
     """True if an attack reads what crosses once a round of all audited rounds together; others read round by round."""
     return getattr(attack, "rounds", "each") == "all"

@@ -4,7 +4,7 @@ An observation has a type: a sequence that crossed, an answer to a query, an upd
 updates. Each type says how it is dealt to others, so that there is nothing to find.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, Self
 
@@ -136,6 +136,8 @@ class Aggregate:
         return replace(self, tensors=source.tensors, clients=source.clients)
 
 
+Traffic = Callable[[str, int], Iterator[Float[Tensor, "length hidden"]]]
+"""Function from a client and a round to everything that crossed of it at the cut, one sequence at a time."""
 Seen = TypeVar("Seen", bound=Observation, default=Record)
 
 
@@ -156,6 +158,14 @@ class View(Generic[Seen]):
     asked: Mapping[int, str] = field(default_factory=dict)
     """The rows that an answer may speak of, with their client (empty where naming it is the question), where these are
     not simply the rows of the records."""
+
+    traffic: Traffic | None = field(default=None, compare=False)
+    """Everything that crossed of a client in a round, one by one and without a word on whose it is; for attacks that
+    say ``traffic = True``. It is no answer's row, and the control leaves it."""
+
+    def seen_of(self, client: str, round_: int) -> Iterator[Float[Tensor, "length hidden"]]:
+        """Yield the traffic of a client in a round; nothing where there is none."""
+        return self.traffic(client, round_) if self.traffic is not None else iter(())
 
     @property
     def rows(self) -> frozenset[int]:

@@ -49,6 +49,10 @@ class Spool:
         """The records of a key; nobody else has their tensors, so they may be changed."""
         return [self._read(entry) for entry in self._held.get(key, [])]
 
+    def each(self, key: Hashable) -> Iterator[Record]:
+        """The records of a key, one at a time."""
+        return (self._read(entry) for entry in self._held.get(key, []))
+
     def stream(self, key: Hashable, rows: Sequence[int]) -> Iterator[Record]:
         """The records of some rows of a key, in this order, one at a time."""
         held = {entry[0].row: entry for entry in self._held.get(key, [])}
