@@ -3,13 +3,12 @@
 Both do the same with each training, with the same number of threads, and leave the same bytes in its folder.
 """
 
-import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,6 +20,7 @@ from pplr_audit.runs.progress import Clock, Silent
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.training.job import Inputs
 from pplr_audit.training.run_job import Measures, opened, rounds_done, train_job
+from pplr_audit.training.side_by_side import allowed, end_with_parent
 from pplr_audit.training.spec import TrainingSpec
 from pplr_audit.training.threads import Choice, limited, usable, wait_asleep
 
@@ -74,19 +74,22 @@ class Serial:
 
 
 class Processes:
-    """Several trainings at a time, each in a process of its own.
+    """Several trainings at a time, each in a process of its own; of a single training, several clients at a time.
 
     Args:
-        most: processes at a time; with the threads of each there are never more threads than cores.
+        most: processes at a time, by default as many as there are cores; with the threads of each there are never more
+            threads than that.
     """
 
     def __init__(self, most: int | None = None) -> None:
         self._most = most
 
     def run(self, tasks: Sequence[Task], place: Place, inputs: Inputs, clock: Clock) -> Iterator[str | None]:
-        width = min(len(tasks), max(1, (self._most or usable()) // place.threads.number))
-        if width < 2:
-            yield from Serial().run(tasks, place, inputs, clock)
+        most = max(1, (self._most or usable()) // place.threads.number)
+        width = min(len(tasks), most)
+        if width < 2:  # then the clients of a training go side by side
+            with allowed(most):
+                yield from Serial().run(tasks, place, inputs, clock)
             return
         rounds = sum(task.spec.training.rounds for task in tasks)
         with clock.phase(f"training {len(tasks)} models, {width} at a time", rounds) as advance:
@@ -208,7 +211,7 @@ class _Pending:
 def _work(task: Task, place: Place, answer: connection.Connection) -> None:
     """Train one task in this process, and answer as `_outcome` does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this process stops it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()  # it holds the training's lock
     found: tuple[Exception | None, str | None]
     try:
         with limited(place.threads.number):
@@ -218,14 +221,6 @@ def _work(task: Task, place: Place, answer: connection.Connection) -> None:
         found = type(error)(str(error)), None
     answer.send(found)
     answer.close()
-
-
-def _end_with_parent() -> None:
-    """A process without its parent would hold the training's lock, and nobody waits for it."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _context() -> BaseContext:

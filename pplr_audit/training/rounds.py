@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from pplr_audit.models.cut import CutModel
 from pplr_audit.models.lora import Adapter
 from pplr_audit.models.recommenders.task import CatalogueEncoding, Task
 from pplr_audit.threat_model.channels import Channel
+from pplr_audit.training.apart import trained_apart
 from pplr_audit.training.client import Client, Common
 from pplr_audit.training.defending import UNDEFENDED, Composed
 from pplr_audit.training.guards import Guards, Kept
@@ -21,6 +23,7 @@ from pplr_audit.training.link import PLAIN, Link, Wire
 from pplr_audit.training.local_step import ClientPart
 from pplr_audit.training.optimizer import OptimizerState
 from pplr_audit.training.server import Server, TrunkPart
+from pplr_audit.training.side_by_side import side_by_side, width
 from pplr_audit.training.stopping import Best, judged, participants, stopped
 from pplr_audit.training.strategies.protocol import Mixing, Strategy
 
@@ -281,11 +284,21 @@ def _train_clients(
 ) -> dict[str, float]:
     """Train the clients whose turn it is; return the loss of each."""
     chosen = federation.training_in(round_, federation.best)
+    # What defenses remember of a round is in many places; with them, one client trains after the other.
+    together = width(len(chosen)) > 1 and not federation.guards.composed.defenses
+    tasks = [partial(trained_apart, client, federation.server, federation.link, round_) for client in chosen]
+    apart = side_by_side(tasks) if together else iter(())
     losses: dict[str, float] = {}
     for client in federation.clients:
         if client in chosen:
-            with watch.of(client):
-                losses[client.name] = client.train_round(federation.link, round_)
+            if together:
+                with watch.waiting():
+                    found = next(apart)
+                losses[client.name] = found.take(client, federation.server, federation.link)
+                watch.spent(client, found.seconds)
+            else:
+                with watch.of(client):
+                    losses[client.name] = client.train_round(federation.link, round_)
         advance(f"round {round_}, {client.name}")
     return losses
 
@@ -335,15 +348,28 @@ class _Watch:
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self._spent: dict[str, float] = {}
+        self._wall = 0.0
 
     @contextmanager
     def of(self, client: Client) -> Iterator[None]:
         """Add the seconds of what is done inside to those of a client."""
+        before = self._wall
+        with self.waiting():
+            yield
+        self.spent(client, self._wall - before)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Leave the time of what is done inside out of the server's."""
         started = time.perf_counter()
         yield
-        self._spent[client.name] = self._spent.get(client.name, 0.0) + time.perf_counter() - started
+        self._wall += time.perf_counter() - started
+
+    def spent(self, client: Client, seconds: float) -> None:
+        """Add seconds to those of a client."""
+        self._spent[client.name] = self._spent.get(client.name, 0.0) + seconds
 
     def times(self) -> tuple[float, float]:
         """Return the seconds of the round, and those that it would take if its clients ran side by side."""
         seconds = time.perf_counter() - self._started
-        return seconds, seconds - sum(self._spent.values()) + max(self._spent.values(), default=0.0)
+        return seconds, seconds - self._wall + max(self._spent.values(), default=0.0)

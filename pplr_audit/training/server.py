@@ -50,6 +50,16 @@ class _Session:
     mask: Int[Tensor, "batch total"] | None = None
 
 
+@dataclass(frozen=True)
+class Hosted:
+    """What the local training of one client leaves at the server."""
+
+    contribution: Contribution
+    optimizer: OptimizerState
+    personal: Adapter | None
+    personal_optimizer: OptimizerState | None
+
+
 class Server:
     """One object for all clients; each client has its own trunk adapter and optimizer state here.
 
@@ -224,6 +234,17 @@ class Server:
         self._require_sound(self.personals[client], client)
         self.personal_optimizers[client] = self._optimizer.state()
         self._close()
+
+    def hosted(self, client: str) -> "Hosted":
+        """Return what a client's local training left here."""
+        personal = self.personals.get(client), self.personal_optimizers.get(client)
+        return Hosted(self._contributions[client], self.optimizers[client], *personal)
+
+    def take_hosted(self, client: str, hosted: "Hosted") -> None:
+        """Take what a client's local training left in a server that is a fork of this one."""
+        self._contributions[client], self.optimizers[client] = hosted.contribution, hosted.optimizer
+        if hosted.personal is not None and hosted.personal_optimizer is not None:
+            self.personals[client], self.personal_optimizers[client] = hosted.personal, hosted.personal_optimizer
 
     def _require_sound(self, values: Mapping[str, Tensor], client: str) -> None:
         wrong = of_adapter(values)

@@ -1,0 +1,60 @@
+"""One client's round in a fork of this process: what it leaves there, and how that is taken over here.
+
+The fork has its own copy of client, server and link. All that a round of local training changes in them is in `Apart`,
+and nothing else is: bytes come out as if the client had trained here.
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.training.client import Client, LocalModel
+from pplr_audit.training.link import Link
+from pplr_audit.training.server import Hosted, Server
+
+
+@dataclass(frozen=True)
+class Apart:
+    """What a client's round left in a fork."""
+
+    loss: float
+    seconds: float
+    shared: LocalModel
+    personal: LocalModel | None
+    hosted: Hosted
+    sent: Counter[Channel]
+    catalogue_bytes: int
+    crossings: list[Crossing]
+    """Recorded, where somebody records here."""
+
+    def take(self, client: Client, server: Server, link: Link) -> float:
+        """Make it the state of these; return the loss."""
+        client.shared, client.personal = self.shared, self.personal
+        server.take_hosted(client.name, self.hosted)
+        link.sent.update(self.sent)
+        link.catalogue_bytes += self.catalogue_bytes
+        for crossing in self.crossings:
+            if link.recorder is not None:
+                link.recorder(crossing)
+        return self.loss
+
+
+def trained_apart(client: Client, server: Server, link: Link, round_: int) -> Apart:
+    """Train a client for a round; return all that is another than before. Raises RunError as `Client.train_round`."""
+    crossings: list[Crossing] = []
+
+    def keep(crossing: Crossing) -> None:
+        tensors = {name: tensor.detach().clone() for name, tensor in crossing.tensors.items()}
+        crossings.append(replace(crossing, tensors=tensors))
+
+    if link.recorder is not None:
+        link.recorder = keep
+    sent, catalogue, started = link.sent.copy(), link.catalogue_bytes, time.perf_counter()
+    loss = client.train_round(link, round_)
+    link.sent.subtract(sent)
+    return Apart(
+        loss, time.perf_counter() - started, client.shared, client.personal, server.hosted(client.name),
+        Counter({channel: count for channel, count in link.sent.items() if count}), link.catalogue_bytes - catalogue,
+        crossings,
+    )  # fmt: skip

@@ -1,0 +1,138 @@
+"""Tasks side by side in forked processes: clients of a round, users of a client, cells of an audit.
+
+A forked process has all that this one has in memory, so nothing is read or built again; what it computes comes back
+through a pipe, from a process's own fork and from nobody else. It computes with one thread: the threads of OpenMP do
+not survive a fork. Bits are those of one task after the other, as every task draws from seeds of its own.
+"""
+
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+from pplr_audit.errors import RunError
+
+T = TypeVar("T")
+Task = Callable[[], T]
+_width: ContextVar[int] = ContextVar("width", default=1)
+
+
+@contextmanager
+def allowed(width: int) -> Iterator[None]:
+    """Let ``width`` tasks run at a time within the block; 1: one after the other, in this process."""
+    token = _width.set(width)
+    try:
+        yield
+    finally:
+        _width.reset(token)
+
+
+def width(tasks: int) -> int:
+    """Return how many of so many tasks run at a time here."""
+    import torch  # takes a while, and `pplr-audit --help` comes by here
+
+    able = sys.platform == "linux" and torch.get_num_threads() == 1 and parent_process() is None
+    return min(tasks, _width.get()) if able else 1
+
+
+def side_by_side(tasks: Sequence[Task[T]]) -> Iterator[T]:
+    """Yield what each task returns, in order, as many at a time as are allowed here.
+
+    What a task changes in memory is lost: it returns all that matters. What it raises is raised here, in its turn.
+
+    Raises:
+        RunError: a process was killed.
+    """
+    at_once = width(len(tasks))
+    if at_once < 2:
+        yield from (task() for task in tasks)
+        return
+    waiting = [_Fork(task) for task in tasks]
+    started: list[_Fork[T]] = []
+    try:
+        for fork in waiting:
+            while not fork.ended:
+                _keep_busy(waiting, started, at_once)
+                running = [each for each in started if not each.ended]
+                for ready in connection.wait([each.near for each in running]):
+                    next(each for each in running if each.near is ready).end()
+            yield fork.result()
+    finally:
+        for fork in started:
+            fork.stop()
+
+
+def _keep_busy(waiting: "Sequence[_Fork[T]]", started: "list[_Fork[T]]", at_once: int) -> None:
+    running = sum(not each.ended for each in started)
+    for fork in waiting[len(started) : len(started) + at_once - running]:
+        fork.start()
+        started.append(fork)
+
+
+class _Fork(Generic[T]):
+    """One task in a process of its own."""
+
+    def __init__(self, task: Task[T]) -> None:
+        self._context, self._task = get_context("fork"), task
+        self._process: BaseProcess | None = None
+        self._answer: tuple[BaseException | None, T | None] | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self._answer is not None
+
+    def start(self) -> None:
+        self.near, far = self._context.Pipe(duplex=False)
+        self._process = self._context.Process(target=_work, args=(self._task, far), daemon=True)
+        self._process.start()
+        far.close()
+
+    def end(self) -> None:
+        """Take the answer of a process, which has one or is gone."""
+        assert self._process is not None
+        try:
+            self._answer = pickle.loads(self.near.recv_bytes())  # torch would share memory with a process that is gone
+        except EOFError:
+            self._process.join()
+            self._answer = RunError(f"a process of this run ended with {self._process.exitcode}"), None
+        self.near.close()
+        self._process.join()
+
+    def result(self) -> T:
+        assert self._answer is not None
+        error, found = self._answer
+        if error is not None:
+            raise error
+        return found  # type: ignore[return-value]
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _work(task: Task[Any], answer: connection.Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this process stops it
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    found: tuple[BaseException | None, Any]
+    try:
+        found = None, task()
+    except Exception as error:
+        found = error, None
+    answer.send_bytes(pickle.dumps(found))
+    answer.close()
+
+
+def end_with_parent() -> None:
+    """End this process when its parent has ended: nobody waits for it."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
