@@ -1,17 +1,22 @@
-"""One client's round in a fork of this process: what it leaves there, and how that is taken over here.
+"""A client's round, or its answers, in a fork of this process: what that leaves there, and how it is taken over here.
 
-The fork has its own copy of client, server and link. All that a round of local training changes in them is in `Apart`,
-and nothing else is: bytes come out as if the client had trained here.
+The fork has its own copy of client, server and link. All that a round of local training, or serving, changes in them
+comes back, and nothing else does: bytes come out as if it had happened here.
 """
 
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Generic, TypeVar
 
+from pplr_audit.models.recommenders.task import Tally
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.training.client import Client, LocalModel
 from pplr_audit.training.link import Link
 from pplr_audit.training.server import Hosted, Server
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,3 +63,31 @@ def trained_apart(client: Client, server: Server, link: Link, round_: int) -> Ap
         Counter({channel: count for channel, count in link.sent.items() if count}), link.catalogue_bytes - catalogue,
         crossings,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """What serving users answered in a fork, and what it put through the model and over the link."""
+
+    result: T
+    tally: Tally
+    sent: Counter[Channel]
+    catalogue_bytes: int
+
+    def take(self, link: Link, tally: Tally) -> T:
+        """Add the work to what is counted here; return the answer."""
+        link.sent.update(self.sent)
+        link.catalogue_bytes += self.catalogue_bytes
+        for each in fields(Tally):
+            setattr(tally, each.name, getattr(tally, each.name) + getattr(self.tally, each.name))
+        return self.result
+
+
+def asked_apart(ask: Callable[[], T], link: Link, tally: Tally) -> Answer[T]:
+    """Ask a served model; return the answer with what it took, which ``tally`` and ``link`` count."""
+    sent, catalogue, before = link.sent.copy(), link.catalogue_bytes, replace(tally)
+    result = ask()
+    link.sent.subtract(sent)
+    took = {each.name: getattr(tally, each.name) - getattr(before, each.name) for each in fields(Tally)}
+    crossed = Counter({channel: count for channel, count in link.sent.items() if count})
+    return Answer(result, Tally(**took), crossed, link.catalogue_bytes - catalogue)

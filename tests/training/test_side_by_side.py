@@ -13,6 +13,7 @@ import torch
 from pplr_audit import scenario
 from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.errors import RunError
+from pplr_audit.models.recommenders.task import Tally
 from pplr_audit.runs.store import TRAINING, Store
 from pplr_audit.training import resume
 from pplr_audit.training.checkpoints import TrainingFiles
@@ -20,6 +21,7 @@ from pplr_audit.training.client import Client
 from pplr_audit.training.job import Inputs
 from pplr_audit.training.side_by_side import allowed, side_by_side, width
 from pplr_audit.training.spec import own_training
+from pplr_audit.training.utility.measure import utility_rows
 
 ROUNDS = 2
 
@@ -101,3 +103,17 @@ def test_clients_side_by_side_leave_the_bits_of_clients_one_after_the_other(
     assert apart == trained(asked, tmp_path / "here", 1)
     assert len(here) == 3 * ROUNDS
     assert len(apart) == 3 + 2 + 1
+
+
+def test_users_of_clients_side_by_side_are_served_and_counted_the_same(
+    small_scenario: scenario.Scenario, tmp_path: Path
+) -> None:
+    found = []
+    for at_once in (1, 2):
+        job = Inputs(_silent).job(own_training(small_scenario), small_scenario)
+        tally = Tally()
+        with allowed(at_once):
+            utility = utility_rows(job, "none", tally, lambda n=1, note="": None)
+        found.append((utility.rows, utility.balance, tally, dict(job.federation.link.sent)))
+    assert found[0] == found[1]
+    assert found[0][2].requests > 0

@@ -1,7 +1,8 @@
 """Utility of the trained models, as rows of the findings document and as each user's own scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from pplr_audit.scenario.schema import Scenario
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.scoring.balance import balance_estimates, row
 from pplr_audit.scoring.intervals import mean_estimate
+from pplr_audit.training.apart import asked_apart
 from pplr_audit.training.divergence import unrankable
 from pplr_audit.training.job import Job
+from pplr_audit.training.side_by_side import side_by_side, width
 from pplr_audit.training.utility.evaluate import DEPTHS, Ranking, rank, recommended, tested
 from pplr_audit.training.utility.user_scores import UserScores
 
@@ -56,8 +59,8 @@ def utility_rows(job: Job, defense: str, tally: Tally, advance: Advance, *, refe
     by_user: dict[str, dict[str, np.ndarray]] = {}
     for label, ranked in ranked_by.items():
         strategy, rankings = job.spec.strategy if label == own else label, {}
-        for client, served in users.items():
-            rankings[client] = ranked(client, served)
+        for client, ranking in zip(users, _each_client(job, ranked, users, tally), strict=True):
+            rankings[client] = ranking
             advance(1, f"{strategy}, {client}")
         rows += _rows(strategy, defense, rankings, scenario.seed)
         by_user[label] = _metrics(list(rankings.values()))
@@ -67,6 +70,19 @@ def utility_rows(job: Job, defense: str, tally: Tally, advance: Advance, *, refe
     names = private.population.clients
     scores = UserScores(own, private.dataset.digest, names, everyone, clients, by_user)
     return Utility(rows, even, scores)
+
+
+def _each_client(
+    job: Job, ranked: "_Ranker", users: Mapping[str, Int[np.ndarray, "users"]], tally: Tally
+) -> Iterator[Ranking]:  # fmt: skip
+    """Rank for the users of each client, several clients at a time where that is allowed."""
+    link = job.federation.link
+    if width(len(users)) < 2 or job.federation.guards.composed.defenses:  # noise of a defense counts requests
+        yield from (ranked(client, own) for client, own in users.items())
+        return
+    tasks = [partial(asked_apart, partial(ranked, client, own), link, tally) for client, own in users.items()]
+    for answer in side_by_side(tasks):
+        yield answer.take(link, tally)
 
 
 _Ranker = Callable[[str, Int[np.ndarray, "users"]], Ranking]
