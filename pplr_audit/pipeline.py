@@ -31,6 +31,7 @@ from pplr_audit.training import resume
 from pplr_audit.training.executor import Executor, Serial, Task
 from pplr_audit.training.job import Inputs
 from pplr_audit.training.run_job import is_whole, rounds_done, trained
+from pplr_audit.training.side_by_side import allowed
 from pplr_audit.training.spec import TrainingSpec
 from pplr_audit.training.utility.validation import require_stopping
 
@@ -66,8 +67,9 @@ def run(
         InputError: the scenario, the data, the model or the directory do not fit; nothing has been written.
         RunError: it failed while running; the same call continues it.
     """
+    made = executor or Serial()
     with opened(scenario, out, Clock(progress or Silent()), threads) as audit:
-        return _attack(audit, _train(audit, audit.plan.trainings, executor or Serial()))
+        return _attack(audit, _train(audit, audit.plan.trainings, made), made)
 
 
 def train(
@@ -94,11 +96,12 @@ def attack(
     progress: Progress | None = None,
     threads: int | None = None,
     settings: Sequence[str] = (),
+    executor: Executor | None = None,
 ) -> AuditResult:
     """Attack a trained run: what its scenario and its extensions leave to do, and ``more`` if there is more.
 
     Args:
-        threads: as of `run`.
+        threads, executor: as of `run`.
         settings: ``audit.field=value`` each: what is asked from now on in the place of what was asked before.
 
     Raises:
@@ -113,7 +116,8 @@ def attack(
         root, planned = audit.store.root, audit.plan.trainings
         whole = [each for each in planned if rounds_done(root, each.spec) >= each.spec.training.rounds]
         left = {each.spec: UNFINISHED for each in planned if each not in whole}
-        return _attack(audit, {**_train(audit, whole, Serial()), **left})
+        made = executor or Serial()
+        return _attack(audit, {**_train(audit, whole, made), **left}, made)
 
 
 def plan(
@@ -195,10 +199,11 @@ def _outcome(audit: OpenRun, broken: Mapping[TrainingSpec, str]) -> Outcome:
     return Outcome(own, others, broken)
 
 
-def _attack(audit: OpenRun, broken: Mapping[TrainingSpec, str]) -> AuditResult:
+def _attack(audit: OpenRun, broken: Mapping[TrainingSpec, str], executor: Executor) -> AuditResult:
     """Run the cells that are left, then write findings and report of all of them."""
     store, clock, scenario = audit.store, audit.clock, audit.scenario
-    audited = run_cells(audit.plan, audit.inputs, scenario, store, clock, broken)
+    with allowed(executor.width(audit.place)):
+        audited = run_cells(audit.plan, audit.inputs, scenario, store, clock, broken)
     with clock.phase("writing the report"):
         manifest.replace_seconds(store, clock.seconds)
         outcome = _outcome(audit, broken)

@@ -1,5 +1,7 @@
 """Artifacts of a run: fits that its cells share, in ``artifacts/<kind>-<hash>.safetensors``."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from pplr_audit.errors import InputError, RunError
@@ -21,6 +23,15 @@ class StoredArtifacts(Artifacts):
     def __init__(self, store: Store) -> None:
         super().__init__()
         self._store = store
+        self.apart: list[tuple[str, str, Tensors]] | None = None
+        """Fits that a fork of this process has made, for whoever may write into the run; None here."""
+
+    def adopt(self, made: Sequence[tuple[str, str, Tensors]]) -> None:
+        """Keep fits that a fork has made."""
+        for kind, name, tensors in made:
+            if not self._has(name, kind):
+                self._held[name] = dict(tensors)
+                self.keep(kind, name, tensors)
 
     def kept(self, kind: str, name: str) -> Tensors | None:
         path = _path(kind, name)
@@ -36,6 +47,9 @@ class StoredArtifacts(Artifacts):
         return found
 
     def keep(self, kind: str, name: str, tensors: Tensors) -> None:
+        if self.apart is not None:
+            self.apart.append((kind, name, tensors))
+            return
         try:
             self._store.write_tensors(_path(kind, name), dict(tensors), {_SAID: name})
         except (InputError, RunError) as error:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pplr_audit.audit.ahead import kind_of, run_ahead
 from pplr_audit.audit.artifacts import StoredArtifacts
 from pplr_audit.audit.cell import not_applicable, without_value
 from pplr_audit.audit.examples import examples
@@ -61,8 +62,9 @@ def run_cells(
                 continue
             job = inputs.job(spec, scenario, plan.rounds)
             files = TrainingFiles(loaded(store.root, spec), plan.rounds, job.federation)
-            harness = Harness(job, files, part, store.root, StoredArtifacts(store))
-            found[spec.name] = _run_part(part, harness, scenario, store, advance)
+            artifacts = StoredArtifacts(store)
+            harness = Harness(job, files, part, store.root, artifacts)
+            found[spec.name] = _run_part(part, harness, artifacts, scenario, store, advance)
             victims = victims or len(harness.rows.victims)
             if spec == plan.attacked[0]:
                 shown = examples(part.cells, harness, job.private.dataset.catalogue, job.model.tokenizer, store)
@@ -72,15 +74,18 @@ def run_cells(
 
 
 def _run_part(
-    part: Plan, harness: Harness, scenario: Scenario, store: Store, advance: Advance
+    part: Plan, harness: Harness, artifacts: StoredArtifacts, scenario: Scenario, store: Store, advance: Advance
 ) -> list[Mapping[str, Any]]:  # fmt: skip
     """Run the cells of one training; return the answers of all of them."""
-    results = []
+    results, begun = [], set[tuple[Any, ...]]()
     users = len(harness.private.dataset.users)
     for cell in part.cells:
         budget = scenario.audit.budget.seconds
         answer = run_cell(cell, part.attack(cell), harness, store, budget=budget, seed=cell.seed)
         results.append(stored.cell(answer, store.root / f"cells/{cell.slug}.json", users))
+        if (kind := kind_of(cell)) not in begun:
+            begun.add(kind)
+            run_ahead([c for c in part.cells if kind_of(c) == kind], part, harness, store, artifacts, budget)
         advance(1, f"{cell.attack} on {cell.channel}" + ("" if cell.front is None else f", k = {cell.front}"))
     told = with_spread(results, harness.rows.client_of, seed=scenario.seed)
     return [*told, *(not_applicable(cell, part.attack(cell).secret, why) for cell, why in part.impossible)]

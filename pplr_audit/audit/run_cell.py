@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,8 +59,8 @@ def run_cell(
         if SealedGuess.exists(store, cell.slug):
             sealed = SealedGuess.open(store, cell.slug)
         else:
-            sealed = _seal(cell, attack, inputs, store, budget, seed)
-        document = _score(cell, attack, inputs.truths(cell), sealed, seed)
+            sealed = attempt(cell, attack, inputs, budget, seed).seal(cell, store)
+        document = scored(cell, attack, inputs.truths(cell), sealed, seed)
     except NotApplicable as reason:
         document = without_value(cell, attack, "not_applicable", str(reason))
     except BudgetExhausted as reason:
@@ -71,6 +72,25 @@ def run_cell(
     return document
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """The answers of an attack and of its controls, before they are sealed."""
+
+    answer: Guess
+    controls: Sequence[Guess]
+    on_reserve: Sequence[Guess]
+    crossed: Sequence[tuple[int, int]]
+    """Row and step of each record of the view."""
+    seconds: float
+    """Wall time of the attack, without its controls."""
+
+    def seal(self, cell: Cell, store: Store) -> SealedGuess:
+        """Write the answers with their hash."""
+        return SealedGuess.seal(
+            store, cell.slug, self.answer, self.controls, self.crossed, self.seconds, self.on_reserve
+        )
+
+
 def is_done(cell: Cell, store: Store) -> bool:
     """True if the cell's findings are in the run directory."""
     return store.exists(result_path(cell))
@@ -80,8 +100,8 @@ def result_path(cell: Cell) -> str:
     return f"cells/{cell.slug}.json"
 
 
-def _seal(cell: Cell, attack: Attack, inputs: CellInputs, store: Store, budget: float, seed: int) -> SealedGuess:
-    """Run the attack and its controls and seal what they answered, before any truth is opened."""
+def attempt(cell: Cell, attack: Attack, inputs: CellInputs, budget: float, seed: int) -> Attempt:
+    """Run the attack and its controls; no truth is open. Raises NotApplicable, BudgetExhausted or Failed."""
     view, turns = inputs.view(cell), inputs.knowledge(cell)
     started = time.perf_counter()
     guess = run_attack(attack, view, turns, budget)
@@ -102,7 +122,8 @@ def _seal(cell: Cell, attack: Attack, inputs: CellInputs, store: Store, budget: 
     also = {"beside": sorted(also_reads(attack))} if also_reads(attack) else {}
     known = {name: fact for knowledge in turns for name, fact in knowledge.facts.items()}
     answer = Guess(guess.arrays, {**known, **also, **guess.facts})
-    return SealedGuess.seal(store, cell.slug, answer, controls, view, seconds, on_reserve)
+    crossed = [(record.row, record.step) for record in view.records]
+    return Attempt(answer, controls, on_reserve, crossed, seconds)
 
 
 def _control(attack: Attack, shuffled: View[Any], turns: Sequence[Knowledge], budget: float) -> Guess:
@@ -144,7 +165,7 @@ def _mean(metric: str, values: Sequence[float], users: Sequence[int], seed: int)
     return {"mean": mean, "ci": ci, "n": found.n}
 
 
-def _score(cell: Cell, attack: Attack, truths: Mapping[str, Truth], sealed: SealedGuess, seed: int) -> dict[str, Any]:
+def scored(cell: Cell, attack: Attack, truths: Mapping[str, Truth], sealed: SealedGuess, seed: int) -> dict[str, Any]:
     """Score the secret that the attack is after, and the others that its answer says something about."""
     guess, steps, seconds = sealed.guess, sealed.steps, sealed.seconds
     dealt_anew = DRAWS if attack.controls else 0

@@ -54,17 +54,22 @@ class SealedGuess:
         slug: str,
         guess: Guess,
         controls: Sequence[Guess],
-        view: View[Any],
+        crossed: View[Any] | Sequence[tuple[int, int]],
         seconds: float,
         on_reserve: Sequence[Guess] = (),
     ) -> "SealedGuess":
-        """Write the answers and their hash, and return them as they are read again."""
+        """Write the answers and their hash, and return them as they are read again.
+
+        Args:
+            crossed: row and step of each record of the view, or the view itself.
+        """
+        places = [(r.row, r.step) for r in crossed.records] if isinstance(crossed, View) else crossed
         arrays = dict(guess.arrays)
         for kind, answers in (("control", controls), ("reserve", on_reserve)):
             for number, control in enumerate(answers):
                 arrays |= {f"{kind}{number}/{name}": array for name, array in control.arrays.items()}
-        arrays[_ROWS] = np.array([record.row for record in view.records])
-        arrays[_STEPS] = np.array([record.step for record in view.records])
+        arrays[_ROWS] = np.array([row for row, _ in places])
+        arrays[_STEPS] = np.array([step for _, step in places])
         data = store.pack(arrays, {"facts": json.dumps(guess.facts, allow_nan=False)})
         # The event comes first: killed in between, the attack runs again and the later event of the cell counts.
         store.event(EVENT, cell=slug, sha256=hashlib.sha256(data).hexdigest(), seconds=round(seconds, 6))

@@ -93,8 +93,8 @@ ExecutorName = Annotated[
     str,
     typer.Option(
         "--executor", metavar="NAME", show_default=False,
-        help="serial: one training after the other; processes: several at a time, each with the same number of threads,"
-        " and never more threads than cores (default: serial).",
+        help="processes: several trainings, clients or attacks at a time, each with the same number of threads, and"
+        " never more threads than cores; serial: one after the other, to the same bytes (default: processes).",
     ),
 ]  # fmt: skip
 
@@ -105,7 +105,7 @@ def run(
     settings: Settings = None,
     out: Out = None,
     threads: Threads = None,
-    executor: ExecutorName = "serial",
+    executor: ExecutorName = "processes",
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what would be done, with time and disk, and do nothing.")
     ] = False,
@@ -145,7 +145,7 @@ def train(
     settings: Settings = None,
     out: Out = None,
     threads: Threads = None,
-    executor: ExecutorName = "serial",
+    executor: ExecutorName = "processes",
     as_json: Annotated[bool, typer.Option("--json", help="Print run, utility and costs, and nothing else.")] = False,
 ) -> None:
     """Train and measure what is recommended, without any attack. Run and attack go on from there without training.
@@ -188,6 +188,7 @@ def attack(
         typer.Option("--set", metavar="audit.B=C", help="Ask this of the run from now on. May be repeated."),
     ] = None,
     threads: Threads = None,
+    executor: ExecutorName = "processes",
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings document and nothing else.")] = False,
 ) -> None:
     """Attack a trained run, without training. What it has found already stays; findings and report get the rest.
@@ -200,12 +201,15 @@ def attack(
     from pplr_audit.cli import attack_options
 
     more = attack_options.from_options(attacks or (), cuts or ())
+    _require_executor(executor)
     with chatter_aside():
         from pplr_audit import pipeline as audit
         from pplr_audit.runs import progress
+        from pplr_audit.training import executor as executors
 
         folder, shown = expanded(directory, "RUN"), progress.to(sys.stderr)
-        result = audit.attack(folder, more, shown, _threads(threads), settings or ())
+        made = executors.executor(executor)
+        result = audit.attack(folder, more, shown, _threads(threads), settings or (), made)
     print_findings(result, as_json)
 
 

@@ -64,6 +64,10 @@ class Executor(Protocol):
         """
         ...
 
+    def width(self, place: Place) -> int:
+        """Return how many processes may work on one training, or attack one, at a time."""
+        ...
+
 
 class Serial:
     """One training after the other, in this process."""
@@ -71,6 +75,9 @@ class Serial:
     def run(self, tasks: Sequence[Task], place: Place, inputs: Inputs, clock: Clock) -> Iterator[str | None]:
         for task in tasks:
             yield _outcome(task, place, inputs, clock)
+
+    def width(self, place: Place) -> int:
+        return 1
 
 
 class Processes:
@@ -85,10 +92,9 @@ class Processes:
         self._most = most
 
     def run(self, tasks: Sequence[Task], place: Place, inputs: Inputs, clock: Clock) -> Iterator[str | None]:
-        most = max(1, (self._most or usable()) // place.threads.number)
-        width = min(len(tasks), most)
+        width = min(len(tasks), self.width(place))
         if width < 2:  # then the clients of a training go side by side
-            with allowed(most):
+            with allowed(self.width(place)):
                 yield from Serial().run(tasks, place, inputs, clock)
             return
         rounds = sum(task.spec.training.rounds for task in tasks)
@@ -103,6 +109,9 @@ class Processes:
                         seen = done
                     yield pool.outcome(pending)
             advance(rounds - seen)
+
+    def width(self, place: Place) -> int:
+        return max(1, (self._most or usable()) // place.threads.number)
 
 
 def executor(name: str) -> Executor:
