@@ -2,24 +2,24 @@
 
 import errno
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pplr_audit import __version__
+from pplr_audit.cli import option_values as values
 from pplr_audit.cli.exit_codes import ExitCodes
 from pplr_audit.cli.listing import Kind
 from pplr_audit.cli.printing import chatter_aside, console, print_findings, print_json, print_line
 from pplr_audit.cli.streams import flushed, not_printed, open_streams
 from pplr_audit.data.files.scratch import sweep
-from pplr_audit.errors import InputError, visible
+from pplr_audit.errors import visible
 from pplr_audit.scenario.paths import expanded
 from pplr_audit.training import threads as threads_
 
 if TYPE_CHECKING:
-    from pplr_audit.scenario import Scenario
+    pass
 
 _FORMATS = "Any of html, md and json, with commas (default: html,md)."
 
@@ -117,8 +117,8 @@ def run(
     defenses, report, rivals) may change from call to call: the run goes on in the same directory, and nothing that is
     there is trained or attacked again.
     """
-    chosen, number, folder = _loaded(scenario, settings), _threads(threads), _folder(out)
-    _require_executor(executor)
+    chosen, number, folder = values.loaded(scenario, settings), values.threads(threads), values.folder(out)
+    values.require_executor(executor)
     with chatter_aside():
         from pplr_audit import pipeline as audit
         from pplr_audit.runs import progress
@@ -153,15 +153,15 @@ def train(
     SCENARIO is the name of a shipped scenario (see: pplr-audit list scenarios) or a YAML file. No report is written:
     one without findings would read as if nothing leaked.
     """
-    chosen = _loaded(scenario, settings)
-    _require_executor(executor)
+    chosen = values.loaded(scenario, settings)
+    values.require_executor(executor)
     with chatter_aside():
         from pplr_audit import pipeline as audit
         from pplr_audit.runs import progress
         from pplr_audit.training import executor as executors
 
         made = executors.executor(executor)
-        result = audit.train(chosen, _folder(out), progress.to(sys.stderr), _threads(threads), made)
+        result = audit.train(chosen, values.folder(out), progress.to(sys.stderr), values.threads(threads), made)
     if as_json:
         print_json(result.document)
         return
@@ -201,7 +201,7 @@ def attack(
     from pplr_audit.cli import attack_options
 
     more = attack_options.from_options(attacks or (), cuts or ())
-    _require_executor(executor)
+    values.require_executor(executor)
     with chatter_aside():
         from pplr_audit import pipeline as audit
         from pplr_audit.runs import progress
@@ -209,7 +209,7 @@ def attack(
 
         folder, shown = expanded(directory, "RUN"), progress.to(sys.stderr)
         made = executors.executor(executor)
-        result = audit.attack(folder, more, shown, _threads(threads), settings or (), made)
+        result = audit.attack(folder, more, shown, values.threads(threads), settings or (), made)
     print_findings(result, as_json)
 
 
@@ -338,10 +338,10 @@ def report(
 
     RUN is the directory of a run. What --redact leaves out stands in docs/privacy.md.
     """
-    wanted = _formats(formats)
+    wanted = values.formats(formats)
     from pplr_audit import pipeline as audit
 
-    for path in audit.write_report(expanded(directory, "RUN"), wanted, redact, _folder(out)):
+    for path in audit.write_report(expanded(directory, "RUN"), wanted, redact, values.folder(out)):
         typer.echo(visible(str(path)))
 
 
@@ -366,37 +366,3 @@ def doctor(
         show(found, sys.stdout)
     if not found.able:
         raise typer.Exit(1)
-
-
-def _loaded(source: str, settings: list[str] | None) -> "Scenario":
-    """The scenario; a note about an old name in it is one line on the error stream."""
-    from pplr_audit import scenario as scenarios
-
-    with warnings.catch_warnings(record=True) as noted:
-        warnings.simplefilter("always", FutureWarning)
-        chosen = scenarios.load(source, settings or ())
-    for each in noted:
-        typer.echo(visible(str(each.message)), err=True)
-    return chosen
-
-
-def _formats(text: str) -> list[str]:
-    chosen = [part.strip() for part in text.split(",")]
-    for name in chosen:
-        if name not in ("html", "md", "json"):
-            raise InputError(f"--format: unknown format {name!r} (accepted: html, md, json, with commas)")
-    return chosen
-
-
-def _require_executor(name: str) -> None:
-    if name not in ("serial", "processes"):
-        raise InputError(f"--executor: {name!r} is none (accepted: serial, processes)")
-
-
-def _threads(number: int | None) -> int | None:
-    """Not typer's own check of a range, which imports what draws tables."""
-    return None if number is None else threads_.checked(number, "--threads")
-
-
-def _folder(out: Path | None) -> Path | None:
-    return expanded(out, "--out") if out else None
