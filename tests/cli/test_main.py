@@ -58,7 +58,7 @@ def _raising(error: BaseException) -> Callable[..., Any]:
 def test_a_run_ends_with_the_table_and_the_report_last(audit: ModuleType) -> None:
     calls: list[tuple[Scenario, Path | None]] = []
 
-    def run(scenario: Scenario, out: Path | None, progress: object, threads: int | None) -> Result:
+    def run(scenario: Scenario, out: Path | None, progress: object, *rest: object) -> Result:
         assert isinstance(progress, Silent)
         calls.append((scenario, out))
         print("a library's chatter")
@@ -74,7 +74,7 @@ def test_a_run_ends_with_the_table_and_the_report_last(audit: ModuleType) -> Non
 
 
 def test_json_is_all_that_stands_on_standard_output(audit: ModuleType) -> None:
-    def run(scenario: Scenario, out: Path | None, progress: object, threads: int | None) -> Result:
+    def run(scenario: Scenario, out: Path | None, progress: object, *rest: object) -> Result:
         print("a library's chatter")
         return Result(Path(), {"name": "ü", "findings": []})
 
@@ -132,7 +132,7 @@ def test_wrong_usage_exits_with_2_and_says_why(audit: ModuleType, arguments: lis
 def test_attack_hands_over_the_run_and_what_it_is_to_be_extended_by(audit: ModuleType) -> None:
     calls: list[tuple[Path, Extension | None]] = []
 
-    def attack(directory: Path, more: Extension | None, progress: object, threads: int | None) -> Result:
+    def attack(directory: Path, more: Extension | None, progress: object, *rest: object) -> Result:
         calls.append((directory, more))
         print("a library's chatter")
         return Result(directory, {"name": "x"})
