@@ -68,7 +68,7 @@ def run(
         RunError: it failed while running; the same call continues it.
     """
     made = executor or Serial()
-    with opened(scenario, out, Clock(progress or Silent()), threads) as audit:
+    with opened(scenario, out, Clock(progress or Silent()), threads, forks=made.forks) as audit:
         return _attack(audit, _train(audit, audit.plan.trainings, made), made)
 
 
@@ -83,8 +83,9 @@ def train(
 
     No report is written: one without findings would read as if nothing leaked.
     """
-    with opened(scenario, out, Clock(progress or Silent()), threads) as audit:
-        broken = _train(audit, audit.plan.trainings, executor or Serial())
+    made = executor or Serial()
+    with opened(scenario, out, Clock(progress or Silent()), threads, forks=made.forks) as audit:
+        broken = _train(audit, audit.plan.trainings, made)
         manifest.replace_seconds(audit.store, audit.clock.seconds)
         document = training_document(audit.own, _outcome(audit, broken), audit.store.manifest)
         return AuditResult(audit.store.root, redacted_training(document) if _redacts(audit.store) else document)

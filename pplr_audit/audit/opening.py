@@ -50,15 +50,17 @@ def opened(
     more: Extension | None = None,
     *,
     extending: bool = False,
+    forks: bool = False,
 ) -> Iterator[OpenRun]:
     """Read all that can be wrong with the input, then open the run directory, and note there what is asked.
 
     Args:
         more: what the run is extended by.
         extending: attack what is trained, and keep what the run was extended by before.
+        forks: clients can train side by side.
     """
     root = directory_of(scenario, out)
-    with resume.computing(scenario, root, threads, clock.say) as choice:
+    with resume.computing(scenario, root, threads, clock.say, forks=forks) as choice:
         inputs = Inputs(clock.phase, precision := resume.precision_of(root))
         layers = inputs.model(scenario).layers
         had = extensions.of_run(root, scenario, extending)

@@ -4,6 +4,7 @@ Both do the same with each training, with the same number of threads, and leave 
 """
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,9 @@ class Place:
 class Executor(Protocol):
     """Trains tasks; answers each with the reason for which it broke off, or None."""
 
+    forks: bool
+    """True if clients of one training can go side by side."""
+
     def run(self, tasks: Sequence[Task], place: Place, inputs: Inputs, clock: Clock) -> Iterator[str | None]:
         """Yield the outcome of each task, in order.
 
@@ -72,6 +76,8 @@ class Executor(Protocol):
 class Serial:
     """One training after the other, in this process."""
 
+    forks = False
+
     def run(self, tasks: Sequence[Task], place: Place, inputs: Inputs, clock: Clock) -> Iterator[str | None]:
         for task in tasks:
             yield _outcome(task, place, inputs, clock)
@@ -87,6 +93,8 @@ class Processes:
         most: processes at a time, by default as many as there are cores; with the threads of each there are never more
             threads than that.
     """
+
+    forks = sys.platform == "linux"
 
     def __init__(self, most: int | None = None) -> None:
         self._most = most

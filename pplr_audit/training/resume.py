@@ -54,8 +54,14 @@ def precision_of(root: Path) -> Precision | None:
 
 
 @contextmanager
-def computing(scenario: Scenario, root: Path, asked: int | None, say: Callable[[str], None]) -> Iterator[Choice]:
-    """Compute with the threads that were asked for, or else those that the run began with, or else chosen ones."""
+def computing(
+    scenario: Scenario, root: Path, asked: int | None, say: Callable[[str], None], *, forks: bool = False
+) -> Iterator[Choice]:
+    """Compute with the threads that were asked for, or else those that the run began with, or else chosen ones.
+
+    Args:
+        forks: clients can train side by side.
+    """
     noted = computed(root)
     if asked is not None:
         choice = Choice(checked(asked, "--threads"), "--threads")
@@ -65,7 +71,8 @@ def computing(scenario: Scenario, root: Path, asked: int | None, say: Callable[[
             say(f"{root}: goes on with the {choice.number} threads that it began with, not {told} (--threads)")
     else:
         tokens = min(scenario.model.max_tokens, TEMPLATE_TOKENS + TITLE_TOKENS * scenario.data.history)
-        choice = choose(hidden_size(scenario.model.backbone), scenario.training.batch_size, tokens)
+        beside = scenario.data.clients if forks else 1
+        choice = choose(hidden_size(scenario.model.backbone), scenario.training.batch_size, tokens, beside)
     with limited(choice.number):
         yield choice
 

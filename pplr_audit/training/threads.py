@@ -25,6 +25,8 @@ FLOP_PER_THREAD = 2.5e6
 cores: .7 times as fast with 1.0 MFLOP in all, 1.6 times with 3.9, twice with 8.9)."""
 SLOW = 5.0
 """Seconds from which the first round of a call may be slow; later ones are compared with the fastest before."""
+SMALL = 512
+"""Hidden size up to which what a client's step holds in memory is small beside the model."""
 PROBE = 0.4
 """Seconds for which the processor is watched."""
 
@@ -79,19 +81,22 @@ def asked_by_environment() -> int | None:
     return int(said) if said.isdecimal() and 1 <= int(said) <= MOST else None
 
 
-def choose(width: int | None, rows: int, tokens: int) -> Choice:
+def choose(width: int | None, rows: int, tokens: int, beside: int = 1) -> Choice:
     """Choose the number of threads for a training that begins now.
 
     ``OMP_NUM_THREADS`` counts as a choice. Else it is one thread for each free core, but no more than the model can
-    use.
+    use; and one alone for a small model of which several clients can train side by side, each on a core.
 
     Args:
         width: the hidden size; None where it is not known yet.
         rows: sequences in a batch.
         tokens: tokens in a sequence.
+        beside: clients that can train side by side.
     """
     if (number := asked_by_environment()) is not None:
         return Choice(number, CHOSEN)
+    if width is not None and width <= SMALL and beside >= usable() > 1:
+        return Choice(1, "a core for each client")
     cores = watched()
     useful = cores.free if width is None else max(1, round(2 * rows * tokens * width**2 / FLOP_PER_THREAD))
     if useful < cores.free:

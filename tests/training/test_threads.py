@@ -100,6 +100,17 @@ def test_a_small_model_gets_no_more_threads_than_it_can_use(
     assert choose(width, 8, 60).number == number
 
 
+@pytest.mark.parametrize(
+    ("width", "beside", "number"), [(64, 5, 1), (64, 1, 2), (512, 5, 1), (513, 5, 2), (None, 5, 2)]
+)
+def test_clients_of_a_small_model_get_a_core_each(
+    free: Callable[[int, float], None], monkeypatch: pytest.MonkeyPatch, width: int | None, beside: int, number: int
+) -> None:
+    free(2, 0.0)
+    monkeypatch.setattr(threads, "usable", lambda: 2)
+    assert choose(width, 16, 68, beside).number == number
+
+
 @pytest.mark.parametrize(("said", "number"), [("3", 3), ("4,2", 4), (" 1 ", 1)])
 def test_what_the_environment_says_counts_as_a_choice(
     free: Callable[[int, float], None], monkeypatch: pytest.MonkeyPatch, said: str, number: int
