@@ -42,6 +42,7 @@ class Inverter:
     secret = "history"
     channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
     controls = 1
+    every_crossing = True
     comparable = False  # each network is as sure as it was trained to be
 
     def __init__(

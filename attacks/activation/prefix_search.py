@@ -139,7 +139,7 @@ class _Search:
         fits = {when: (each @ self._words.T).numpy() for when, each in inverted.items()}
         copies = knowledge.copies_of(record.client, record.round)
         if knowledge.base.causal:
-            when = self.copies.nearest(record, dict.fromkeys(copies, 0.0))
+            when, _ = self.copies.nearest(record, dict.fromkeys(copies, 0.0))
             front = self._fronts[copies[when].digest]
             crossed = Crossed(tensor, front, settings.shortlist, settings.candidates, budget.check, record.row)
             answer = self._walked(crossed, inverted[when], fits[when])
@@ -148,10 +148,10 @@ class _Search:
                 when: self._refiner.refine(model, fits[when], tensor, self._layer, budget.check, record.row)
                 for when, model in copies.items()
             }
-            when = self.copies.least(
-                {when: float(np.mean(found.distances or [np.inf])) for when, found in answers.items()}
-            )  # fmt: skip
+            far = {when: float(np.mean(found.distances or [np.inf])) for when, found in answers.items()}
+            when = min(far, key=far.__getitem__)
             answer = answers[when]
+        self.copies.count(when)
         # What was not reached is left to the ridge inverter.
         answer.tokens = np.concatenate([answer.tokens, words[fits[when].argmax(1)][len(answer.tokens) :]])[
             : len(tensor)

@@ -44,6 +44,7 @@ class Ridge:
     channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
     controls = 1
     comparable = True  # cosines
+    every_crossing = True
 
     def __init__(self, prompts: int = 128, held_out: int = 16, seed: int = 0) -> None:
         require_whole("ridge", prompts=(prompts, 1), held_out=(held_out, 1), seed=(seed, 0))

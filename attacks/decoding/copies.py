@@ -29,22 +29,23 @@ class Copies:
         self._openings: dict[str, Float[Tensor, "opening hidden"]] = {}
         self._taken = Counter[When]()
 
-    def nearest(self, record: Record, doubts: Mapping[When, float]) -> When:
-        """Return the copy that explains ``record`` better; of equals that of the start.
+    def nearest(self, record: Record, doubts: Mapping[When, float], *, several: bool = False) -> tuple[When, float]:
+        """Return the copy that explains ``record`` better, of equals that of the start, and its distance.
 
         Args:
+            several: whether distances of several records are compared; else that of a single copy is not worked out.
             doubts: the less surely the record is read by a copy, the higher.
         """
         copies, tensor = self._knowledge.copies_of(record.client, record.round), record.tensor.float()
-        if len(copies) == 1 or not self._knowledge.base.causal:
-            return self.least(doubts)
-        return self.least({when: self._distance(model, tensor) for when, model in copies.items()})
+        distances = doubts
+        if (several or len(copies) > 1) and self._knowledge.colluder is None and self._knowledge.base.causal:
+            distances = {when: self._distance(model, tensor) for when, model in copies.items()}
+        best = min(distances, key=distances.__getitem__)
+        return best, distances[best]
 
-    def least(self, distances: Mapping[When, float]) -> When:
-        """Return the copy with the least distance, of equals that of the start, and count it."""
-        found = min(distances, key=distances.__getitem__)
-        self._taken[found] += 1
-        return found
+    def count(self, when: When) -> None:
+        """Count a record that is read by a copy."""
+        self._taken[when] += 1
 
     @property
     def facts(self) -> dict[str, Any]:

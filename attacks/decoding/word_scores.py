@@ -5,6 +5,7 @@ the budget is enough for them does not depend on the order of the rows; what was
 the controls (`Knowledge.fitted`).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -70,16 +71,35 @@ def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) ->
         for when, reading in copies.items():
             for name, value in reading.facts.items():
                 facts.setdefault(name if when == "start" else f"{name}_{when}", {})[client] = value
-    copies_of = Copies(knowledge, front)
+    rows: dict[int, list[Record]] = {}
+    for record in view.records:
+        rows.setdefault(record.row, []).append(record)
+    chosen, explained = Counter[int](), Copies(knowledge, front)
 
     def fits() -> Iterator[Float[np.ndarray, "length words"]]:
-        for place, record in enumerate(view.records):
-            budget.check(place, len(view.records))
-            own = readings[record.client, record.round]
-            yield nearest(own, record, record.tensor.float(), copies_of)
+        for place, crossings in enumerate(rows.values()):
+            budget.check(place, len(rows))
+            record, fit = best_read(readings, crossings, explained)
+            chosen[record.occurrence] += 1
+            yield fit
 
-    guess = answered(view, reader, fits(), facts)
-    return Guess(guess.arrays, {**facts, **copies_of.facts})
+    once = replace(view, records=tuple(crossings[0] for crossings in rows.values()))
+    guess = answered(once, reader, fits(), facts)
+    again = {"crossings_taken": {str(number): count for number, count in sorted(chosen.items())}}
+    return Guess(guess.arrays, {**facts, **explained.facts, **(again if len(rows) < len(view.records) else {})})
+
+
+def best_read(
+    readings: Mapping[tuple[str, int], Mapping[When, Reading]], crossings: Sequence[Record], copies: Copies
+) -> tuple[Record, Float[np.ndarray, "length words"]]:
+    """Return, of all crossings of a row, the one that a copy explains best, and its fit of words by that copy."""
+    several = len(crossings) > 1
+    found = [
+        nearest(readings[each.client, each.round], each, each.tensor.float(), copies, several) for each in crossings
+    ]
+    best = min(range(len(found)), key=lambda place: found[place][1])
+    copies.count(found[best][0])
+    return crossings[best], found[best][2]
 
 
 def learned_of(
@@ -97,12 +117,17 @@ def learned_of(
 
 
 def nearest(
-    readings: Mapping[When, Reading], record: Record, crossed: Float[Tensor, "length hidden"], copies: Copies
-) -> Float[np.ndarray, "length words"]:
-    """Return the fit of words by the copy that explains a record better."""
+    readings: Mapping[When, Reading],
+    record: Record,
+    crossed: Float[Tensor, "length hidden"],
+    copies: Copies,
+    several: bool = False,
+) -> tuple[When, float, Float[np.ndarray, "length words"]]:
+    """Return the copy that explains a record better, how far from it the record is, and the fit of words by it."""
     fits = {when: reading.fit(crossed).numpy() for when, reading in readings.items()}
     doubts = {when: -float(fit.max(1).mean()) for when, fit in fits.items()}
-    return fits[copies.nearest(replace(record, tensor=crossed), doubts)]
+    when, distance = copies.nearest(replace(record, tensor=crossed), doubts, several=several)
+    return when, distance, fits[when]
 
 
 def require_records(view: View, knowledge: Knowledge) -> int:

@@ -69,7 +69,9 @@ class Bidirectional:
         for record in view.records:
             budget.check()
             own = readings[record.client, record.round]
-            fits.append(nearest(own, record, record.also_reads[UP].float(), copies))
+            when, _, fit = nearest(own, record, record.also_reads[UP].float(), copies)
+            copies.count(when)
+            fits.append(fit)
         join = self._whole if knowledge.loss_on == "all" else self._at_label
         arrays, explained = join(view, view.back, fits, reader, knowledge, budget)
         means = np.array(explained).mean(0).tolist()

@@ -52,7 +52,15 @@ from pplr_audit.data.samples import Samples
 from pplr_audit.errors import RunError
 from pplr_audit.models.build import Recommender
 from pplr_audit.threat_model.artifacts import Artifacts
-from pplr_audit.threat_model.attack import Attack, Budget, also_reads, as_active, attribute_of, reads_traffic
+from pplr_audit.threat_model.attack import (
+    Attack,
+    Budget,
+    also_reads,
+    as_active,
+    attribute_of,
+    reads_every_crossing,
+    reads_traffic,
+)
 from pplr_audit.threat_model.channels import ONCE_A_ROUND, Channel
 from pplr_audit.threat_model.defense import ALL
 from pplr_audit.threat_model.knowledge import Knowledge
@@ -163,9 +171,12 @@ class Harness:
         if phase != "training":
             return spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
         records = spool.records(self._plan.trace(cell, cell.channel))
+        if not reads_every_crossing(attack):
+            records = [record for record in records if not record.occurrence]
         for channel in sorted(also_reads(attack)):
-            also = {record.row: record.tensor for record in spool.records(self._plan.trace(cell, channel))}
-            records = [replace(r, also_reads={**r.also_reads, channel: also[r.row]}) for r in records]
+            found = spool.records(self._plan.trace(cell, channel))
+            also = {(record.row, record.occurrence): record.tensor for record in found}
+            records = [replace(r, also_reads={**r.also_reads, channel: also[r.row, r.occurrence]}) for r in records]
         return records
 
     def _answers_of_peer(self, round_: int) -> list[Answer]:
@@ -280,7 +291,8 @@ class Harness:
 
         if phase == "training":
             wanted, rows = self._plan.traces(round_), watched(by_client, places, prompts)
-            training_records(self._job.federation, self._model.parts, state, rows, wanted, keep)
+            every = any(reads_every_crossing(self._plan.attack(cell)) for cell in self._plan.cells)
+            training_records(self._job.federation, self._model.parts, state, rows, wanted, keep, every=every)
             return spool
         queries = {client: [(row, prompts[row]) for row in rows] for client, rows in by_client.items()}
         if phase == "serving":

@@ -68,8 +68,10 @@ class SealedGuess:
         for kind, answers in (("control", controls), ("reserve", on_reserve)):
             for number, control in enumerate(answers):
                 arrays |= {f"{kind}{number}/{name}": array for name, array in control.arrays.items()}
-        arrays[_ROWS] = np.array([row for row, _ in places])
-        arrays[_STEPS] = np.array([step for _, step in places])
+        first: dict[int, int] = {}  # the step of a row that crossed several times is that of the first
+        for row, step in places:
+            first.setdefault(row, step)
+        arrays[_ROWS], arrays[_STEPS] = np.array([*first]), np.array([*first.values()])
         data = store.pack(arrays, {"facts": json.dumps(guess.facts, allow_nan=False)})
         # The event comes first: killed in between, the attack runs again and the later event of the cell counts.
         store.event(EVENT, cell=slug, sha256=hashlib.sha256(data).hexdigest(), seconds=round(seconds, 6))

@@ -109,6 +109,11 @@ def reads_traffic(attack: Attack) -> bool:
     return bool(getattr(attack, "traffic", False))
 
 
+def reads_every_crossing(attack: Attack) -> bool:
+    """True if an attack reads all crossings of a row in a round (`every_crossing`); others are given the first one."""
+    return bool(getattr(attack, "every_crossing", False))
+
+
 def reads_all_rounds(attack: Attack) -> bool:
     """True if an attack reads what crosses once a round of all audited rounds together; others read round by round."""
     return getattr(attack, "rounds", "each") == "all"

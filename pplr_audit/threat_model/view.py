@@ -58,15 +58,17 @@ class Record:
     """Rows of the batch that it crossed in."""
     also_reads: Mapping[Channel, Float[Tensor, "length *width"]] = field(default_factory=dict)
     """Tensors of the same row and step on the other channels that the attack reads."""
+    occurrence: int = 0
+    """Number of times that the row had crossed before in the round: in earlier epochs, or of another model."""
 
     @property
     def tensors_read(self) -> Iterable[Float[Tensor, "*shape"]]:
         return (self.tensor, *self.also_reads.values())
 
     def ring(self, newest: int) -> str | None:
-        """Rows are dealt among those of their client."""
+        """Rows are dealt among those of their client, and all that crossed of one to the same other."""
         del newest
-        return self.client
+        return None if self.occurrence else self.client
 
     def dealt(self, source: Self) -> Self:
         return replace(
@@ -192,9 +194,17 @@ class View(Generic[Seen]):
         """
         places, newest, records = self._places(), self._newest, [*self.records]
         rings = [self.records[place].ring(newest) or "" for place in places]
+        others: dict[int, int] = {}
         for place, other in zip(places, dealt(rings, generator), strict=True):
             records[place] = self.records[place].dealt(self.records[places[other]])
-        return replace(self, records=tuple(records))
+            others[self.records[place].row] = self.records[places[other]].row
+        again = {(each.row, each.occurrence): each for each in records if isinstance(each, Record) and each.occurrence}
+        kept = [each for each in records if not (isinstance(each, Record) and each.occurrence)]
+        for (row, occurrence), record in again.items():  # of a row that crossed less often there is less to deal
+            source = again.get((others.get(row, row), occurrence))
+            if source is not None and source is not record:
+                kept.append(record.dealt(source))
+        return replace(self, records=tuple(kept))
 
     @property
     def _newest(self) -> int:

@@ -4,6 +4,7 @@ A replayed round runs the same `Client.train_round` from the stored start of the
 every cut at once, and hands it on without storing it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -48,14 +49,16 @@ def training_records(
     watched: Mapping[str, Sequence[Watched]],
     wanted: Collection[Trace],
     keep: Keep,
+    *,
+    every: bool = False,
 ) -> None:
     """Record what crosses at the ``wanted`` places in the round that ``state`` starts, for the watched samples.
 
     What a defense changes on the wire is recorded at the link, as its receiver got it; all else where two blocks meet.
 
     Of clients that did not train in the round there is no record. A sample that the round holds more than once (local
-    epochs, a personal model beside the shared one) is recorded the first time. The federation is left in the middle of
-    nowhere: resume it before it is used for anything else.
+    epochs, a personal model beside the shared one) is recorded the first time, or ``every`` time. The federation is
+    left in the middle of nowhere: resume it before it is used for anything else.
     """
     federation.resume(state)
     present = federation.training_in(state.round, state.best)
@@ -68,7 +71,7 @@ def training_records(
         victims = {w.sample: w for w in watched.get(client.name, ())}
         if not victims or client not in present:
             continue
-        look = _Lookout(client.name, state.round, client.plan(state.round), victims, keep)
+        look = _Lookout(client.name, state.round, client.plan(state.round), victims, keep, every=every)
         # Layer 0 is always tapped: it tells forward passes apart.
         tapped = [each for each in tappable(parts) if each.layer == 0 or each.layer in layers]
         try:
@@ -106,14 +109,14 @@ class _Lookout:
 
     def __init__(
         self, client: str, round_: int, plan: Sequence[Int[np.ndarray, "batch"]], victims: Mapping[int, Watched],
-        keep: Keep,
+        keep: Keep, *, every: bool = False,
     ) -> None:  # fmt: skip
         self._client, self._round, self._plan = client, round_, plan
-        self._victims, self._keep = victims, keep
+        self._victims, self._keep, self._every = victims, keep, every
         self._step = -1
         self._passes: list[_Pass] = []
         self._entered = 0
-        self._seen: set[tuple[Trace, int]] = set()
+        self._seen = Counter[tuple[Trace, int]]()
 
     def begin_step(self, step: int) -> None:
         self._step, self._passes, self._entered = step, [], 0
@@ -172,11 +175,13 @@ class _Lookout:
         now.done.add(trace)
         for place, sample in enumerate(now.rows):
             victim = self._victims.get(int(sample))
-            if victim is not None and (trace, victim.row) not in self._seen:
-                self._seen.add((trace, victim.row))
-                length = victim.length if lengths is None else lengths[place]
-                tensor = values[place, :length].clone()
-                self._keep(trace, Record(victim.row, self._client, self._round, now.step, tensor, now.batch))
+            if victim is None or (self._seen[trace, victim.row] and not self._every):
+                continue
+            before = self._seen[trace, victim.row]
+            self._seen[trace, victim.row] += 1
+            tensor = values[place, : victim.length if lengths is None else lengths[place]].clone()
+            record = Record(victim.row, self._client, self._round, now.step, tensor, now.batch, occurrence=before)
+            self._keep(trace, record)
 
 
 def received_masks(federation: Federation, state: RoundState, watched: Mapping[str, Sequence[Watched]]) -> list[Record]:

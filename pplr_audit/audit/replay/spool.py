@@ -54,8 +54,8 @@ class Spool:
         return (self._read(entry) for entry in self._held.get(key, []))
 
     def stream(self, key: Hashable, rows: Sequence[int]) -> Iterator[Record]:
-        """The records of some rows of a key, in this order, one at a time."""
-        held = {entry[0].row: entry for entry in self._held.get(key, [])}
+        """The first record of some rows of a key, in this order, one at a time."""
+        held = {entry[0].row: entry for entry in reversed(self._held.get(key, []))}
         return (self._read(held[row]) for row in rows)
 
     def _read(self, entry: _Held) -> Record:
