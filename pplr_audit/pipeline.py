@@ -15,6 +15,7 @@ from pplr_audit.audit.attacking import run_cells
 from pplr_audit.audit.documents import evidence_document, findings_document, training_document
 from pplr_audit.audit.extension import Extension
 from pplr_audit.audit.forecast import Speed, forecast
+from pplr_audit.audit.imported.attack_recording import attacked
 from pplr_audit.audit.opening import OpenRun, directory_of, opened
 from pplr_audit.audit.parts import Outcome
 from pplr_audit.audit.plan import make_plan
@@ -26,7 +27,7 @@ from pplr_audit.runs import manifest
 from pplr_audit.runs.ledger import Ledger
 from pplr_audit.runs.progress import Clock, Progress, Silent
 from pplr_audit.runs.store import SCENARIO, Store
-from pplr_audit.scenario.schema import Scenario
+from pplr_audit.scenario.schema import Named, Scenario
 from pplr_audit.training import resume
 from pplr_audit.training.executor import Executor, Serial, Task
 from pplr_audit.training.job import Inputs
@@ -119,6 +120,24 @@ def attack(
         left = {each.spec: UNFINISHED for each in planned if each not in whole}
         made = executor or Serial()
         return _attack(audit, {**_train(audit, whole, made), **left}, made)
+
+
+def import_recording(
+    folder: Path, out: Path, attacks: Sequence[Named], progress: Progress | None = None, seconds: float = 300
+) -> AuditResult:
+    """Attack a recording of another system and write the findings; there is no report, which tells of a training.
+
+    Args:
+        out: a directory of its own; the same call continues it.
+        seconds: ceiling on the time of an attack.
+
+    Raises:
+        InputError: the recording or an attack does not fit; nothing has been written.
+        RunError: the disk refused a file.
+    """
+    with attacked(folder, out, attacks, Clock(progress or Silent()), seconds) as (store, document, evidence):
+        write_documents(store, document, evidence)
+    return AuditResult(out, document, out / FINDINGS)
 
 
 def plan(

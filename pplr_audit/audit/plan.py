@@ -134,7 +134,7 @@ def make_plan(scenario: Scenario, layers: int, extensions: Sequence[Extension] =
                 cuts = [cut for cut in cuts if cut == only]
             axes = _Axes(scenario, planned, rounds, cuts, layers)
             for entry in chosen.attacks:
-                key, attack = _attack(entry, chosen.attack_field)
+                key, attack = attack_of(entry, chosen.attack_field)
                 attack = attacks.setdefault(key, attack)
                 for cell, reason in _cells_of(attack, key, axes):
                     if reason:
@@ -277,7 +277,11 @@ def _rounds(rounds: Any, last: int) -> tuple[int, ...]:
     return tuple(sorted(set(rounds)))
 
 
-def _attack(entry: str | Mapping[str, Mapping[str, Any]], field: str) -> tuple[tuple[str, str], Attack]:
+def attack_of(entry: str | Mapping[str, Mapping[str, Any]], field: str) -> tuple[tuple[str, str], Attack]:
+    """Make the attack that an entry names; return its name and settings with it.
+
+    Raises InputError, ``field`` first, for what is no attack, or does not take these settings.
+    """
     attack: Attack = plugins.make("attacks", entry, field)
     name, settings = plugins.name_and_settings(entry)
     missing = [part for part in ("name", "secret", "channels", "controls", "run") if not hasattr(attack, part)]

@@ -30,7 +30,7 @@ from pplr_audit.scoring.verdicts import Comparison
 from pplr_audit.threat_model.attack import Attack, Guess, also_reads
 from pplr_audit.threat_model.channels import ONCE_A_ROUND
 from pplr_audit.threat_model.knowledge import Knowledge
-from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
+from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable, Unscored
 from pplr_audit.threat_model.questions import QUESTIONS
 from pplr_audit.threat_model.view import View
 
@@ -63,6 +63,8 @@ def run_cell(
         document = scored(cell, attack, inputs.truths(cell), sealed, seed)
     except NotApplicable as reason:
         document = without_value(cell, attack, "not_applicable", str(reason))
+    except Unscored as reason:
+        document = without_value(cell, attack, "skipped", str(reason), sealed.seconds)
     except BudgetExhausted as reason:
         document = without_value(cell, attack, "budget_exhausted", str(reason), time.perf_counter() - started)
     except Failed as reason:

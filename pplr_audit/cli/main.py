@@ -14,7 +14,7 @@ from pplr_audit.cli.listing import Kind
 from pplr_audit.cli.printing import chatter_aside, console, print_findings, print_json, print_line
 from pplr_audit.cli.streams import flushed, not_printed, open_streams
 from pplr_audit.data.files.scratch import sweep
-from pplr_audit.errors import visible
+from pplr_audit.errors import InputError, visible
 from pplr_audit.scenario.paths import expanded
 from pplr_audit.training import threads as threads_
 
@@ -210,6 +210,34 @@ def attack(
         folder, shown = expanded(directory, "RUN"), progress.to(sys.stderr)
         made = executors.executor(executor)
         result = audit.attack(folder, more, shown, values.threads(threads), settings or (), made)
+    print_findings(result, as_json)
+
+
+@app.command("import")
+def import_(
+    recording: Annotated[Path, typer.Argument(metavar="RECORDING", hidden=True)],
+    out: Annotated[Path | None, typer.Option(help="The directory for answers and findings; required.")] = None,
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option("--attack", metavar="NAME", help="This attack, or 'NAME={setting: value}'; required. Repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings document and nothing else.")] = False,
+) -> None:
+    """Attack a recording of another system. The same command continues what was stopped.
+
+    RECORDING is a folder with recording.json; docs/recordings.md says what stands there.
+    """
+    from pplr_audit.cli import attack_options
+
+    more, target = attack_options.from_options(attacks or (), ()), values.required_folder(out)
+    if more is None or more.attacks is None:
+        raise InputError("--attack: give at least one attack (see: pplr-audit list attacks)")
+    with chatter_aside():
+        from pplr_audit import pipeline as audit
+        from pplr_audit.runs import progress
+
+        folder, shown = expanded(recording, "RECORDING"), progress.to(sys.stderr)
+        result = audit.import_recording(folder, target, more.attacks, shown)
     print_findings(result, as_json)
 
 

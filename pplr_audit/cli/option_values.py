@@ -48,3 +48,10 @@ def threads(number: int | None) -> int | None:
 
 def folder(out: Path | None) -> Path | None:
     return expanded(out, "--out") if out else None
+
+
+def required_folder(out: Path | None) -> Path:
+    """Not typer's own check, whose help imports what draws tables."""
+    if out is None:
+        raise InputError("--out: give the directory for answers and findings")
+    return expanded(out, "--out")

@@ -18,6 +18,13 @@ MEND = "restore it from a copy, or start again in another directory with --out D
 T = TypeVar("T")
 
 
+class Malformed(InputError):
+    """A file does not hold what it should."""
+
+    what = ""
+    """The fault alone, for whoever says in other words that a file has it."""
+
+
 @contextmanager
 def understood(file: Path | str) -> Iterator[None]:
     """Whatever goes wrong inside is about what ``file`` says. Raises InputError that names it."""
@@ -121,5 +128,8 @@ def _short(text: str, limit: int = 40) -> str:
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
-def _wrong(file: Path | str, what: str) -> InputError:
-    return InputError(f"{file}: does not hold what a run writes there: {_short(' '.join(what.split()), 200)}; {MEND}")
+def _wrong(file: Path | str, what: str) -> Malformed:
+    short = _short(" ".join(what.split()), 200)
+    error = Malformed(f"{file}: does not hold what a run writes there: {short}; {MEND}")
+    error.what = short
+    return error

@@ -11,3 +11,7 @@ class NotApplicable(Exception):
 
 class BudgetExhausted(Exception):
     """An attack ran out of what it may spend."""
+
+
+class Unscored(Exception):
+    """The answer is sealed, and there is no truth to score it by; the reason is the message."""

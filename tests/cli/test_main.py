@@ -22,7 +22,7 @@ from pplr_audit.models.backbones.known_shapes import NAMED
 from pplr_audit.runs.progress import Bars, Silent, to
 from pplr_audit.scenario.schema import Scenario
 
-COMMANDS = ("run", "train", "attack", "costs", "report", "list", "doctor")
+COMMANDS = ("run", "train", "attack", "import", "costs", "report", "list", "doctor")
 HEAVY = ("torch", "transformers", "sklearn", "scipy", "numpy", "pydantic", "rich", "peft")
 
 

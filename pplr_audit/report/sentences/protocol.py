@@ -10,7 +10,15 @@ CHANCE = 0.5
 
 
 def groups(document: Document) -> list[str]:
-    """One sentence on how many users train, how many a coin left out, and how many are held in reserve."""
+    """One sentence on how many users train, how many a coin left out, and how many are held in reserve.
+
+    Of a recording it says instead that the findings come from one, as nothing else is known.
+    """
+    recorded = document["run"].get("recording")
+    if recorded is not None:
+        of = f"{recorded['channel']}, recorded by {recorded['adversary']}"
+        unscored = "" if recorded["scored"] else " It has no truth: answers are sealed, and nothing is scored."
+        return [f"The findings come from a recording of another system ({of}).{unscored}"]
     found = document["run"]["data"].get("groups")
     return [f"Users: {groups_words(found)}."] if found else []
 

@@ -1,0 +1,1 @@
+"""Recordings of other systems: read, checked, and attacked as what a training of ours leaves."""
