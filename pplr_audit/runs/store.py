@@ -45,9 +45,13 @@ class Kind:
 
 
 RUN = Kind("pplr-audit/run/2", SCENARIO, "run")
+IMPORTED = Kind("pplr-audit/imported/1", "recording.json", "attacked recording")
+"""A recording of another system that was attacked."""
 TRAINING = Kind("pplr-audit/training-files/1", "training.yaml", "training")
 """One training below a run: a directory with a ledger and a lock of its own, so that processes can write side by
 side."""
+SCHEMAS = frozenset({RUN.schema, IMPORTED.schema, TRAINING.schema})
+"""Schemas of directories that may be taken for each other."""
 
 
 class Store:
@@ -296,6 +300,8 @@ class Store:
                 f"{self.root}: a {self.kind.named} that was killed as it began; start it again with `pplr-audit run`"
             )
         schema = self.read_json(MANIFEST).get("schema")  # first: the fields of another version may be others
+        if schema in SCHEMAS and schema != self.kind.schema:
+            raise InputError(f"{self.root}: not a {self.kind.named} of pplr-audit, but a directory of {schema!r}")
         if schema != self.kind.schema:
             raise InputError(
                 f"{self.root / MANIFEST}: schema {schema!r}, this version of pplr-audit reads {self.kind.schema!r}; "

@@ -8,7 +8,6 @@ from typing import Any
 from pplr_audit import __version__
 from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.imported.inputs import RecordedInputs
-from pplr_audit.audit.imported.manifest import MANIFEST
 from pplr_audit.audit.imported.recording import Recording, read
 from pplr_audit.audit.plan import MEASURED, attack_of
 from pplr_audit.audit.run_cell import run_cell
@@ -18,15 +17,13 @@ from pplr_audit.errors import InputError
 from pplr_audit.runs import manifest as manifests
 from pplr_audit.runs.environment import hardware, libraries
 from pplr_audit.runs.progress import Clock
-from pplr_audit.runs.store import Kind, Store
+from pplr_audit.runs.store import IMPORTED, Store
 from pplr_audit.runs.verdicts import with_verdicts
 from pplr_audit.scenario import plugins
 from pplr_audit.scenario.schema import Named
 from pplr_audit.threat_model.attack import Attack, also_reads, as_active, reads_all_rounds, runs_copies
 from pplr_audit.threat_model.channels import OF_ADAPTERS
 
-IMPORTED = Kind("pplr-audit/imported/1", MANIFEST, "attacked recording")
-"""A directory in which a recording was attacked."""
 STRATEGY = "recorded"
 """The name that stands in findings for the strategy, of which nothing is known."""
 ASKED = frozenset({"history", "label", "items", "owner"})
@@ -51,7 +48,7 @@ def attacked(
     with clock.phase("reading the recording"):
         attacks = dict(attack_of(entry, "--attack") for entry in entries)
         recording = read(folder)
-        cells = [*_cells(recording, attacks)]
+        cells = [*cells_of(recording, attacks)]
     with Store.open(out, recording.text, recording.digest, IMPORTED) as store:
         inputs, seed = RecordedInputs(recording, attacks, store), recording.manifest.seed
         found = list[dict[str, Any]]()
@@ -75,7 +72,7 @@ def attacked(
         yield store, document, evidence
 
 
-def _cells(recording: Recording, attacks: Attacks) -> Iterator[Cell]:
+def cells_of(recording: Recording, attacks: Attacks) -> Iterator[Cell]:
     """Yield a cell for each attack. Raises InputError for one that a recording has nothing for."""
     manifest, channel = recording.manifest, recording.channel
     sides = SIDES[channel]
@@ -135,7 +132,8 @@ def _run(recording: Recording, said: Mapping[str, Any]) -> dict[str, Any]:
         },
         "audit": {
             "victims": len(asked), "rounds": sorted({each.round for each in manifest.observations}),
-            "knowledge": "base, or what the recording gives", "auxiliary": "catalogue", "history": manifest.history,
+            "knowledge": "front" if recording.adapters else "base", "auxiliary": "catalogue",
+            "history": manifest.history,
         },
         "recording": {
             "name": manifest.name, "adversary": manifest.adversary, "channel": manifest.channel,

@@ -51,13 +51,13 @@ class RecordedInputs:
         hidden, newest = self._secret(cell) == "owner", self._recording.newest
         found, asked = list[Update](), dict[int, str]()
         for each in seen:
-            tensors, client = self._recording.updates[each.row], self._recording.clients[each.row]
+            tensors = self._recording.updates[each.row]
             if each.round != newest:
                 if each.round in (*cell.also_rounds, newest):
                     found.append(Update(each.row, each.client, each.round, tensors))
                 continue
-            asked[each.row] = shown = "" if hidden else client
-            start = {} if hidden or cell.knowledge == "base" else self._recording.adapters.get(client, {})
+            asked[each.row] = shown = "" if hidden else each.client  # as it was recorded, and never as the truth has it
+            start = {} if cell.knowledge == "base" else self._recording.adapters.get(shown, {})
             found.append(Update(each.row, shown, each.round, tensors, start))
         return View(*place, tuple(found), asked)
 

@@ -21,6 +21,8 @@ from pplr_audit.scenario.schema import Model, Section, Training
 
 MANIFEST, TRUTH = "recording.json", "truth.json"
 OBSERVATIONS, ADAPTERS = "observations.safetensors", "adapters.safetensors"
+LONGEST_NAME = 500
+"""Characters of a tensor's name, or of a field's in a message."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Number = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 Round = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
@@ -130,4 +132,4 @@ def understood_as(kind: type[Read], data: bytes, file: Path) -> Read:
         return kind.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise InputError(f"{file}: {dotted(first['loc'])}: {first['msg']}") from None
+        raise InputError(f"{file}: {dotted(first['loc'])[:LONGEST_NAME]}: {first['msg']}") from None

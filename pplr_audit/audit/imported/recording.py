@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pplr_audit.audit.imported.manifest import (
     ADAPTERS,
+    LONGEST_NAME,
     MANIFEST,
     OBSERVATIONS,
     TRUTH,
@@ -32,6 +33,8 @@ from pplr_audit.runs.tensors import unpack
 from pplr_audit.threat_model.adversaries import readable_by
 from pplr_audit.threat_model.channels import OF_ADAPTERS, Channel
 
+ACCEPTED = ("float32", "float64", "float16", "bfloat16")
+"""Types of tensors."""
 Parts = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -139,8 +142,10 @@ def _tensors(data: bytes, file: Path) -> dict[str, Tensor]:
     with said_of(file):
         found = unpack(data, file)
     for name, tensor in found.items():
-        if not tensor.is_floating_point():
-            raise InputError(f"{file}: {name!r}: {_type(tensor)}; accepted: float32, float64, float16 and bfloat16")
+        if len(name) > LONGEST_NAME:
+            raise InputError(f"{file}: a tensor has a name of {len(name):,} characters (accepted: {LONGEST_NAME})")
+        if _type(tensor) not in ACCEPTED:
+            raise InputError(f"{file}: {name!r}: {_type(tensor)} (accepted: {', '.join(ACCEPTED)})")
         if not tensor.numel() or not bool(torch.isfinite(tensor.float()).all()):
             raise InputError(f"{file}: {name!r}: is empty, or holds numbers that are not finite")
     return {name: tensor.float() for name, tensor in found.items()}

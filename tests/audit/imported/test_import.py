@@ -11,9 +11,14 @@ import torch
 from typer.testing import CliRunner
 
 from pplr_audit import pipeline as audit
+from pplr_audit.audit.imported.attack_recording import cells_of
+from pplr_audit.audit.imported.inputs import RecordedInputs
 from pplr_audit.audit.imported.manifest import Manifest, TruthFile, understood_as
+from pplr_audit.audit.imported.recording import read
+from pplr_audit.audit.plan import attack_of
 from pplr_audit.cli.main import app
 from pplr_audit.runs.documents import validate
+from pplr_audit.runs.store import Store
 from tests.audit.imported.conftest import PAGE, RIDGE, Draft, Source, exported, said_of
 from tests.toys import FOLDER
 
@@ -152,3 +157,24 @@ def test_a_toy_names_the_client_of_an_update_in_a_recording_and_not_in_its_contr
     (listed,) = measured(document, attack="lister", metric="item_recall")
     assert listed["status"] == "ok"
     assert len(listed["detail"]["seen"]) == 3, "of the newest round alone"
+
+
+@pytest.mark.parametrize("secret", ["items", "owner"])
+def test_no_attack_is_told_by_the_truth_or_the_manifest_whose_an_update_is(
+    source: Source, bias: None, write: Write, tmp_path: Path, secret: str
+) -> None:
+    draft = updates_of(source)
+    seen = [dict(each) for each in draft.said["observations"]]
+    if secret == "owner":  # the recorder knew, and the question hides it
+        clients = {each["row"]: each["client"] for each in draft.truth}
+        seen = [{"client": clients.get(each["row"]), **each} for each in seen]
+    write(tmp_path / "in", {**draft.said, "observations": seen}, draft.tensors, draft.truth)
+    recording = read(tmp_path / "in")
+    attacks = dict([attack_of("lister" if secret == "items" else "bias", "--attack")])
+    (cell,) = cells_of(recording, attacks)
+    with Store.open(tmp_path / "out", "", "digest") as store:
+        view = RecordedInputs(recording, attacks, store).view(cell)
+    newest = [update for update in view.records if update.round == 2]
+    assert {*view.asked} == {update.row for update in newest} == {each["row"] for each in draft.truth}
+    assert {update.client for update in newest} == {*view.asked.values()} == {""}
+    assert {*recording.clients.values()} == {*recording.manifest.clients}, "scoring knows"

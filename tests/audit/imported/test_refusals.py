@@ -94,8 +94,9 @@ DATA: list[tuple[Callable[[dict[str, torch.Tensor]], bytes], str]] = [
     (lambda t: huge(), OBSERVATIONS),
     (lambda t: save({k: v[:, :-1].contiguous() for k, v in t.items()}), "shape"),
     (lambda t: save({k: v * float("nan") for k, v in t.items()}), "not finite"),
-    (lambda t: save({k: v.int() for k, v in t.items()}), "int32; accepted: float32"),
+    (lambda t: save({k: v.int() for k, v in t.items()}), "int32 (accepted: float32"),
     (lambda t: save({k: v for k, v in t.items() if k != "0"}), "'0' is missing"),
+    (lambda t: save({**t, "x" * 501: t["0"].clone()}), "a name of 501 characters"),
     (lambda t: save({**t, "extra": t["0"].clone()}), "'extra' is of no row"),
 ]
 
@@ -168,6 +169,10 @@ def test_another_recording_does_not_go_on_in_the_same_directory(folder: Path) ->
     assert done.exit_code == 2
     assert "holds another attacked recording" in done.output
     assert (out / "findings.json").read_bytes() == before
+    for other in ("attack", "report"):
+        done = CliRunner().invoke(app, [other, str(out)])
+        assert done.exit_code == 2
+        assert "not a run of pplr-audit" in done.output
 
 
 def test_a_directory_and_an_attack_have_to_be_given(folder: Path, tmp_path: Path) -> None:
