@@ -70,6 +70,7 @@ from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import Federation, RoundState
 from pplr_audit.training.run_job import has_begun, loaded, opened
+from pplr_audit.training.side_by_side import allowed
 
 _HELD = "held"
 """The key of answers by the models that the server made; a personal model beside the shared one never reaches it."""
@@ -348,9 +349,13 @@ class Harness:
 
 @contextmanager
 def _failing_apart() -> Iterator[None]:
-    """The attack is anybody's, and clients break off where their training explodes: such a cell has failed, alone."""
+    """The attack is anybody's, and clients break off where their training explodes: such a cell has failed, alone.
+
+    Its server learns from each client in turn, so that no client can train beside another.
+    """
     try:
-        yield
+        with allowed(1):
+            yield
     except (NotApplicable, BudgetExhausted):
         raise
     except Exception as error:

@@ -273,3 +273,24 @@ def test_a_run_of_an_older_layout_is_refused_by_version(copied: Path) -> None:
         called = CliRunner().invoke(cli.app, command)
         assert called.exit_code == 2
         assert len(called.stderr.splitlines()) == 1
+
+
+def test_an_audit_side_by_side_finds_what_one_cell_after_the_other_finds(
+    small_scenario: scenario.Scenario, tmp_path: Path
+) -> None:
+    """Rounds, replays, attacks that read, attacks that learn, and a server that hijacks a training."""
+    attacks = [{"ridge": {"prompts": 48, "held_out": 8}}, "label_match", "loss", {"fsha": {"steps": 20}}]
+    asked = asking(
+        small_scenario,
+        audit={"attacks": attacks, "cuts": [[1, 1], [2, 0]], "adversaries": ["server", "malicious_server", "outsider"]},
+    )
+    found = [
+        audit.run(asked, tmp_path / name, executor=made).document
+        for name, made in (("one", Serial()), ("two", Processes(2)))
+    ]
+    assert comparable(found[0]) == comparable(found[1])
+    guesses = [contents(tmp_path / name / "guesses") for name in ("one", "two")]
+    assert guesses[0] == guesses[1]
+    assert len(guesses[0]) > 6
+    artifacts = [contents(tmp_path / name / "artifacts") for name in ("one", "two")]
+    assert artifacts[0] == artifacts[1]

@@ -7,6 +7,7 @@ every cut at once, and hands it on without storing it.
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,13 +22,17 @@ from pplr_audit.models.taps import Sink, tap, tappable
 from pplr_audit.models.uncut import UncutModel
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.threat_model.view import Answer, Record
+from pplr_audit.training.client import Client
 from pplr_audit.training.link import Recorder
 from pplr_audit.training.rounds import Federation, RoundState
+from pplr_audit.training.side_by_side import side_by_side, width
 
 MASKS = Trace("activation", -1)
 """Trace of the masks beside the activations, which lie at no layer."""
 SERVED = (Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT)
 """Channels of serving that cross the cut."""
+AT_ONCE = 2**27
+"""Most bytes of records that are handed from one process to another in memory."""
 Keep = Callable[[Trace, Record], None]
 """Called with every record; its tensor is nobody else's."""
 
@@ -67,10 +72,9 @@ def training_records(
     layers = {trace.layer for trace in tapped_at}
     gradients = any(trace.kind == "gradient" for trace in tapped_at)
     before = federation.link.recorder
-    for client in federation.clients:
-        victims = {w.sample: w for w in watched.get(client.name, ())}
-        if not victims or client not in present:
-            continue
+
+    def record(client: Client, keep: Keep) -> None:
+        victims = {w.sample: w for w in watched[client.name]}
         look = _Lookout(client.name, state.round, client.plan(state.round), victims, keep, every=every)
         # Layer 0 is always tapped: it tells forward passes apart.
         tapped = [each for each in tappable(parts) if each.layer == 0 or each.layer in layers]
@@ -80,6 +84,32 @@ def training_records(
                 client.train_round(federation.link, state.round, look.begin_step)
         finally:
             federation.link.recorder = before
+
+    chosen = [client for client in federation.clients if watched.get(client.name) and client in present]
+    few = _bytes(federation, parts, chosen, watched, wanted) <= AT_ONCE
+    if few and width(len(chosen)) > 1 and not federation.guards.composed.defenses:
+        for kept in side_by_side([partial(_kept, record, client) for client in chosen]):
+            for trace, recorded in kept:
+                keep(trace, recorded)
+        return
+    for client in chosen:
+        record(client, keep)
+
+
+def _kept(record: Callable[[Client, Keep], None], client: Client) -> list[tuple[Trace, Record]]:
+    """Return a client's records, of a round that runs in a fork."""
+    kept: list[tuple[Trace, Record]] = []
+    record(client, lambda trace, recorded: kept.append((trace, recorded)))
+    return kept
+
+
+def _bytes(
+    federation: Federation, parts: CutModel, clients: Sequence[Client], watched: Mapping[str, Sequence[Watched]],
+    wanted: Collection[Trace],
+) -> int:  # fmt: skip
+    """Return about how many bytes the records of a round have."""
+    tokens = sum(w.length for client in clients for w in watched[client.name])
+    return tokens * len(wanted) * int(parts.client.config.hidden_size) * 4 * federation.training.local_epochs
 
 
 def _received(federation: Federation, parts: CutModel, wanted: Collection[Trace]) -> dict[Channel, Trace]:
