@@ -56,6 +56,7 @@ class KnowledgeBuilder:
         recorded: Callable[[Phase, int], Spool], *, rounds: RoundViews, artifacts: Artifacts | None = None,
     ) -> None:  # fmt: skip
         self._scenario, self._private, self._model = job.scenario, job.private, job.model
+        self._training = job.spec.digest
         self._federation, self._plan, self._rows = job.federation, plan, rows
         self._state, self._recorded, self._rounds = state, recorded, rounds
         self._artifacts = artifacts or Artifacts()
@@ -194,10 +195,9 @@ class KnowledgeBuilder:
 
     def _followed(self, client: str, phase: Phase, round_: int) -> str:
         """A hash of all that what crosses of a client in a phase follows from: model, samples, training, its start."""
-        state, training, samples = self._state(round_), self._scenario.training, self._private.samples[client]
+        state, samples = self._state(round_), self._private.samples[client]
         return digest(
-            self._model.digest, self._scenario.model.model_dump_json(), training.model_dump_json(), self._scenario.seed,
-            client, phase, round_, digest(samples.history.values, samples.targets), state.served(client),
+            self._training, self._model.digest, client, phase, round_, digest(samples.history.values, samples.targets), state.served(client),
             state.adapters[client], state.optimizers[client].moments, state.personal.get(client),
         )  # fmt: skip
 
