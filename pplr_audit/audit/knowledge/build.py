@@ -197,8 +197,9 @@ class KnowledgeBuilder:
         """A hash of all that what crosses of a client in a phase follows from: model, samples, training, its start."""
         state, samples = self._state(round_), self._private.samples[client]
         return digest(
-            self._training, self._model.digest, client, phase, round_, digest(samples.history.values, samples.targets), state.served(client),
-            state.adapters[client], state.optimizers[client].moments, state.personal.get(client),
+            self._training, self._model.digest, client, phase, round_,
+            digest(samples.history.values, samples.targets), state.served(client), state.adapters[client],
+            state.optimizers[client].moments, state.personal.get(client),
         )  # fmt: skip
 
     @cached_property
