@@ -26,7 +26,6 @@ from paper_page import FLOORS, page
 
 from pplr_audit import pipeline as audit
 from pplr_audit.errors import InputError, RunError
-from pplr_audit.scenario.old_names import renamed
 from pplr_audit.scoring.intervals import paired_difference
 from pplr_audit.training.utility.user_scores import UserScores
 
@@ -38,10 +37,10 @@ SEEDS = (0, 1, 2)
 
 
 def documents(kept: Path, group: Group, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """What has run of a group, by seed, strategies in today's names."""
+    """What has run of a group, by seed."""
     paths = {seed: kept / f"{slug(group, seed)}.json" for seed in seeds}
     there = {seed: path.read_text(encoding="utf-8") for seed, path in paths.items() if path.is_file()}
-    return {seed: renamed(json.loads(text)) for seed, text in there.items()}
+    return {seed: json.loads(text) for seed, text in there.items()}
 
 
 def strangers(kept: Path, chosen: Sequence[Group]) -> list[str]:

@@ -109,9 +109,8 @@ class UncutModel:
         adapter: Mapping[str, Tensor] | None,
     ) -> Float[Tensor, "batch length hidden"]:  # fmt: skip
         """Return h_l at ``layer`` when ``embeddings`` stand in for the tokens' embeddings; differentiable."""
-        self.set(adapter)
         places = {"position_ids": places_of(mask), "use_cache": False} if self.causal else {}
-        with _stop_before(self.model, layer) as reached:
+        with self.under(adapter), _stop_before(self.model, layer) as reached:
             body(self.model)(inputs_embeds=embeddings, attention_mask=mask, **places)
             end = reached[-1]
             assert isinstance(end, _End)
@@ -164,8 +163,7 @@ class UncutModel:
         encoding: CatalogueEncoding,
     ) -> Float[Tensor, "batch *answers"]:
         """Return the logits when ``hidden`` enters ``layer``; differentiable, without padding."""
-        self.set(adapter)
-        with entered_at(self.model, layer, hidden):
+        with self.under(adapter), entered_at(self.model, layer, hidden):
             return self.task.logits(self.model, hidden, encoding)
 
     def front(self, layer: int, adapter: Mapping[str, Tensor] | None) -> "Front":

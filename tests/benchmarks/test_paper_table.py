@@ -124,16 +124,6 @@ def test_training_time_is_that_of_the_rounds_whichever_call_ran_them(paper: Any)
     assert "training 30 min" not in rendered(paper, {0: document(USERS[0], values())})
 
 
-def test_figures_kept_under_an_old_name_of_a_strategy_are_read_under_the_name_of_today(
-    paper: Any, tmp_path: Path
-) -> None:
-    (group,) = paper.groups(True)
-    today = document(USERS[0], values())
-    old_name = json.loads(json.dumps(today).replace("centralized", "centralised"))  # the old name
-    paper.write(tmp_path, group, 0, old_name)
-    assert paper.documents(tmp_path, group, (0,)) == {0: json.loads(json.dumps(today))}
-
-
 def test_what_is_kept_of_earlier_settings_is_named(paper: Any, tmp_path: Path) -> None:
     (group,) = paper.groups(True)
     paper.write(tmp_path, group, 0, document(USERS[0], values()))

@@ -62,7 +62,7 @@ def test_the_given_split_of_ml_1m_has_a_validation_item_only_where_the_history_i
     assert (parts.test.lengths == 1).all()
 
 
-@pytest.mark.parametrize(("name", "audited"), [("ml-100k", 754), ("ml-1m", 800)])
+@pytest.mark.parametrize(("name", "audited"), [("ml-100k", 678), ("ml-1m", 800)])
 def test_the_default_population_fits(name, audited):
     data = scenario.Data(path=str(folder(name)))
     dataset = load(data, 0)

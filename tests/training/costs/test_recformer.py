@@ -21,6 +21,7 @@ from pplr_audit.training.costs.memory import Held, memory_rows
 from pplr_audit.training.costs.run_costs import SERVING, cost_rows
 from pplr_audit.training.job import Job
 from pplr_audit.training.optimizer import LocalOptimizer, OptimizerState, Stretch
+from pplr_audit.training.spec import own_training
 from pplr_audit.training.utility import evaluate as utility
 from tests.models.architectures import LAYERS, VOCABULARY, config
 from tests.training.recformers import finish, start
@@ -64,7 +65,7 @@ def test_computed_costs_are_those_of_a_training_that_ran(
             popularity=popularity_of(private.split, private.members, 48),
         )  # fmt: skip
     served = sum(link.sent[channel] - before[channel] for channel in SERVING) - (link.catalogue_bytes - encoded)
-    rows = cost_rows(Job(setting, private, model, federation), logs, tally, served)
+    rows = cost_rows(Job(setting, private, model, federation, own_training(setting)), logs, tally, served)
     (row,) = [row for row in rows if row["measured"] is not None]
     measured = row["measured"]
     assert (row["cut"]["front"], row["cut"]["back"]) == place
