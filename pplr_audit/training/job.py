@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,12 @@ class Inputs:
         self._phase, self._precision = phase, precision
         self._private: tuple[str, PrivateData] | None = None
         self._model: tuple[str, Recommender] | None = None
+
+    def announced_to(self, phase: Phase) -> "Inputs":
+        """Return the same data and model, with what is made from now on announced elsewhere."""
+        found = copy(self)
+        found._phase = phase
+        return found
 
     def job(self, spec: TrainingSpec, asked: Scenario, kept: Sequence[int] = ()) -> Job:
         """Return the job of a training.

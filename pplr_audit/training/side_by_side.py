@@ -21,6 +21,8 @@ from pplr_audit.errors import RunError
 
 T = TypeVar("T")
 Task = Callable[[], T]
+LOOK = 0.5
+"""Seconds between two looks at how far other processes are."""
 _width: ContextVar[int] = ContextVar("width", default=1)
 
 
@@ -43,7 +45,7 @@ def width(tasks: int) -> int:
 
 
 def side_by_side(tasks: Sequence[Task[T]]) -> Iterator[T]:
-    """Yield what each task returns, in order, as many at a time as are allowed here.
+    """Yield what each task returns, in order, as many at a time in forks as are allowed here.
 
     What a task changes in memory is lost: it returns all that matters. What it raises is raised here, in its turn.
 
@@ -53,34 +55,46 @@ def side_by_side(tasks: Sequence[Task[T]]) -> Iterator[T]:
     at_once = width(len(tasks))
     if at_once < 2:
         yield from (task() for task in tasks)
-        return
-    waiting = [_Fork(task) for task in tasks]
-    started: list[_Fork[T]] = []
+    else:
+        yield from in_processes(tasks, at_once, get_context("fork"))
+
+
+def in_processes(
+    tasks: Sequence[Task[T]], at_once: int, context: Any, look: Callable[[], None] = lambda: None
+) -> Iterator[T]:
+    """Do the same in processes of a ``context`` of multiprocessing; none outlives this call.
+
+    Args:
+        look: called every `LOOK` seconds while it waits.
+    """
+    waiting = [_Apart(task, context) for task in tasks]
+    started: list[_Apart[T]] = []
     try:
-        for fork in waiting:
-            while not fork.ended:
+        for each in waiting:
+            while not each.ended:
                 _keep_busy(waiting, started, at_once)
-                running = [each for each in started if not each.ended]
-                for ready in connection.wait([each.near for each in running]):
-                    next(each for each in running if each.near is ready).end()
-            yield fork.result()
+                running = [one for one in started if not one.ended]
+                for ready in connection.wait([one.near for one in running], LOOK):
+                    next(one for one in running if one.near is ready).end()
+                look()
+            yield each.result()
     finally:
-        for fork in started:
-            fork.stop()
+        for each in started:
+            each.stop()
 
 
-def _keep_busy(waiting: "Sequence[_Fork[T]]", started: "list[_Fork[T]]", at_once: int) -> None:
+def _keep_busy(waiting: "Sequence[_Apart[T]]", started: "list[_Apart[T]]", at_once: int) -> None:
     running = sum(not each.ended for each in started)
-    for fork in waiting[len(started) : len(started) + at_once - running]:
-        fork.start()
-        started.append(fork)
+    for each in waiting[len(started) : len(started) + at_once - running]:
+        each.start()
+        started.append(each)
 
 
-class _Fork(Generic[T]):
+class _Apart(Generic[T]):
     """One task in a process of its own."""
 
-    def __init__(self, task: Task[T]) -> None:
-        self._context, self._task = get_context("fork"), task
+    def __init__(self, task: Task[T], context: Any) -> None:
+        self._context, self._task = context, task
         self._process: BaseProcess | None = None
         self._answer: tuple[BaseException | None, T | None] | None = None
 
@@ -120,7 +134,7 @@ class _Fork(Generic[T]):
 
 def _work(task: Task[Any], answer: connection.Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this process stops it
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     found: tuple[BaseException | None, Any]
     try:
         found = None, task()
@@ -130,7 +144,7 @@ def _work(task: Task[Any], answer: connection.Connection) -> None:
     answer.close()
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     """End this process when its parent has ended: nobody waits for it."""
     parent = parent_process()
     if parent is not None:

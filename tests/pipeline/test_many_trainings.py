@@ -201,12 +201,13 @@ def test_rivals_are_attacked_where_that_is_asked_and_the_run_s_own_findings_stay
     assert "| local |" in (copied / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("threads", [1, 2], ids=["forks", "processes of a server"])
 def test_trainings_side_by_side_leave_the_bytes_of_trainings_one_after_the_other(
-    small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     asked = asking(small_scenario, training={"rivals": ["fedavg", "local"]})
-    for name, made in (("one", Serial()), ("two", Processes(2))):
-        audit.train(asked, tmp_path / name, threads=1, executor=made)
+    for name, made in (("one", Serial()), ("two", Processes(2 * threads))):
+        audit.train(asked, tmp_path / name, threads=threads, executor=made)
     one, two = (contents(tmp_path / name / "trainings") for name in ("one", "two"))
     assert one.keys() == two.keys()
     exact = [name for name in one if name.endswith((".safetensors", "utility.json", "training.yaml"))]
