@@ -49,7 +49,7 @@ ADVERSARIES = {
 }
 
 KNOWLEDGE = {
-    "front": "the client's layers as the server last balanced them, at the start of the round",
+    "front": "the client's layers as the server last balanced them and as its update leaves them",
     "strongest": "the client's layers as they were at the start of the round, where the adversary is sent them",
     "own": "the model that it trained itself, before the server mixed it",
     "base": "the public base weights only, none of the client's own",
