@@ -8,6 +8,7 @@ the controls (`Knowledge.fitted`).
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,14 +107,20 @@ def learned_of(
     attack: Inversion, view: View, front: int, knowledge: Knowledge, reader: TitleReader, budget: Budget
 ) -> dict[tuple[str, int], dict[When, Reading]]:
     """Return what is learned from each copy of the models of a view, by client and round."""
-    return {
-        (client, round_): {
-            when: attack.learned(client, round_, front, knowledge, reader.vocabulary, budget, when)
+
+    def learned(client: str, round_: int, when: When) -> Reading:
+        return attack.learned(client, round_, front, knowledge, reader.vocabulary, budget, when)
+
+    wanted = {
+        (client, round_): [
+            when
             for when in knowledge.copies_of(client, round_)
             if when == "start" or knowledge.base.causal or attack.comparable
-        }
+        ]
         for client, round_ in sorted({(record.client, record.round) for record in view.records})
     }
+    knowledge.artifacts.ahead([partial(learned, *place, when) for place, copies in wanted.items() for when in copies])
+    return {place: {when: learned(*place, when) for when in copies} for place, copies in wanted.items()}
 
 
 def nearest(

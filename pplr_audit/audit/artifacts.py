@@ -1,6 +1,8 @@
 """Artifacts of a run: fits that its cells share, in ``artifacts/<kind>-<hash>.safetensors``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from pplr_audit.errors import InputError, RunError
 from pplr_audit.runs.parsing import MEND
 from pplr_audit.runs.store import Store
 from pplr_audit.threat_model.artifacts import Artifacts, Tensors
+from pplr_audit.training.side_by_side import side_by_side, width
 
 FOLDER = "artifacts"
 _SAID = "fit"
@@ -25,6 +28,18 @@ class StoredArtifacts(Artifacts):
         self._store = store
         self.apart: list[tuple[str, str, Tensors]] | None = None
         """Fits that a fork of this process has made, for whoever may write into the run; None here."""
+
+    def ahead(self, tasks: Sequence[Callable[[], object]]) -> None:
+        if width(len(tasks)) > 1:
+            for made in side_by_side([partial(self._made_apart, task) for task in tasks]):
+                self.adopt(made)
+
+    def _made_apart(self, task: Callable[[], object]) -> list[tuple[str, str, Tensors]]:
+        """Return the fits that a task makes in a fork."""
+        made = self.apart = []
+        with suppress(Exception):  # an attack of a third party may raise anything
+            task()
+        return made
 
     def adopt(self, made: Sequence[tuple[str, str, Tensors]]) -> None:
         """Keep fits that a fork has made."""

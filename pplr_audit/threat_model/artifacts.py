@@ -61,6 +61,13 @@ class Artifacts:
             raise found
         return {name: tensor.clone() for name, tensor in found.items()}
 
+    def ahead(self, tasks: Sequence[Callable[[], object]]) -> None:
+        """Make the fits that tasks ask for, side by side where that is allowed; here nothing is made ahead.
+
+        What a task raises is left to whoever asks in earnest.
+        """
+        del tasks
+
     def _has(self, name: str, kind: str) -> bool:
         """True if a fit, or that the budget was not enough for it, is held from now on."""
         if name not in self._held and (kept := self.kept(kind, name)) is not None:

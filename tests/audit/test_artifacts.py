@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.view import Record, View
+from pplr_audit.training.side_by_side import allowed
 
 MADE = {"x": torch.tensor([0.1, float("inf"), -0.0]), "n": torch.tensor(2**40), "b": torch.ones(2).bfloat16()}
 
@@ -116,3 +118,25 @@ def test_a_disk_that_refuses_a_fit_ends_the_audit(tmp_path: Path) -> None:
             artifacts.fitted("fit", {1: {"a": 1}}, made, 1)
         assert artifacts.broken is not None
     shutil.rmtree(tmp_path / "run")
+
+
+def test_fits_made_ahead_in_forks_are_there_for_whoever_asks_and_an_error_is_left_to_them(tmp_path: Path) -> None:
+    asked: list[int] = []
+    with opened(tmp_path / "run") as store:
+        artifacts = StoredArtifacts(store)
+
+        def task(number: int) -> None:
+            asked.append(number)  # in a fork: nobody here sees it
+            if number == 3:
+                raise ValueError("a third party's attack")
+            artifacts.fitted("fit", {number: {"a": number}}, made, number)
+
+        with allowed(2):
+            artifacts.ahead([partial(task, number) for number in (1, 2, 3)])
+        assert asked == []
+        assert artifacts.apart is None
+        assert len(list((tmp_path / "run/artifacts").iterdir())) == 2
+        for number in (1, 2):
+            assert artifacts.fitted("fit", {number: {"a": number}}, never, number).keys() == MADE.keys()
+        artifacts.ahead([partial(task, 4), partial(task, 5)])
+        assert asked == [], "one at a time nothing is made ahead"

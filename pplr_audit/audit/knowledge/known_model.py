@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pplr_audit.audit.queries import asked
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.recommenders.task import CatalogueEncoding
@@ -51,7 +52,7 @@ class KnownModel:
         return self._whole.causal
 
     def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
-        return self._whole.log_probs(prompts, self._adapter, self._encoded())
+        return asked(self._whole, prompts, self._adapter, self._encoded())
 
     def recommend(
         self, history: Ragged, popularity: Float[np.ndarray, "items"]

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pplr_audit.audit.queries import asked
 from pplr_audit.audit.tap_points import OF_TRAINING, Trace
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.architectures import body
@@ -313,7 +314,7 @@ def query_records(
     for client, own in queries.items():
         encoding = state.encodings.get(client) if held else state.encoding(client)
         adapter = state.sent(client) if held else state.served(client)
-        answers = whole.log_probs([prompt for _, prompt in own], adapter, encoding)
+        answers = asked(whole, [prompt for _, prompt in own], adapter, encoding)
         for (row, _), answer in zip(own, answers, strict=True):
             records.append(Answer(row, client, state.round, -1, torch.from_numpy(answer)))
     return records

@@ -33,6 +33,8 @@ from pplr_audit.models.recommenders.task import CatalogueEncoding, NotFinite, Se
 
 REQUESTS = 128
 """Answered together."""
+QUERIES = 64
+"""Asked about together."""
 
 
 class BigRec:
@@ -84,6 +86,10 @@ class BigRec:
     ) -> list[Float[np.ndarray, "answer"]]:
         del encoding
         return answer_log_probs(model, prompts, self.prompts.pad)
+
+    def query_batches(self, prompts: Sequence[Prompt]) -> list[Int[np.ndarray, "rows"]]:
+        rows = np.arange(len(prompts))
+        return [rows[start : start + QUERIES] for start in range(0, len(rows), QUERIES)]
 
     def refreshes(self, round_: int, epoch: int, step: int) -> bool:
         del round_, epoch, step
@@ -145,7 +151,7 @@ def answer_losses(
 
 @torch.no_grad()
 def answer_log_probs(
-    model: Any, prompts: Sequence[Prompt], pad: int, *, batch: int = 64
+    model: Any, prompts: Sequence[Prompt], pad: int, *, batch: int = QUERIES
 ) -> list[Float[np.ndarray, "answer"]]:
     """log-probability of each token of each prompt's answer (title, closing quote, end) under ``model``."""
     found: list[Float[np.ndarray, answer]] = []

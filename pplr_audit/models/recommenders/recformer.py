@@ -162,11 +162,14 @@ class RecFormer:
         self, model: Any, prompts: Sequence[Prompt], encoding: CatalogueEncoding
     ) -> list[Float[np.ndarray, "answer"]]:
         found, items = np.empty((len(prompts), 1)), self.table(model, encoding)
-        for rows in by_length([len(prompt) for prompt in prompts], POSITIONS):
+        for rows in self.query_batches(prompts):
             scores = self.points(model, [prompts[row] for row in rows]) @ items.T / self._temperature
             targets = torch.tensor([prompts[row].target for row in rows])
             found[rows] = scores.double().log_softmax(1).gather(1, targets[:, None]).numpy()
         return list(found)
+
+    def query_batches(self, prompts: Sequence[Prompt]) -> list[Int[np.ndarray, "rows"]]:
+        return list(by_length([len(prompt) for prompt in prompts], POSITIONS))
 
     def refreshes(self, round_: int, epoch: int, step: int) -> bool:
         if self.fixed or (round_ == 1 and epoch == step == 0):

@@ -87,6 +87,13 @@ class Task(Protocol):
         """log-probability of each token of each prompt's answer, or of its target among all items: one number."""
         ...
 
+    def query_batches(self, prompts: Sequence[Prompt]) -> Sequence[Int[np.ndarray, "rows"]]:
+        """Return the places of prompts that `log_probs` puts through the model together, batch by batch.
+
+        Some batches asked about without the others have the same numbers, to the bit.
+        """
+        ...
+
     def refreshes(self, round_: int, epoch: int, step: int) -> bool:
         """True if the catalogue is encoded anew before a step of a local epoch (both from 0) of a round."""
         ...
