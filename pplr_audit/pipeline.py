@@ -4,7 +4,7 @@
 same run directory, and each continues what another began.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.scenario.schema import Named, Scenario
 from pplr_audit.training import resume
 from pplr_audit.training.executor import Executor, Serial, Task
-from pplr_audit.training.job import Inputs
+from pplr_audit.training.job import Inputs, Job
+from pplr_audit.training.onlooker import Onlooker
 from pplr_audit.training.run_job import is_whole, rounds_done, trained
 from pplr_audit.training.side_by_side import allowed
 from pplr_audit.training.spec import TrainingSpec
@@ -70,7 +71,7 @@ def run(
     """
     made = executor or Serial()
     with opened(scenario, out, Clock(progress or Silent()), threads, forks=made.forks) as audit:
-        return _attack(audit, _train(audit, audit.plan.trainings, made), made)
+        return _attack(audit, _train(audit, audit.plan.trainings, made, audit.onlooker), made)
 
 
 def train(
@@ -119,7 +120,7 @@ def attack(
         whole = [each for each in planned if rounds_done(root, each.spec) >= each.spec.training.rounds]
         left = {each.spec: UNFINISHED for each in planned if each not in whole}
         made = executor or Serial()
-        return _attack(audit, {**_train(audit, whole, made), **left}, made)
+        return _attack(audit, {**_train(audit, whole, made, audit.onlooker), **left}, made)
 
 
 def import_recording(
@@ -191,14 +192,17 @@ def _redacts(store: Store) -> bool:
     return bool(store.manifest.get("redact", False))
 
 
-def _train(audit: OpenRun, planned: Sequence[PlannedTraining], executor: Executor) -> dict[TrainingSpec, str]:
+def _train(
+    audit: OpenRun, planned: Sequence[PlannedTraining], executor: Executor,
+    look_on: Callable[[Job], Onlooker | None] = lambda job: None,
+) -> dict[TrainingSpec, str]:  # fmt: skip
     """Train and measure what is not there yet; return the trainings that broke off, with the reason.
 
     Raises RunError where the run's own training breaks off: there is nothing to attack.
     """
     plan, root = audit.plan, audit.store.root
     tasks = [
-        Task(each.spec, plan.kept(each), each.measures)
+        Task(each.spec, plan.kept(each), each.measures, look_on)
         for each in planned
         if not is_whole(root, each.spec, plan.kept(each))
     ]
@@ -223,7 +227,7 @@ def _attack(audit: OpenRun, broken: Mapping[TrainingSpec, str], executor: Execut
     """Run the cells that are left, then write findings and report of all of them."""
     store, clock, scenario = audit.store, audit.clock, audit.scenario
     with allowed(executor.width(audit.place)):
-        audited = run_cells(audit.plan, audit.inputs, scenario, store, clock, broken)
+        audited = run_cells(audit.plan, audit.inputs, scenario, store, clock, broken, audit.live)
     with clock.phase("writing the report"):
         manifest.replace_seconds(store, clock.seconds)
         outcome = _outcome(audit, broken)

@@ -10,6 +10,7 @@ from pplr_audit.audit.cell import not_applicable, without_value
 from pplr_audit.audit.examples import examples
 from pplr_audit.audit.harness import Harness
 from pplr_audit.audit.plan import Plan
+from pplr_audit.audit.replay.live import LiveRecords
 from pplr_audit.audit.run_cell import is_done, run_cell
 from pplr_audit.audit.user_spread import with_spread
 from pplr_audit.runs import manifest, stored
@@ -39,12 +40,14 @@ class Audited:
 
 
 def run_cells(
-    plan: Plan, inputs: Inputs, scenario: Scenario, store: Store, clock: Clock, broken: Mapping[TrainingSpec, str]
-) -> Audited:
+    plan: Plan, inputs: Inputs, scenario: Scenario, store: Store, clock: Clock, broken: Mapping[TrainingSpec, str],
+    live: dict[TrainingSpec, LiveRecords],
+) -> Audited:  # fmt: skip
     """Run the cells that are left.
 
     Args:
         broken: trainings that could not be finished, with the reason; their cells have failed.
+        live: who looked on in trainings of this call; they are taken out, each for its own attacks.
     """
     left = [cell for cell in plan.cells if not is_done(cell, store)]
     resume.note_plugins(store, (("attacks", cell.attack) for cell in left))
@@ -63,7 +66,8 @@ def run_cells(
             job = inputs.job(spec, scenario, plan.rounds)
             files = TrainingFiles(loaded(store.root, spec), plan.rounds, job.federation)
             artifacts = StoredArtifacts(store)
-            harness = Harness(job, files, part, store.root, artifacts)
+            seen = live.pop(spec).rounds if spec in live else {}
+            harness = Harness(job, files, part, store.root, artifacts, seen)
             found[spec.name] = _run_part(part, harness, artifacts, scenario, store, advance)
             victims = victims or len(harness.rows.victims)
             if spec == plan.attacked[0]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -43,7 +43,7 @@ from pplr_audit.audit.truth.owner import OwnerTruth
 from pplr_audit.audit.truth.protocol import Truth
 from pplr_audit.audit.truth.sets import Held, SetTruth
 from pplr_audit.audit.victims.linked_windows import Links
-from pplr_audit.audit.victims.rows import PhaseRows, Rows, watched
+from pplr_audit.audit.victims.rows import PhaseRows, Rows
 from pplr_audit.data.allocation import joined
 from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import model_free_features
@@ -84,15 +84,17 @@ class Harness:
         files: what the rounds started from.
         scratch: a folder with room for what crossed, while it is looked at.
         artifacts: where fits that cells share are kept; none keeps them in memory.
+        live: what crossed, by round, in rounds that were watched while they were trained; the others run again.
     """
 
     def __init__(
-        self, job: Job, files: TrainingFiles, plan: Plan, scratch: Path, artifacts: Artifacts | None = None
-    ) -> None:
+        self, job: Job, files: TrainingFiles, plan: Plan, scratch: Path, artifacts: Artifacts | None = None,
+        live: Mapping[int, Spool] | None = None,
+    ) -> None:  # fmt: skip
         self._job, self._private, self._model = job, job.private, job.model
-        self._plan, self._scratch = plan, scratch
+        self._plan, self._scratch, self._live = plan, scratch, live or {}
         self._state = lru_cache(maxsize=2)(files.state)
-        self._recorded = lru_cache(maxsize=1)(self._record)
+        self._recorded = lru_cache(maxsize=len(get_args(Phase)))(self._record)  # attacks take turns at the phases
         self._hijacked = lru_cache(maxsize=1)(self._hijack)
         self._own_models: dict[tuple[str, int], Recommends | None] = {}
         self._sets_of = lru_cache(maxsize=None)(self._hold)
@@ -279,23 +281,19 @@ class Harness:
 
     def _record(self, phase: Phase, round_: int) -> Spool:
         """All that crossed of the victims in a phase, wherever the plan looks; of a colluding client besides."""
-        victims, colluder = self.rows.phase_rows(phase, round_), self.rows.colluder
-        places, prompts, by_client = dict(victims.places), dict(victims.prompts), self.rows.by_client(victims.users)
+        if phase == "training" and round_ in self._live:
+            return self._live[round_]
+        rows, colluder = self.rows.recorded(phase, round_), self.rows.colluder
         state, spool = self._state(round_), Spool(self._scratch)
-        if colluder is not None and phase != "queries":
-            for row, (place, prompt) in self.rows.handed_on(phase, round_).items():
-                places[row], prompts[row] = place, prompt
-                by_client.setdefault(colluder, []).append(row)
 
         def keep(trace: Trace, record: Record) -> None:
             spool.put(colluded(trace) if record.client == colluder else trace, record)
 
         if phase == "training":
-            wanted, rows = self._plan.traces(round_), watched(by_client, places, prompts)
-            every = any(reads_every_crossing(self._plan.attack(cell)) for cell in self._plan.cells)
-            training_records(self._job.federation, self._model.parts, state, rows, wanted, keep, every=every)
+            wanted, every = self._plan.traces(round_), self._plan.every_crossing
+            training_records(self._job.federation, self._model.parts, state, rows.watched, wanted, keep, every=every)
             return spool
-        queries = {client: [(row, prompts[row]) for row in rows] for client, rows in by_client.items()}
+        queries = {client: [(row, rows.prompts[row]) for row in own] for client, own in rows.by_client.items()}
         if phase == "serving":
             federation = self._job.federation
             if any(map(federation.guards.on, SERVED)):

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pplr_audit import scenario as scenarios
 from pplr_audit.audit import extension as extensions
 from pplr_audit.audit.extension import Extension
 from pplr_audit.audit.plan import Plan, make_plan
+from pplr_audit.audit.replay.live import LiveRecords
 from pplr_audit.audit.victims.peer import peer_among
 from pplr_audit.runs.progress import Clock
 from pplr_audit.runs.store import Store
@@ -17,6 +18,7 @@ from pplr_audit.training import resume
 from pplr_audit.training.executor import Place
 from pplr_audit.training.job import Inputs, Job
 from pplr_audit.training.run_job import rounds_done
+from pplr_audit.training.spec import TrainingSpec
 from pplr_audit.training.utility.validation import require_stopping
 
 
@@ -34,6 +36,14 @@ class OpenRun:
     place: Place
     """The way in which its trainings are made."""
     clock: Clock
+    live: dict[TrainingSpec, LiveRecords] = field(default_factory=dict)
+    """The onlookers of trainings that are attacked and were made here."""
+
+    def onlooker(self, job: Job) -> LiveRecords | None:
+        """Return who looks on in a training that is about to be made; None where it is not attacked."""
+        if job.spec not in self.plan.attacked:
+            return None
+        return self.live.setdefault(job.spec, LiveRecords(job, self.plan.part(job.spec), self.store.root))
 
 
 def directory_of(scenario: Scenario, out: Path | None) -> Path:

@@ -16,7 +16,14 @@ from pplr_audit.errors import InputError
 from pplr_audit.scenario import plugins
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.threat_model.adversaries import readable_by
-from pplr_audit.threat_model.attack import Attack, also_reads, as_active, reads_all_rounds, runs_copies
+from pplr_audit.threat_model.attack import (
+    Attack,
+    also_reads,
+    as_active,
+    reads_all_rounds,
+    reads_every_crossing,
+    runs_copies,
+)
 from pplr_audit.threat_model.channels import OF_ADAPTERS, ONCE_A_ROUND, Channel
 from pplr_audit.training.spec import TrainingSpec
 
@@ -103,6 +110,11 @@ class Plan:
             return Trace(kind, cell.front)
         assert cell.back is not None
         return Trace(kind, self.depth - cell.back)
+
+    @property
+    def every_crossing(self) -> bool:
+        """True if an attack reads each crossing of a sample, not the first alone."""
+        return any(reads_every_crossing(self.attack(cell)) for cell in self.cells)
 
     def traces(self, round_: int) -> frozenset[Trace]:
         """All that is looked at in a training round."""

@@ -8,12 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pplr_audit.models.recommenders.task import Tally
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.training.client import Client, LocalModel
 from pplr_audit.training.link import Link
+from pplr_audit.training.onlooker import Onlooker
 from pplr_audit.training.server import Hosted, Server
 
 T = TypeVar("T")
@@ -32,6 +33,8 @@ class Apart:
     catalogue_bytes: int
     crossings: list[Crossing]
     """Recorded, where somebody records here."""
+    seen: Any
+    """The onlooker's own."""
 
     def take(self, client: Client, server: Server, link: Link) -> float:
         """Make it the state of these; return the loss."""
@@ -45,7 +48,7 @@ class Apart:
         return self.loss
 
 
-def trained_apart(client: Client, server: Server, link: Link, round_: int) -> Apart:
+def trained_apart(client: Client, server: Server, link: Link, round_: int, onlooker: Onlooker) -> Apart:
     """Train a client for a round; return all that is another than before. Raises RunError as `Client.train_round`."""
     crossings: list[Crossing] = []
 
@@ -56,12 +59,12 @@ def trained_apart(client: Client, server: Server, link: Link, round_: int) -> Ap
     if link.recorder is not None:
         link.recorder = keep
     sent, catalogue, started = link.sent.copy(), link.catalogue_bytes, time.perf_counter()
-    loss = client.train_round(link, round_)
+    loss, seen = onlooker.train(client, link, round_)
     link.sent.subtract(sent)
     return Apart(
         loss, time.perf_counter() - started, client.shared, client.personal, server.hosted(client.name),
         Counter({channel: count for channel, count in link.sent.items() if count}), link.catalogue_bytes - catalogue,
-        crossings,
+        crossings, seen,
     )  # fmt: skip
 
 

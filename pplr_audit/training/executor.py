@@ -4,7 +4,7 @@ Both do the same with each training, with the same number of threads, and leave 
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
@@ -15,7 +15,8 @@ from pplr_audit.errors import InputError, RunError
 from pplr_audit.models.precision import Precision
 from pplr_audit.runs.progress import Clock, Silent
 from pplr_audit.scenario.schema import Scenario
-from pplr_audit.training.job import Inputs
+from pplr_audit.training.job import Inputs, Job
+from pplr_audit.training.onlooker import Onlooker
 from pplr_audit.training.run_job import Measures, opened, rounds_done, train_job
 from pplr_audit.training.side_by_side import allowed, in_processes
 from pplr_audit.training.spec import TrainingSpec
@@ -30,6 +31,8 @@ class Task:
     kept: Sequence[int] = ()
     """Rounds whose start is kept for replay."""
     measures: Measures = field(default_factory=Measures)
+    look_on: Callable[[Job], Onlooker | None] = lambda job: None
+    """Gives whoever looks on while it trains, unless it trains in a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ class Processes:
                 seen = done
 
             fork = self.forks and place.threads.number == 1
-            calls = [partial(_train_apart, task, place, inputs if fork else None) for task in tasks]
+            alone = [Task(task.spec, task.kept, task.measures) for task in tasks]
+            calls = [partial(_train_apart, task, place, inputs if fork else None) for task in alone]
             yield from in_processes(calls, width, get_context("fork") if fork else _server(), look)
             advance(rounds - seen)
 
@@ -127,7 +131,7 @@ def _outcome(task: Task, place: Place, inputs: Inputs, clock: Clock) -> str | No
     job = inputs.job(task.spec, place.scenario, task.kept)
     with opened(place.root, task.spec) as store:
         try:
-            train_job(job, store, clock, place.threads, task.measures)
+            train_job(job, store, clock, place.threads, task.measures, task.look_on(job))
         except RunError as error:
             if isinstance(error.__cause__, OSError):  # a full disk stops everyone
                 raise

@@ -24,6 +24,7 @@ from pplr_audit.training import rounds as federated
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.client import Client
 from pplr_audit.training.crossings import RoundRecorder
+from pplr_audit.training.onlooker import Onlooker
 from pplr_audit.training.rounds import Federation, RoundLog, RoundState
 from pplr_audit.training.spec import TrainingSpec
 from pplr_audit.training.threads import MOST, Choice, Pace, asked_by_environment, checked, choose, limited
@@ -171,11 +172,13 @@ def train(
     advance: Advance,
     validate: Callable[[Client], float | None] | None = None,
     pace: Pace | None = None,
+    onlooker: Onlooker | None = None,
 ) -> None:
     """Train what is left of the rounds, with ``validate`` as `rounds.train` has it; ends with the trained models.
 
     Args:
         pace: told how long each round took.
+        onlooker: looks on in each round that is left.
     """
     state = files.latest()
     if state is None:
@@ -198,7 +201,10 @@ def train(
         if pace is not None:
             pace.round_done(log.round, log.seconds)
 
-    federated.train(federation, rounds, first=state.round, done=round_done, advance=client_done, validate=validate)
+    federated.train(
+        federation, rounds, first=state.round, done=round_done, advance=client_done, validate=validate,
+        onlooker=onlooker,
+    )  # fmt: skip
     recorder.taken()
     federation.deliver()
 

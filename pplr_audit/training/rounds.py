@@ -21,6 +21,7 @@ from pplr_audit.training.defending import UNDEFENDED, Composed
 from pplr_audit.training.guards import Guards, Kept
 from pplr_audit.training.link import PLAIN, Link, Wire
 from pplr_audit.training.local_step import ClientPart
+from pplr_audit.training.onlooker import NoOnlooker, Onlooker
 from pplr_audit.training.optimizer import OptimizerState
 from pplr_audit.training.server import Server, TrunkPart
 from pplr_audit.training.side_by_side import side_by_side, width
@@ -247,6 +248,7 @@ def train(
     done: Callable[[RoundLog, RoundState], None],
     advance: Callable[[str], None] = lambda note: None,
     validate: Validate | None = None,
+    onlooker: Onlooker | None = None,
 ) -> None:
     """Rounds ``first`` to ``rounds``; ``done`` gets each round's log and what the next one starts from.
 
@@ -257,17 +259,17 @@ def train(
         validate: asked of every client with a new model after every round, where ``training.patience`` is set.
     """
     for round_ in range(first, rounds + 1):
-        log = _train_round(federation, round_, advance, validate)
+        log = _train_round(federation, round_, advance, validate, onlooker or NoOnlooker())
         done(log, federation.state(round_ + 1))
 
 
 def _train_round(
-    federation: Federation, round_: int, advance: Callable[[str], None], validate: Validate | None
+    federation: Federation, round_: int, advance: Callable[[str], None], validate: Validate | None, onlooker: Onlooker
 ) -> RoundLog:
     """One round: clients train, the server mixes, clients get their models and say how good they are."""
     link, watch = federation.link, _Watch()
     sent, catalogue = link.sent.copy(), link.catalogue_bytes
-    losses = _train_clients(federation, round_, watch, advance)
+    losses = _train_clients(federation, round_, watch, advance, onlooker)
     catalogue = link.catalogue_bytes - catalogue
     mixing, receivers = _mix(federation, round_, losses, watch)
     metrics: dict[str, float] = {}
@@ -280,13 +282,13 @@ def _train_round(
 
 
 def _train_clients(
-    federation: Federation, round_: int, watch: "_Watch", advance: Callable[[str], None]
+    federation: Federation, round_: int, watch: "_Watch", advance: Callable[[str], None], onlooker: Onlooker
 ) -> dict[str, float]:
     """Train the clients whose turn it is; return the loss of each."""
     chosen = federation.training_in(round_, federation.best)
     # What defenses remember of a round is in many places; with them, one client trains after the other.
     together = width(len(chosen)) > 1 and not federation.guards.composed.defenses
-    tasks = [partial(trained_apart, client, federation.server, federation.link, round_) for client in chosen]
+    tasks = [partial(trained_apart, client, federation.server, federation.link, round_, onlooker) for client in chosen]
     apart = side_by_side(tasks) if together else iter(())
     losses: dict[str, float] = {}
     for client in federation.clients:
@@ -294,11 +296,12 @@ def _train_clients(
             if together:
                 with watch.waiting():
                     found = next(apart)
-                losses[client.name] = found.take(client, federation.server, federation.link)
+                losses[client.name], seen = found.take(client, federation.server, federation.link), found.seen
                 watch.spent(client, found.seconds)
             else:
                 with watch.of(client):
-                    losses[client.name] = client.train_round(federation.link, round_)
+                    losses[client.name], seen = onlooker.train(client, federation.link, round_)
+            onlooker.keep(round_, seen)
         advance(f"round {round_}, {client.name}")
     return losses
 

@@ -19,6 +19,7 @@ from pplr_audit.training import resume
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.costs.run_costs import SERVING, cost_rows
 from pplr_audit.training.job import Job
+from pplr_audit.training.onlooker import Onlooker
 from pplr_audit.training.rounds import RoundLog
 from pplr_audit.training.spec import TrainingSpec, own_training
 from pplr_audit.training.threads import Choice, Pace
@@ -86,11 +87,15 @@ def is_whole(root: Path, spec: TrainingSpec, kept: Sequence[int]) -> bool:
     return store.exists(UTILITY) and not TrainingFiles(store, kept).missing()
 
 
-def train_job(job: Job, store: Store, clock: Clock, threads: Choice, measures: Measures = Measures()) -> None:
+def train_job(
+    job: Job, store: Store, clock: Clock, threads: Choice, measures: Measures = Measures(),
+    onlooker: Onlooker | None = None,
+) -> None:  # fmt: skip
     """Train what is left, then measure what it recommends; the federation ends with the trained models.
 
     Args:
         store: of the training's own folder.
+        onlooker: looks on in the rounds that are left.
 
     Raises:
         InputError: the training began with other data or weights, or a file of it is damaged.
@@ -100,7 +105,7 @@ def train_job(job: Job, store: Store, clock: Clock, threads: Choice, measures: M
     resume.same_inputs(store, job.private, job.model)
     own, files = clock.apart(), job.files(store)
     left = files.done() < job.spec.training.rounds or bool(files.missing()), not store.exists(UTILITY)
-    _train_rounds(job, files, store, own, threads)
+    _train_rounds(job, files, store, own, threads, onlooker)
     _measure(job, files.logs(job.spec.training.rounds), store, own, measures)
     if any(left):  # a training that was only opened again took no time
         manifest.add_seconds(store, own.seconds)
@@ -128,7 +133,9 @@ def user_scores(root: Path) -> UserScores:
     return UserScores.of(loaded(root, spec))
 
 
-def _train_rounds(job: Job, files: TrainingFiles, store: Store, clock: Clock, threads: Choice) -> None:
+def _train_rounds(
+    job: Job, files: TrainingFiles, store: Store, clock: Clock, threads: Choice, onlooker: Onlooker | None
+) -> None:  # fmt: skip
     """Train what is left of one training."""
     training = job.spec.training
     with clock.phase(f"training {job.spec.label}", training.rounds * len(job.federation.clients)) as advance:
@@ -136,7 +143,7 @@ def _train_rounds(job: Job, files: TrainingFiles, store: Store, clock: Clock, th
         if never and files.latest() is None:
             store.event("never_stop", strategy=training.label, clients=never)
         pace = Pace(threads.number, clock.say)
-        resume.train(job.federation, files, training.rounds, advance, validator(job), pace)
+        resume.train(job.federation, files, training.rounds, advance, validator(job), pace, onlooker)
 
 
 def _measure(job: Job, logs: Sequence[RoundLog], store: Store, clock: Clock, measures: Measures) -> None:

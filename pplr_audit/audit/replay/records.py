@@ -24,7 +24,7 @@ from pplr_audit.models.uncut import UncutModel
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.threat_model.view import Answer, Record
 from pplr_audit.training.client import Client
-from pplr_audit.training.link import Recorder
+from pplr_audit.training.link import Link, Recorder
 from pplr_audit.training.rounds import Federation, RoundState
 from pplr_audit.training.side_by_side import side_by_side, width
 
@@ -69,25 +69,13 @@ def training_records(
     federation.resume(state)
     present = federation.training_in(state.round, state.best)
     received = _received(federation, parts, wanted)
-    tapped_at = set(wanted) - set(received.values())
-    layers = {trace.layer for trace in tapped_at}
-    gradients = any(trace.kind == "gradient" for trace in tapped_at)
-    before = federation.link.recorder
 
     def record(client: Client, keep: Keep) -> None:
-        victims = {w.sample: w for w in watched[client.name]}
-        look = _Lookout(client.name, state.round, client.plan(state.round), victims, keep, every=every)
-        # Layer 0 is always tapped: it tells forward passes apart.
-        tapped = [each for each in tappable(parts) if each.layer == 0 or each.layer in layers]
-        try:
-            federation.link.recorder = look.recorder(received) if received else before
-            with tap(tapped, look.activation(tapped_at), of_pass=look.gradient(tapped_at) if gradients else None):
-                client.train_round(federation.link, state.round, look.begin_step)
-        finally:
-            federation.link.recorder = before
+        watch = Watch(state.round, watched[client.name], wanted, every, received)
+        train_watched(client, federation.link, parts, watch, keep)
 
     chosen = [client for client in federation.clients if watched.get(client.name) and client in present]
-    few = _bytes(federation, parts, chosen, watched, wanted) <= AT_ONCE
+    few = bytes_of(federation, parts, chosen, watched, wanted) <= AT_ONCE
     if few and width(len(chosen)) > 1 and not federation.guards.composed.defenses:
         for kept in side_by_side([partial(_kept, record, client) for client in chosen]):
             for trace, recorded in kept:
@@ -97,6 +85,36 @@ def training_records(
         record(client, keep)
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What is recorded of one client's round: its samples, at some taps, the first time that they cross or each."""
+
+    round: int
+    samples: Sequence[Watched]
+    traces: Collection[Trace]
+    every: bool = False
+    received: Mapping[Channel, Trace] = field(default_factory=dict)
+    """Channels of which not what a tap sees is recorded, but what the link's receiver got."""
+
+
+def train_watched(client: Client, link: Link, parts: CutModel, watch: Watch, keep: Keep) -> float:
+    """Train a client's round as always, and keep what is watched; return the loss."""
+    tapped_at = set(watch.traces) - set(watch.received.values())
+    layers = {trace.layer for trace in tapped_at}
+    gradients = any(trace.kind == "gradient" for trace in tapped_at)
+    victims = {w.sample: w for w in watch.samples}
+    look = _Lookout(client.name, watch.round, client.plan(watch.round), victims, keep, every=watch.every)
+    # Layer 0 is always tapped: it tells forward passes apart.
+    tapped = [each for each in tappable(parts) if each.layer == 0 or each.layer in layers]
+    before = link.recorder
+    try:
+        link.recorder = look.recorder(watch.received) if watch.received else before
+        with tap(tapped, look.activation(tapped_at), of_pass=look.gradient(tapped_at) if gradients else None):
+            return client.train_round(link, watch.round, look.begin_step)
+    finally:
+        link.recorder = before
+
+
 def _kept(record: Callable[[Client, Keep], None], client: Client) -> list[tuple[Trace, Record]]:
     """Return a client's records, of a round that runs in a fork."""
     kept: list[tuple[Trace, Record]] = []
@@ -104,7 +122,7 @@ def _kept(record: Callable[[Client, Keep], None], client: Client) -> list[tuple[
     return kept
 
 
-def _bytes(
+def bytes_of(
     federation: Federation, parts: CutModel, clients: Sequence[Client], watched: Mapping[str, Sequence[Watched]],
     wanted: Collection[Trace],
 ) -> int:  # fmt: skip

@@ -36,6 +36,21 @@ class PhaseRows:
     """Samples in the order of ``users``."""
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """Rows of which it is recorded what crosses."""
+
+    by_client: Mapping[str, Sequence[int]]
+    places: Mapping[int, int]
+    """Row to the sample's place in its client, in training."""
+    prompts: Mapping[int, Prompt]
+
+    @property
+    def watched(self) -> dict[str, list[Watched]]:
+        """Their samples in training, by client."""
+        return watched(self.by_client, self.places, self.prompts)
+
+
 class Rows:
     """The victims and their row numbers.
 
@@ -85,6 +100,16 @@ class Rows:
         """The victims' samples in a round, by the client that holds them."""
         rows = self.phase_rows("training", round_)
         return watched(self.by_client(rows.users), rows.places, rows.prompts)
+
+    def recorded(self, phase: Phase, round_: int) -> "Recorded":
+        """Return what is recorded of a phase: the victims' rows, and those that the colluding client hands on."""
+        own = self.phase_rows(phase, round_)
+        places, prompts, by_client = dict(own.places), dict(own.prompts), self.by_client(own.users)
+        if self.colluder is not None and phase != "queries":
+            for row, (place, prompt) in self.handed_on(phase, round_).items():
+                places[row], prompts[row] = place, prompt
+                by_client.setdefault(self.colluder, []).append(row)
+        return Recorded(by_client, places, prompts)
 
     def windows(self, training: bool, rounds: tuple[int, int]) -> Windows:
         """Two windows of each victim; in training of those who trained in both rounds."""
