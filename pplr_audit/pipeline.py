@@ -194,7 +194,7 @@ def _redacts(store: Store) -> bool:
 
 def _train(
     audit: OpenRun, planned: Sequence[PlannedTraining], executor: Executor,
-    look_on: Callable[[Job], Onlooker | None] = lambda job: None,
+    look_on: Callable[[Job], Onlooker | None] | None = None,
 ) -> dict[TrainingSpec, str]:  # fmt: skip
     """Train and measure what is not there yet; return the trainings that broke off, with the reason.
 

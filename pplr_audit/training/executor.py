@@ -31,7 +31,7 @@ class Task:
     kept: Sequence[int] = ()
     """Rounds whose start is kept for replay."""
     measures: Measures = field(default_factory=Measures)
-    look_on: Callable[[Job], Onlooker | None] = lambda job: None
+    look_on: Callable[[Job], Onlooker | None] | None = None
     """Gives whoever looks on while it trains, unless it trains in a process of its own."""
 
 
@@ -131,7 +131,8 @@ def _outcome(task: Task, place: Place, inputs: Inputs, clock: Clock) -> str | No
     job = inputs.job(task.spec, place.scenario, task.kept)
     with opened(place.root, task.spec) as store:
         try:
-            train_job(job, store, clock, place.threads, task.measures, task.look_on(job))
+            onlooker = None if task.look_on is None else task.look_on(job)
+            train_job(job, store, clock, place.threads, task.measures, onlooker)
         except RunError as error:
             if isinstance(error.__cause__, OSError):  # a full disk stops everyone
                 raise
