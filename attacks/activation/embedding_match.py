@@ -3,13 +3,13 @@
 The embeddings at all positions are free: Adam goes down the squared distance of h_k, in the square of what crossed,
 from nothing (the mean of the words, a little noise) or from the ridge inverter's answer. Then each position is given
 the word whose embedding is nearest by cosine. Of the two, before and after, each sequence is read by the one whose
-words the front takes nearer to what crossed.
+words the front takes nearer to what crossed. Every crossing of a row is optimized for by itself, and the row is read by
+the nearest of all: a crossing that noise or an old copy has spoiled stays far, and would spoil a common optimum.
 
 Alone it falls off with depth where learned inverters do not (BiSR, Chen et al. 2024, arXiv 2409.00960): an audit that
 only optimizes overstates what depth protects. RecFormer's marks are taken for part of the word.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from pplr_audit.attacks.activation.ridge import Ridge
-from pplr_audit.attacks.decoding.copies import taken_facts
+from pplr_audit.attacks.decoding.crossings import Taken, once
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_records, require_whole
 from pplr_audit.errors import InputError
@@ -51,6 +51,7 @@ class EmbeddingMatch:
     secret = "history"
     channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
     controls = 1
+    every_crossing = True
 
     def __init__(
         self, start: Literal["inverter", "nothing"] = "inverter", steps: int = 200, rate: float = 0.05,
@@ -68,23 +69,25 @@ class EmbeddingMatch:
         layer = require_records(view, knowledge)
         reader = TitleReader(knowledge.prompts)
         words = _Words(knowledge.embeddings[reader.vocabulary].float())
-        fits: dict[int, np.ndarray] = {}
-        distances: dict[int, float] = {}
-        taken: dict[int, When] = {}
+        best: dict[int, _Read] = {}
         for batch in _batches(view.records):
             for when, model in knowledge.copies_of(batch[0].client, batch[0].round).items():
                 budget.check()
                 before = self._started(batch, layer, knowledge, reader, words, budget, when)
                 goal = _Goal(model, layer, batch)
                 after = self._descended(before, goal, words, budget)
-                for row, fit, distance in _nearer(batch, goal, words, before, after):
-                    if row not in fits or distance < distances[row]:
-                        fits[row], distances[row], taken[row] = fit, distance, when
+                for record, fit, distance in _nearer(batch, goal, words, before, after):
+                    if record.row not in best or distance < best[record.row].distance:
+                        best[record.row] = _Read(record, when, fit, distance)
+        taken = Taken(view.records)
+        for read in best.values():
+            taken.alone(read.when, read.record)
+        rows = once(view)
         facts = {
-            "start": self.start, "steps": self.steps, "median_distance": float(np.median([*distances.values()])),
-            **taken_facts(knowledge, Counter(taken.values())),
+            "start": self.start, "steps": self.steps,
+            "median_distance": float(np.median([read.distance for read in best.values()])), **taken.facts(knowledge),
         }  # fmt: skip
-        return answered(view, reader, (fits[record.row] for record in view.records), facts)
+        return answered(rows, reader, (best[record.row].fit for record in rows.records), facts)
 
     def _started(
         self, batch: Sequence[Record], layer: int, knowledge: Knowledge, reader: TitleReader, words: "_Words",
@@ -113,6 +116,16 @@ class EmbeddingMatch:
                 goal.distances(free).sum().backward(inputs=[free])
             optimizer.step()
         return free.detach()
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A row as it is read from one of its crossings, by one copy."""
+
+    record: Record
+    when: When
+    fit: Float[np.ndarray, "length words"]
+    distance: float
 
 
 @dataclass(frozen=True)
@@ -151,8 +164,8 @@ class _Goal:
 
 def _nearer(
     batch: Sequence[Record], goal: _Goal, words: _Words, *readings: Float[Tensor, "batch length hidden"]
-) -> list[tuple[int, Float[np.ndarray, "length words"], float]]:
-    """Row, fit and distance of each sequence by the reading whose words come nearer to what crossed."""
+) -> list[tuple[Record, Float[np.ndarray, "length words"], float]]:
+    """Record, fit and distance of each sequence by the reading whose words come nearer to what crossed."""
     fits = [words.fit(reading) for reading in readings]
     with torch.no_grad():
         apart = torch.stack([goal.distances(words.table[fit.argmax(2)]) for fit in fits])
@@ -160,14 +173,14 @@ def _nearer(
     for place, record in enumerate(batch):
         best = int(apart[:, place].argmin())
         fit = fits[best][place, : len(record.tensor)].numpy()
-        found.append((record.row, fit, float(apart[best, place])))
+        found.append((record, fit, float(apart[best, place])))
     return found
 
 
 def _batches(records: Sequence[Record]) -> list[list[Record]]:
     """Records of one client and round together, of nearly equal length, in batches of bounded size."""
     found: list[list[Record]] = []
-    for record in sorted(records, key=lambda r: (r.client, r.round, len(r.tensor), r.row)):
+    for record in sorted(records, key=lambda r: (r.client, r.round, len(r.tensor), r.row, r.occurrence)):
         last = found[-1] if found else []
         fits = last and (last[0].client, last[0].round) == (record.client, record.round)
         if fits and (len(last) + 1) * len(record.tensor) <= POSITIONS:

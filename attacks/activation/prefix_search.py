@@ -8,9 +8,12 @@ tried along a trie, and the vocabulary only where asked for (``over: tokens``). 
 
 An encoder has no prefix: its readings are refined as a whole, see `refinement`.
 
+Of several crossings of a row, the one that a copy explains best is searched (`Copies`), so that they cost no more.
+
 The work on a row is bounded by what is tried for it, never by a clock, so that every machine finds the same.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +23,7 @@ from torch.nn.functional import normalize
 
 from pplr_audit.attacks.activation.ridge import Fitted, Ridge
 from pplr_audit.attacks.decoding.copies import Copies
+from pplr_audit.attacks.decoding.crossings import by_row, doubts_of
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.decoding.word_scores import packed, require_records, require_whole
 from pplr_audit.attacks.search.candidates import Front, PathCache
@@ -51,6 +55,7 @@ class PrefixSearch:
     secret = "history"
     channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
     controls = 1
+    every_crossing = True
 
     def __init__(
         self, over: Literal["titles", "tokens"] = "titles", shortlist: int = 16, beam: int = 4,
@@ -72,13 +77,13 @@ class PrefixSearch:
         front = require_records(view, knowledge)
         if self.over == "tokens" and not knowledge.base.causal:
             raise NotApplicable("over: tokens needs a causal model, and this is an encoder; over: titles is possible")
-        search = _Search(self, knowledge, front)
+        search = _Search(self, knowledge, front, view.records)
         for client, round_ in sorted({(record.client, record.round) for record in view.records}):
             search.prepare(client, round_, budget)
-        answers = []
-        for place, record in enumerate(view.records):
-            budget.check(place, len(view.records))
-            answers.append(search.read(record, budget))
+        answers, crossed = [], by_row(view.records)
+        for place, crossings in enumerate(crossed.values()):
+            budget.check(place, len(crossed))
+            answers.append(search.read(crossings, budget))
         distances = [distance for answer in answers for distance in answer.distances]
         facts: dict[str, Any] = {
             "over": self.over, "evaluations": search.evaluations,
@@ -89,15 +94,16 @@ class PrefixSearch:
         labeled = view.channel == Channel.FRONT_ACTIVATIONS and search.reader.answers
         slots = [np.array(answer.items, dtype=np.int64) for answer in answers]
         labels = [answer.labels for answer in answers] if labeled else None
-        rows, tokens = [record.row for record in view.records], [answer.tokens for answer in answers]
-        claimed = [answer.claimed for answer in answers]
-        return Guess(packed(rows, tokens, claimed, slots, labels), facts)
+        tokens, claimed = [answer.tokens for answer in answers], [answer.claimed for answer in answers]
+        return Guess(packed([*crossed], tokens, claimed, slots, labels), facts)
 
 
 class _Search:
     """Searches of one view: the ridge inverters and fronts that its rows share."""
 
-    def __init__(self, settings: PrefixSearch, knowledge: Knowledge, layer: int) -> None:
+    def __init__(
+        self, settings: PrefixSearch, knowledge: Knowledge, layer: int, records: Sequence[Record]
+    ) -> None:  # fmt: skip
         self._settings, self._knowledge, self._layer = settings, knowledge, layer
         self.reader = TitleReader(knowledge.prompts)
         self._candidates = Candidates(knowledge.prompts, self.reader)
@@ -109,7 +115,7 @@ class _Search:
         self._inverters: dict[tuple[str, int], dict[When, Fitted]] = {}
         self._fronts: dict[str, Front] = {}
         self._fitted: dict[str, int] = {}
-        self.copies = Copies(knowledge, layer)
+        self.copies = Copies(knowledge, layer, records)
 
     @property
     def evaluations(self) -> int:
@@ -129,17 +135,15 @@ class _Search:
                     model, knowledge.prompts.prefix, self._layer, knowledge.layers, settings.cache
                 )
 
-    def read(self, record: Record, budget: Budget) -> Answer:
-        """Read one row, by the copy that explains it better."""
+    def read(self, crossings: Sequence[Record], budget: Budget) -> Answer:
+        """Read one row, by the crossing and the copy that explain it best."""
         knowledge, settings = self._knowledge, self._settings
-        tensor = record.tensor.float()
-        words = self.reader.vocabulary
-        inverters = self._inverters[record.client, record.round]
-        inverted = {when: normalize(inverter(tensor), dim=1) for when, inverter in inverters.items()}
-        fits = {when: (each @ self._words.T).numpy() for when, each in inverted.items()}
+        found = [self._inverted(record) for record in crossings]
+        place, when = self.copies.best(crossings, [doubts_of(fits) for _, fits in found])
+        record, (inverted, fits) = crossings[place], found[place]
+        tensor, words = record.tensor.float(), self.reader.vocabulary
         copies = knowledge.copies_of(record.client, record.round)
         if knowledge.base.causal:
-            when, _ = self.copies.nearest(record, dict.fromkeys(copies, 0.0))
             front = self._fronts[copies[when].digest]
             crossed = Crossed(tensor, front, settings.shortlist, settings.candidates, budget.check, record.row)
             answer = self._walked(crossed, inverted[when], fits[when])
@@ -151,13 +155,21 @@ class _Search:
             far = {when: float(np.mean(found.distances or [np.inf])) for when, found in answers.items()}
             when = min(far, key=far.__getitem__)
             answer = answers[when]
-        self.copies.count(when)
+        self.copies.count(when, record)
         # What was not reached is left to the ridge inverter.
         answer.tokens = np.concatenate([answer.tokens, words[fits[when].argmax(1)][len(answer.tokens) :]])[
             : len(tensor)
         ]
         answer.claim(len(tensor), np.empty(0, dtype=bool))
         return answer
+
+    def _inverted(
+        self, record: Record
+    ) -> tuple[dict[When, Float[Tensor, "length hidden"]], dict[When, Float[np.ndarray, "length words"]]]:
+        """Return the embeddings that the ridge inverters give, and how well each word fits to them, by copy."""
+        tensor, inverters = record.tensor.float(), self._inverters[record.client, record.round]
+        inverted = {when: normalize(inverter(tensor), dim=1) for when, inverter in inverters.items()}
+        return inverted, {when: (each @ self._words.T).numpy() for when, each in inverted.items()}
 
     def _walked(
         self, crossed: Crossed, inverted: Float[Tensor, "length hidden"], fit: Float[np.ndarray, "length words"]

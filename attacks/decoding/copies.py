@@ -2,16 +2,17 @@
 
 A decoder's activations at the template's opening follow from public tokens alone, so the copy is taken whose front
 makes of them what is nearer to what crossed there. An encoder's follow from the whole sequence, so the copy is taken by
-which it is read more surely. Nothing but what crossed decides.
+which it is read more surely. Nothing but what crossed decides. Of several crossings of a row the one is taken that a
+copy explains best.
 """
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from pplr_audit.attacks.decoding.crossings import Taken
 from pplr_audit.models.token_tree import Prefix
 from pplr_audit.threat_model.knowledge import Knowledge, Model, When
 from pplr_audit.threat_model.view import Record
@@ -22,12 +23,13 @@ class Copies:
 
     Args:
         layer: the front.
+        records: all that crossed there.
     """
 
-    def __init__(self, knowledge: Knowledge, layer: int) -> None:
+    def __init__(self, knowledge: Knowledge, layer: int, records: Sequence[Record]) -> None:
         self._knowledge, self._layer = knowledge, layer
         self._openings: dict[str, Float[Tensor, "opening hidden"]] = {}
-        self._taken = Counter[When]()
+        self._taken = Taken(records)
 
     def nearest(self, record: Record, doubts: Mapping[When, float], *, several: bool = False) -> tuple[When, float]:
         """Return the copy that explains ``record`` better, of equals that of the start, and its distance.
@@ -43,14 +45,25 @@ class Copies:
         best = min(distances, key=distances.__getitem__)
         return best, distances[best]
 
-    def count(self, when: When) -> None:
-        """Count a record that is read by a copy."""
-        self._taken[when] += 1
+    def best(self, crossings: Sequence[Record], doubts: Sequence[Mapping[When, float]]) -> tuple[int, When]:
+        """Return the place of the crossing of a row that a copy explains best, and the copy; the first of equals.
+
+        Args:
+            doubts: as of `nearest`, of each crossing.
+        """
+        several = len(crossings) > 1
+        found = [self.nearest(each, own, several=several) for each, own in zip(crossings, doubts, strict=True)]
+        place = min(range(len(found)), key=lambda each: found[each][1])
+        return place, found[place][0]
+
+    def count(self, when: When, record: Record) -> None:
+        """Count a row that is read from a record by a copy."""
+        self._taken.alone(when, record)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """How many records were explained by which copy; nothing where there is but one."""
-        return taken_facts(self._knowledge, self._taken)
+        """How many rows were read by which copy and crossing; nothing where there is but one."""
+        return self._taken.facts(self._knowledge)
 
     def _distance(self, model: Model, crossed: Float[Tensor, "length hidden"]) -> float:
         """The mean distance over the opening, in lengths of what crossed."""
@@ -64,8 +77,3 @@ class Copies:
             branches = model.extend(Prefix(), tokens, range(-1, len(tokens) - 1), (self._layer,))
             self._openings[model.digest] = branches.states[self._layer]
         return self._openings[model.digest]
-
-
-def taken_facts(knowledge: Knowledge, taken: Mapping[When, int]) -> dict[str, Any]:
-    """Return the fact how many records were explained by which copy; nothing where there is but one."""
-    return {"copies_taken": dict(sorted(taken.items()))} if knowledge.ends else {}

@@ -5,9 +5,8 @@ the budget is enough for them does not depend on the order of the rows; what was
 the controls (`Knowledge.fitted`).
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pplr_audit.attacks.decoding.copies import Copies
+from pplr_audit.attacks.decoding.crossings import by_row, doubts_of, once
 from pplr_audit.attacks.decoding.titles import DEPTH, LABELS, TitleReader
 from pplr_audit.errors import InputError
 from pplr_audit.threat_model.attack import Budget, Guess
@@ -72,35 +72,28 @@ def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) ->
         for when, reading in copies.items():
             for name, value in reading.facts.items():
                 facts.setdefault(name if when == "start" else f"{name}_{when}", {})[client] = value
-    rows: dict[int, list[Record]] = {}
-    for record in view.records:
-        rows.setdefault(record.row, []).append(record)
-    chosen, explained = Counter[int](), Copies(knowledge, front)
+    rows, taken = by_row(view.records), Copies(knowledge, front, view.records)
 
     def fits() -> Iterator[Float[np.ndarray, "length words"]]:
         for place, crossings in enumerate(rows.values()):
             budget.check(place, len(rows))
-            record, fit = best_read(readings, crossings, explained)
-            chosen[record.occurrence] += 1
-            yield fit
+            yield best_read(readings, crossings, taken)
 
-    once = replace(view, records=tuple(crossings[0] for crossings in rows.values()))
-    guess = answered(once, reader, fits(), facts)
-    again = {"crossings_taken": {str(number): count for number, count in sorted(chosen.items())}}
-    return Guess(guess.arrays, {**facts, **explained.facts, **(again if len(rows) < len(view.records) else {})})
+    guess = answered(once(view), reader, fits(), facts)
+    return Guess(guess.arrays, {**facts, **taken.facts})
 
 
 def best_read(
     readings: Mapping[tuple[str, int], Mapping[When, Reading]], crossings: Sequence[Record], copies: Copies
-) -> tuple[Record, Float[np.ndarray, "length words"]]:
-    """Return, of all crossings of a row, the one that a copy explains best, and its fit of words by that copy."""
-    several = len(crossings) > 1
-    found = [
-        nearest(readings[each.client, each.round], each, each.tensor.float(), copies, several) for each in crossings
-    ]
-    best = min(range(len(found)), key=lambda place: found[place][1])
-    copies.count(found[best][0])
-    return crossings[best], found[best][2]
+) -> Float[np.ndarray, "length words"]:
+    """Return the fit of words to a row, by the crossing and the copy that explain it best."""
+    fits = []
+    for each in crossings:
+        crossed = each.tensor.float()
+        fits.append({when: own.fit(crossed).numpy() for when, own in readings[each.client, each.round].items()})
+    place, when = copies.best(crossings, [doubts_of(own) for own in fits])
+    copies.count(when, crossings[place])
+    return fits[place][when]
 
 
 def learned_of(
@@ -121,20 +114,6 @@ def learned_of(
     }
     knowledge.artifacts.ahead([partial(learned, *place, when) for place, copies in wanted.items() for when in copies])
     return {place: {when: learned(*place, when) for when in copies} for place, copies in wanted.items()}
-
-
-def nearest(
-    readings: Mapping[When, Reading],
-    record: Record,
-    crossed: Float[Tensor, "length hidden"],
-    copies: Copies,
-    several: bool = False,
-) -> tuple[When, float, Float[np.ndarray, "length words"]]:
-    """Return the copy that explains a record better, how far from it the record is, and the fit of words by it."""
-    fits = {when: reading.fit(crossed).numpy() for when, reading in readings.items()}
-    doubts = {when: -float(fit.max(1).mean()) for when, fit in fits.items()}
-    when, distance = copies.nearest(replace(record, tensor=crossed), doubts, several=several)
-    return when, distance, fits[when]
 
 
 def require_records(view: View, knowledge: Knowledge) -> int:

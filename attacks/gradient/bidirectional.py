@@ -6,6 +6,8 @@ place in each ranking, weighted by how much that side explains: forward, the mea
 backward, the share of the gradient's square that the best label's gradient takes away. So an exact side decides, and
 one that is noise counts for nothing.
 
+Of several crossings of a row each side reads those that explain it: the ridge inverter the best one, `label_match` all.
+
 With ``training.loss_on: all`` every token is a label. Then the gradient is matched from the ridge inverter's answer on,
 as BiSR does, and the two sides' words are joined at each position, weighted in the same way.
 
@@ -14,6 +16,7 @@ where the answer alone is trained on, each side is solved in closed form here, a
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,8 +24,9 @@ from scipy.special import log_softmax
 
 from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.attacks.decoding.copies import Copies
+from pplr_audit.attacks.decoding.crossings import Taken, by_row, once
 from pplr_audit.attacks.decoding.titles import LABELS, TitleReader
-from pplr_audit.attacks.decoding.word_scores import answered, learned_of, nearest, require_records
+from pplr_audit.attacks.decoding.word_scores import answered, best_read, learned_of, require_records
 from pplr_audit.attacks.gradient.label_match import LabelMatch
 from pplr_audit.attacks.gradient.soft_labels import STEPS, words_of
 from pplr_audit.threat_model.attack import Budget, Guess
@@ -53,6 +57,7 @@ class Bidirectional:
     channels = frozenset({Channel.BACK_GRADIENTS})
     also_reads = frozenset({UP, DOWN})
     controls = 1
+    every_crossing = True
 
     def __init__(
         self, shortlist: int = 16, steps: int = STEPS, prompts: int = 128, held_out: int = 16, seed: int = 0
@@ -65,13 +70,11 @@ class Bidirectional:
             raise NotApplicable("the channel does not depend on a back")
         reader = TitleReader(knowledge.prompts)
         readings = learned_of(self._forward, view, front, knowledge, reader, budget)
-        fits, copies = [], Copies(knowledge, front)
-        for record in view.records:
+        fits, copies = [], Copies(knowledge, front, view.records)
+        for crossings in by_row(view.records).values():
             budget.check()
-            own = readings[record.client, record.round]
-            when, _, fit = nearest(own, record, record.also_reads[UP].float(), copies)
-            copies.count(when)
-            fits.append(fit)
+            sent = [replace(each, tensor=each.also_reads[UP]) for each in crossings]
+            fits.append(best_read(readings, sent, copies))
         join = self._whole if knowledge.loss_on == "all" else self._at_label
         arrays, explained = join(view, view.back, fits, reader, knowledge, budget)
         means = np.array(explained).mean(0).tolist()
@@ -81,13 +84,13 @@ class Bidirectional:
         self, view: View, back: int, fits: list[Fit], reader: TitleReader, knowledge: Knowledge, budget: Budget
     ) -> Joined:
         """The history by what goes up, the answer by both; it alone is trained on."""
-        backward, left = [], []
-        for place, record in enumerate(view.records):
+        backward, left, taken = [], [], Taken(view.records)
+        for place, crossings in enumerate(by_row(view.records).values()):
             budget.check(place, len(fits))
-            found, rest, _ = self._backward.ranked(record, back, knowledge)
+            found, rest = self._backward.ranked(crossings, back, knowledge, taken)
             backward.append(found)
             left.append(rest)
-        arrays = answered(view, reader, fits, {}).arrays
+        arrays = answered(once(view), reader, fits, {}).arrays
         forward = arrays.get("labels", np.empty((len(fits), 0), dtype=np.int64))
         explained = [
             (_cosine(fit, own, knowledge), _explained(rest)) for fit, own, rest in zip(fits, forward, left, strict=True)
@@ -99,15 +102,15 @@ class Bidirectional:
         self, view: View, back: int, fits: list[Fit], reader: TitleReader, knowledge: Knowledge, budget: Budget
     ) -> Joined:
         """All of the sequence by both; all of it is trained on."""
-        both, explained = [], []
-        for place, (record, fit) in enumerate(zip(view.records, fits, strict=True)):
+        both, explained, taken = [], [], Taken(view.records)
+        for place, (crossings, fit) in enumerate(zip(by_row(view.records).values(), fits, strict=True)):
             budget.check(place, len(fits))
             start = SHARPNESS * fit
-            found, rest, _ = words_of(record, back, knowledge, reader, budget, self._backward.steps, start)
+            found, rest = words_of(crossings, back, knowledge, reader, budget, taken, self._backward.steps, start)
             weights = (max(0.0, float(fit.max(1).mean())), _explained(rest))
             both.append(weights[0] * log_softmax(start, axis=1) + weights[1] * found)
             explained.append(weights)
-        return answered(view, reader, both, {}).arrays, explained
+        return answered(once(view), reader, both, {}).arrays, explained
 
 
 def joined(rankings: Sequence[Int[np.ndarray, "ranked"]], weights: Sequence[float]) -> Int[np.ndarray, "labels"]:

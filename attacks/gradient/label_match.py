@@ -13,6 +13,11 @@ around which the estimate is sharper, until that brings nothing nearer.
 Where no label's loss is what came back, as with negatives that the server does not know, the change of the loss with
 each item's score is solved for instead (`closed_form`), and taken where it leaves less than half as much unexplained.
 
+A sample crosses once an epoch, with another gradient each time and one label. If a copy explains one crossing exactly,
+that one is read. Else a label is as far as the geometric mean of its distances over all crossings (`unexplained`), each
+by the copy that explains it better. The turns look for that minimum: to first order it weights each crossing's square
+by 1 / |r|^2. The closed form's changes are averaged with the same weights (`pooled`).
+
 RecFormer's label is one item. BIGRec's is a title at the end of the sequence, the mean over its tokens; where it starts
 is not known, so titles of every length are tried. With ``training.loss_on: all`` every token of the sequence is a
 label, and no item alone explains the gradient: soft labels are optimized (`soft_labels`), which read the history too.
@@ -21,8 +26,9 @@ Sources: UnSplit (Erdogan et al. 2022, arXiv 2108.09033) compares the gradients 
 arXiv 2409.00960) optimizes soft labels.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -32,7 +38,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pplr_audit.attacks.decoding.copies import taken_facts
+from pplr_audit.attacks.decoding.crossings import TINY, Taken, by_row, once, pooled, unexplained
 from pplr_audit.attacks.decoding.titles import LABELS, TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_readable, require_whole
 from pplr_audit.attacks.gradient.closed_form import solved
@@ -52,12 +58,14 @@ PROBES = 32
 UNEXPLAINED = 0.5
 """Share of what came back, in units of its norm: where the best label leaves more, a closed form is looked at, too."""
 EXACT = 1e-3
-"""Share left unexplained up to which no other copy of the model is tried."""
+"""Share left unexplained up to which no other copy of the model is tried, and no other crossing."""
 TURNS = 8
 """Losses to measure from, at the most."""
 
 Back = Callable[[Float[Tensor, "batch length hidden"]], Tensor]
 """z(h): what the last layers make of h."""
+Ranked = tuple[Int[np.ndarray, "labels"], float]
+"""Items, the best first, and a distance of the best from what came back."""
 
 
 class LabelMatch:
@@ -73,6 +81,7 @@ class LabelMatch:
     channels = frozenset({Channel.BACK_GRADIENTS})
     also_reads = frozenset({Channel.TRUNK_ACTIVATIONS})
     controls = 1
+    every_crossing = True
 
     def __init__(self, shortlist: int = 16, steps: int = STEPS) -> None:
         require_whole("label_match", shortlist=(shortlist, 1), steps=(steps, 1))
@@ -84,106 +93,140 @@ class LabelMatch:
         require_readable(view, knowledge)
         if knowledge.loss_on == "all":
             return self._whole(view, view.back, knowledge, budget)
-        answers = np.full((len(view.records), LABELS), -1, dtype=np.int64)
-        left, taken = [], []
-        for place, record in enumerate(view.records):
-            budget.check(place, len(view.records))
-            found, distance, when = self.ranked(record, view.back, knowledge)
+        rows, taken = by_row(view.records), Taken(view.records)
+        answers = np.full((len(rows), LABELS), -1, dtype=np.int64)
+        left = []
+        for place, crossings in enumerate(rows.values()):
+            budget.check(place, len(rows))
+            found, distance = self.ranked(crossings, view.back, knowledge, taken)
             answers[place, : len(found)] = found
             left.append(distance)
-            taken.append(when)
         facts = {
-            "shortlist": self.shortlist, "median_distance": float(np.median(left)),
-            **taken_facts(knowledge, Counter(taken)),
+            "shortlist": self.shortlist, "median_distance": float(np.median(left)), **taken.facts(knowledge),
         }  # fmt: skip
-        return Guess({"rows": np.array([record.row for record in view.records]), "labels": answers}, facts)
+        return Guess({"rows": np.array([*rows]), "labels": answers}, facts)
 
     def _whole(self, view: View, back: int, knowledge: Knowledge, budget: Budget) -> Guess:
         """The whole sequence, where all of it is trained on."""
-        reader = TitleReader(knowledge.prompts)
+        reader, rows, taken = TitleReader(knowledge.prompts), by_row(view.records), Taken(view.records)
         found = []
-        for place, record in enumerate(view.records):
-            budget.check(place, len(view.records))
-            found.append(words_of(record, back, knowledge, reader, budget, self.steps))
-        facts = {
-            "median_distance": float(np.median([distance for _, distance, _ in found])),
-            **taken_facts(knowledge, Counter(when for *_, when in found)),
-        }  # fmt: skip
-        return answered(view, reader, (fit for fit, *_ in found), facts)
+        for place, crossings in enumerate(rows.values()):
+            budget.check(place, len(rows))
+            found.append(words_of(crossings, back, knowledge, reader, budget, taken, self.steps))
+        facts = {"median_distance": float(np.median([distance for _, distance in found])), **taken.facts(knowledge)}
+        return answered(once(view), reader, (fit for fit, _ in found), facts)
 
-    def ranked(self, record: Record, back: int, knowledge: Knowledge) -> tuple[Int[np.ndarray, "labels"], float, When]:
-        """Items, the best first, how much of what came back the best leaves unexplained, from 0 to about 1, and the
-        copy by which that is least, where the answer alone is trained on.
+    def ranked(self, crossings: Sequence[Record], back: int, knowledge: Knowledge, taken: Taken) -> Ranked:
+        """Items, the best first, and how much of what came back the best leaves unexplained, from 0 to about 1, where
+        the answer alone is trained on.
+
+        Args:
+            crossings: of one row.
+            taken: counts the copies and crossings that the answer is from.
 
         Raises NotApplicable where there is no model to run.
         """
-        best: tuple[Int[np.ndarray, labels], float, When] | None = None
+        returned, copies = [], []
+        for record in crossings:
+            found, own, when = self._by_copies(record, back, knowledge)
+            if found[1] <= EXACT or len(crossings) == 1:
+                taken.alone(when, record)
+                return found
+            returned.append(own)
+            copies.append(when)
+        taken.joined(copies)
+        return self._by(returned, knowledge, crossings[0].row)
+
+    def _by_copies(self, record: Record, back: int, knowledge: Knowledge) -> tuple[Ranked, "Returned", When]:
+        """The answer from one crossing, by the copy that leaves the least of it unexplained."""
+        best: tuple[Ranked, Returned, When] | None = None
         for when, model in knowledge.copies_of(record.client, record.round).items():
-            found, distance = self._by(model, record, back, knowledge)
-            if best is None or distance < best[1]:
-                best = found, distance, when
-            if distance <= EXACT:
+            own = Returned.of(record, model, knowledge.depth - back)
+            found = self._by([own], knowledge, record.row)
+            if best is None or found[1] < best[0][1]:
+                best = found, own, when
+            if found[1] <= EXACT:
                 break
         assert best is not None
         return best
 
-    def _by(
-        self, model: Model, record: Record, back: int, knowledge: Knowledge
-    ) -> tuple[Int[np.ndarray, "labels"], float]:
-        """Items, the best first, and how much the best leaves unexplained, by one copy."""
-        hidden = record.also_reads[Channel.TRUNK_ACTIVATIONS]
-        gradient = record.tensor * record.batch  # the loss is the mean over the batch
-        size = float(gradient.norm())
-        if not size:  # every label has a gradient, so nothing is what came back
+    def _by(self, crossings: Sequence["Returned"], knowledge: Knowledge, row: int) -> Ranked:
+        """Items, the best first, and how much the best leaves unexplained of all crossings of a row."""
+        told = [each for each in crossings if each.size]
+        if not told:  # every label has a gradient, so nothing is what came back
             return np.empty(0, dtype=np.int64), 1.0
-        run = _back(model, knowledge.depth - back)
-        found, away = self._ranked(run, hidden, gradient, knowledge.prompts, record.row)
-        distance = away / size
-        if model.causal or distance < UNEXPLAINED:
+        found, away = self._ranked(told, knowledge.prompts, row)
+        distance = away / unexplained([each.size for each in told])
+        if knowledge.base.causal or distance < UNEXPLAINED:
             return found, distance
         # No label's loss is what came back: perhaps it is another loss of the same scores.
-        other = solved(run, hidden, gradient, wanted=distance / 2)
-        if other.distance > distance / 2:
+        others = [solved(each.back, each.hidden, each.gradient, wanted=distance / 2) for each in told]
+        rest = unexplained([other.distance for other in others])
+        if rest > distance / 2:
             return found, distance
-        return best_first(-other.change, _order(len(other.change), record.row))[:LABELS], other.distance
+        apart = [other.distance * each.size for other, each in zip(others, told, strict=True)]
+        change = pooled([other.change for other in others], apart)
+        return best_first(-change, _order(len(change), row))[:LABELS], rest
 
-    def _ranked(
-        self, back: Back, hidden: Float[Tensor, "length hidden"], gradient: Float[Tensor, "length hidden"],
-        prompts: Prompts, row: int,
-    ) -> tuple[Int[np.ndarray, "labels"], float]:  # fmt: skip
-        """Items, the best first, and how far the gradient of the best is from what crossed."""
+    def _ranked(self, crossings: Sequence["Returned"], prompts: Prompts, row: int) -> Ranked:
+        """Items, the best first, and how far the gradients of the best are from what crossed."""
+        first = crossings[0]
         with torch.no_grad():
-            z = back(hidden[None])
+            z = first.back(first.hidden[None])
         together = max(1, TOGETHER // z.numel())
-        labels: Labels = Items(z.shape[1]) if z.dim() == 2 else Titles(prompts, len(hidden))
+        labels: Labels = Items(z.shape[1]) if z.dim() == 2 else Titles(prompts, len(first.hidden))
         if not len(labels.items):
-            return labels.items, float(gradient.norm())
+            return labels.items, unexplained([each.size for each in crossings])
         mixed = torch.from_numpy(_order(len(labels.items), row))
-        probes = torch.randn(PROBES, *hidden.shape, generator=torch.Generator().manual_seed(0))
-        along = torch.cat([_slopes(back, hidden, part, labels) for part in probes.split(together)])
+        probes = torch.randn(PROBES, *first.hidden.shape, generator=torch.Generator().manual_seed(0))
+        along = [
+            torch.cat([_slopes(each.back, each.hidden, part, labels) for part in probes.split(together)])
+            for each in crossings
+        ]
         distances: dict[int, float] = {}
-        center, rest, order = None, gradient, torch.empty(0)
+        center, rests, order = None, [each.gradient for each in crossings], torch.empty(0)
         for _ in range(TURNS):
-            slopes = _slopes(back, hidden, rest[None], labels)[0]
-            if center is not None:
-                slopes, difference = slopes - slopes[center], along - along[:, center, None]
-            else:
-                difference = along
-            short = (difference.square().mean(0) - 2 * slopes)[mixed]
+            sizes = [max(float(rest.norm()), TINY) for rest in rests]
+            estimates = [
+                _squares(each, rest, own, labels, center) * (sizes[0] / size) ** 2
+                for each, rest, own, size in zip(crossings, rests, along, sizes, strict=True)
+            ]
+            short = torch.stack(estimates).sum(0)[mixed]
             order = mixed[torch.argsort(short, stable=True)]
             fresh = [label for label in order.tolist() if label not in distances][: self.shortlist]
             for start in range(0, len(fresh), together):
                 part = fresh[start : start + together]
-                away = gradient - _gradients(back, hidden, part, labels)
-                distances |= zip(part, away.flatten(1).norm(dim=1).tolist(), strict=True)
+                away = [each.gradient - _gradients(each.back, each.hidden, part, labels) for each in crossings]
+                norms = [each.flatten(1).norm(dim=1).tolist() for each in away]
+                distances |= {label: unexplained(own) for label, *own in zip(part, *norms, strict=True)}
                 nearest = min(part, key=distances.__getitem__)
                 if center is None or distances[nearest] < distances[center]:
-                    center, rest = nearest, away[part.index(nearest)]
+                    center, rests = nearest, [each[part.index(nearest)] for each in away]
             if center not in fresh:
                 break
         ahead = sorted(distances, key=distances.__getitem__)
         ranked = ahead + [label for label in order.tolist() if label not in distances]
         return labels.items[np.array(ranked[:LABELS])], distances[ahead[0]]
+
+
+@dataclass(frozen=True)
+class Returned:
+    """One crossing of a sequence, as a copy of the client's last layers is held against it."""
+
+    back: Back
+    hidden: Float[Tensor, "length hidden"]
+    gradient: Float[Tensor, "length hidden"]
+    """The gradient of the sequence's own loss, that came back."""
+
+    @classmethod
+    def of(cls, record: Record, model: Model, layer: int) -> "Returned":
+        """Args: ``layer``: the one that the copy is entered at."""
+        gradient = record.tensor * record.batch  # the loss is the mean over the batch
+        return cls(partial(model.logits, layer), record.also_reads[Channel.TRUNK_ACTIVATIONS], gradient)
+
+    @property
+    def size(self) -> float:
+        return float(self.gradient.norm())
 
 
 class Labels(Protocol):
@@ -248,8 +291,20 @@ def _order(labels: int, row: int) -> Int[np.ndarray, "labels"]:
     return np.random.default_rng(row).permutation(labels)
 
 
-def _back(model: Model, layer: int) -> Back:
-    return lambda hidden: model.logits(layer, hidden)
+def _squares(
+    crossing: Returned, rest: Float[Tensor, "length hidden"], along: Float[Tensor, "probes labels"], labels: "Labels",
+    center: int | None,
+) -> Float[Tensor, "labels"]:  # fmt: skip
+    """Estimate how far each label's gradient is from what crossed, squared, less |rest|^2.
+
+    Args:
+        rest: what the center's gradient leaves of it.
+        along: the slopes of all losses along the probes.
+    """
+    slopes = _slopes(crossing.back, crossing.hidden, rest[None], labels)[0]
+    if center is None:
+        return along.square().mean(0) - 2 * slopes
+    return (along - along[:, center, None]).square().mean(0) - 2 * (slopes - slopes[center])
 
 
 @torch.no_grad()

@@ -59,16 +59,16 @@ class Record:
     also_reads: Mapping[Channel, Float[Tensor, "length *width"]] = field(default_factory=dict)
     """Tensors of the same row and step on the other channels that the attack reads."""
     occurrence: int = 0
-    """Number of times that the row had crossed before in the round: in earlier epochs, or of another model."""
+    """Number of times that the row had crossed before in its round: in earlier epochs, or of another model."""
 
     @property
     def tensors_read(self) -> Iterable[Float[Tensor, "*shape"]]:
         return (self.tensor, *self.also_reads.values())
 
     def ring(self, newest: int) -> str | None:
-        """Rows are dealt among those of their client, and all that crossed of one to the same other."""
+        """Rows are dealt among those of their client."""
         del newest
-        return None if self.occurrence else self.client
+        return self.client
 
     def dealt(self, source: Self) -> Self:
         return replace(
@@ -198,12 +198,13 @@ class View(Generic[Seen]):
         for place, other in zip(places, dealt(rings, generator), strict=True):
             records[place] = self.records[place].dealt(self.records[places[other]])
             others[self.records[place].row] = self.records[places[other]].row
-        again = {(each.row, each.occurrence): each for each in records if isinstance(each, Record) and each.occurrence}
-        kept = [each for each in records if not (isinstance(each, Record) and each.occurrence)]
-        for (row, occurrence), record in again.items():  # of a row that crossed less often there is less to deal
-            source = again.get((others.get(row, row), occurrence))
-            if source is not None and source is not record:
-                kept.append(record.dealt(source))
+        several = {(each.row, each.round, each.occurrence): each for each in self.records if isinstance(each, Record)}
+        later = self._later()
+        kept = [record for place, record in enumerate(records) if place not in later]
+        for record in (self.records[place] for place in sorted(later)):
+            if isinstance(record, Record):  # of a row that crossed less often there is less to deal
+                source = several.get((others[record.row], record.round, record.occurrence))
+                kept += [record.dealt(source)] if source is not None else []
         return replace(self, records=tuple(kept))
 
     @property
@@ -211,9 +212,19 @@ class View(Generic[Seen]):
         return max((record.round for record in self.records), default=0)
 
     def _places(self) -> list[int]:
-        """The places of all that can be dealt."""
-        newest = self._newest
-        return [place for place, record in enumerate(self.records) if record.ring(newest) is not None]
+        """The places of all that can be dealt: of a row the first, as the others follow it."""
+        newest, later = self._newest, self._later()
+        places = (place for place in range(len(self.records)) if place not in later)
+        return [place for place in places if self.records[place].ring(newest) is not None]
+
+    def _later(self) -> set[int]:
+        """The places of crossings of a row behind its first one."""
+        rows, later = set[int](), set[int]()
+        for place, record in enumerate(self.records):
+            if isinstance(record, Record) and record.row in rows:
+                later.add(place)
+            rows.add(record.row)
+        return later
 
 
 def _legible(seen: Observation) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pplr_audit import scenario
+from pplr_audit.attacks.activation.prefix_search import PrefixSearch
 from pplr_audit.attacks.activation.ridge import Ridge
 from pplr_audit.audit.plan import make_plan
 from pplr_audit.data.prepare import prepare
@@ -23,8 +24,9 @@ EPOCHS = 3
 
 
 def test_all_crossings_of_a_row_are_recorded_for_who_asks_and_the_best_explained_is_read(
-    small_scenario: scenario.Scenario, tmp_path: Path
+    small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(PrefixSearch, "every_crossing", False)  # as an attack that does not ask
     asked = [{"ridge": {"prompts": 32, "held_out": 4}}, {"prefix_search": {"prompts": 8, "held_out": 4}}, "label_match"]
     setting = changed(small_scenario, training={"local_epochs": EPOCHS}, attacks=asked, victims=6)
     private = prepare(setting.data, setting.seed)
@@ -48,8 +50,10 @@ def test_all_crossings_of_a_row_are_recorded_for_who_asks_and_the_best_explained
         assert torch.equal(own[0].tensor, record.tensor)
         assert not torch.equal(own[0].tensor, own[1].tensor), "the model has moved on"
     gradients = harness.view(cells["label_match", Channel.BACK_GRADIENTS])
-    assert len(gradients.records) == len(first.records)
-    assert all(record.also_reads for record in gradients.records)
+    assert len(gradients.records) == EPOCHS * len(first.records)
+    sent = [record.also_reads[Channel.TRUNK_ACTIVATIONS] for record in gradients.records if record.row == 0]
+    assert len(sent) == EPOCHS
+    assert not torch.equal(sent[0], sent[1]), "each with what crossed beside it"
     (knowledge,) = harness.knowledge(cells["ridge", Channel.FRONT_ACTIVATIONS])
     guess = Ridge(prompts=32, held_out=4).run(every, knowledge, Budget(60))
     assert sorted(guess.arrays["rows"].tolist()) == sorted(by_row), "one answer a row"
