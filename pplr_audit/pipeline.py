@@ -29,7 +29,7 @@ from pplr_audit.runs.progress import Clock, Progress, Silent
 from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.scenario.schema import Named, Scenario
 from pplr_audit.training import resume
-from pplr_audit.training.executor import Executor, Serial, Task
+from pplr_audit.training.executor import Executor, Place, Serial, Task
 from pplr_audit.training.job import Inputs, Job
 from pplr_audit.training.onlooker import Onlooker
 from pplr_audit.training.run_job import is_whole, rounds_done, trained
@@ -142,21 +142,22 @@ def import_recording(
 
 
 def plan(
-    scenario: Scenario, out: Path | None = None, progress: Progress | None = None, threads: int | None = None
-) -> dict[str, Any]:
+    scenario: Scenario, out: Path | None = None, progress: Progress | None = None, threads: int | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Return what ``run`` would do, with about the time and disk that it takes and what is there already.
 
     Nothing is written. Arguments and errors are as of `run`.
     """
-    clock, root = Clock(progress or Silent()), directory_of(scenario, out)
-    with resume.computing(scenario, root, threads, clock.say) as choice:
+    clock, root, by = Clock(progress or Silent()), directory_of(scenario, out), executor or Serial()
+    with resume.computing(scenario, root, threads, clock.say, forks=by.forks) as choice:
         inputs = Inputs(clock.phase, resume.precision_of(root))
         made = make_plan(scenario, inputs.model(scenario).layers, extensions.of_run(root, scenario, extending=False))
         job = inputs.job(made.own, scenario, made.rounds)
         require_stopping(scenario, job.private)
         with clock.phase("measuring the speed of this machine"):
             speed = Speed.measured(job, choice.number)
-        return forecast(made, job, scenario, root, speed)
+        return forecast(made, job, scenario, root, speed, by.width(Place(root, scenario, choice)))
 
 
 def write_report(

@@ -1,8 +1,9 @@
 """A plan before it runs: trainings, replays and cells; what is there, and about what the rest takes.
 
 Times come from one step of the model on this machine: a round takes as many positions as its batches have, padding
-included, and serving a third of a training position's time, as nothing goes back. An attack takes what the same attack
-took in this run before, and otherwise at most its budget. They are good for hours against minutes, not for seconds.
+included, and serving a third of a training position's time, as nothing goes back. Clients and trainings that go side by
+side share the time. An attack takes what the same attack took in this run before, and otherwise at most its budget.
+They are good for hours against minutes, not for seconds.
 """
 
 import time
@@ -16,13 +17,17 @@ import numpy as np
 from jaxtyping import Int
 
 from pplr_audit.audit.plan import Plan
-from pplr_audit.audit.run_cell import is_done, result_path
+from pplr_audit.audit.replay.records import AT_ONCE
+from pplr_audit.audit.run_cell import is_done, result_path, trains_reserve
+from pplr_audit.audit.tap_points import OF_TRAINING
 from pplr_audit.audit.trainings import PlannedTraining
 from pplr_audit.runs.ledger import Ledger
 from pplr_audit.runs.store import Store
+from pplr_audit.scenario.compositions import NONE
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.training.job import Job
 from pplr_audit.training.run_job import has_begun, is_whole, rounds_done
+from pplr_audit.training.spec import TrainingSpec
 from pplr_audit.training.threads import limited
 
 COPIES = 3
@@ -57,17 +62,22 @@ class Speed:
         return Speed(min(spent) / positions)
 
 
-def forecast(plan: Plan, job: Job, scenario: Scenario, root: Path, speed: Speed) -> dict[str, Any]:
+def forecast(plan: Plan, job: Job, scenario: Scenario, root: Path, speed: Speed, width: int = 1) -> dict[str, Any]:
     """Return the plan as a document: ``trainings``, ``replays``, ``cells`` and ``total``.
 
     Args:
         job: the run's own training, whose clients and model stand for those of all others.
         root: the run's directory, which need not be there.
+        width: processes at a time.
     """
-    trainings = [_training(each, plan, job, root, speed) for each in plan.trainings]
     store = Store.load(root) if Ledger.exists(root) else None
+    beside = min(width, len(job.federation.clients))
+    of_rounds = replace(speed, per_position=speed.per_position / beside)
+    trainings = [_training(each, plan, job, root, of_rounds) for each in plan.trainings]
+    alone = sum(not each["whole"] for each in trainings) == 1
     rounds = [(each, round_) for each in plan.trainings for round_ in plan.kept(each)]
-    replays = [_replay(each, round_, plan, job, store, speed) for each, round_ in rounds]
+    replays = [row for each, round_ in rounds for row in _replays(each, round_, plan, job, store, of_rounds, alone)]
+    trainings += [_hijacked(spec, plan, job, root, store, speed) for spec in plan.hijacked_trainings(scenario)]
     cells = _cells(plan, scenario, store)
     parts = (trainings, [each for each in replays if each["left"]], cells)
     return {
@@ -118,20 +128,49 @@ def _served_positions(job: Job) -> int:
     return int(users * (lengths.mean() + beams * title))
 
 
-def _replay(
-    planned: PlannedTraining, round_: int, plan: Plan, job: Job, store: Store | None, speed: Speed
-) -> dict[str, Any]:
+def _hijacked(
+    spec: TrainingSpec, plan: Plan, job: Job, root: Path, store: Store | None, speed: Speed
+) -> dict[str, Any]:  # fmt: skip
+    """One training under a server of an attack; it begins again where it was broken off."""
+    cells = [each for each in plan.cells if each.channel in OF_TRAINING and plan.hijack(each, job.scenario) == spec]
+    whole = store is not None and all(is_done(each, store) for each in cells)
+    asked = replace(plan.trainings[0], spec=spec, attacked=False)
+    row = _training(asked, plan, job, root, speed)
+    rounds = range(1, spec.training.rounds + 1)
+    positions = 0 if whole else sum(_positions(job, round_) for round_ in rounds)
+    bytes_ = 0 if whole else row["bytes"]
+    return row | {"whole": whole, "attacked": True, "seconds": positions * speed.per_position, "bytes": bytes_}
+
+
+def _replays(
+    planned: PlannedTraining, round_: int, plan: Plan, job: Job, store: Store | None, speed: Speed, alone: bool
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return what is run again of a round: what crossed of the victims, and the round on users of the reserve.
+
+    What crosses is recorded while the round is trained where that is still to come and no other training goes beside.
+    """
     part = plan.part(planned.spec)
     left = tuple(cell for cell in part.cells if store is None or not is_done(cell, store))
     traces = replace(part, cells=left).traces(round_)
-    lengths = _lengths(job)
     victims = len(job.private.victims(job.scenario.audit.victims, planned.spec.seed))
     width = int(job.model.whole.model.config.hidden_size)
-    return {
-        "training": planned.spec.name, "round": round_, "taps": len(traces), "left": bool(traces),
-        "seconds": _positions(job, round_) * speed.per_position if traces else 0.0,
-        "scratch_bytes": int(len(traces) * victims * lengths.mean() * width * 4),
-    }  # fmt: skip
+    kept = int(len(traces) * victims * _lengths(job).mean() * width * 4)
+    to_come = store is None or rounds_done(store.root, planned.spec) < round_
+    live = alone and to_come and planned.spec.defense == NONE and kept <= AT_ONCE
+    seconds = _positions(job, round_) * speed.per_position
+    common = {"training": planned.spec.name, "round": round_}
+    found = [{
+        **common, "of": "victims", "taps": len(traces), "left": bool(traces), "live": live,
+        "seconds": 0.0 if live or not traces else seconds, "scratch_bytes": kept,
+    }]  # fmt: skip
+    reserve = [each for each in part.cells if each.round == round_ and trains_reserve(each, plan.attack(each))]
+    if reserve and len(job.private.reserve):
+        asked = bool({*reserve} & {*left})
+        found.append({
+            **common, "of": "reserve", "taps": 0, "left": asked, "live": False,
+            "seconds": seconds if asked else 0.0, "scratch_bytes": 0,
+        })  # fmt: skip
+    return found
 
 
 def _cells(plan: Plan, scenario: Scenario, store: Store | None) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.extension import Extension, attacks_at_cuts
+from pplr_audit.audit.own_trainings.hijack import hijacked_by
 from pplr_audit.audit.tap_points import OF_THE_TRAINED, OF_TRAINING, SIDES, Trace
 from pplr_audit.audit.trainings import PlannedTraining, trainings_of
 from pplr_audit.errors import InputError
@@ -94,6 +95,18 @@ class Plan:
     def hijacked(self) -> int:
         """Number of cells that need a training of their own, under a server that chooses what it sends."""
         return sum(as_active(self.attack(cell)) is not None for cell in self.cells)
+
+    def hijack(self, cell: Cell, scenario: Scenario) -> TrainingSpec | None:
+        """Return the training that a cell's attack hijacks; None of one that lets the training be as it is."""
+        if as_active(self.attack(cell)) is None:
+            return None
+        (of,) = (each.spec for each in self.trainings if each.spec.name == cell.training)
+        return hijacked_by(cell, of, scenario.audit.auxiliary)
+
+    def hijacked_trainings(self, scenario: Scenario) -> list[TrainingSpec]:
+        """Return the trainings that attacks hijack, each once."""
+        found = (self.hijack(cell, scenario) for cell in self.cells)
+        return [*dict.fromkeys(spec for spec in found if spec is not None)]
 
     @property
     def layers(self) -> tuple[int, ...]:

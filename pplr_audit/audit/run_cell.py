@@ -118,7 +118,7 @@ def attempt(cell: Cell, attack: Attack, inputs: CellInputs, budget: float, seed:
         for number in range(attack.controls if view.dealable else 0)
     ]  # fmt: skip
     reserve = None
-    if attack.controls and cell.channel in ONCE_A_ROUND and QUESTIONS[attack.secret].on_reserve:
+    if trains_reserve(cell, attack):
         reserve = inputs.reserve_view(cell)
     on_reserve = [] if reserve is None else [_control(attack, reserve, turns, budget)]
     also = {"beside": sorted(also_reads(attack))} if also_reads(attack) else {}
@@ -126,6 +126,11 @@ def attempt(cell: Cell, attack: Attack, inputs: CellInputs, budget: float, seed:
     answer = Guess(guess.arrays, {**known, **also, **guess.facts})
     crossed = [(record.row, record.step) for record in view.records]
     return Attempt(answer, controls, on_reserve, crossed, seconds)
+
+
+def trains_reserve(cell: Cell, attack: Attack) -> bool:
+    """True if a cell's control is a round that the clients train on users of the reserve."""
+    return bool(attack.controls) and cell.channel in ONCE_A_ROUND and QUESTIONS[attack.secret].on_reserve
 
 
 def _control(attack: Attack, shuffled: View[Any], turns: Sequence[Knowledge], budget: float) -> Guess:

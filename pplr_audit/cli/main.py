@@ -126,7 +126,7 @@ def run(
 
         shown = progress.to(sys.stderr)
         if plan:
-            document = audit.plan(chosen, folder, shown, number)
+            document = audit.plan(chosen, folder, shown, number, executors.executor(executor))
         else:
             result = audit.run(chosen, folder, shown, number, executors.executor(executor))
     if not plan:

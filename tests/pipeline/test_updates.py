@@ -15,6 +15,7 @@ from pplr_audit.errors import InputError
 from pplr_audit.report.findings.series import above_baseline
 from pplr_audit.runs.documents import validate
 from pplr_audit.scenario import plugins
+from pplr_audit.training.executor import Processes
 from pplr_audit.training.link import Link
 from tests.conftest import LAYERS
 from tests.toys import FOLDER, install_toys
@@ -224,3 +225,19 @@ def test_updates_of_recformer_are_read_by_server_and_peer_at_every_cut(
     deeper = [row for row in found if row["channel"] == "personal_model"]
     assert {row["adversary"] for row in deeper} == {"server", "peer"}
     assert {row["status"] for row in rows(document, attack="loss", adversary="peer", metric="auc")} == {"ok"}
+
+
+def test_a_plan_counts_hijacked_trainings_and_the_round_on_the_reserve(
+    toys: None, small_scenario: scenario.Scenario, tmp_path: Path
+) -> None:
+    attacks = ["fsha", "lister"]
+    chosen = asked(small_scenario, attacks=attacks, adversaries=["server", "malicious_server"], rounds="last")
+    left = audit.plan(chosen, tmp_path / "x", executor=Processes(2))
+    hijacked = [row for row in left["trainings"] if "-fsha-" in row["name"]]
+    assert hijacked
+    assert all(row["seconds"] > 0 and not row["whole"] for row in hijacked)
+    (control,) = [row for row in left["replays"] if row["of"] == "reserve"]
+    assert control["left"]
+    assert control["seconds"] > 0
+    serial = audit.plan(chosen, tmp_path / "x")
+    assert len(serial["trainings"]) == len(left["trainings"])

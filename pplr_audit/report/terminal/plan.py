@@ -27,8 +27,7 @@ def plan_table(document: Document) -> "Table":
         table.add_row(about, there, _about(row["seconds"]), size(row["bytes"]) if row["bytes"] else "")
     for row in document["replays"]:
         if row["left"]:
-            about = f"replay round {row['round']}" + (f" of {row['training']}" if many else "")
-            table.add_row(f"{about} at {several(row['taps'], 'tap')}", "", _about(row["seconds"]), "")
+            table.add_row(_replay(row, many), "", "while it is trained" if row["live"] else _about(row["seconds"]), "")
     for row in document["cells"]:
         settings = json.loads(row["settings"])
         named = f"{row['attack']} ({spelled(settings)})" if settings else row["attack"]
@@ -38,6 +37,13 @@ def plan_table(document: Document) -> "Table":
         table.add_row(about, f"{row['done']} of {several(row['cells'], 'cell')}", time, "")
     table.caption, table.caption_justify = _total(document["total"]), "left"
     return table
+
+
+def _replay(row: dict[str, Any], many: bool) -> str:
+    round_ = f"round {row['round']}" + (f" of {row['training']}" if many else "")
+    if row["of"] == "reserve":
+        return f"train {round_} on users of the reserve, as a control"
+    return f"{'record' if row['live'] else 'replay'} {round_} at {several(row['taps'], 'tap')}"
 
 
 def _total(total: dict[str, Any]) -> str:
