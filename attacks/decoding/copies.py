@@ -30,6 +30,7 @@ class Copies:
         self._knowledge, self._layer = knowledge, layer
         self._openings: dict[str, Float[Tensor, "opening hidden"]] = {}
         self._taken = Taken(records)
+        self._undone = 0
 
     def nearest(self, record: Record, doubts: Mapping[When, float], *, several: bool = False) -> tuple[When, float]:
         """Return the copy that explains ``record`` better, of equals that of the start, and its distance.
@@ -56,14 +57,20 @@ class Copies:
         place = min(range(len(found)), key=lambda each: found[each][1])
         return place, found[place][0]
 
-    def count(self, when: When, record: Record) -> None:
-        """Count a row that is read from a record by a copy."""
+    def count(self, when: When, record: Record, *, undone: bool) -> None:
+        """Count a row that is read from a record by a copy, and whether known plaintext told how far the client's front
+        was from it.
+        """
         self._taken.alone(when, record)
+        self._undone += undone
 
     @property
     def facts(self) -> dict[str, Any]:
-        """How many rows were read by which copy and crossing; nothing where there is but one."""
-        return self._taken.facts(self._knowledge)
+        """How many rows were read by which copy and crossing, where there is more than one, and how many with known
+        plaintext, where there is any.
+        """
+        public = {"plaintext_used": self._undone} if self._knowledge.plaintext is not None else {}
+        return {**self._taken.facts(self._knowledge), **public}
 
     def _distance(self, model: Model, crossed: Float[Tensor, "length hidden"]) -> float:
         """The mean distance over the opening, in lengths of what crossed."""

@@ -6,7 +6,7 @@ the controls (`Knowledge.fitted`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from pplr_audit.attacks.decoding.copies import Copies
 from pplr_audit.attacks.decoding.crossings import by_row, doubts_of, once
 from pplr_audit.attacks.decoding.titles import DEPTH, LABELS, TitleReader
+from pplr_audit.attacks.learners.drift import Undone, undone
 from pplr_audit.errors import InputError
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
@@ -38,6 +39,20 @@ class Reading:
     """Function that tells how well each word that a prompt can hold stands at each position; higher is better."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Facts for the report on the inversion."""
+    drifts: Mapping[int, Undone] = field(default_factory=dict)
+    """Takes off by how much the client's front had moved from the copy, by the step before which known plaintext
+    crossed; empty where none did."""
+
+    def by(self, step: int, crossed: Float[Tensor, "length hidden"]) -> tuple[Float[np.ndarray, "length words"], bool]:
+        """Return the fit of words to what crossed in a step, and whether the drift is taken off: where the words are
+        surer so.
+        """
+        plain = self.fit(crossed).numpy()
+        if not self.drifts:
+            return plain, False
+        back = self.fit(self.drifts[nearest_step(self.drifts, step)](crossed)).numpy()
+        doubts = [float(-fit.max(1).mean()) for fit in (plain, back)]
+        return (back, True) if doubts[1] < doubts[0] else (plain, False)
 
 
 class Inversion(Protocol):
@@ -87,22 +102,31 @@ def best_read(
     readings: Mapping[tuple[str, int], Mapping[When, Reading]], crossings: Sequence[Record], copies: Copies
 ) -> Float[np.ndarray, "length words"]:
     """Return the fit of words to a row, by the crossing and the copy that explain it best."""
-    fits = []
+    found = []
     for each in crossings:
-        crossed = each.tensor.float()
-        fits.append({when: own.fit(crossed).numpy() for when, own in readings[each.client, each.round].items()})
-    place, when = copies.best(crossings, [doubts_of(own) for own in fits])
-    copies.count(when, crossings[place])
-    return fits[place][when]
+        own, crossed = readings[each.client, each.round], each.tensor.float()
+        found.append({when: reading.by(each.step, crossed) for when, reading in own.items()})
+    doubts = [doubts_of({when: fit for when, (fit, _) in of.items()}) for of in found]
+    place, when = copies.best(crossings, doubts)
+    fit, undone_for_it = found[place][when]
+    copies.count(when, crossings[place], undone=undone_for_it)
+    return fit
 
 
 def learned_of(
     attack: Inversion, view: View, front: int, knowledge: Knowledge, reader: TitleReader, budget: Budget
 ) -> dict[tuple[str, int], dict[When, Reading]]:
     """Return what is learned from each copy of the models of a view, by client and round."""
+    steps: dict[tuple[str, int], set[int]] = {}
+    for record in view.records:
+        steps.setdefault((record.client, record.round), set()).add(record.step)
 
     def learned(client: str, round_: int, when: When) -> Reading:
-        return attack.learned(client, round_, front, knowledge, reader.vocabulary, budget, when)
+        reading = attack.learned(client, round_, front, knowledge, reader.vocabulary, budget, when)
+        public = {each.step: each for each in knowledge.plaintext(client, round_)} if knowledge.plaintext else {}
+        near = sorted({nearest_step(public, step) for step in steps[client, round_]}) if public else []
+        model = knowledge.copies_of(client, round_)[when]
+        return replace(reading, drifts={s: undone(public[s], model, front, knowledge, budget) for s in near})
 
     wanted = {
         (client, round_): [
@@ -110,10 +134,15 @@ def learned_of(
             for when in knowledge.copies_of(client, round_)
             if when == "start" or knowledge.base.causal or attack.comparable
         ]
-        for client, round_ in sorted({(record.client, record.round) for record in view.records})
+        for client, round_ in sorted(steps)
     }
     knowledge.artifacts.ahead([partial(learned, *place, when) for place, copies in wanted.items() for when in copies])
     return {place: {when: learned(*place, when) for when in copies} for place, copies in wanted.items()}
+
+
+def nearest_step(steps: Iterable[int], step: int) -> int:
+    """Return the one of ``steps`` that is nearest to ``step``, of two as near the earlier one."""
+    return min(steps, key=lambda each: (abs(each - step), each))
 
 
 def require_records(view: View, knowledge: Knowledge) -> int:

@@ -21,7 +21,7 @@ from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.audit.own_trainings.hijack import hijackable, hijacked, hijacked_by
 from pplr_audit.audit.plan import Plan
 from pplr_audit.audit.replay import recordings
-from pplr_audit.audit.replay.collusion import colluded
+from pplr_audit.audit.replay.catalogue import key_of, received_titles, served_titles, taps_of
 from pplr_audit.audit.replay.records import (
     SERVED,
     mask_records,
@@ -287,10 +287,10 @@ class Harness:
         state, spool = self._state(round_), Spool(self._scratch)
 
         def keep(trace: Trace, record: Record) -> None:
-            spool.put(colluded(trace) if record.client == colluder else trace, record)
+            spool.put(key_of(trace, record, colluder), record)
 
         if phase == "training":
-            wanted, every = self._plan.traces(round_), self._plan.every_crossing
+            wanted, every = taps_of(self._plan, round_, self._model.task.catalogue), self._plan.every_crossing
             training_records(self._job.federation, self._model.parts, state, rows.watched, wanted, keep, every=every)
             return spool
         queries = {client: [(row, rows.prompts[row]) for row in own] for client, own in rows.by_client.items()}
@@ -298,8 +298,10 @@ class Harness:
             federation = self._job.federation
             if any(map(federation.guards.on, SERVED)):
                 received_records(federation, self._model.parts, state, queries, keep)
+                received_titles(federation, self._model.parts.front, round_, queries, keep)
             else:
                 serving_records(self._model.whole, state, queries, self._plan.layers, keep)
+                served_titles(self._model.whole, state, queries, self._plan.layers, keep)
         else:
             for record in query_records(self._model.whole, state, queries):
                 spool.put(Channel.MODEL_OUTPUT, record)

@@ -41,7 +41,7 @@ def phase_of(channel: Channel) -> Phase:
 
 @dataclass(frozen=True)
 class Trace:
-    """One tap: h_l or dLoss/dh_l at layer l from 0 to L."""
+    """One tap: h_l or dLoss/dh_l of private sequences, or h_l of the public catalogue, at layer l from 0 to L."""
 
-    kind: Literal["activation", "gradient"]
+    kind: Literal["activation", "gradient", "catalogue"]
     layer: int

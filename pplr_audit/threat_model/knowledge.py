@@ -119,6 +119,19 @@ class Pairs:
         return first, second
 
 
+@dataclass(frozen=True)
+class Plaintext:
+    """Public prompts, and what a client's front made of them when they crossed: known plaintext."""
+
+    step: int
+    """The local step before which they crossed; -1 in serving."""
+    prompts: Sequence[Prompt]
+    digest: str
+    """A hash of all that what crossed follows from."""
+    states: Callable[[Sequence[int]], States]
+    """Yields as `Model.states`, for the given layers."""
+
+
 @dataclass(frozen=True, eq=False)
 class Knowledge:
     """An adversary's knowledge besides its view; everything here is public or was sent to it."""
@@ -170,6 +183,9 @@ class Knowledge:
     ends: Mapping[tuple[str, int], Model] = field(default_factory=dict)
     """Each client's model as it stood at the end of its local training in a round, before mixing, by (client, round):
     the start of the round less the client's update. Empty for whoever is not sent updates."""
+    plaintext: Callable[[str, int], Sequence[Plaintext]] | None = None
+    """Answers as what the public catalogue crossed of a client in a round, each time; None where the adversary sees no
+    such crossing, or no client encodes the catalogue."""
     artifacts: Artifacts = field(default_factory=Artifacts)
     """Fits that cells share, by what they follow from; see `fitted`."""
 

@@ -12,6 +12,7 @@ from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.knowledge.known_model import KnownModel, NoModel
 from pplr_audit.audit.knowledge.recipe import local_steps, recipe
 from pplr_audit.audit.plan import Plan
+from pplr_audit.audit.replay.catalogue import plaintext_of
 from pplr_audit.audit.replay.collusion import Collusion, codes
 from pplr_audit.audit.replay.rounds import RoundViews
 from pplr_audit.audit.replay.spool import Spool
@@ -26,9 +27,9 @@ from pplr_audit.errors import InputError
 from pplr_audit.models.build import prompts_over
 from pplr_audit.threat_model.adversaries import channels_of
 from pplr_audit.threat_model.artifacts import Artifacts, digest
-from pplr_audit.threat_model.attack import attribute_of
+from pplr_audit.threat_model.attack import as_active, attribute_of
 from pplr_audit.threat_model.channels import ONCE_A_ROUND, Channel
-from pplr_audit.threat_model.knowledge import Knowledge
+from pplr_audit.threat_model.knowledge import Knowledge, Plaintext
 from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.threat_model.recipe import LocalSteps
 from pplr_audit.threat_model.view import Update
@@ -106,8 +107,24 @@ class KnowledgeBuilder:
             others=deepcopy(self._others) if auxiliary == "matched" and not alone else None,
             elsewhere=self._elsewhere() if auxiliary == "public" and phase != "queries" else None,
             colluder=self._collusion(phase, round_) if alone else None,
+            plaintext=self._plaintext(cell),
             artifacts=self._artifacts,
         )
+
+    def _plaintext(self, cell: Cell) -> Callable[[str, int], Sequence[Plaintext]] | None:
+        """Return what answers as what the public catalogue crossed, for who sees it cross and has a copy to compare."""
+        catalogue, phase = self._model.task.catalogue, phase_of(cell.channel)
+        sees = Channel.INFERENCE_ACTIVATIONS in channels_of(cell.adversary)
+        elsewhere = phase == "queries" or cell.channel in ONCE_A_ROUND
+        active = as_active(self._plan.attack(cell)) is not None
+        if len(catalogue) < 2 or not sees or elsewhere or active or cell.knowledge == "auxiliary":
+            return None
+
+        def plaintext(client: str, round_: int) -> Sequence[Plaintext]:
+            followed = partial(self._followed, client, phase, round_)
+            return plaintext_of(client, catalogue, partial(self._recorded, phase, round_), followed)
+
+        return plaintext
 
     def _copies(self, cell: Cell) -> dict[tuple[str, int], KnownModel]:
         """Return the adversary's copies: the models that the round began with, or in serving the newest the server

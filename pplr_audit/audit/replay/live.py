@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pplr_audit.audit.plan import Plan
-from pplr_audit.audit.replay.collusion import colluded
+from pplr_audit.audit.replay.catalogue import key_of, taps_of
 from pplr_audit.audit.replay.records import AT_ONCE, Watch, bytes_of, train_watched
 from pplr_audit.audit.replay.spool import Spool
 from pplr_audit.audit.tap_points import Trace
@@ -57,7 +57,7 @@ class LiveRecords:
             return
         spool = self._spools.setdefault(round_, Spool(self._folder))
         for trace, record in seen:
-            spool.put(colluded(trace) if record.client == self._rows.colluder else trace, record)
+            spool.put(key_of(trace, record, self._rows.colluder), record)
 
     def _watched(self, round_: int) -> Mapping[str, Watch]:
         """Return what is recorded of a round, by client; empty where nothing is."""
@@ -66,12 +66,15 @@ class LiveRecords:
         return self._watches[round_]
 
     def _watch(self, round_: int) -> dict[str, Watch]:
-        federation, wanted = self._job.federation, self._plan.traces(round_)
+        federation = self._job.federation
+        wanted = taps_of(self._plan, round_, federation.task.catalogue)
         if not wanted or federation.guards.composed.defenses:
             return {}
         samples = self._rows.recorded("training", round_).watched
         chosen = [client for client in federation.clients if samples.get(client.name)]
-        if bytes_of(federation, self._job.model.parts, chosen, samples, wanted) > AT_ONCE:
+        if bytes_of(federation, self._job.model.parts, chosen, samples, wanted, round_) > AT_ONCE:
             return {}
-        every = self._plan.every_crossing
-        return {client.name: Watch(round_, samples[client.name], wanted, every) for client in chosen}
+        every, catalogue = self._plan.every_crossing, federation.task.catalogue
+        return {
+            client.name: Watch(round_, samples[client.name], wanted, every, catalogue=catalogue) for client in chosen
+        }

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pplr_audit.audit.queries import asked
+from pplr_audit.audit.replay.catalogue import Keep, Titles, seen_of
 from pplr_audit.audit.tap_points import OF_TRAINING, Trace
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.architectures import body
@@ -34,8 +35,6 @@ SERVED = (Channel.INFERENCE_ACTIVATIONS, Channel.INFERENCE_OUTPUT)
 """Channels of serving that cross the cut."""
 AT_ONCE = 2**27
 """Most bytes of records that are handed from one process to another in memory."""
-Keep = Callable[[Trace, Record], None]
-"""Called with every record; its tensor is nobody else's."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,11 @@ def training_records(
     received = _received(federation, parts, wanted)
 
     def record(client: Client, keep: Keep) -> None:
-        watch = Watch(state.round, watched[client.name], wanted, every, received)
+        watch = Watch(state.round, watched[client.name], wanted, every, received, federation.task.catalogue)
         train_watched(client, federation.link, parts, watch, keep)
 
     chosen = [client for client in federation.clients if watched.get(client.name) and client in present]
-    few = bytes_of(federation, parts, chosen, watched, wanted) <= AT_ONCE
+    few = bytes_of(federation, parts, chosen, watched, wanted, state.round) <= AT_ONCE
     if few and width(len(chosen)) > 1 and not federation.guards.composed.defenses:
         for kept in side_by_side([partial(_kept, record, client) for client in chosen]):
             for trace, recorded in kept:
@@ -95,6 +94,8 @@ class Watch:
     every: bool = False
     received: Mapping[Channel, Trace] = field(default_factory=dict)
     """Channels of which not what a tap sees is recorded, but what the link's receiver got."""
+    catalogue: Sequence[Prompt] = ()
+    """The public prompts that the client encodes, in this order."""
 
 
 def train_watched(client: Client, link: Link, parts: CutModel, watch: Watch, keep: Keep) -> float:
@@ -103,7 +104,8 @@ def train_watched(client: Client, link: Link, parts: CutModel, watch: Watch, kee
     layers = {trace.layer for trace in tapped_at}
     gradients = any(trace.kind == "gradient" for trace in tapped_at)
     victims = {w.sample: w for w in watch.samples}
-    look = _Lookout(client.name, watch.round, client.plan(watch.round), victims, keep, every=watch.every)
+    titles, plan = Titles(watch.catalogue), client.plan(watch.round)
+    look = _Lookout(client.name, watch.round, plan, victims, keep, titles=titles, every=watch.every)
     # Layer 0 is always tapped: it tells forward passes apart.
     tapped = [each for each in tappable(parts) if each.layer == 0 or each.layer in layers]
     before = link.recorder
@@ -124,17 +126,21 @@ def _kept(record: Callable[[Client, Keep], None], client: Client) -> list[tuple[
 
 def bytes_of(
     federation: Federation, parts: CutModel, clients: Sequence[Client], watched: Mapping[str, Sequence[Watched]],
-    wanted: Collection[Trace],
+    wanted: Collection[Trace], round_: int,
 ) -> int:  # fmt: skip
     """Return about how many bytes the records of a round have."""
-    tokens = sum(w.length for client in clients for w in watched[client.name])
-    return tokens * len(wanted) * int(parts.client.config.hidden_size) * 4 * federation.training.local_epochs
+    tokens = sum(w.length for client in clients for w in watched[client.name]) * federation.training.local_epochs
+    taps, catalogue = Counter(trace.kind == "catalogue" for trace in wanted), federation.task.catalogue
+    times = sum(client.encodings(round_) + 1 for client in clients)
+    titles = times * sum(len(catalogue[place]) for place in seen_of(catalogue))
+    return (tokens * taps[False] + titles * taps[True]) * int(parts.client.config.hidden_size) * 4
 
 
 def _received(federation: Federation, parts: CutModel, wanted: Collection[Trace]) -> dict[Channel, Trace]:
     """Return the channels on which a defense acts whose traces are wanted: taps see what the sender sent there."""
     at = {"front": parts.front, "back": parts.layers - parts.back}
     traces = {channel: Trace(kind, at[side]) for channel, (kind, side) in OF_TRAINING.items()}
+    traces[Channel.INFERENCE_ACTIVATIONS] = Trace("catalogue", parts.front)  # nothing else is only encoded in a round
     return {c: trace for c, trace in traces.items() if federation.guards.on(c) and trace in wanted and parts.trunk}
 
 
@@ -158,9 +164,9 @@ class _Lookout:
 
     def __init__(
         self, client: str, round_: int, plan: Sequence[Int[np.ndarray, "batch"]], victims: Mapping[int, Watched],
-        keep: Keep, *, every: bool = False,
+        keep: Keep, *, titles: Titles | None = None, every: bool = False,
     ) -> None:  # fmt: skip
-        self._client, self._round, self._plan = client, round_, plan
+        self._client, self._round, self._plan, self._titles = client, round_, plan, titles
         self._victims, self._keep, self._every = victims, keep, every
         self._step = -1
         self._passes: list[_Pass] = []
@@ -169,13 +175,16 @@ class _Lookout:
 
     def begin_step(self, step: int) -> None:
         self._step, self._passes, self._entered = step, [], 0
+        if self._titles is not None:
+            self._titles.begin()
 
     def activation(self, wanted: Collection[Trace]) -> Sink:
         """Return the sink of what enters a layer."""
 
         def sink(layer: int, hidden: Float[Tensor, "batch seq hidden"]) -> None:
-            if not torch.is_grad_enabled():
-                return  # what is only encoded, such as the public catalogue
+            if not torch.is_grad_enabled():  # what is only encoded is the public catalogue
+                self._encoded(Trace("catalogue", layer), hidden, wanted)
+                return
             self._entered += layer == 0
             self._look(Trace("activation", layer), hidden, self._pass(self._entered - 1, len(hidden)), wanted)
 
@@ -194,9 +203,11 @@ class _Lookout:
         """Return a recorder of what crosses the link on some channels."""
 
         def record(crossing: Crossing) -> None:
-            if crossing.channel in received:
+            trace = received.get(crossing.channel)
+            if trace is not None and trace.kind == "catalogue":
+                self._encoded(trace, crossing.tensors["hidden"], (trace,))
+            elif trace is not None:
                 (values,) = crossing.tensors.values()
-                trace = received[crossing.channel]
                 self._look(trace, values, self._pass(crossing.forward, len(values)), (trace,))
 
         return record
@@ -207,6 +218,11 @@ class _Lookout:
             mask = crossing.tensors["mask"].float()
             lengths = [int(row.nonzero().max()) + 1 if row.any() else 0 for row in mask]
             self._look(MASKS, mask, self._pass(crossing.forward, len(mask)), (MASKS,), lengths)
+
+    def _encoded(self, trace: Trace, hidden: Float[Tensor, "batch seq hidden"], wanted: Collection[Trace]) -> None:
+        if trace in wanted and self._titles is not None:
+            for place, states in self._titles.of(trace, hidden):
+                self._keep(trace, Record(place, self._client, self._round, self._step, states, len(hidden)))
 
     def _pass(self, number: int, count: int) -> _Pass:
         if number == len(self._passes):

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +44,11 @@ class Spool:
             ) from None
         bare = replace(record, tensor=torch.empty(0))
         self._held.setdefault(key, []).append((bare, at, values.shape, values.dtype))
+
+    @property
+    def keys(self) -> Collection[Hashable]:
+        """The keys under which there is something."""
+        return self._held.keys()
 
     def records(self, key: Hashable) -> list[Record]:
         """The records of a key; nobody else has their tensors, so they may be changed."""

@@ -47,6 +47,7 @@ class BigRec:
     """
 
     fixed = True
+    catalogue: Sequence[Prompt] = ()
     catalogue_positions = 0
 
     def __init__(

@@ -104,7 +104,9 @@ class RecFormer:
         self._refresh_steps = settings.refresh_steps
         self.fixed = self._refreshed == 0
         self._items = [prompts.build(np.array([item])) for item in range(len(prompts.titles))]
-        self.catalogue_positions = padded([len(item) for item in self._items], POSITIONS)
+        lengths = [len(item) for item in self._items]
+        self.catalogue: Sequence[Prompt] = [self._items[row] for rows in by_length(lengths, POSITIONS) for row in rows]
+        self.catalogue_positions = padded(lengths, POSITIONS)
         self.base_encoding: CatalogueEncoding = self.encode_catalogue(model)
 
     def inputs(self, model: Any, prompts: Sequence[Prompt], *, serving: bool) -> dict[str, Tensor]:

@@ -59,6 +59,9 @@ class Task(Protocol):
     """Encoding that the base model works out."""
     fixed: bool
     """True if that stays the encoding throughout."""
+    catalogue: Sequence[Prompt]
+    """Prompts from which the encoding is worked out, in the order in which the model reads them; none where there is
+    none."""
     catalogue_positions: int
     """Positions of the batches by which the encoding is worked out, padding included; 0 where there is none."""
 

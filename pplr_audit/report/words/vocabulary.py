@@ -236,7 +236,12 @@ def learned_words(detail: Mapping[str, Any]) -> str:
     ('random histories over another catalogue', 'prompts of client-2, who colludes', '')
     >>> learned_words({"auxiliary": "matched", "auxiliary_users": 9, "auxiliary_random": 3})
     'histories of 9 users of the reserve and 3 random ones over the same catalogue'
+    >>> learned_words({"auxiliary": "public", "plaintext_used": 7})
+    'random histories over another catalogue; the public catalogue as it crossed of each client'
     """
+    if detail.get("plaintext_used"):
+        rest = {name: value for name, value in detail.items() if name != "plaintext_used"}
+        return f"{learned_words(rest)}; the public catalogue as it crossed of each client"
     if "colluder" in detail:
         return f"prompts of {detail['colluder']}, who colludes"
     text = str(detail.get("auxiliary", ""))

@@ -72,6 +72,10 @@ def test_an_onlooker_records_what_a_replay_yields_and_changes_no_bit(
                 assert count >= 8
                 handed = sum(same(live.rounds[round_], wanted, colluded(t)) for t in plan.traces(round_))
                 assert bool(handed) == (asked.audit.knowledge == "auxiliary")
+                public = {key for key in wanted.keys if isinstance(key, tuple) and key[0] == "catalogue"}
+                assert bool(public) == (of == "recformer_scenario")
+                assert live.rounds[round_].keys == wanted.keys
+                assert all(same(live.rounds[round_], wanted, key) == 48 for key in public)
     assert bytes_[0] == bytes_[1]
 
 
