@@ -57,7 +57,7 @@ class Copies:
         place = min(range(len(found)), key=lambda each: found[each][1])
         return place, found[place][0]
 
-    def count(self, when: When, record: Record, *, undone: bool) -> None:
+    def count(self, when: When, record: Record, *, undone: bool = False) -> None:
         """Count a row that is read from a record by a copy, and whether known plaintext told how far the client's front
         was from it.
         """

@@ -7,7 +7,6 @@ serving. Whoever hosts the trunk knows the titles, and so has public words with 
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -123,7 +122,8 @@ def plaintext_of(
         followed: answers a hash of all that what crossed of the client follows from.
     """
     rows = seen_of(catalogue)
-    prompts, steps = [catalogue[row] for row in rows], {key[2] for key in spool().keys if _is_of(client, key)}
+    prompts = [catalogue[row] for row in rows]
+    steps = {key[2] for key in spool().keys if isinstance(key, tuple) and key[:2] == _of(client)}
     follows = followed() if steps else ""
 
     def states(step: int, layers: Sequence[int]) -> States:
@@ -138,7 +138,3 @@ def plaintext_of(
 
 def _of(client: str) -> tuple[str, str]:
     return "catalogue", client
-
-
-def _is_of(client: str, key: Any) -> bool:
-    return isinstance(key, tuple) and key[:2] == _of(client)
