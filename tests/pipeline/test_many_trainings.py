@@ -247,6 +247,8 @@ def test_a_plan_says_what_is_left_and_writes_nothing(
     assert contents(copied) == before
     (first,) = [row for row in audit.plan(own, tmp_path / "new")["replays"] if row["of"] == "victims"]
     assert (first["live"], first["seconds"]) == (True, 0), "recorded while the round is trained"
+    whole = CliRunner().invoke(cli.app, ["run", str(copied / "scenario.yaml"), "--out", str(copied), "--plan"])
+    assert "Nothing is left to do." in whole.output
     called = CliRunner().invoke(cli.app, ["run", str(copied / "scenario.yaml"), "--out", str(tmp_path / "x"), "--plan"])
     assert called.exit_code == 0, called.output
     assert "0 of 2 rounds" in called.output

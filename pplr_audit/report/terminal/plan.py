@@ -47,6 +47,8 @@ def _replay(row: dict[str, Any], many: bool) -> str:
 
 
 def _total(total: dict[str, Any]) -> str:
+    if not any(total.values()):
+        return "Nothing is left to do."
     beyond = f", and up to {duration(total['seconds_at_most'])} for attacks" if total["seconds_at_most"] else ""
     scratch = f"; {size(total['scratch_bytes'])} more while it attacks" if total["scratch_bytes"] else ""
     return f"Left: about {duration(total['seconds'])}{beyond}; {size(total['bytes'])} on disk{scratch}."
