@@ -51,13 +51,13 @@ def cases(chosen: argparse.Namespace) -> list[Case]:
             "audit.victims=40",
         )
         found.append(Case("ml-100k", "ml-100k", settings))
-    return found
+    return [case for case in found if case.name in (chosen.only or GOALS)]
 
 
 def audit(checkout: Path, case: Case, cache: Path, peaks: list[float], threads: int | None) -> float:
     """Run an audit by the code of ``checkout``; return its seconds and add its peak of memory, in bytes, to ``peaks``.
 
-    Memory is the resident memory of the command and of all below it, sampled every 50 ms.
+    Memory is that of the command and of all below it, as `quickstart.Memory` samples it.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -76,6 +76,7 @@ def audit(checkout: Path, case: Case, cache: Path, peaks: list[float], threads: 
         if code:
             raise SystemExit(f"{checkout}: the command ended with {code}")
     peaks.append(float(max(total for _, total in memory.samples)))
+    print(f"{case.name}, {checkout.name}: {seconds:.1f} s", file=sys.stderr, flush=True)
     return seconds
 
 
@@ -98,6 +99,7 @@ def options(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="folder of a causal language model for ml-100k")
     parser.add_argument("--repeats", type=int, default=5, help="turns (default: 5)")
     parser.add_argument("--threads", type=int, help="threads of both sides; default: each side chooses")
+    parser.add_argument("--only", action="append", choices=[*GOALS], help="one of the audits; may be given again")
     parser.add_argument("--quick", action="store_true", help="a smaller market, to see that it works")
     parser.add_argument("--results", type=Path, help="folder to write to; default: nothing is written")
     chosen = parser.parse_args(given)

@@ -90,7 +90,7 @@ def in_the_child(folder: Path, settings: list[str]) -> None:
 
 
 class Memory(threading.Thread):
-    """Samples the resident memory of a process and of all below it until it has ended."""
+    """Samples the memory of a process and of all below it until it has ended; pages that they share count once."""
 
     def __init__(self, root: psutil.Process) -> None:
         super().__init__(daemon=True)
@@ -104,12 +104,18 @@ class Memory(threading.Thread):
             with contextlib.suppress(psutil.NoSuchProcess):
                 for process in [self._root, *self._root.children(recursive=True)]:
                     with contextlib.suppress(psutil.NoSuchProcess):
-                        total += process.memory_info().rss
+                        total += _own_and_shared(process)
             self.samples.append((time.time(), total))
 
     def stop(self) -> None:
         self._over.set()
         self.join()
+
+
+def _own_and_shared(process: psutil.Process) -> int:
+    """Bytes of a process, of pages that it shares with others its part; where a system does not tell, all of them."""
+    found = process.memory_full_info()
+    return int(getattr(found, "pss", found.rss))
 
 
 def measure(settings: list[str]) -> Measured:
