@@ -24,7 +24,7 @@ import psutil
 from measuring import arguments, goal, goal_text, machine, spread, table, write
 
 SECONDS, BYTES = 180.0, 2e9
-EVERY = 0.05
+EVERY = 0.2
 CHILD = "--in-the-child"
 AROUND = "starting and ending"
 """What lies in no phase: imports, reading the scenario, the table at the end."""
