@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from pplr_audit.models.recommenders.task import Tally
@@ -32,7 +33,9 @@ class Apart:
     sent: Counter[Channel]
     catalogue_bytes: int
     crossings: list[Crossing]
-    """Recorded, where somebody records here."""
+    """Everything that crossed, where somebody records that here."""
+    of_rounds: list[Crossing]
+    """All that crossed once, where somebody records that here."""
     seen: Any
     """The onlooker's own."""
 
@@ -42,29 +45,33 @@ class Apart:
         server.take_hosted(client.name, self.hosted)
         link.sent.update(self.sent)
         link.catalogue_bytes += self.catalogue_bytes
-        for crossing in self.crossings:
-            if link.recorder is not None:
-                link.recorder(crossing)
+        for recorder, crossings in ((link.recorder, self.crossings), (link.of_rounds, self.of_rounds)):
+            for crossing in crossings:
+                if recorder is not None:
+                    recorder(crossing)
         return self.loss
 
 
 def trained_apart(client: Client, server: Server, link: Link, round_: int, onlooker: Onlooker) -> Apart:
     """Train a client for a round; return all that is another than before. Raises RunError as `Client.train_round`."""
-    crossings: list[Crossing] = []
+    every: list[Crossing] = []
+    of_rounds: list[Crossing] = []
 
-    def keep(crossing: Crossing) -> None:
+    def keep(crossings: list[Crossing], crossing: Crossing) -> None:
         tensors = {name: tensor.detach().clone() for name, tensor in crossing.tensors.items()}
         crossings.append(replace(crossing, tensors=tensors))
 
     if link.recorder is not None:
-        link.recorder = keep
+        link.recorder = partial(keep, every)
+    if link.of_rounds is not None:
+        link.of_rounds = partial(keep, of_rounds)
     sent, catalogue, started = link.sent.copy(), link.catalogue_bytes, time.perf_counter()
     loss, seen = onlooker.train(client, link, round_)
     link.sent.subtract(sent)
     return Apart(
         loss, time.perf_counter() - started, client.shared, client.personal, server.hosted(client.name),
         Counter({channel: count for channel, count in link.sent.items() if count}), link.catalogue_bytes - catalogue,
-        crossings, seen,
+        every, of_rounds, seen,
     )  # fmt: skip
 
 

@@ -6,37 +6,31 @@ Nothing of it can be replayed without training the whole round again. In other r
 from collections.abc import Collection
 from dataclasses import replace
 
-from pplr_audit.threat_model.channels import ONCE_A_ROUND, Crossing
+from pplr_audit.threat_model.channels import Crossing
 from pplr_audit.training.link import Link
 from pplr_audit.training.rounds import Federation, RoundState, train
 
 
 class RoundRecorder:
-    """Keeps what crosses ``link`` once a round, in the ``kept`` rounds alone.
-
-    A recorder that the link has is called as before.
-    """
+    """Keeps what crosses ``link`` once a round, in the ``kept`` rounds alone."""
 
     def __init__(self, link: Link, kept: Collection[int]) -> None:
-        self._link, self._kept, self._before = link, frozenset(kept), link.recorder
+        self._link, self._kept = link, frozenset(kept)
         self._found: list[Crossing] = []
 
     def begin(self, round_: int) -> None:
         """Listen if round ``round_`` is kept, and to nothing if it is not."""
         self._found = []
-        self._link.recorder = self._record if round_ in self._kept else self._before
+        self._link.of_rounds = self._record if round_ in self._kept else None
 
     def taken(self) -> list[Crossing]:
         """Return what crossed since the round began, in order, and stop listening."""
-        self._link.recorder = self._before
+        self._link.of_rounds = None
         return self._found
 
     def _record(self, crossing: Crossing) -> None:
-        if self._before is not None:
-            self._before(crossing)
-        if crossing.step < 0 and crossing.round > 0 and crossing.channel in ONCE_A_ROUND:
-            tensors = {name: tensor.detach().clone() for name, tensor in crossing.tensors.items()}
-            self._found.append(replace(crossing, tensors=tensors))
+        tensors = {name: tensor.detach().clone() for name, tensor in crossing.tensors.items()}
+        self._found.append(replace(crossing, tensors=tensors))
 
 
 def crossings_of(federation: Federation, state: RoundState) -> list[Crossing]:

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pplr_audit.models.recommenders.task import Weights
-from pplr_audit.threat_model.channels import Channel, Crossing
+from pplr_audit.threat_model.channels import ONCE_A_ROUND, Channel, Crossing
 from pplr_audit.threat_model.defense import ALL, End
 from pplr_audit.training.guards import Guards
 
@@ -88,6 +88,8 @@ class Link:
         self._host = host
         self._guards = Guards() if guards is None else guards
         self.recorder = wire.recorder
+        self.of_rounds: Recorder | None = None
+        """Called with what crosses once a round alone."""
         self._numbers = _Numbers()
         self._samples: dict[str, int] = {}
         self._masked: dict[str, dict[str, Tensor]] = {}
@@ -242,6 +244,8 @@ class Link:
     def _record(self, crossing: Crossing) -> None:
         if self.recorder is not None:
             self.recorder(crossing)
+        if self.of_rounds is not None and crossing.round > 0 > crossing.step and crossing.channel in ONCE_A_ROUND:
+            self.of_rounds(crossing)
 
 
 class _Numbers:

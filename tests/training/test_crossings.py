@@ -87,14 +87,14 @@ def test_nobody_listens_in_a_round_that_is_not_kept(
     inner = client.train_round
 
     def watched(link: object, round_: int) -> float:
-        listening[round_] = federation.link.recorder is not None
+        listening[round_] = federation.link.of_rounds is not None
         return inner(federation.link, round_)
 
     monkeypatch.setattr(client, "train_round", watched)
     store, _ = trained(federation, tmp_path / "run", [2])
     store.close()
     assert listening == {1: False, 2: True, 3: False}
-    assert federation.link.recorder is None, "serving is not recorded"
+    assert federation.link.of_rounds is None, "serving is not recorded"
 
 
 def test_the_hook_that_trains_on_other_samples_gives_the_same_bits_on_the_same_samples(

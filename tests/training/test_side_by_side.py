@@ -15,10 +15,14 @@ from pplr_audit.data.prepare import PrivateData, prepare
 from pplr_audit.errors import RunError
 from pplr_audit.models.recommenders.task import Tally
 from pplr_audit.runs.store import TRAINING, Store
+from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training import resume
+from pplr_audit.training.apart import trained_apart
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.client import Client
+from pplr_audit.training.crossings import RoundRecorder
 from pplr_audit.training.job import Inputs
+from pplr_audit.training.onlooker import NoOnlooker
 from pplr_audit.training.side_by_side import allowed, side_by_side, width
 from pplr_audit.training.spec import own_training
 from pplr_audit.training.utility.measure import utility_rows
@@ -103,6 +107,18 @@ def test_clients_side_by_side_leave_the_bits_of_clients_one_after_the_other(
     assert apart == trained(asked, tmp_path / "here", 1)
     assert len(here) == 3 * ROUNDS
     assert len(apart) == 3 + 2 + 1
+
+
+def test_of_what_crosses_a_fork_hands_back_what_a_recorder_keeps(small_scenario: scenario.Scenario) -> None:
+    job = Inputs(_silent).job(own_training(small_scenario), small_scenario)
+    client, server, link = job.federation.clients[0], job.federation.server, job.federation.link
+    recorder = RoundRecorder(link, [1])
+    recorder.begin(1)
+    apart = trained_apart(client, server, link, 1, NoOnlooker())
+    assert apart.crossings == [], "activations and gradients of every step would be much"
+    assert {crossing.channel for crossing in apart.of_rounds} == {
+        Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.STATUS
+    }  # fmt: skip
 
 
 def test_users_of_clients_side_by_side_are_served_and_counted_the_same(
