@@ -43,6 +43,11 @@ class Cell:
     """Earlier audited rounds that are read with it."""
 
     @property
+    def rounds(self) -> tuple[int, ...]:
+        """All rounds that are read, in their order."""
+        return *self.also_rounds, self.round
+
+    @property
     def slug(self) -> str:
         """A readable file name, made unique by a hash over everything."""
         return self._named(asdict(self))

@@ -94,7 +94,8 @@ class Harness:
         self._job, self._private, self._model = job, job.private, job.model
         self._plan, self._scratch, self._live = plan, scratch, live or {}
         self._state = lru_cache(maxsize=2)(files.state)
-        self._recorded = lru_cache(maxsize=len(get_args(Phase)))(self._record)  # attacks take turns at the phases
+        kept = len(get_args(Phase)) - 1 + len(plan.rounds)  # attacks take turns at the phases, and read all rounds
+        self._recorded = lru_cache(maxsize=kept)(self._record)
         self._hijacked = lru_cache(maxsize=1)(self._hijack)
         self._own_models: dict[tuple[str, int], Recommends | None] = {}
         self._sets_of = lru_cache(maxsize=None)(self._hold)
@@ -107,7 +108,7 @@ class Harness:
             job, plan, self.rows, self._state, self._recorded, rounds=self._rounds, artifacts=artifacts
         )
         self._links = Links(job, self.rows, self._state)
-        self._traffic = Traffic(job, self.rows, self._state, plan.layers, scratch)
+        self._traffic = Traffic(job, self.rows, self._state, plan.layers, scratch, len(plan.rounds))
 
     def view(self, cell: Cell) -> View[Any]:
         """Return what the cell's adversary saw of the victims. Raises NotApplicable where nothing could be compared."""
@@ -123,7 +124,7 @@ class Harness:
         if reads_traffic(attack) and cell.channel in (Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS):
             assert cell.front is not None
             training = phase == "training"
-            for round_ in self._linked_rounds(cell) if attack.secret == "linkage" and training else (cell.round,):
+            for round_ in self._linked_rounds(cell) if attack.secret == "linkage" and training else cell.rounds:
                 self._traffic.recorded(training, round_)  # now, and not in the attack's own time
             traffic = partial(self._traffic.of, training, cell.front)
         return View(cell.adversary, cell.channel, cell.front, cell.back, cell.defense, crossed, traffic=traffic)
@@ -168,19 +169,33 @@ class Harness:
             rounds = self._linked_rounds(cell)
             linked = self._links.recorded(phase == "training", rounds, self._plan.layers, self._scratch)
             return linked.records(Trace("activation", cell.front))
-        spool = self._recorded(phase, cell.round) if as_active(attack) is None else self._hijacked(cell)
+        if phase == "training":
+            return self._of_training(cell, attack)
+        spool = self._recorded(phase, cell.round)
         if phase == "queries":
             return spool.records(_HELD if cell.adversary == "server" else cell.channel)
-        if phase != "training":
-            return spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
-        records = spool.records(self._plan.trace(cell, cell.channel))
-        if not reads_every_crossing(attack):
-            records = [record for record in records if not record.occurrence]
-        for channel in sorted(also_reads(attack)):
-            found = spool.records(self._plan.trace(cell, channel))
-            also = {(record.row, record.occurrence): record.tensor for record in found}
-            records = [replace(r, also_reads={**r.also_reads, channel: also[r.row, r.occurrence]}) for r in records]
-        return records
+        return spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
+
+    def _of_training(self, cell: Cell, attack: Attack) -> Sequence[Record]:
+        """What crossed of the victims in training: in the cell's round, and behind that in earlier ones, if it reads
+        these, too; by the rows of its own round.
+        """
+        rows = {user: row for row, user in self.rows.phase_rows("training", cell.round).users.items()}
+        found: list[Record] = []
+        for round_ in reversed(cell.rounds):
+            spool = self._recorded("training", round_) if as_active(attack) is None else self._hijacked(cell)
+            records = spool.records(self._plan.trace(cell, cell.channel))
+            if not reads_every_crossing(attack):
+                records = [record for record in records if not record.occurrence]
+            for channel in sorted(also_reads(attack)):
+                beside = spool.records(self._plan.trace(cell, channel))
+                also = {(record.row, record.occurrence): record.tensor for record in beside}
+                records = [replace(r, also_reads={**r.also_reads, channel: also[r.row, r.occurrence]}) for r in records]
+            if round_ != cell.round:
+                users = self.rows.phase_rows("training", round_).users
+                records = [replace(r, row=rows[users[r.row]]) for r in records if users[r.row] in rows]
+            found += records
+        return found
 
     def _answers_of_peer(self, round_: int) -> list[Answer]:
         """The answers of the peer's own model to queries about the candidates of other clients."""

@@ -134,7 +134,7 @@ class Plan:
         return frozenset(
             self.trace(cell, channel)
             for cell in self.cells
-            if cell.round == round_ and cell.channel in OF_TRAINING and as_active(self.attack(cell)) is None
+            if round_ in cell.rounds and cell.channel in OF_TRAINING and as_active(self.attack(cell)) is None
             for channel in {cell.channel} | also_reads(self.attack(cell))
         )
 
@@ -231,11 +231,7 @@ def _cells_of(attack: Attack, key: tuple[str, str], axes: _Axes) -> Iterator[tup
                 yield axes.cell(key, attack, adversary, channel, last + of_the_trained), reason
                 continue
             audited = (last,) if adversary == ACTIVE else axes.rounds  # it is there from the first round to the last
-            also: tuple[int, ...] = ()
-            if reads_all_rounds(attack) and channel in ONCE_A_ROUND:
-                *earlier, newest = audited
-                audited, also = (newest,), tuple(earlier)
-            for round_ in (last + 1,) if of_the_trained else audited:
+            for round_, also in [(last + 1, ())] if of_the_trained else _rounds_read(attack, channel, audited):
                 cell = axes.cell(key, attack, adversary, channel, round_, also)
                 sides = frozenset[str]().union(*(SIDES.get(each, ()) for each in {channel} | also_reads(attack)))
                 if not sides:
@@ -250,6 +246,19 @@ def _cells_of(attack: Attack, key: tuple[str, str], axes: _Axes) -> Iterator[tup
                         yield replace(cell, front=k, back=m), ""
                 closed = [cut for cut in cuts if sum(cut) == layers and channel not in WITHOUT_TRUNK]
                 yield from ((replace(cell, front=front, back=back), NOTHING) for front, back in closed)
+
+
+def _rounds_read(attack: Attack, channel: Channel, audited: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
+    """Return the rounds that have a cell, each with the earlier audited ones that the cell reads, too.
+
+    In the last one, what crossed earlier of the same sample is read with it. `linkage` instead links the rows of a
+    round with those of the one before.
+    """
+    *earlier, newest = audited
+    if reads_all_rounds(attack) and channel in ONCE_A_ROUND:
+        return [(newest, tuple(earlier))]
+    again = reads_every_crossing(attack) and channel in OF_TRAINING and attack.secret != "linkage"
+    return [*((round_, ()) for round_ in earlier), (newest, tuple(earlier) if again else ())]
 
 
 def _question(scenario: Scenario, attack: Attack, adversary: str, rounds: Sequence[int]) -> str:

@@ -110,7 +110,10 @@ def reads_traffic(attack: Attack) -> bool:
 
 
 def reads_every_crossing(attack: Attack) -> bool:
-    """True if an attack reads all crossings of a row in a round (`every_crossing`); others are given the first one."""
+    """True if an attack reads all crossings of a row (`every_crossing`); others are given the first one of the round.
+
+    In the last audited round these are also those of earlier audited rounds, behind those of the round itself.
+    """
     return bool(getattr(attack, "every_crossing", False))
 
 

@@ -175,7 +175,9 @@ class Knowledge:
     elsewhere: Prompts | None = None
     """The template over that other catalogue."""
     colluder: Colluder | None = None
-    """The colluding client; at level ``auxiliary`` only."""
+    """The colluding client, with what crossed of it in the view's own round; at level ``auxiliary`` only."""
+    colluder_before: Mapping[int, Colluder] = field(default_factory=dict)
+    """The same client with what crossed in earlier rounds, where the view has such, by round."""
     known_attributes: Mapping[int, str] = field(default_factory=dict)
     """Values of the attacked attribute, by row, for the users whose value is known in this turn. The attack guesses
     those of the others."""
@@ -281,8 +283,9 @@ class Knowledge:
         Raises:
             NotApplicable: there is no auxiliary text, or the colluding client has less than two prompts.
         """
-        if self.colluder is not None:
-            return self._colluded(self.colluder, count, held_out, seed)
+        colluder = self.colluder_before.get(round_, self.colluder)
+        if colluder is not None:
+            return self._colluded(colluder, count, held_out, seed)
         if (count, held_out, seed) not in self._drawn:
             drawn = self.draw(count + held_out, np.random.default_rng(seed))
             fit_on, choose_on = drawn[:count], drawn[count:]

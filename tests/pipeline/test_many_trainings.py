@@ -151,7 +151,10 @@ def test_a_round_that_nobody_had_asked_to_keep_is_made_again_to_the_bit(
     for name in ("state", "crossings"):
         path = f"rounds/001/{name}.safetensors"
         assert (folder / path).read_bytes() == (whole / path).read_bytes()
-    assert rows(later, round=2) == rows(plain.document, round=2)
+    found, before = rows(later, round=2), rows(plain.document, round=2)
+    again = [row for row in found if row["detail"].get("also_rounds") == [1]]
+    assert {row["channel"] for row in again} == {"front_activations"}, "what crossed of a sample earlier is read, too"
+    assert [row for row in found if row not in again] == [row for row in before if row["status"] == "not_applicable"]
 
 
 def test_another_seed_is_what_a_run_of_that_seed_is_and_means_have_intervals_over_seeds(

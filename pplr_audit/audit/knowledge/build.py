@@ -16,7 +16,7 @@ from pplr_audit.audit.replay.catalogue import plaintext_of
 from pplr_audit.audit.replay.collusion import Collusion, codes
 from pplr_audit.audit.replay.rounds import RoundViews
 from pplr_audit.audit.replay.spool import Spool
-from pplr_audit.audit.tap_points import OF_THE_TRAINED, OF_TRAINING, Phase, phase_of
+from pplr_audit.audit.tap_points import OF_THE_TRAINED, OF_TRAINING, Phase, Trace, phase_of
 from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.audit.victims.attribute_folds import deal
 from pplr_audit.audit.victims.rows import Rows
@@ -98,7 +98,7 @@ class KnowledgeBuilder:
             clients=tuple(sorted(self._private.samples)),
             recipe=recipe(self._scenario.training),
             steps=self._steps(cell),
-            layers=self._handed_layers(round_) if alone and phase == "training" else self._plan.layers,
+            layers=self._handed_layers(cell.rounds) if alone and phase == "training" else self._plan.layers,
             history=self._scenario.data.history,
             depth=self._model.layers,
             loss_on=self._scenario.training.loss_on,
@@ -108,6 +108,7 @@ class KnowledgeBuilder:
             elsewhere=self._elsewhere() if auxiliary == "public" and phase != "queries" else None,
             colluder=self._collusion(phase, round_) if alone else None,
             plaintext=self._plaintext(cell),
+            colluder_before={each: self._collusion(phase, each) for each in _rounds_crossed(cell)[:-1] if alone},
             artifacts=self._artifacts,
         )
 
@@ -133,16 +134,17 @@ class KnowledgeBuilder:
         What a model goes by follows from models that the server had made. Whoever hosts no trunk has the client's part
         and, in the place of the trunk's, the base model's.
         """
-        phase, round_ = phase_of(cell.channel), cell.round
-        whole, state = self._model.whole, self._state(round_)
+        phase, round_, whole = phase_of(cell.channel), cell.round, self._model.whole
         if cell.adversary in ("peer", "aggregator"):
             return {
                 place: KnownModel(whole, {**self._model.initial, **part}) for place, part in self._parts(cell).items()
             }
         if phase != "training":
+            state = self._state(round_)
             return {(client, round_): KnownModel(whole, state.sent(client)) for client in state.adapters}
         return {
-            (client, round_): KnownModel(whole, adapter, self._federation.encoding_in(state, client))
+            (client, state.round): KnownModel(whole, adapter, self._federation.encoding_in(state, client))
+            for state in map(self._state, _rounds_crossed(cell))
             for client, adapter in state.adapters.items()
         }
 
@@ -175,7 +177,7 @@ class KnowledgeBuilder:
                 plans[client].plan(round_) if client in plans else (),
             )
             for client in clients
-            for round_ in (*cell.also_rounds, cell.round)
+            for round_ in cell.rounds
             if client is not None
         }  # fmt: skip
 
@@ -186,16 +188,16 @@ class KnowledgeBuilder:
         hosts = {Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE} <= channels_of(cell.adversary)
         if not hosts or cell.knowledge != "front" or cell.channel not in OF_TRAINING:
             return {}
-        state = self._state(cell.round)
         return {
-            (client, cell.round): KnownModel(self._model.whole, adapter, self._federation.encoding_in(state, client))
-            for client, adapter in self._rounds.ended(cell.round).items()
+            (client, state.round): KnownModel(self._model.whole, adapter, self._federation.encoding_in(state, client))
+            for state in map(self._state, _rounds_crossed(cell))
+            for client, adapter in self._rounds.ended(state.round).items()
         }
 
-    def _handed_layers(self, round_: int) -> tuple[int, ...]:
-        """No more is handed on by a colluding client than what is looked at in this round."""
-        recorded = {trace.layer for trace in self._plan.traces(round_) if trace.kind == "activation"}
-        return tuple(layer for layer in self._plan.layers if layer in recorded)
+    def _handed_layers(self, rounds: Sequence[int]) -> tuple[int, ...]:
+        """No more is handed on by a colluding client than what is looked at in these rounds."""
+        taps = [self._plan.traces(round_) for round_ in rounds]
+        return tuple(layer for layer in self._plan.layers if all(Trace("activation", layer) in own for own in taps))
 
     def _collusion(self, phase: Phase, round_: int) -> Collusion:
         """Raises NotApplicable where nothing crossed of a colluding client."""
@@ -244,3 +246,8 @@ class KnowledgeBuilder:
         dealt = deal(self._private.dataset, name, self._rows.victims.tolist(), folds, self._scenario.seed)
         clients = {row: self._rows.client_of(user) for row, user in rows.users.items()}
         return dealt.truth(rows.users, clients, rows.prompts, len(self._private.dataset.catalogue))
+
+
+def _rounds_crossed(cell: Cell) -> tuple[int, ...]:
+    """Return the rounds of which copies explain what crossed."""
+    return cell.rounds if cell.channel in OF_TRAINING else (cell.round,)

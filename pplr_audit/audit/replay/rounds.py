@@ -88,7 +88,7 @@ class RoundViews:
         found: list[Update] = []
         sums: list[Aggregate] = []
         free = len(asked) if attack.secret != "membership" else max(asked) + 1
-        for round_ in (*cell.also_rounds, cell.round):
+        for round_ in cell.rounds:
             own = round_ == cell.round
             for client, tensors, start in self._of_round(cell, newest if own else self._stored(round_), round_):
                 row = row_of.get(client) if own else None

@@ -34,15 +34,17 @@ class Traffic:
         rows: who holds which user.
         state: what a round starts from.
         layers: every front that may be asked about.
+        rounds: how many rounds may be asked about.
         scratch: a folder with room for what crossed, while it is looked at.
     """
 
     def __init__(
-        self, job: Job, rows: Rows, state: Callable[[int], RoundState], layers: Sequence[int], scratch: Path
-    ) -> None:
+        self, job: Job, rows: Rows, state: Callable[[int], RoundState], layers: Sequence[int], scratch: Path,
+        rounds: int = 1,
+    ) -> None:  # fmt: skip
         self._job, self._rows, self._state = job, rows, state
         self._layers, self._scratch = layers, scratch
-        self.recorded = lru_cache(maxsize=2)(self._record)
+        self.recorded = lru_cache(maxsize=1 + rounds)(self._record)
 
     def of(self, training: bool, layer: int, client: str, round_: int) -> Iterator[Float[Tensor, "length hidden"]]:
         """Yield what crossed of a client at ``layer`` in a round of training, or in serving after it, one by one."""
