@@ -1,9 +1,10 @@
 """Linkage: finds the sequences that belong to one user, by their activations alone; rows are numbered anew.
 
-Each record is pooled to its mean over positions, and within a client and round centered and whitened with a ridge, so
-that no few directions (length, template, what all of the client's users like) decide. These directions are learned from
-all that crossed of the client, and not of the rows in question alone. Two rows are the more likely of one user the
-higher the cosine between them is. No label and no model is needed.
+Each sequence is pooled to its mean over positions, and over its crossings in the round. Within a client and round these
+are centered and whitened with a ridge, so that no few directions (length, template, what all of the client's users
+like) decide. These directions are learned from all that crossed of the client, and not of the rows in question alone.
+Two rows are the more likely of one user the higher the cosine between them is. No label and no model is needed. Over
+rounds it links a row of one with a row of the round before, so no further crossings are left.
 
 That a user's data can be linked across pseudonyms by what they have in common, without an item in common, is known from
 authorship (Narayanan et al., "On the Feasibility of Internet-Scale Author Identification", IEEE S&P 2012).
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pplr_audit.attacks.activation.attribute import pooled
+from pplr_audit.attacks.decoding.crossings import by_row, facts_of
 from pplr_audit.errors import InputError
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
@@ -37,6 +39,7 @@ class Linkage:
     controls = 5
     copies = False
     traffic = True
+    every_crossing = True
 
     def __init__(self, ridge: float = 1.0) -> None:
         if isinstance(ridge, bool) or not isinstance(ridge, int | float) or not 0 < ridge < np.inf:
@@ -45,17 +48,17 @@ class Linkage:
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         del knowledge
-        by_client: dict[str, list[Record]] = {}
-        for record in view.records:
-            by_client.setdefault(record.client, []).append(record)
+        by_client: dict[str, list[list[Record]]] = {}
+        for crossings in by_row(view.records).values():
+            by_client.setdefault(crossings[0].client, []).append(crossings)
         first, second, scores = [], [], []
         learned_from = 0
-        for _, records in sorted(by_client.items()):
+        for client, crossed in sorted(by_client.items()):
             budget.check()
-            rows, rounds = np.array([record.row for record in records]), np.array([record.round for record in records])
-            means = pooled(records, budget)
+            rows, rounds = np.array([own[0].row for own in crossed]), np.array([own[0].round for own in crossed])
+            means = pooled(crossed, budget)
             for round_ in np.unique(rounds):
-                seen = list(_means(view.seen_of(records[0].client, int(round_)), budget))
+                seen = list(_means(view.seen_of(client, int(round_)), budget))
                 means[rounds == round_] = self._whitened(means[rounds == round_], seen)
                 learned_from += len(seen)
             means /= np.linalg.norm(means, axis=1, keepdims=True).clip(1e-30)
@@ -67,10 +70,10 @@ class Linkage:
             raise NotApplicable("no client has two rows to compare")
         return Guess(
             {
-                "rows": np.array([record.row for record in view.records]), "first": np.concatenate(first),
+                "rows": np.array([*by_row(view.records)]), "first": np.concatenate(first),
                 "second": np.concatenate(second), "scores": np.concatenate(scores),
             },
-            {"traffic": learned_from},
+            {"traffic": learned_from, **facts_of(view.records)},
         )  # fmt: skip
 
     def _whitened(

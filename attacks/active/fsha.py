@@ -4,6 +4,8 @@ The server has a pilot front and a decoder of it, both learned on auxiliary prom
 states from the clients', and in place of dLoss/dh_k each client is sent the gradient by which the critic would take its
 hidden states for the pilot's. Everything else of the protocol goes on, and in the end the decoder reads what crosses.
 
+All crossings of a row in the last round are read together (`agreed`): the pull has brought the later ones nearer.
+
 Source: Pasquini et al., Unleashing the Tiger: Inference Attacks on Split Learning, CCS 2021 (arXiv 2012.02670). There
 nothing is known of the clients' front (``start: random``); a PPLR client starts from public weights, so that a pilot at
 these (``start: base``, which then stays there) has to pull no further than the clients' own training pushes.
@@ -23,6 +25,7 @@ from pplr_audit.attacks.active.adversarial import (
     redrawn,
     require_settings,
 )
+from pplr_audit.attacks.decoding.crossings import agreed, by_row, facts_of, once
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_records
 from pplr_audit.threat_model.attack import Budget, GradientCrafter, Guess
@@ -52,6 +55,7 @@ class Fsha:
     controls = 1
     copies = False
     active = True
+    every_crossing = True
 
     def __init__(
         self, start: str = "base", steps: int = 400, critic_steps: int = 1, batch: int = 8, width: int = 128,
@@ -76,11 +80,11 @@ class Fsha:
             raise NotApplicable("no training was hijacked at this cut")
         require_records(view, knowledge)
         fits = []
-        for record in view.records:
+        for crossings in by_row(view.records).values():
             budget.check()
-            fits.append(pilot.decoder.read(record.tensor.float()))
-        facts = {"start": self.start, "hijacked_steps": pilot.pulled}
-        return answered(view, TitleReader(knowledge.prompts), fits, facts)
+            fits.append(agreed([pilot.decoder.read(record.tensor.float()) for record in crossings]))
+        facts = {"start": self.start, "hijacked_steps": pilot.pulled, **facts_of(view.records)}
+        return answered(once(view), TitleReader(knowledge.prompts), fits, facts)
 
 
 class _Pilot:

@@ -5,6 +5,8 @@ reads auxiliary prompts and learns two things: that what the server has of the m
 rightly, and that a critic cannot tell its hidden states from those that crossed. A decoder learns to read its hidden
 states, and then reads those that crossed.
 
+All crossings of a row are learned from, and their words are read together (`agreed`).
+
 Source: Zhu et al., Passive Inference Attacks on Split Learning via Adversarial Regularization (arXiv 2310.10483). There
 the decoder has a critic of its own, on what it reads; it is left out here, as a critic tells a distribution over words
 from a word at once, however right it is.
@@ -29,6 +31,7 @@ from pplr_audit.attacks.active.adversarial import (
     require_settings,
     together,
 )
+from pplr_audit.attacks.decoding.crossings import agreed, facts_of, once
 from pplr_audit.attacks.decoding.titles import TitleReader
 from pplr_audit.attacks.decoding.word_scores import answered, require_records
 from pplr_audit.data.prompts import Prompt
@@ -57,6 +60,7 @@ class Sdar:
     channels = frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS})
     controls = 1
     traffic = True
+    every_crossing = True
 
     def __init__(self, start: str = "base", steps: int = 400, batch: int = 8, width: int = 128, seed: int = 0) -> None:
         require_settings("sdar", start, steps=(steps, 1), batch=(batch, 1), width=(width, 1), seed=(seed, 0))
@@ -69,19 +73,22 @@ class Sdar:
         for record in view.records:
             by_client.setdefault((record.client, record.round), []).append(record)
         text = auxiliary_text(knowledge, self.steps, self.batch, self.seed)
-        fits: dict[int, np.ndarray] = {}
+        fits: dict[int, list[np.ndarray]] = {}
         learned_from: dict[str, int] = {}
         for (client, round_), own in sorted(by_client.items()):
             behind = knowledge.copy(client, round_)
             seen = [record.tensor.float() for record in own]
             seen += [tensor.float() for tensor in view.seen_of(client, round_) if bool(tensor.isfinite().all())]
-            learned_from[client] = len(seen)
+            learned_from[client] = learned_from.get(client, 0) + len(seen)
             decoder = self._simulated(layer, seen, behind, text, knowledge, budget)
             for record in own:
                 budget.check()
-                fits[record.row] = decoder.read(record.tensor.float())
-        facts = {"start": self.start, "auxiliary_prompts": len(text), "traffic": learned_from}
-        return answered(view, reader, (fits[record.row] for record in view.records), facts)
+                fits.setdefault(record.row, []).append(decoder.read(record.tensor.float()))
+        facts = {
+            "start": self.start, "auxiliary_prompts": len(text), "traffic": learned_from, **facts_of(view.records),
+        }  # fmt: skip
+        rows = once(view)
+        return answered(rows, reader, (agreed(fits[record.row]) for record in rows.records), facts)
 
     def _simulated(
         self, layer: int, crossed: list[Float[Tensor, "length hidden"]], behind: Model, text: list[Prompt],

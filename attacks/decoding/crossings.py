@@ -32,6 +32,11 @@ def once(view: View) -> View:
     return replace(view, records=tuple(crossings[0] for crossings in by_row(view.records).values()))
 
 
+def facts_of(records: Sequence[Record]) -> dict[str, Any]:
+    """Return the fact how many crossings were read, where there are several of a row."""
+    return {"crossings": len(records)} if len({record.row for record in records}) < len(records) else {}
+
+
 class Taken:
     """Counts the copies and the crossings by which rows are read.
 
@@ -40,7 +45,7 @@ class Taken:
     """
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self._read, self._several = len(records), len({record.row for record in records}) < len(records)
+        self._several = facts_of(records)
         self._rounds = len({record.round for record in records})
         self._copies, self._crossings, self._joined = Counter[When](), Counter[tuple[int, int]](), 0
 
@@ -65,7 +70,7 @@ class Taken:
                 f"{round_}/{number}" if self._rounds > 1 else f"{number}": count
                 for (round_, number), count in sorted(self._crossings.items())
             }
-            facts |= {"crossings": self._read, "crossings_taken": taken}
+            facts |= {**self._several, "crossings_taken": taken}
             facts |= {"crossings_joined": self._joined} if self._joined else {}
         return facts
 
@@ -92,6 +97,17 @@ def pooled(values: Sequence[Values], deviations: Sequence[float]) -> Values:
     weights = [(max(deviations[0], TINY) / max(own, TINY)) ** 2 for own in deviations]
     total = sum(weight * value for weight, value in zip(weights, values, strict=True))
     return total / sum(weights)  # type: ignore[return-value]  # a sum of one kind of values is of this kind
+
+
+def agreed(probabilities: Sequence[np.ndarray]) -> np.ndarray:
+    """Return what several crossings tell of the words together: the geometric mean of their probabilities.
+
+    Independent evidence multiplies: a crossing that is sure of a word decides, one that is sure of nothing changes
+    nothing. As they are not quite independent, the mean is taken, and not the product.
+    """
+    if len(probabilities) == 1:
+        return probabilities[0]
+    return np.asarray(np.exp(np.mean([np.log(np.maximum(own, TINY)) for own in probabilities], axis=0)))
 
 
 def doubts_of(fits: Mapping[When, np.ndarray]) -> dict[When, float]:

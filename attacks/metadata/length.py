@@ -11,6 +11,10 @@ where the answer counts as one title more if the sequence holds it. Titles of on
 titles count as one, and the order within a length is random. No tensor is read, so this is the baseline for those that
 read one.
 
+A sequence has the same mask whenever it crosses, so undefended its later crossings, and those of other rounds, tell
+nothing more, and the first one alone is recorded. A defense on the masks can only lengthen them, as the server needs
+every token: then the shortest of a round is read.
+
 The signal is that of message lengths in traffic analysis: a sum of sizes from a public list gives away its summands
 (Cheng and Avnur, "Traffic Analysis of SSL Encrypted Web Browsing", 1998; Sun et al., IEEE S&P 2002).
 """
@@ -20,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from pplr_audit.attacks.decoding.crossings import by_row, facts_of
 from pplr_audit.attacks.decoding.titles import DEPTH, LABELS
 from pplr_audit.attacks.decoding.word_scores import packed, require_whole
 from pplr_audit.data.prompts import Prompts
@@ -43,6 +48,7 @@ class Length:
     channels = frozenset({Channel.METADATA})
     controls = 1
     copies = False
+    every_crossing = True
 
     def __init__(self, seed: int = 0) -> None:
         require_whole("length", seed=(seed, 0))
@@ -54,13 +60,14 @@ class Length:
         lengths = TitleLengths(knowledge.prompts, knowledge.history)
         generator = np.random.default_rng(self.seed)
         rows, tokens, claimed, slots, labels, told = [], [], [], [], [], []
-        for record in view.records:
+        for row, crossings in by_row(view.records).items():
             budget.check()
-            found = lengths.told(len(record.tensor))
+            length = min(len(record.tensor) for record in crossings)
+            found = lengths.told(length)
             if found is None:
                 continue  # no sequence over this catalogue is so long
-            rows.append(record.row)
-            sequence, words = lengths.sequence(len(record.tensor), found, generator)
+            rows.append(row)
+            sequence, words = lengths.sequence(length, found, generator)
             tokens.append(sequence)
             claimed.append(words)
             slots.append(np.stack([lengths.best(each, DEPTH, generator) for each in found.slots]))
@@ -69,7 +76,10 @@ class Length:
         if not rows:
             raise NotApplicable("no row is as long as a sequence over this catalogue can be")
         answer = packed(rows, tokens, claimed, slots, labels if lengths.answers else None)
-        facts = {"bits_told_of_an_item": float(np.mean(told)), "bits_of_an_item": float(np.log2(lengths.items))}
+        facts = {
+            "bits_told_of_an_item": float(np.mean(told)), "bits_of_an_item": float(np.log2(lengths.items)),
+            **facts_of(view.records),
+        }  # fmt: skip
         return Guess(answer, facts)
 
 

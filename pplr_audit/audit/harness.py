@@ -161,13 +161,14 @@ class Harness:
             return self._answers_of_peer(cell.round)
         federation = self._job.federation
         if cell.channel == Channel.METADATA and federation.guards.on(cell.channel):
-            return received_masks(federation, self._state(cell.round), self.rows.watched(cell.round))
+            again = reads_every_crossing(attack)
+            return received_masks(federation, self._state(cell.round), self.rows.watched(cell.round), every=again)
         if cell.channel == Channel.METADATA:  # nothing is replayed
             plans = {client.name: client.plan(cell.round) for client in self._job.federation.clients}
             return mask_records(plans, cell.round, self.rows.watched(cell.round))
         if attack.secret == "linkage" and cell.front is not None:
-            rounds = self._linked_rounds(cell)
-            linked = self._links.recorded(phase == "training", rounds, self._plan.layers, self._scratch)
+            where = phase == "training", self._linked_rounds(cell), self._plan.layers, self._scratch
+            linked = self._links.recorded(*where, every=reads_every_crossing(attack))
             return linked.records(Trace("activation", cell.front))
         if phase == "training":
             return self._of_training(cell, attack)
@@ -334,7 +335,8 @@ class Harness:
         """
         spec = hijacked_by(cell, self._job.spec, self._job.scenario.audit.auxiliary)
         trace, crossed = self._plan.trace(cell, cell.channel), self.rows.watched(cell.round)
-        path = recordings.name_of(crossed, cell.round, {trace})
+        every = reads_every_crossing(self._plan.attack(cell))
+        path = recordings.name_of(crossed, cell.round, {trace}, every=every)
         if has_begun(self._scratch, spec):
             with loaded(self._scratch, spec) as store:
                 if store.exists(path):
@@ -346,7 +348,9 @@ class Harness:
             federation, state = self._hijacked_until_last(cell, model, training, TrainingFiles(store))
             kept: list[tuple[Trace, Record]] = []
             with _failing_apart():
-                training_records(federation, model.parts, state, crossed, {trace}, lambda *each: kept.append(each))
+                training_records(
+                    federation, model.parts, state, crossed, {trace}, lambda *each: kept.append(each), every=every
+                )
             recordings.write(store, path, kept)
             return recordings.read(store, path, self._scratch)
 

@@ -13,15 +13,19 @@ from pplr_audit.attacks.activation.embedding_match import EmbeddingMatch
 from pplr_audit.attacks.activation.inverter import Inverter
 from pplr_audit.attacks.activation.prefix_search import PrefixSearch
 from pplr_audit.attacks.activation.ridge import Ridge
+from pplr_audit.attacks.active.fsha import Fsha
+from pplr_audit.attacks.active.sdar import Sdar
 from pplr_audit.attacks.decoding.crossings import once
 from pplr_audit.attacks.gradient.bidirectional import Bidirectional
 from pplr_audit.attacks.gradient.label_match import LabelMatch
+from pplr_audit.attacks.metadata.length import Length
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.threat_model.attack import Attack, Budget, reads_every_crossing
 from pplr_audit.threat_model.channels import Channel
-from pplr_audit.threat_model.view import View
+from pplr_audit.threat_model.view import Record, View
+from tests.attacks import test_attribute, test_linkage
 from tests.attacks.test_label_match import among_the_batch, hits, stepped
 from tests.attacks.test_prefix_search import items_right, knowledge_of, prompts_of, right, trained, view_of
 
@@ -151,3 +155,85 @@ def test_noise_that_hides_a_label_in_every_crossing_is_seen_through_by_all_toget
     guess = LabelMatch().run(crossed_again(views), known, Budget(120))
     assert guess.facts["crossings_joined"] == 4
     assert hits(guess.arrays["labels"], prompts, model) > np.mean(alone)
+
+
+@pytest.mark.parametrize("attack", [Sdar(steps=250), Fsha(steps=250)], ids=lambda attack: attack.name)
+def test_a_decoder_reads_all_crossings_together(model: Recommender, attack: Any) -> None:
+    prompts, known = prompts_of(model), replace(knowledge_of(model, model.initial), auxiliary="catalogue")
+    exact = view_of(model, model.initial, prompts, 1)
+    if attack.name == "fsha":
+        attack.craft_gradient(known, 1, Budget(120))
+    view = crossed_again([spoiled(exact), exact, view_of(model, trained(model, 0.01), prompts, 1)])
+    assert reads_every_crossing(attack)
+    guess, first, alone = (attack.run(each, known, Budget(120)) for each in (view, once(view), exact))
+    assert guess.arrays["rows"].tolist() == alone.arrays["rows"].tolist()
+    assert right(first, prompts) < 0.25 < right(alone, prompts) - 0.25
+    assert right(guess, prompts) > right(first, prompts) + 0.3
+    assert guess.facts["crossings"] == 24
+    assert "crossings" not in alone.facts
+    dealt = attack.run(view.shuffled(np.random.default_rng(0)), known, Budget(120))
+    assert items_right(dealt, prompts, model.prompts.title_classes()) < 0.25
+
+
+def drifting(view: View, level: float, times: int) -> View:
+    """Noise of the rows' own in each crossing, and a move that all of them make."""
+    views = []
+    for number in range(times):
+        generator = torch.Generator().manual_seed(number)
+        width = view.records[0].tensor.shape[1]
+        moved = 50 * number * torch.randn(width, generator=generator)
+        records = [
+            replace(each, tensor=each.tensor + moved + level * torch.randn(1, width, generator=generator))
+            for each in view.records
+        ]
+        views.append(replace(view, records=tuple(records)))
+    return crossed_again(views)
+
+
+def test_an_attribute_is_learned_from_the_mean_of_all_crossings() -> None:
+    values = test_attribute.values_of(2)
+    truth = test_attribute.truth_of(values)
+    view = drifting(test_attribute.view_of(values, 1.0), 2.0, 8)
+    area, first, control = (
+        truth.score(test_attribute.answer(values, each), seed=0)[0].estimate
+        for each in (view, once(view), view.shuffled(np.random.default_rng(0)))
+    )
+    assert reads_every_crossing(test_attribute.Attribute("kind"))
+    assert area.value > first.value + 0.1
+    assert control.low < 0.5 < control.high
+    assert test_attribute.answer(values, view).facts["crossings"] == 8 * test_attribute.USERS
+
+
+@pytest.mark.parametrize("rounds", [(1, 1), (2, 1)])
+def test_users_are_linked_by_the_mean_of_all_crossings(rounds: tuple[int, int]) -> None:
+    truth = test_linkage.truth()
+    view = drifting(test_linkage.view_of(1.0, rounds=rounds), 2.0, 8)
+    area, first, control = (
+        truth.score(test_linkage.attacked(each), seed=0)[0].estimate
+        for each in (view, once(view), view.shuffled(np.random.default_rng(0)))
+    )
+    assert reads_every_crossing(test_linkage.Linkage())
+    assert area.value > first.value + 0.1
+    assert control.value < 0.6
+    guess = test_linkage.attacked(view)
+    assert guess.facts["crossings"] == 8 * len(guess.arrays["rows"]) == len(view.records)
+
+
+def test_the_shortest_of_masks_that_a_defense_lengthens_is_read(model: Recommender) -> None:
+    prompts, known = prompts_of(model), knowledge_of(model, model.initial)
+    generator = np.random.default_rng(3)
+    longer = generator.integers(1, 9, size=(3, len(prompts)))
+    longer[generator.integers(1, 3, size=len(prompts)), np.arange(len(prompts))] = 0
+    views = [
+        View(
+            "server", Channel.METADATA, None, None, "padded",
+            tuple(Record(row, "client-0", 1, 0, torch.ones(len(p) + int(more[row]))) for row, p in enumerate(prompts)),
+        )
+        for more in (*longer, np.zeros(len(prompts), dtype=np.int64))
+    ]  # fmt: skip
+    *padded, exact = views
+    told, true = (Length().run(view, known, Budget(60)) for view in (crossed_again(padded), exact))
+    assert reads_every_crossing(Length())
+    assert all(np.array_equal(told.arrays[name], array) for name, array in true.arrays.items())
+    assert told.facts == {**true.facts, "crossings": 24}
+    assert Length().run(padded[0], known, Budget(60)).arrays["tokens"].shape != true.arrays["tokens"].shape

@@ -16,14 +16,16 @@ from pplr_audit.runs.parsing import parsed, understood
 from pplr_audit.runs.store import Store
 from pplr_audit.threat_model.view import Record
 
-_FIELDS = ("row", "client", "round", "step", "batch")
+_FIELDS = ("row", "client", "round", "step", "batch", "occurrence")
 
 
-def name_of(watched: Mapping[str, Sequence[Watched]], round_: int, wanted: Collection[Trace]) -> str:
-    """Return the path of the recording of these samples at these taps."""
+def name_of(
+    watched: Mapping[str, Sequence[Watched]], round_: int, wanted: Collection[Trace], *, every: bool = False
+) -> str:
+    """Return the path of the recording of these samples at these taps, as they cross first or ``every`` time."""
     rows = [[client, each.row, each.sample, each.length] for client, own in sorted(watched.items()) for each in own]
     taps = sorted((trace.kind, trace.layer) for trace in wanted)
-    sha = sha256(json.dumps([rows, taps, round_]).encode()).hexdigest()[:8]
+    sha = sha256(json.dumps([rows, taps, round_, every]).encode()).hexdigest()[:8]
     return f"recordings/round-{round_:03d}-{sha}.safetensors"
 
 

@@ -249,8 +249,13 @@ class _Lookout:
             self._keep(trace, record)
 
 
-def received_masks(federation: Federation, state: RoundState, watched: Mapping[str, Sequence[Watched]]) -> list[Record]:
-    """Record the same as `mask_records` where a defense changes what is told: the round runs again for it."""
+def received_masks(
+    federation: Federation, state: RoundState, watched: Mapping[str, Sequence[Watched]], *, every: bool = False
+) -> list[Record]:
+    """Record the same as `mask_records` where a defense changes what is told: the round runs again for it.
+
+    A sample that the round holds more than once is recorded the first time, or ``every`` time.
+    """
     found: list[Record] = []
     federation.resume(state)
     before, present = federation.link.recorder, federation.training_in(state.round, state.best)
@@ -258,7 +263,9 @@ def received_masks(federation: Federation, state: RoundState, watched: Mapping[s
         victims = {w.sample: w for w in watched.get(client.name, ())}
         if victims and client in present:
             plan = client.plan(state.round)
-            look = _Lookout(client.name, state.round, plan, victims, lambda _, record: found.append(record))
+            look = _Lookout(
+                client.name, state.round, plan, victims, lambda _, record: found.append(record), every=every
+            )
             try:
                 federation.link.recorder = look.masks
                 client.train_round(federation.link, state.round, look.begin_step)

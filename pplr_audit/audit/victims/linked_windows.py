@@ -95,8 +95,10 @@ class Links:
             raise NotApplicable("no client has two victims with two windows each that share no item")
         return linked
 
-    def _record(self, training: bool, rounds: Rounds, layers: Sequence[int], scratch: Path) -> Spool:
-        """Record h_l at each of ``layers`` in a file in ``scratch``."""
+    def _record(
+        self, training: bool, rounds: Rounds, layers: Sequence[int], scratch: Path, *, every: bool = False
+    ) -> Spool:
+        """Record h_l at each of ``layers`` in ``scratch``, as rows cross first in a round or ``every`` time."""
         linked, spool = self._linked(training, rounds), Spool(scratch)
         if not training:
             requests = linked.requests(self._victims.holder_of)
@@ -105,5 +107,6 @@ class Links:
         wanted = [Trace("activation", layer) for layer in layers]
         for round_ in sorted(set(rounds)):
             watched = linked.watched([side for side in (0, 1) if rounds[side] == round_], self._victims.holder_of)
-            training_records(self._federation, self._model.parts, self._state(round_), watched, wanted, spool.put)
+            state, parts = self._state(round_), self._model.parts
+            training_records(self._federation, parts, state, watched, wanted, spool.put, every=every)
         return spool
