@@ -134,6 +134,21 @@ class TitleReader:
         scores = fit[np.arange(at, at + room), titles].mean(1)
         return np.asarray(fitting[np.argsort(-scores, kind="stable")])
 
+    def generated(self, fit: Float[np.ndarray, "new words"], row: int = 0) -> Int[np.ndarray, "labels"]:
+        """The titles that stand where a served model generated one, the best first: with what ends the template behind
+        them, but for the last token, which does not cross.
+
+        A title that is longer or shorter than what crossed counts as the worst fit where it stands alone.
+        """
+        end = self._column(self._prompts.end[:-1])
+        padded = np.full((len(fit) + int(self._sizes[-1]) + len(end), fit.shape[1]), fit.min(), dtype=fit.dtype)
+        padded[: len(fit)] = fit
+        behind = padded[self._lengths[:, None] + np.arange(len(end)), end].sum(1)
+        long = self._lengths + len(end)
+        short = np.maximum(len(fit) - long, 0)
+        scores = (self._totals(padded, 0, 1)[0] + behind + short * fit.min()) / (long + short)
+        return best_first(scores, self.order(row))[:LABELS]
+
     def _scores(
         self, totals: Float[np.ndarray, "items"], at: int, behind: Float[np.ndarray, "length+1"]
     ) -> Float[np.ndarray, "items"]:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -95,7 +96,28 @@ def read(attack: Inversion, view: View, knowledge: Knowledge, budget: Budget) ->
             yield best_read(readings, crossings, taken)
 
     guess = answered(once(view), reader, fits(), facts)
-    return Guess(guess.arrays, {**facts, **taken.facts})
+    return Guess({**guess.arrays, **_recommended(view, readings, reader, guess)}, {**facts, **taken.facts})
+
+
+def _recommended(
+    view: View, readings: Mapping[tuple[str, int], Mapping[When, Reading]], reader: TitleReader, guess: Guess
+) -> dict[str, np.ndarray]:
+    """Return the titles that the model generated, as they are read; nothing where it generated none.
+
+    What was read of the history is not recommended.
+    """
+    if all(record.generated is None for record in view.records):
+        return {}
+    found = np.full((len(view.records), LABELS), -1, dtype=np.int64)
+    for place, record in enumerate(view.records):
+        if record.generated is None:
+            continue
+        fit = readings[record.client, record.round]["start"].fit(torch.cat([record.tensor, record.generated]).float())
+        titles = reader.generated(fit[len(record.tensor) :].numpy(), record.row)
+        slots = guess.arrays["items"][slice(*guess.arrays["slot_offsets"][place : place + 2]), 0]
+        titles = titles[~np.isin(titles, slots)]
+        found[place, : len(titles)] = titles
+    return {"recommended": found}
 
 
 def best_read(

@@ -22,6 +22,7 @@ from pplr_audit.audit.own_trainings.hijack import hijackable, hijacked, hijacked
 from pplr_audit.audit.plan import Plan
 from pplr_audit.audit.replay import recordings
 from pplr_audit.audit.replay.catalogue import key_of, received_titles, served_titles, taps_of
+from pplr_audit.audit.replay.generated import Recommended, generated_records, recommended_to
 from pplr_audit.audit.replay.records import (
     SERVED,
     mask_records,
@@ -41,6 +42,7 @@ from pplr_audit.audit.truth.membership import MembershipTruth
 from pplr_audit.audit.truth.own_model import OwnModel
 from pplr_audit.audit.truth.owner import OwnerTruth
 from pplr_audit.audit.truth.protocol import Truth
+from pplr_audit.audit.truth.recommendation import RecommendationTruth
 from pplr_audit.audit.truth.sets import Held, SetTruth
 from pplr_audit.audit.victims.linked_windows import Links
 from pplr_audit.audit.victims.rows import PhaseRows, Rows
@@ -101,6 +103,7 @@ class Harness:
         self._sets_of = lru_cache(maxsize=None)(self._hold)
         self._truths_of = lru_cache(maxsize=None)(self._truths)
         self._label_of = lru_cache(maxsize=None)(self._label)
+        self._recommended = lru_cache(maxsize=None)(self._recommend)
         self.private = job.private
         self.rows = Rows(job, self._state)
         self._rounds = RoundViews(job, files, self.rows, self._state)
@@ -175,7 +178,11 @@ class Harness:
         spool = self._recorded(phase, cell.round)
         if phase == "queries":
             return spool.records(_HELD if cell.adversary == "server" else cell.channel)
-        return spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
+        records = spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
+        if cell.channel != Channel.INFERENCE_ACTIVATIONS or cell.front is None:
+            return records
+        new = {record.row: record.tensor for record in spool.each(Trace("generated", cell.front))}
+        return [replace(record, generated=new.get(record.row)) for record in records]
 
     def _of_training(self, cell: Cell, attack: Attack) -> Sequence[Record]:
         """What crossed of the victims in training: in the cell's round, and behind that in earlier ones, if it reads
@@ -259,7 +266,13 @@ class Harness:
         if phase == "queries":
             return {"membership": self._membership(rows)}
         classes, clients, words = self._model.prompts.title_classes(), self._holders(rows), self._title_tokens
-        return {"history": HistoryTruth(rows.users, rows.prompts, classes, self._popularity, words, clients)}
+        found: dict[str, Truth] = {
+            "history": HistoryTruth(rows.users, rows.prompts, classes, self._popularity, words, clients)
+        }
+        if phase == "serving":
+            items = self._recommended(round_).items
+            found["recommendation"] = RecommendationTruth(rows.users, items, classes, self._popularity, clients)
+        return found
 
     @cached_property
     def _title_tokens(self) -> list[Int[np.ndarray, "length"]]:
@@ -317,6 +330,7 @@ class Harness:
                 received_titles(federation, self._model.parts.front, round_, queries, keep)
             else:
                 serving_records(self._model.whole, state, queries, self._plan.layers, keep)
+                generated_records(self._model.whole, state, self._recommended(round_), self._plan.layers, keep)
                 served_titles(self._model.whole, state, queries, self._plan.layers, keep)
         else:
             for record in query_records(self._model.whole, state, queries):
@@ -327,6 +341,10 @@ class Harness:
             for record in query_records(self._model.whole, state, apart, held=True):
                 spool.put(_HELD, record)
         return spool
+
+    def _recommend(self, round_: int) -> Recommended:
+        """What the trained models answer to the victims' requests."""
+        return recommended_to(self._job, self.rows, self._state(round_), self._popularity)
 
     def _hijack(self, cell: Cell) -> Spool:
         """All that crosses of the victims in the last round of a training under the attack's own server.

@@ -34,6 +34,7 @@ MEASURED: Mapping[str, frozenset[Channel]] = {
     "attribute": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}),
     "linkage": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}), "items": OF_ADAPTERS,
     "owner": frozenset({Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.STATUS}),
+    "recommendation": frozenset({Channel.INFERENCE_ACTIVATIONS}),
 }  # fmt: skip
 """Channels that this version records for attacks and holds the truth of, by secret."""
 ACTIVE = "malicious_server"

@@ -41,7 +41,9 @@ def phase_of(channel: Channel) -> Phase:
 
 @dataclass(frozen=True)
 class Trace:
-    """One tap: h_l or dLoss/dh_l of private sequences, or h_l of the public catalogue, at layer l from 0 to L."""
+    """One tap at layer l from 0 to L: h_l or dLoss/dh_l of private sequences, h_l of the public catalogue, or h_l of
+    what a served model generated.
+    """
 
-    kind: Literal["activation", "gradient", "catalogue"]
+    kind: Literal["activation", "gradient", "catalogue", "generated"]
     layer: int

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pplr_audit.threat_model.channels import Channel
 
-Secret = Literal["history", "label", "membership", "attribute", "linkage", "items", "owner"]
+Secret = Literal["history", "label", "membership", "attribute", "linkage", "items", "owner", "recommendation"]
 """Secrets that attacks are after; `questions` says what each of them asks."""
 
 

@@ -72,6 +72,7 @@ class Guess:
     titles, in order. No place says which sequence is whose.
     For ``owner``: ``rows`` and ``owners`` (rows, clients): a score for each of `Knowledge.clients`, higher where it is
     the likelier.
+    For ``recommendation``: ``rows`` and ``recommended`` (rows, depth), as ``labels``.
     For ``linkage``: ``rows``, and for pairs of rows ``first``, ``second`` (row numbers) and ``scores``, higher where
     the two are the likelier of one user; pairs within a client are enough.
     """

@@ -24,4 +24,5 @@ QUESTIONS: Mapping[Secret, Question] = {
     "linkage": Question("which two sequences are of one user"),
     "items": Question("which items this client, or this user where each is a client, trained on", on_reserve=True),
     "owner": Question("which client's update this is"),
+    "recommendation": Question("which item this user was recommended"),
 }

@@ -60,10 +60,13 @@ class Record:
     """Tensors of the same row and step on the other channels that the attack reads."""
     occurrence: int = 0
     """Number of times that the row had crossed before in its round: in earlier epochs, or of another model."""
+    generated: Float[Tensor, "new *width"] | None = None
+    """Tensor of the tokens that a served model generated behind the row's prompt, which crossed one by one; None where
+    there is none."""
 
     @property
     def tensors_read(self) -> Iterable[Float[Tensor, "*shape"]]:
-        return (self.tensor, *self.also_reads.values())
+        return (self.tensor, *self.also_reads.values(), *([self.generated] if self.generated is not None else []))
 
     def ring(self, newest: int) -> str | None:
         """Rows are dealt among those of their client."""
@@ -72,7 +75,8 @@ class Record:
 
     def dealt(self, source: Self) -> Self:
         return replace(
-            self, tensor=source.tensor, step=source.step, batch=source.batch, also_reads=source.also_reads
+            self, tensor=source.tensor, step=source.step, batch=source.batch, also_reads=source.also_reads,
+            generated=source.generated,
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ def test_the_view_handed_to_an_attack_holds_no_user_and_a_shuffled_one_keeps_no_
         came_from = int(record.tensor[0, 0])
         assert came_from != record.row
         assert came_from % 2 == record.row % 2  # of the same client
-    told = {"row", "client", "round", "step", "tensor", "batch", "also_reads", "occurrence"}
+    told = {"row", "client", "round", "step", "tensor", "batch", "also_reads", "occurrence", "generated"}
     assert set(Record.__dataclass_fields__) == told
 
 

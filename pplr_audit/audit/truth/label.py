@@ -49,15 +49,15 @@ class LabelTruth(RowTruth):
         answers = guess.arrays["labels"]
         depth = max(*LABEL_DEPTHS, answers.shape[1])
         lists = {int(row): answer for row, answer in zip(guess.arrays["rows"], answers, strict=True)}
-        ranked = self._padded([lists.get(row, answers[:0].ravel()) for row in rows], depth)
+        ranked = self.padded([lists.get(row, answers[:0].ravel()) for row in rows], depth)
         usual = most_popular(self.popularity)
-        floors = {POPULARITY: self._padded([usual] * len(rows), depth)}
+        floors = {POPULARITY: self.padded([usual] * len(rows), depth)}
         detail = {}
         if seed is not None and self.own is not None:
             read = self._read(guess)
             recommended = self.own(read)
             if recommended is not None:
-                floors[OWN_MODEL] = self._padded([recommended[row] for row in rows], depth)
+                floors[OWN_MODEL] = self.padded([recommended[row] for row in rows], depth)
                 detail["own_model_reads"] = "what the attack read" if read is not None else "the true history"
         scores = []
         for k in LABEL_DEPTHS:
@@ -65,11 +65,11 @@ class LabelTruth(RowTruth):
                 item_hits(each, truth, k, self.title_class).astype(float) for each in (ranked, *floors.values())
             )
             scores.append(
-                self._score(f"label_hit@{k}", hits, [*zip(floors, floor, strict=True)], users, seed, **detail)
+                self.scored(f"label_hit@{k}", hits, [*zip(floors, floor, strict=True)], users, seed, **detail)
             )
         own, *floor = (reciprocal_ranks(each, truth, self.title_class) for each in (ranked, *floors.values()))
         by_floor = [*zip(floors, floor, strict=True)]
-        return [*scores, self._score("mrr", own, by_floor, users, seed, depth=depth, **detail)]
+        return [*scores, self.scored("mrr", own, by_floor, users, seed, depth=depth, **detail)]
 
     def examples(self, guess: Guess, catalogue: Catalogue, tokenizer: Any) -> list[Example]:
         """The next item beside the first guess; items of one title are one."""
@@ -89,7 +89,7 @@ class LabelTruth(RowTruth):
         return dict(zip(rows, HistoryTruth.firsts(guess, rows), strict=True))
 
     @staticmethod
-    def _padded(lists: Sequence[Int[np.ndarray, "items"]], depth: int) -> Int[np.ndarray, "rows depth"]:
+    def padded(lists: Sequence[Int[np.ndarray, "items"]], depth: int) -> Int[np.ndarray, "rows depth"]:
         """The first ``depth`` of each, -1 where there are fewer."""
         found = np.full((len(lists), depth), -1, dtype=np.int64)
         for row, items in zip(found, lists, strict=True):
@@ -97,10 +97,11 @@ class LabelTruth(RowTruth):
         return found
 
     @staticmethod
-    def _score(
+    def scored(
         metric: str, values: Float[np.ndarray, "rows"], floors: Sequence[tuple[str, Float[np.ndarray, "rows"]]],
         users: Int[np.ndarray, "rows"], seed: int | None, **detail: Any,
     ) -> Score:  # fmt: skip
+        """Return the mean of a metric, beside that of each floor; popularity is among these."""
         estimate = mean_estimate(values, users, seed=seed)
         by_floor = {name: by_user(users, floor) for name, floor in floors}
         popular = float(dict(floors)[POPULARITY].mean())

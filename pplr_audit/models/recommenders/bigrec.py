@@ -110,13 +110,24 @@ class BigRec:
         """Generate a title for each history, embed it by the base model, measure distances."""
         for start in range(0, len(history), REQUESTS):
             rows = np.arange(start, min(start + REQUESTS, len(history)))
-            asked = [self.prompts.build(history[row]) for row in rows]
-            with served.model() as model:
-                titles = generate_titles(model, asked, self.prompts, beams=self._beams, tally=served.tally)
-            with served.model("base") as model:
-                points = embed_titles(model, titles, self.prompts, tally=served.tally)
-            scores = self.grounding.scores(points, popularity, self._popularity_weight)
-            yield rows, scores
+            yield rows, self._answered(served, [self.prompts.build(history[row]) for row in rows], popularity)[1]
+
+    def generated(
+        self, served: Served, prompts: Sequence[Prompt], popularity: Float[np.ndarray, "items"]
+    ) -> Iterator[tuple[Int[np.ndarray, "new"], Float[np.ndarray, "items"]]]:
+        for start in range(0, len(prompts), REQUESTS):
+            yield from zip(*self._answered(served, prompts[start : start + REQUESTS], popularity), strict=True)
+
+    def _answered(
+        self, served: Served, asked: Sequence[Prompt], popularity: Float[np.ndarray, "items"]
+    ) -> tuple[list[Int[np.ndarray, "new"]], Float[np.ndarray, "rows items"]]:
+        """Return what is generated behind each prompt, and the scores of the catalogue by it."""
+        with served.model() as model:
+            answers = generate_answers(model, asked, self.prompts, beams=self._beams, tally=served.tally)
+        with served.model("base") as model:
+            titles = [_title(answer, self.prompts) for answer in answers]
+            points = embed_titles(model, titles, self.prompts, tally=served.tally)
+        return answers, self.grounding.scores(points, popularity, self._popularity_weight)
 
 
 def _placed(tokens: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]) -> dict[str, Any]:
@@ -245,13 +256,32 @@ def generate_titles(
     Raises:
         NotFinite: what the model says of the next token is NaN or infinite.
     """
+    answers = generate_answers(model, served, prompts, beams=beams, batch=batch, tally=tally)
+    return [_title(answer, prompts) for answer in answers]
+
+
+@torch.no_grad()
+def generate_answers(
+    model: Any,
+    served: Sequence[Prompt],
+    prompts: Prompts,
+    *,
+    beams: int,
+    batch: int = 64,
+    tally: Tally | None = None,
+) -> list[Int[np.ndarray, "new"]]:
+    """All tokens that ``model`` generates for each prompt, the first end token with them, where there is one.
+
+    Raises:
+        NotFinite: what the model says of the next token is NaN or infinite.
+    """
     longest = int(prompts.titles.lengths.max()) + len(prompts.end)
     settings = GenerationConfig(
         max_new_tokens=longest, num_beams=beams, do_sample=False, eos_token_id=prompts.eos, pad_token_id=prompts.pad,
         bos_token_id=int(prompts.bos[0]) if len(prompts.bos) else None,
     )  # fmt: skip
     order = np.argsort([len(p) for p in served], kind="stable")
-    titles: list[Int[np.ndarray, length]] = [np.empty(0, dtype=np.int64)] * len(served)
+    answers: list[Int[np.ndarray, new]] = [np.empty(0, dtype=np.int64)] * len(served)
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         tokens, mask = _left_padded([served[i].tokens for i in rows], prompts.pad)
@@ -266,8 +296,8 @@ def generate_titles(
             tally.prompt_positions += tokens.numel()
             tally.generated += steps.taken * len(rows)
         for row, answer in zip(rows, out[:, tokens.shape[1] :].numpy(), strict=True):
-            titles[row] = _title(answer, prompts)
-    return titles
+            answers[row] = answer[: int(np.argmax([*(answer == prompts.eos), True])) + 1]
+    return answers
 
 
 def read_once(

@@ -215,6 +215,12 @@ class RecFormer:
             served.tally.prompt_positions += padded(lengths[rows], POSITIONS)
             yield rows, (points / self._temperature @ items.T).numpy()
 
+    def generated(
+        self, served: Served, prompts: Sequence[Prompt], popularity: Float[np.ndarray, "items"]
+    ) -> Iterator[tuple[Int[np.ndarray, "new"], Float[np.ndarray, "items"]]]:
+        del served, prompts, popularity
+        return iter(())
+
 
 def softmax_loss(
     points: Float[Tensor, "batch hidden"], table: Float[Tensor, "items hidden"], targets: Int[Tensor, "batch"],

@@ -122,6 +122,20 @@ class Task(Protocol):
         """
         ...
 
+    def generated(
+        self, served: Served, prompts: Sequence[Prompt], popularity: Float[np.ndarray, "items"]
+    ) -> Iterator[tuple[Int[np.ndarray, "new"], Float[np.ndarray, "items"]]]:
+        """Yield the tokens that the model generates behind each prompt, one after the other, up to the first end token,
+        and the scores of the whole catalogue by them; nothing where it answers without.
+
+        Args:
+            popularity: as of `recommend`.
+
+        Raises:
+            NotFinite: what the model says of the next token is not finite.
+        """
+        ...
+
 
 def tensors(batch: Batch) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
     """Tokens, mask and which tokens are learned."""

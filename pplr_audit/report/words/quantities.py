@@ -5,7 +5,7 @@ from collections.abc import Iterable
 MISSING = "–"
 
 _RATES = ("token_accuracy", "exact_history", "item_hit", "label_hit", "tpr", "rouge1", "rouge2", "rougeL", "accuracy",
-          "item_recall", "exact_sequences", "owner_hit")  # fmt: skip
+          "item_recall", "exact_sequences", "owner_hit", "recommendation_hit")  # fmt: skip
 _RANKINGS = ("recall", "ndcg", "mrr", "hit")
 
 

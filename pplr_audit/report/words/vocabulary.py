@@ -28,7 +28,7 @@ CHANNELS = {
     "personal_model": ChannelWords("server → client", "the balanced adapter sent back to one client"),
     "model_output": ChannelWords("model → anyone", "scores or text for a query to a trained personal model"),
     "inference_activations": ChannelWords(
-        "both ways", "hidden states when the trained model serves a user: prompt, no label"
+        "both ways", "hidden states when the trained model serves a user: prompt and generated title, no label"
     ),
     "inference_output": ChannelWords("both ways", "what the served model returns across the cut"),
 }
@@ -80,6 +80,7 @@ SECRETS = {
     "linkage": "which sequences are of one user",
     "items": "which items a client trained on",
     "owner": "which client an update is of",
+    "recommendation": "what a user was recommended",
 }
 
 COMPARED = {
@@ -87,6 +88,7 @@ COMPARED = {
     "popularity": "popularity",
     "own_model": "what its own model recommends", "client": "what the client alone tells",
     "lengths": "what the lengths alone tell", "majority": "the commonest value",
+    "untargeted": "what its model recommends most often",
 }  # fmt: skip
 """References that a finding is compared with, by the name that they have there."""
 
@@ -115,6 +117,12 @@ _METRICS = {
     "rougeL": "longest common word sequence (ROUGE-L)",
 }
 
+_NAMED = {
+    "item_hit": ("true item", "of a history's items"), "label_hit": ("true next item", "of the next items"),
+    "recommendation_hit": ("recommended item", "of the recommended items"),
+}  # fmt: skip
+"""An item that is named, and how many of them are."""
+
 REFERENCES = {
     "untrained": "the untrained model", "popularity": "popularity", "best_possible": "the best that is possible",
 }  # fmt: skip
@@ -128,6 +136,7 @@ HEADLINE = {
     "linkage": ("auc",),
     "items": ("item_recall", "item_recall@10", "token_ap"),
     "owner": ("owner_hit@1",),
+    "recommendation": ("recommendation_hit@1", "recommendation_hit@10"),
 }
 """Metrics that a reader asks about first, in this order, for each secret."""
 
@@ -139,8 +148,8 @@ def metric_words(metric: str) -> str:
     ('true item among the best 5', 'members found at 1% false alarms', 'something_new')
     """
     family, _, at = metric.partition("@")
-    if family in ("item_hit", "label_hit") and at:
-        what = "true item" if family == "item_hit" else "true next item"
+    if family in _NAMED and at:
+        what, _ = _NAMED[family]
         return f"{what} named first" if at == "1" else f"{what} among the best {at}"
     if family == "item_recall" and at:
         return f"true items among the best {at} named"
@@ -160,8 +169,8 @@ def metric_claim(metric: str, amount: str) -> str:
     ("names 93% of a history's items at the first guess", 'reaches something_new 0.4')
     """
     family, _, at = metric.partition("@")
-    if family in ("item_hit", "label_hit") and at:
-        what = "of a history's items" if family == "item_hit" else "of the next items"
+    if family in _NAMED and at:
+        _, what = _NAMED[family]
         return (
             f"names {amount} {what} at the first guess"
             if at == "1"
