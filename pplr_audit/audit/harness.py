@@ -21,18 +21,16 @@ from pplr_audit.audit.knowledge.known_model import KnownModel
 from pplr_audit.audit.own_trainings.hijack import hijackable, hijacked, hijacked_by
 from pplr_audit.audit.plan import Plan
 from pplr_audit.audit.replay import recordings
-from pplr_audit.audit.replay.catalogue import key_of, received_titles, served_titles, taps_of
-from pplr_audit.audit.replay.generated import Recommended, generated_records, recommended_to
+from pplr_audit.audit.replay.catalogue import key_of, taps_of
+from pplr_audit.audit.replay.generated import Recommended, recommended_to, with_generated
 from pplr_audit.audit.replay.records import (
-    SERVED,
     mask_records,
     query_records,
     received_masks,
-    received_records,
-    serving_records,
     training_records,
 )
 from pplr_audit.audit.replay.rounds import RoundViews
+from pplr_audit.audit.replay.serving import record_serving
 from pplr_audit.audit.replay.spool import Spool
 from pplr_audit.audit.replay.traffic import Traffic
 from pplr_audit.audit.tap_points import Phase, Trace, phase_of
@@ -179,10 +177,7 @@ class Harness:
         if phase == "queries":
             return spool.records(_HELD if cell.adversary == "server" else cell.channel)
         records = spool.records(Trace("activation", cell.front) if cell.front is not None else cell.channel)
-        if cell.channel != Channel.INFERENCE_ACTIVATIONS or cell.front is None:
-            return records
-        new = {record.row: record.tensor for record in spool.each(Trace("generated", cell.front))}
-        return [replace(record, generated=new.get(record.row)) for record in records]
+        return records if cell.front is None else with_generated(records, spool, cell.front)
 
     def _of_training(self, cell: Cell, attack: Attack) -> Sequence[Record]:
         """What crossed of the victims in training: in the cell's round, and behind that in earlier ones, if it reads
@@ -324,14 +319,7 @@ class Harness:
             return spool
         queries = {client: [(row, rows.prompts[row]) for row in own] for client, own in rows.by_client.items()}
         if phase == "serving":
-            federation = self._job.federation
-            if any(map(federation.guards.on, SERVED)):
-                received_records(federation, self._model.parts, state, queries, keep)
-                received_titles(federation, self._model.parts.front, round_, queries, keep)
-            else:
-                serving_records(self._model.whole, state, queries, self._plan.layers, keep)
-                generated_records(self._model.whole, state, self._recommended(round_), self._plan.layers, keep)
-                served_titles(self._model.whole, state, queries, self._plan.layers, keep)
+            record_serving(self._job, state, queries, partial(self._recommended, round_), self._plan.layers, keep)
         else:
             for record in query_records(self._model.whole, state, queries):
                 spool.put(Channel.MODEL_OUTPUT, record)

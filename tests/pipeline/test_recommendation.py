@@ -8,7 +8,7 @@ import pytest
 
 from pplr_audit import pipeline as audit
 from pplr_audit import scenario
-from pplr_audit.audit import harness
+from pplr_audit.audit.replay import serving
 from pplr_audit.runs.documents import validate
 from tests.audit.replay.test_generated import wordy
 
@@ -34,7 +34,7 @@ def test_the_recommendation_is_found_in_serving_beside_the_same_histories(
         assert (row["channel"], row["attack"], row["status"]) == ("inference_activations", "ridge", "ok")
         assert [each["name"] for each in row["comparisons"]] == ["popularity", "untargeted", "control"]
     assert "Reading what was recommended" in report
-    monkeypatch.setattr(harness, "generated_records", lambda *_: None)
+    monkeypatch.setattr(serving, "generated_records", lambda *_: None)
     before, report = rows_of(small_scenario, tmp_path / "without")
     assert [row for row in rows if row["secret"] != "recommendation"] == before
     assert "Reading what was recommended" not in report

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pplr_audit.audit.replay.catalogue import Keep
+from pplr_audit.audit.replay.spool import Spool
 from pplr_audit.audit.tap_points import Trace
 from pplr_audit.audit.victims.rows import Rows
 from pplr_audit.data.prompts import TEMPLATE, Prompt
@@ -79,6 +80,12 @@ def generated_records(
             row, prompt = asked[place]
             for layer, hidden in states.items():
                 keep(Trace("generated", layer), Record(row, client, state.round, -1, hidden[len(prompt) :].clone()))
+
+
+def with_generated(records: Sequence[Record], spool: Spool, front: int) -> list[Record]:
+    """Return the records of prompts with what crossed of the tokens that were generated behind them."""
+    new = {record.row: record.tensor for record in spool.each(Trace("generated", front))}
+    return [replace(record, generated=new.get(record.row)) for record in records]
 
 
 def _with(prompt: Prompt, tokens: Int[np.ndarray, "new"]) -> Prompt:
