@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from pplr_audit import scenario
+from pplr_audit.attacks.activation.linkage import Linkage
 from pplr_audit.attacks.activation.ridge import Ridge
+from pplr_audit.attacks.active.fsha import Fsha
 from pplr_audit.attacks.gradient.label_match import LabelMatch
 from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.harness import Harness
@@ -134,3 +136,41 @@ def test_a_colluding_client_hands_on_what_crossed_of_it_in_every_round(
     guess = Ridge(**RIDGE).run(view, knowledge, Budget(120))
     assert guess.facts["crossings"] == len(view.records)
     assert {record.round for record in view.records} == {1, 2}
+
+
+def test_windows_are_linked_by_all_of_their_crossings_in_a_round(
+    small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = small_scenario.data.model_copy(update={"samples": "all"})
+    setting = small_scenario.model_copy(update={"data": data})
+    harness, plan = audited(setting, tmp_path, attacks=["linkage"], victims=20)
+    last = cells_of(plan, "linkage", UP)[-1]
+    view = harness.view(last)
+    rows = {record.row for record in view.records}
+    assert sorted((r.row, r.occurrence) for r in view.records) == [
+        (row, number) for row in sorted(rows) for number in (0, 1)
+    ]
+    assert {record.round for record in view.records} == {1, 2}, "each window in its own round"
+    monkeypatch.setattr(Linkage, "every_crossing", False)  # as an attack that does not ask
+    first = harness.view(last)
+    assert {record.row: record.tensor.sum().item() for record in first.records} == {
+        record.row: record.tensor.sum().item() for record in view.records if not record.occurrence
+    }
+    assert len(first.records) == len(rows)
+
+
+def test_a_hijacking_server_is_shown_all_crossings_of_the_last_round_and_its_recording_holds_them(
+    small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"attacks": [{"fsha": {"steps": 5}}], "adversaries": ["malicious_server"]}
+    harness, plan = audited(small_scenario, tmp_path, **asked)
+    (cell,) = cells_of(plan, "fsha", UP)
+    assert cell.also_rounds == (), "there is but the last round of its own training"
+    view = harness.view(cell)
+    places = [(record.row, record.occurrence) for record in view.records]
+    assert sorted(places) == [(row, number) for row in range(6) for number in (0, 1)]
+    harness._hijacked.cache_clear()
+    monkeypatch.setattr(Fsha, "craft_gradient", None)  # no second training
+    again = harness.view(cell)
+    assert [(record.row, record.occurrence) for record in again.records] == places
+    assert all(torch.equal(one.tensor, other.tensor) for one, other in zip(view.records, again.records, strict=True))
