@@ -5,6 +5,7 @@ So whoever reads what crosses in serving reads not the history alone, but also w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,6 +22,7 @@ from pplr_audit.scoring.ranking import best_first
 from pplr_audit.threat_model.view import Record
 from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import RoundState
+from pplr_audit.training.side_by_side import side_by_side
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,19 @@ def recommended_to(job: Job, rows: Rows, state: RoundState, popularity: Float[np
     tokens: dict[int, Int[np.ndarray, new]] = {}
     items: dict[int, int] = {}
     order = np.random.default_rng(0).permutation(len(popularity))
-    for client, own in requests.items():
-        served = whole.served(state.served(client), state.encoding(client))
+
+    def answered(client: str) -> list[tuple[Int[np.ndarray, "new"], Float[np.ndarray, "items"]]]:
+        """Answer a client's requests; return nothing where none is generated, or where scores are not finite."""
+        served, prompts = whole.served(state.served(client), state.encoding(client)), [p for _, p in requests[client]]
         try:
-            answers = [*whole.task.generated(served, [prompt for _, prompt in own], popularity)]
+            found = [*whole.task.generated(served, prompts, popularity)]
         except NotFinite:
-            continue
-        if not all(np.isfinite(scores).all() for _, scores in answers):
-            continue
-        for (row, _), (answer, scores) in zip(own, answers, strict=False):  # there are none where none is generated
+            return []
+        return found if all(np.isfinite(scores).all() for _, scores in found) else []
+
+    found = side_by_side([partial(answered, client) for client in requests])
+    for own, answers in zip(requests.values(), found, strict=True):
+        for (row, _), (answer, scores) in zip(own, answers, strict=False):
             best = best_first(scores, order)
             new = best[~np.isin(best, had[row])]
             if len(new):
