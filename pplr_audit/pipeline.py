@@ -207,7 +207,7 @@ def _train(
         for each in planned
         if not is_whole(root, each.spec, plan.kept(each))
     ]
-    resume.note_plugins(audit.store, [("strategies", task.spec.training.strategy) for task in tasks])
+    resume.note_plugins(audit.store, (used for task in tasks for used in task.spec.plugins))
     broken = {}
     for task, reason in zip(tasks, executor.run(tasks, audit.place, audit.inputs, audit.clock), strict=True):
         if reason is not None and task.spec == plan.own:

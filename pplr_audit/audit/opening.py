@@ -12,7 +12,7 @@ from pplr_audit.audit.plan import Plan, make_plan
 from pplr_audit.audit.replay.live import LiveRecords
 from pplr_audit.audit.victims.peer import peer_among
 from pplr_audit.runs.progress import Clock
-from pplr_audit.runs.store import Store
+from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.scenario.schema import Scenario
 from pplr_audit.training import resume
 from pplr_audit.training.executor import Place
@@ -82,7 +82,7 @@ def opened(
         require_stopping(scenario, own.private)
         peer_among(scenario, own.private.samples)
         if extending:
-            _require_trained(root, plan)
+            _require_trained(root, plan, scenario)
         with Store.open(root, scenarios.dump(scenario), scenarios.digest(scenario)) as store:
             resume.note_compute(store, choice, clock.say)
             resume.same_inputs(store, own.private, own.model)
@@ -92,7 +92,9 @@ def opened(
             )  # fmt: skip
 
 
-def _require_trained(root: Path, plan: Plan) -> None:
+def _require_trained(root: Path, plan: Plan, scenario: Scenario) -> None:
     """Raises InputError for a training that is attacked, or the run's own, and is not finished."""
+    with Store.load(root) as store:
+        asked = store.read_text(SCENARIO) == scenarios.dump(scenario)
     for spec in dict.fromkeys((plan.own, *plan.attacked)):
-        resume.require_trained(root, spec, rounds_done(root, spec))
+        resume.require_trained(root, spec, rounds_done(root, spec), asked=asked)

@@ -38,7 +38,7 @@ def formats(text: str) -> list[str]:
 
 def require_executor(name: str) -> None:
     if name not in EXECUTORS:
-        raise InputError(f"--executor: {name!r} is none (accepted: {', '.join(EXECUTORS)})")
+        raise InputError(f"--executor: unknown name {name!r} (accepted: {', '.join(EXECUTORS)})")
 
 
 def threads(number: int | None) -> int | None:

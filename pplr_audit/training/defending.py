@@ -96,8 +96,8 @@ def _sound(made: Any, name: str) -> Defense:
             raise InputError(f"defenses: {name} acts at {act!r} and lacks the hook {lacking}")
     for act, what, given in (("wire", "channels", made.channels), ("sum", "removes", made.removes)):
         if (act in made.acts) != bool(given):
-            says, lacks = (f"acts at {act!r}", what) if act in made.acts else (what, f"{act!r} among its acts")
-            raise InputError(f"defenses: {name} has {says} and lacks {lacks}")
+            wrong = f"has {what} and does not act at {act!r}" if given else f"acts at {act!r} and names no {what}"
+            raise InputError(f"defenses: {name} {wrong}")
     return made
 
 

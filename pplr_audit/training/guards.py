@@ -179,7 +179,9 @@ class Guards:
         for place in self._acting["updates"]:
             made = self._call(place, "updates", updates, self._round_turn(place, "updates", round_))
             if not isinstance(made, Mapping) or set(made) != set(updates):
-                raise self._wrong(place, "updates", f"answers no updates of the clients {', '.join(sorted(updates))}")
+                told = set(made) if isinstance(made, Mapping) else set()
+                clients = ", ".join(sorted(map(str, told ^ set(updates))))
+                raise self._wrong(place, "updates", f"answers too few or too many clients (see {clients})")
             for client, update in updates.items():
                 self._require_alike(place, "updates", made[client], update, f", {client}")
             updates = {client: dict(made[client]) for client in updates}

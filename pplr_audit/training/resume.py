@@ -234,15 +234,17 @@ def _rebuild(
     federated.train(federation, missing[-1], first=first.round, done=round_done, validate=validate)
 
 
-def require_trained(root: Path, spec: TrainingSpec, done: int) -> None:
+def require_trained(root: Path, spec: TrainingSpec, done: int, *, asked: bool = True) -> None:
     """Raises InputError, with the command that goes on, where a round of a training is left.
 
     Args:
         root: the run's directory.
         done: how many rounds are finished.
+        asked: the run's scenario asks for it; else only what this call has set does.
     """
     if done < spec.training.rounds:
+        settings = "" if asked else " and the same --set"
         raise InputError(
             f"{root}: its training is not finished ({done} of {spec.training.rounds} rounds): {spec.name}; continue it "
-            f"with: pplr-audit train {root / SCENARIO} --out {root}"
+            f"with: pplr-audit train {root / SCENARIO} --out {root}{settings}"
         )

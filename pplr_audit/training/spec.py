@@ -11,7 +11,8 @@ from hashlib import sha256
 from typing import Any
 
 from pplr_audit.scenario import rivals
-from pplr_audit.scenario.compositions import NONE, Composition, canonical
+from pplr_audit.scenario.compositions import NONE, Composition, canonical, flat
+from pplr_audit.scenario.plugins import Kind, name_and_settings
 from pplr_audit.scenario.schema import Cut, Data, Model, Scenario, Training
 from pplr_audit.scenario.yaml_reader import text_of
 
@@ -69,6 +70,12 @@ class TrainingSpec:
         """``<strategy>-<defense>-<hash8>``: readable first, made unique by the digest."""
         defense = self.hijack.attack if self.hijack else self.defense
         return f"{_plain(self.training.label)}-{_plain(defense)}-{self.digest[:8]}"
+
+    @property
+    def plugins(self) -> list[tuple[Kind, str]]:
+        """Its strategy and defenses, as plugins are known."""
+        defenses = [name_and_settings(entry)[0] for entry in flat(self.defenses)]
+        return [("strategies", self.training.strategy), *(("defenses", name) for name in defenses if name != NONE)]
 
     @property
     def defense(self) -> str:

@@ -89,6 +89,8 @@ def test_toy_defenses_go_from_scenario_to_report_and_leave_the_run_s_own_trainin
     assert against == {f"fedavg under {name}" for name in names[1:]}
     text = (copied / "report.md").read_text(encoding="utf-8")
     assert all(name in text for name in ("noise(scale=0.05)", "scale(factor=0.5)", "sums"))
+    used = {each["name"] for each in document["run"]["plugins"] if each["kind"] == "defenses"}
+    assert used == {"scale", "noise", "sums"}
 
 
 def test_what_contradicts_is_refused_before_anything_is_written(
@@ -136,6 +138,8 @@ def test_attack_takes_fields_of_audit_and_no_other(copied: Path, monkeypatch: py
         called = CliRunner().invoke(cli.app, ["attack", str(copied), "--set", wrong])
         assert called.exit_code == 2
         assert said in called.stderr
+    goes_on = called.stderr.strip().partition("continue it with: ")[2]
+    assert goes_on == f"pplr-audit train {copied / 'scenario.yaml'} --out {copied} and the same --set"
     assert json.loads((copied / "findings.json").read_text()) == document
 
 

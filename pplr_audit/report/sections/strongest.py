@@ -96,13 +96,15 @@ def _alone(
 
 
 def _title(name: str, attacks: Sequence[Series]) -> str:
-    told = attacks[0].label if len(attacks) == 1 else f"strongest of {len(attacks)} attacks"
+    names = sorted({str(each.rows[0]["attack"]) for each in attacks})
+    many = names[0] if len(names) == 1 else f"strongest of {len(names)} attacks"
+    told = attacks[0].label if len(attacks) == 1 else many
     return f"{name.capitalize()}: {told}"
 
 
 def _subtitle(attacks: Sequence[Series]) -> str:
     if len(attacks) > 1:
-        return "whichever attack and channel gives most"
+        return "whichever attack, channel and round gives most"
     first = attacks[0].rows[0]
     return f"{first['channel']}, knows {first['knowledge']}"
 

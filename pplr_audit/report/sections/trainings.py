@@ -58,11 +58,13 @@ def _seeds(rows: Iterable[Finding], secret: str) -> Table:
     own = [row for row in rows if row["secret"] == secret]
     metric = headline([{**row, "status": "ok"} for row in own], secret)
     shown = sorted((row for row in own if row["metric"] == metric), key=lambda row: -row["value"])[:SHOWN]
+    rounds = {where: {row["round"] for row in own if row["channel"] == where} for where in distinct(own, "channel")}
     body = []
     for row in shown:
+        where = row["channel"] + (f", round {row['round']}" if len(rounds[row["channel"]]) > 1 else "")
         mode, settings = str(row["detail"].get("mode", "")), settings_words(row)
         called = " ".join(part for part in (row["attack"], mode, f"({settings})" if settings else "") if part)
-        named = labels(called, row["channel"], cut_words(row["cut"]), row["strategy"], row["defense"])
+        named = labels(called, where, cut_words(row["cut"]), row["strategy"], row["defense"])
         body.append((*named, *_over_seeds(row)))
     columns = ("attack", "channel", "cut", "strategy", "defense", "mean over seeds", "95% interval", "each seed")
     caption = f"{secret_words(secret)}, {metric_words(str(metric))}, over seeds."

@@ -21,8 +21,10 @@ def plan_table(document: Document) -> "Table":
     for name in ("step", "there", "time", "disk"):
         table.add_column(name, justify="left" if name == "step" else "right", overflow="fold")
     many = len(document["trainings"]) > 1
+    seeds = len({row["seed"] for row in document["trainings"]}) > 1
     for row in document["trainings"]:
-        about = f"train {row['name']}" + ("" if row["defense"] == "none" else f" ({row['defense']})")
+        beside = ([] if row["defense"] == "none" else [row["defense"]]) + ([f"seed {row['seed']}"] if seeds else [])
+        about = f"train {row['name']}" + (f" ({', '.join(beside)})" if beside else "")
         there = f"{row['done']} of {several(row['rounds'], 'round')}"
         table.add_row(about, there, _about(row["seconds"]), size(row["bytes"]) if row["bytes"] else "")
     for row in document["replays"]:

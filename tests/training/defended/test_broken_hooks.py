@@ -79,7 +79,7 @@ CASES: dict[str, tuple[Defense, str]] = {
                                 r"batches answers a batch that is no list of rows from 0 to \d+"),
     "a row twice": (broken("sampler", "batches", lambda n, s, g: [np.array([0, 0])] * -(-len(n) // s)),
                     "batches answers a batch with a sample twice"),
-    "updates of nobody": (broken("updates", "updates", lambda u, t: {}), "updates answers no updates of the cl"),
+    "updates of nobody": (broken("updates", "updates", lambda u, t: {}), "updates answers too few or too many clients"),
     "an update of other layers": (broken("updates", "updates", lambda u, t: {client: {} for client in u}),
                                   "updates answers nothing, client-0, where"),
     "a sum of another type": (broken("sum", "sum", lambda u, t: half(next(iter(u.values())))),

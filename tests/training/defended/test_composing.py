@@ -138,9 +138,9 @@ BROKEN = {
     "no such neighbors": ('neighbors = "replaced"', "neighbors: 'replaced'; did you mean 'replace'?"),
     "no channels": (
         'acts = frozenset({"wire"})\n    def apply(self, crossing, turn): ...',
-        "broken has acts at 'wire' and lacks channels",
+        "broken acts at 'wire' and names no channels",
     ),
-    "removes without a sum": ('removes = frozenset({"client_update"})', "has removes and lacks 'sum' among its acts"),
+    "removes without a sum": ('removes = frozenset({"client_update"})', "has removes and does not act at 'sum'"),
     "is none": (None, "broken is a Broken and no pplr_audit.threat_model.Defense"),
 }
 
