@@ -4,11 +4,13 @@ The cells of the report are those of both, in the order in which they were asked
 all of them. A scenario that asks something else takes the place of both; cells of the former question stay on disk.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from pplr_audit.errors import InputError
 from pplr_audit.runs.parsing import understood
 from pplr_audit.runs.store import MANIFEST, SCENARIO, Store
 from pplr_audit.scenario.loading import dump, from_text
@@ -59,12 +61,23 @@ def before(store: Store) -> Scenario:
     return from_text(store.read_text(SCENARIO), str(store.root / SCENARIO))
 
 
-def record(store: Store, scenario: Scenario, extensions: Sequence[Extension]) -> None:
-    """Make these what the run is asked, for whoever continues it. A run that is asked the same is not written to."""
+@contextmanager
+def asked(store: Store, scenario: Scenario, extensions: Sequence[Extension]) -> Iterator[None]:
+    """Make these what the run is asked, for whoever continues it; what is refused within the block is asked no more."""
     entries = [extension.model_dump(mode="json") for extension in extensions]
-    if entries != [*store.manifest.get(_FIELD, ())]:
-        store.update_manifest(**{_FIELD: entries})
-    text = dump(scenario)
+    had, text = [*store.manifest.get(_FIELD, ())], store.read_text(SCENARIO)
+    _record(store, dump(scenario), entries)
+    try:
+        yield
+    except InputError:
+        _record(store, text, had)
+        raise
+
+
+def _record(store: Store, text: str, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Write what the run is asked; a run that is asked the same is not written to."""
+    if [*entries] != [*store.manifest.get(_FIELD, ())]:
+        store.update_manifest(**{_FIELD: [*entries]})
     if text != store.read_text(SCENARIO):
         store.write_text(SCENARIO, text)
         store.event("asked_anew")

@@ -86,10 +86,9 @@ def opened(
         with Store.open(root, scenarios.dump(scenario), scenarios.digest(scenario)) as store:
             resume.note_compute(store, choice, clock.say)
             resume.same_inputs(store, own.private, own.model)
-            extensions.record(store, scenario, extended)
-            yield OpenRun(
-                scenario, store, inputs, own, plan, extended, Place(root, scenario, choice, precision), clock
-            )  # fmt: skip
+            place = Place(root, scenario, choice, precision)
+            with extensions.asked(store, scenario, extended):
+                yield OpenRun(scenario, store, inputs, own, plan, extended, place, clock)
 
 
 def _require_trained(root: Path, plan: Plan, scenario: Scenario) -> None:

@@ -82,6 +82,12 @@ def _sound(made: Any, name: str) -> Defense:
     """Return the defense that ``name`` makes, if it is one and has all that it says it has."""
     if not isinstance(made, Defense):
         raise InputError(f"defenses: {name} is a {type(made).__name__} and no pplr_audit.threat_model.Defense")
+    for what in ("acts", "channels", "removes", "holds_against"):
+        if not isinstance(getattr(made, what), frozenset | set | tuple | list):
+            raise InputError(f"defenses: {name}: {what} is {getattr(made, what)!r} (accepted: a set of names)")
+    for what in ("unit", "neighbors"):
+        if not isinstance(getattr(made, what), str | None):
+            raise InputError(f"defenses: {name}: {what} is {getattr(made, what)!r} (accepted: a name or None)")
     for what, given, accepted in (
         ("acts", made.acts, get_args(Act)), ("channels", made.channels, tuple(map(str, Channel))),
         ("removes", made.removes, (str(Channel.CLIENT_UPDATE),)), ("unit", {made.unit} - {None}, get_args(Unit)),

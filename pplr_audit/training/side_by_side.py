@@ -113,7 +113,7 @@ class _Apart(Generic[T]):
         assert self._process is not None
         try:
             self._answer = pickle.loads(self.near.recv_bytes())  # torch would share memory with a process that is gone
-        except EOFError:
+        except (EOFError, OSError):  # it was killed before its answer, or within
             self._process.join()
             self._answer = RunError(f"a process of this run ended with {self._process.exitcode}"), None
         self.near.close()

@@ -105,6 +105,26 @@ def test_what_contradicts_is_refused_before_anything_is_written(
         assert not (tmp_path / "run").exists()
 
 
+def test_a_defense_that_breaks_off_leaves_the_run_its_former_question(
+    small_scenario: scenario.Scenario, plain: audit.AuditResult, copied: Path, install: Callable[..., Path]
+) -> None:
+    code = """\"\"\"Broken.\"\"\"
+from pplr_audit.threat_model import Defense
+
+
+class Raiser(Defense):
+    acts = frozenset({"gradients"})
+
+    def gradients(self, gradients, turn):
+        raise KeyError("boom")
+"""
+    install("raiser", "0.1", "[pplr_audit.defenses]\nraiser = raiser_code:Raiser\n", raiser_code=code)
+    with pytest.raises(InputError, match="raiser: its hook gradients breaks off with KeyError"):
+        audit.run(asking(small_scenario, training={"strategy": "fedavg"}, defenses=["raiser"]), copied)
+    assert (copied / "scenario.yaml").read_text() == (plain.directory / "scenario.yaml").read_text()
+    assert comparable(audit.attack(copied).document) == comparable(plain.document)
+
+
 def test_another_question_goes_on_in_the_same_run_without_training(
     small_scenario: scenario.Scenario, plain: audit.AuditResult, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import connection, get_context
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from pplr_audit.training.client import Client
 from pplr_audit.training.crossings import RoundRecorder
 from pplr_audit.training.job import Inputs
 from pplr_audit.training.onlooker import NoOnlooker
-from pplr_audit.training.side_by_side import allowed, side_by_side, width
+from pplr_audit.training.side_by_side import _Apart, allowed, side_by_side, width
 from pplr_audit.training.spec import own_training
 from pplr_audit.training.utility.measure import utility_rows
 
@@ -68,6 +69,20 @@ def test_a_process_that_is_killed_is_one_error_and_leaves_none_behind() -> None:
     with allowed(2), pytest.raises(RunError, match="ended with -9"):
         list(side_by_side([partial(die, 0), partial(die, 1)]))
     assert time.monotonic() - started < 30
+
+
+def test_a_process_that_is_killed_within_its_answer_is_the_same_error() -> None:
+    def die(answer: connection.Connection) -> None:
+        os.write(answer.fileno(), (1000).to_bytes(4, "big") + b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    apart = _Apart(lambda: None, get_context("fork"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pplr_audit.training.side_by_side._work", lambda task, answer: die(answer))
+        apart.start()
+        apart.end()
+    with pytest.raises(RunError, match="ended with -9"):
+        apart.result()
 
 
 @pytest.fixture(scope="module")

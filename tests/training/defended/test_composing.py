@@ -141,6 +141,9 @@ BROKEN = {
         "broken acts at 'wire' and names no channels",
     ),
     "removes without a sum": ('removes = frozenset({"client_update"})', "has removes and does not act at 'sum'"),
+    "no set of places": ("acts = None", "broken: acts is None (accepted: a set of names)"),
+    "a place without a set": ('acts = "gradients"', "broken: acts is 'gradients' (accepted: a set of names)"),
+    "several units": ('unit = ["sample"]', "broken: unit is ['sample'] (accepted: a name or None)"),
     "is none": (None, "broken is a Broken and no pplr_audit.threat_model.Defense"),
 }
 
