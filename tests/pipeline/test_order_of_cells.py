@@ -31,8 +31,8 @@ ATTACKS: list[Any] = [
 def ready(small_scenario: scenario.Scenario, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that is trained, of a scenario with one of each attack that learns or searches, and several crossings."""
     told = small_scenario.model_dump(mode="json")
-    told["audit"] |= {"victims": 6, "attacks": ATTACKS, "cuts": [[0, 1], [1, 1], [2, 0]], "rounds": "all"}
-    told["training"] |= {"rounds": 2, "local_epochs": 2}
+    told["audit"] |= {"victims": 3, "attacks": ATTACKS, "cuts": [[0, 1], [1, 1], [2, 0]], "rounds": "all"}
+    told["training"] |= {"rounds": 2}
     root = tmp_path_factory.mktemp("ready") / "run"
     audit.train(scenario.Scenario.model_validate(told), root)
     return root
