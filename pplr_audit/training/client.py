@@ -16,7 +16,7 @@ from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import Samples
 from pplr_audit.models.lora import Adapter, adapter_off, load_adapter, read_adapter
 from pplr_audit.models.recommenders.task import CatalogueEncoding, Tally, Task, Weights
-from pplr_audit.training.divergence import diverged, diverged_before, of_adapter, of_loss
+from pplr_audit.training.divergence import diverged, diverged_before, of_adapter, of_loss, under
 from pplr_audit.training.guards import Guards, Place
 from pplr_audit.training.link import Link, ServingSide, TrainingSide
 from pplr_audit.training.local_step import ClientPart, DefendedStep, Gradients, LocalStep, PlainStep
@@ -184,14 +184,16 @@ class Client:
         if wrong is not None:
             # The first loss is that of the model as the round before left it: no step of this one had a part in it.
             failed = diverged_before if step == descent.first and descent.round > 1 else diverged
-            raise failed(self._training, self.name, wrong, descent.round, step)
+            error = failed(self._training, self.name, wrong, descent.round, step)
+            raise under(self._guards.composed.name, error)
 
     def _require_sound_adapter(self, after: Adapter, descent: _Descent) -> None:
         # The last step has no loss after it that would show what it did, and a state that is saved counts as good.
         wrong = of_adapter(after)
         if wrong is not None:
             last = descent.first + len(descent.batches) - 1
-            raise diverged(self._training, self.name, wrong, descent.round, last)
+            error = diverged(self._training, self.name, wrong, descent.round, last)
+            raise under(self._guards.composed.name, error)
 
     def _prompts(self, rows: Int[np.ndarray, "batch"]) -> list[Prompt]:
         build, samples = self._task.prompts.build, self._samples

@@ -39,6 +39,11 @@ def diverged(training: scenario.Training, client: str, what: str, round_: int, s
     )
 
 
+def under(defense: str, error: RunError) -> RunError:
+    """Return the error with the defense in force, which may be the cause; ``none`` is none."""
+    return error if defense == "none" else RunError(f"{error}; the defense {defense} is in force and may be the cause")
+
+
 def diverged_before(training: scenario.Training, client: str, what: str, round_: int, step: int) -> RunError:
     """The error of a local training whose first ``step`` of a round shows that it started from a spoilt model.
 

@@ -9,7 +9,7 @@ import torch
 
 from pplr_audit import scenario
 from pplr_audit.data.prepare import PrivateData, prepare
-from pplr_audit.errors import InputError
+from pplr_audit.errors import InputError, RunError
 from pplr_audit.threat_model import Channel, Defense
 from pplr_audit.training.defending import Composed
 from pplr_audit.training.rounds import assemble, train
@@ -102,3 +102,15 @@ def test_a_wrong_answer_is_one_message(small_scenario: scenario.Scenario, privat
         train(federation, 1, done=lambda log, state: saved.append(state.round))
     assert "\n" not in str(refused.value)
     assert saved == []
+
+
+def test_numbers_that_a_defense_spoils_are_told_with_its_name(
+    small_scenario: scenario.Scenario, private: PrivateData
+) -> None:
+    defense = broken("gradients", "gradients", lambda g, t: {n: v * float("nan") for n, v in g.items()})
+    model, _ = start(small_scenario, private, "none")
+    training = small_scenario.training.model_copy(update={"strategy": "fedavg"})
+    composed = Composed("spoils", (defense,), ("spoils",))
+    federation = assemble(private.samples, model, training, FedAvg(training), seed=1, defenses=composed)
+    with pytest.raises(RunError, match=r"not finite .* the defense spoils is in force and may be the cause"):
+        train(federation, 1, done=lambda log, state: None)
