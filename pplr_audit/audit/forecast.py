@@ -74,7 +74,7 @@ def forecast(plan: Plan, job: Job, scenario: Scenario, root: Path, speed: Speed,
     beside = min(width, len(job.federation.clients))
     of_rounds = replace(speed, per_position=speed.per_position / beside)
     trainings = [_training(each, plan, job, root, of_rounds) for each in plan.trainings]
-    alone = sum(not each["whole"] for each in trainings) == 1
+    alone = width < 2 or sum(not each["whole"] for each in trainings) == 1  # else each is made in a process of its own
     rounds = [(each, round_) for each in plan.trainings for round_ in plan.kept(each)]
     replays = [row for each, round_ in rounds for row in _replays(each, round_, plan, job, store, of_rounds, alone)]
     trainings += [_hijacked(spec, plan, job, root, store, speed) for spec in plan.hijacked_trainings(scenario)]
@@ -98,14 +98,25 @@ def _training(planned: PlannedTraining, plan: Plan, job: Job, root: Path, speed:
     whole = is_whole(root, spec, plan.kept(planned)) if has_begun(root, spec) else False
     positions = sum(_positions(job, round_) for round_ in range(done + 1, rounds + 1))
     served = 0 if whole else _served_positions(job) * (2 if planned.measures.references else 1)
-    kept = {*plan.kept(planned), rounds + 1}
-    state = sum(value.numel() * value.element_size() for value in job.model.initial.values()) * COPIES
+    seconds = (positions + FORWARD * served) * speed.per_position
+    bytes_ = 0 if whole else _bytes(job, len({*plan.kept(planned), rounds + 1}))
+    return _row(spec, done, whole=whole, attacked=planned.attacked, seconds=seconds, bytes_=bytes_)
+
+
+def _row(
+    spec: TrainingSpec, done: int, *, whole: bool, attacked: bool, seconds: float, bytes_: int
+) -> dict[str, Any]:  # fmt: skip
     return {
-        "name": spec.name, "strategy": spec.strategy, "defense": spec.defense, "seed": spec.seed, "rounds": rounds,
-        "done": done, "attacked": planned.attacked, "whole": whole,
-        "seconds": (positions + FORWARD * served) * speed.per_position,
-        "bytes": 0 if whole else len(kept) * len(job.federation.clients) * state,
+        "name": spec.name, "strategy": spec.strategy, "defense": spec.defense, "seed": spec.seed,
+        "rounds": spec.training.rounds, "done": done, "attacked": attacked, "whole": whole, "seconds": seconds,
+        "bytes": bytes_,
     }  # fmt: skip
+
+
+def _bytes(job: Job, states: int) -> int:
+    """Return the size of so many stored states of all clients."""
+    state = sum(value.numel() * value.element_size() for value in job.model.initial.values()) * COPIES
+    return states * len(job.federation.clients) * state
 
 
 def _positions(job: Job, round_: int) -> int:
@@ -134,12 +145,9 @@ def _hijacked(
     """One training under a server of an attack; it begins again where it was broken off."""
     cells = [each for each in plan.cells if each.channel in OF_TRAINING and plan.hijack(each, job.scenario) == spec]
     whole = store is not None and all(is_done(each, store) for each in cells)
-    asked = replace(plan.trainings[0], spec=spec, attacked=False)
-    row = _training(asked, plan, job, root, speed)
-    rounds = range(1, spec.training.rounds + 1)
-    positions = 0 if whole else sum(_positions(job, round_) for round_ in rounds)
-    bytes_ = 0 if whole else row["bytes"]
-    return row | {"whole": whole, "attacked": True, "seconds": positions * speed.per_position, "bytes": bytes_}
+    positions = 0 if whole else sum(_positions(job, round_) for round_ in range(1, spec.training.rounds + 1))
+    seconds, bytes_ = positions * speed.per_position, 0 if whole else _bytes(job, 1)
+    return _row(spec, rounds_done(root, spec), whole=whole, attacked=True, seconds=seconds, bytes_=bytes_)
 
 
 def _replays(

@@ -28,15 +28,6 @@ from tests.attacks.test_prefix_search import knowledge_of, prompts_of, right, tr
 SMALL = {"prompts": 64, "held_out": 8}
 
 
-@pytest.fixture(scope="module", params=["bigrec", "recformer"])
-def model(
-    request: pytest.FixtureRequest, small_scenario: scenario.Scenario, recformer_scenario: scenario.Scenario,
-    small_market: Dataset,
-) -> Recommender:  # fmt: skip
-    chosen = small_scenario if request.param == "bigrec" else recformer_scenario
-    return build(chosen.model, small_market.catalogue, history=3, seed=1)
-
-
 def moved(model: Recommender) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """A client's model before and after a long round."""
     return trained(model, 0.02), trained(model, 0.3)

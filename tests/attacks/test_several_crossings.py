@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from pplr_audit import scenario
 from pplr_audit.attacks.activation.embedding_match import EmbeddingMatch
 from pplr_audit.attacks.activation.inverter import Inverter
 from pplr_audit.attacks.activation.prefix_search import PrefixSearch
@@ -19,9 +18,8 @@ from pplr_audit.attacks.decoding.crossings import once
 from pplr_audit.attacks.gradient.bidirectional import Bidirectional
 from pplr_audit.attacks.gradient.label_match import LabelMatch
 from pplr_audit.attacks.metadata.length import Length
-from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.prompts import Prompt
-from pplr_audit.models.build import Recommender, build
+from pplr_audit.models.build import Recommender
 from pplr_audit.threat_model.attack import Attack, Budget, reads_every_crossing
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.view import Record, View
@@ -30,15 +28,6 @@ from tests.attacks.test_label_match import among_the_batch, hits, stepped
 from tests.attacks.test_prefix_search import items_right, knowledge_of, prompts_of, right, trained, view_of
 
 SMALL = {"prompts": 64, "held_out": 8}
-
-
-@pytest.fixture(scope="module", params=["bigrec", "recformer"])
-def model(
-    request: pytest.FixtureRequest, small_scenario: scenario.Scenario, recformer_scenario: scenario.Scenario,
-    small_market: Dataset,
-) -> Recommender:  # fmt: skip
-    chosen = small_scenario if request.param == "bigrec" else recformer_scenario
-    return build(chosen.model, small_market.catalogue, history=3, seed=1)
 
 
 def crossed_again(views: Sequence[View]) -> View:

@@ -1,6 +1,6 @@
 """Truth about next items: the item that each row was trained to answer with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,14 +8,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pplr_audit.audit.truth.history import OWN_MODEL, POPULARITY, HistoryTruth, Recommends, most_popular
+from pplr_audit.audit.truth.named_items import DEPTHS, hits_at_depths, mean_score, padded
 from pplr_audit.audit.truth.protocol import Example, RowTruth, lowest_rows, place_of, slot
-from pplr_audit.audit.truth.score import Score, by_user
+from pplr_audit.audit.truth.score import Score
 from pplr_audit.data.dataset import Catalogue
-from pplr_audit.scoring.intervals import mean_estimate
-from pplr_audit.scoring.reconstruction import item_hits, reciprocal_ranks
+from pplr_audit.scoring.reconstruction import reciprocal_ranks
 from pplr_audit.threat_model.attack import Guess
 
-LABEL_DEPTHS = (1, 5, 10)
 EXAMPLES = 6
 """Victims whose next item is shown; it takes one line."""
 
@@ -47,29 +46,21 @@ class LabelTruth(RowTruth):
         rows = sorted(self.targets)
         users, truth = np.array([self.users[row] for row in rows]), np.array([self.targets[row] for row in rows])
         answers = guess.arrays["labels"]
-        depth = max(*LABEL_DEPTHS, answers.shape[1])
+        depth = max(*DEPTHS, answers.shape[1])
         lists = {int(row): answer for row, answer in zip(guess.arrays["rows"], answers, strict=True)}
-        ranked = self.padded([lists.get(row, answers[:0].ravel()) for row in rows], depth)
-        usual = most_popular(self.popularity)
-        floors = {POPULARITY: self.padded([usual] * len(rows), depth)}
+        ranked = padded([lists.get(row, answers[:0].ravel()) for row in rows], depth)
+        floors = {POPULARITY: padded([most_popular(self.popularity)] * len(rows), depth)}
         detail = {}
         if seed is not None and self.own is not None:
             read = self._read(guess)
             recommended = self.own(read)
             if recommended is not None:
-                floors[OWN_MODEL] = self.padded([recommended[row] for row in rows], depth)
+                floors[OWN_MODEL] = padded([recommended[row] for row in rows], depth)
                 detail["own_model_reads"] = "what the attack read" if read is not None else "the true history"
-        scores = []
-        for k in LABEL_DEPTHS:
-            hits, *floor = (
-                item_hits(each, truth, k, self.title_class).astype(float) for each in (ranked, *floors.values())
-            )
-            scores.append(
-                self.scored(f"label_hit@{k}", hits, [*zip(floors, floor, strict=True)], users, seed, **detail)
-            )
+        hits = hits_at_depths("label", ranked, floors, truth, self.title_class, users, seed, **detail)
         own, *floor = (reciprocal_ranks(each, truth, self.title_class) for each in (ranked, *floors.values()))
-        by_floor = [*zip(floors, floor, strict=True)]
-        return [*scores, self.scored("mrr", own, by_floor, users, seed, depth=depth, **detail)]
+        by_floor = dict(zip(floors, floor, strict=True))
+        return [*hits, mean_score("mrr", own, by_floor, users, seed, depth=depth, **detail)]
 
     def examples(self, guess: Guess, catalogue: Catalogue, tokenizer: Any) -> list[Example]:
         """The next item beside the first guess; items of one title are one."""
@@ -87,22 +78,3 @@ class LabelTruth(RowTruth):
             return None
         rows = [int(row) for row in guess.arrays["rows"]]
         return dict(zip(rows, HistoryTruth.firsts(guess, rows), strict=True))
-
-    @staticmethod
-    def padded(lists: Sequence[Int[np.ndarray, "items"]], depth: int) -> Int[np.ndarray, "rows depth"]:
-        """The first ``depth`` of each, -1 where there are fewer."""
-        found = np.full((len(lists), depth), -1, dtype=np.int64)
-        for row, items in zip(found, lists, strict=True):
-            row[: min(depth, len(items))] = items[:depth]
-        return found
-
-    @staticmethod
-    def scored(
-        metric: str, values: Float[np.ndarray, "rows"], floors: Sequence[tuple[str, Float[np.ndarray, "rows"]]],
-        users: Int[np.ndarray, "rows"], seed: int | None, **detail: Any,
-    ) -> Score:  # fmt: skip
-        """Return the mean of a metric, beside that of each floor; popularity is among these."""
-        estimate = mean_estimate(values, users, seed=seed)
-        by_floor = {name: by_user(users, floor) for name, floor in floors}
-        popular = float(dict(floors)[POPULARITY].mean())
-        return Score(metric, estimate, popular, by_user(users, values), detail, by_floor)

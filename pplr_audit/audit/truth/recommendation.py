@@ -7,14 +7,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pplr_audit.audit.truth.history import POPULARITY, most_popular
-from pplr_audit.audit.truth.label import LabelTruth
+from pplr_audit.audit.truth.named_items import DEPTHS, hits_at_depths, padded
 from pplr_audit.audit.truth.protocol import RowTruth
 from pplr_audit.audit.truth.score import Score
 from pplr_audit.scoring.ranking import best_first
-from pplr_audit.scoring.reconstruction import item_hits
 from pplr_audit.threat_model.attack import Guess
 
-DEPTHS = (1, 5, 10)
 UNTARGETED = "untargeted"
 """Name of the guess at what the same model recommends most often to others."""
 
@@ -47,20 +45,12 @@ class RecommendationTruth(RowTruth):
         answers = guess.arrays["recommended"]
         lists = {int(row): answer for row, answer in zip(guess.arrays["rows"], answers, strict=True)}
         none = np.empty(0, dtype=np.int64)
-        ranked = {
-            "": [lists.get(row, none) for row in rows],
-            POPULARITY: [most_popular(self.popularity)] * len(rows),
-            UNTARGETED: [self._usual(row) for row in rows],
+        ranked = padded([lists.get(row, none) for row in rows], DEPTHS[-1])
+        floors = {
+            POPULARITY: padded([most_popular(self.popularity)] * len(rows), DEPTHS[-1]),
+            UNTARGETED: padded([self._usual(row) for row in rows], DEPTHS[-1]),
         }
-        scores = []
-        for k in DEPTHS:
-            own, *floors = (
-                item_hits(LabelTruth.padded(each, k), truth, k, self.title_class).astype(float)
-                for each in ranked.values()
-            )
-            by_floor = [*zip((POPULARITY, UNTARGETED), floors, strict=True)]
-            scores.append(LabelTruth.scored(f"recommendation_hit@{k}", own, by_floor, users, seed))
-        return scores
+        return [*hits_at_depths("recommendation", ranked, floors, truth, self.title_class, users, seed)]
 
     def _usual(self, row: int) -> Int[np.ndarray, "items"]:
         """The items that were recommended most often to other users of the row's client, of equals the most popular."""
