@@ -148,8 +148,6 @@ def test_noise_that_hides_a_label_in_every_crossing_is_seen_through_by_all_toget
 
 @pytest.mark.parametrize("attack", [Sdar(steps=250), Fsha(steps=250)], ids=lambda attack: attack.name)
 def test_a_decoder_reads_all_crossings_together(model: Recommender, attack: Any) -> None:
-    if attack.name == "sdar" and not model.whole.causal:
-        pytest.skip("its decoder reads the crossings of a decoder in the same way")
     prompts, known = prompts_of(model), replace(knowledge_of(model, model.initial), auxiliary="catalogue")
     exact = view_of(model, model.initial, prompts, 1)
     if attack.name == "fsha":
