@@ -62,7 +62,9 @@ def reading(run: Document, rows: Sequence[Finding], secret: str) -> Sentence:
         parts, shown = [*_over_cuts(first, run), *_channels(first, run)], [*over.values()]
     parts += _serving(served, run)
     text = " ".join([*parts, hedge(rows, shown), *_needed(shown)])
-    return Sentence(topic, text if first is phases[0] else f"In serving: {text}", verdict(shown))
+    if first is not phases[0]:
+        text = f"When the trained model serves: {text[0].lower()}{text[1:]}"
+    return Sentence(topic, text, verdict(shown))
 
 
 def _by_depth(found: Mapping[Pair, Finding], side: Side, run: Document) -> list[str]:
