@@ -39,7 +39,7 @@ def once(executor: str, threads: int, users: int, rounds: int) -> float:
 def main() -> None:
     given = arguments(__doc__ or "", 5)
     at = machine()
-    users, rounds = (200, 1) if given.quick else (1600, 2)
+    users, rounds = (200, 1) if given.quick else (800, 1)
     once("serial", 1, users, 1)  # the base model's cache
     sides = {name: partial(once, *way, users, rounds) for name, way in WAYS.items()}
     seconds = interleaved(sides, given.repeats)
