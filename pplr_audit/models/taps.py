@@ -1,6 +1,6 @@
 """Taps on hidden states where two blocks meet, and models entered at any layer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -106,3 +106,33 @@ def entered_at(model: Any, layer: int, hidden: Float[Tensor, "batch seq hidden"]
         inner.set_submodule(path, whole)
         for config, values in before:
             vars(config).update(values)
+
+
+class _Enough(Exception):
+    """All that was looked for has been seen: the rest of the forward pass is not run."""
+
+
+@contextmanager
+def entering(model: nn.Module, modules: Collection[str]) -> Iterator[dict[str, Tensor]]:
+    """Within the block, which is one forward pass, hold what enters each of ``modules``, by name; the pass ends there.
+
+    Modules that read the same tensor are given the same object.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def entered(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            seen[name] = args[0]
+            if len(seen) == len(set(modules)):
+                raise _Enough
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(entered(name)) for name in modules]
+    try:
+        yield seen
+    except _Enough:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -5,7 +5,7 @@ It shares the frozen weights with the model that is cut and has an adapter of it
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
@@ -20,10 +20,15 @@ from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.architectures import architecture, blocks, body, heads
 from pplr_audit.models.backbones.transformers_api import remembering
 from pplr_audit.models.cut import positions as places_of
+from pplr_audit.models.linears import Linear, candidates, linears_of
 from pplr_audit.models.lora import adapter_off, adapter_parameters, load_adapter, read_adapter
 from pplr_audit.models.recommenders.task import CatalogueEncoding, Tally, Task, Weights, by_length
-from pplr_audit.models.taps import Tapped, entered_at, tap
+from pplr_audit.models.taps import Tapped, entered_at, entering, tap
 from pplr_audit.models.token_tree import Branches, Prefix, asked
+
+_NONE, _TWO = np.zeros(0, dtype=np.int64), np.zeros(2, dtype=np.int64)
+_TWO_TOKENS = Prompt(tokens=_TWO, slots=_TWO - 1, items=_NONE, answer=2, order=_TWO)
+"""A prompt of no item, to see which layers read what."""
 
 
 class UncutModel:
@@ -41,7 +46,8 @@ class UncutModel:
         if task is not None:
             self.task: Task = task
         self._parameters = adapter_parameters(self.model)
-        self._initial = read_adapter(self._parameters)
+        self.initial = read_adapter(self._parameters)
+        """The trained tensors as training begins with them."""
         self._weights = digest
         self.layers = len(blocks(self.model))
         words = self.model.get_input_embeddings()
@@ -54,7 +60,7 @@ class UncutModel:
         """A hash of what the base model computes by."""
         sha = hashlib.sha256(self._weights.encode())
         frozen = () if self._weights else self.model.state_dict().items()
-        for name, tensor in sorted((*frozen, *self._initial.items())):
+        for name, tensor in sorted((*frozen, *self.initial.items())):
             values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode() + memoryview(values.numpy()))
         return sha.hexdigest()
@@ -84,6 +90,73 @@ class UncutModel:
                 body(self.model)(**given)
             for place, (row, mask) in enumerate(zip(rows, given["attention_mask"].bool(), strict=True)):
                 yield int(row), {layer: seen[layer][place, mask] for layer in layers}
+
+    def entering(
+        self, prompts: Sequence[Prompt], modules: Sequence[str], adapter: Mapping[str, Tensor] | None,
+        *, positions: int = 16_384,
+    ) -> Iterator[tuple[int, dict[str, Float[Tensor, "length width"]]]]:  # fmt: skip
+        """Yield what enters each of ``modules`` for every prompt, without padding, in batches, as `states` does.
+
+        A forward pass ends where the last of them is reached. Modules with one input are given the same object.
+        """
+        for rows in by_length([len(prompt) for prompt in prompts], positions):
+            with torch.no_grad(), self.under(adapter), entering(self.model, modules) as seen:
+                given = self.task.inputs(self.model, [prompts[row] for row in rows], serving=False)
+                body(self.model)(**given)
+            for place, (row, mask) in enumerate(zip(rows, given["attention_mask"].bool(), strict=True)):
+                own = {id(tensor): tensor[place, mask] for tensor in seen.values()}
+                yield int(row), {name: own[id(seen[name])] for name in modules}
+
+    def entering_from(
+        self, layer: int, hidden: Float[Tensor, "batch length hidden"], modules: Sequence[str],
+        adapter: Mapping[str, Tensor] | None,
+    ) -> dict[str, Float[Tensor, "batch length width"]]:  # fmt: skip
+        """Return what enters each of ``modules`` when ``hidden`` enters ``layer``, without padding."""
+        with torch.no_grad(), self.under(adapter), entered_at(self.model, layer, hidden):
+            with entering(self.model, modules) as seen:
+                self.task.logits(self.model, hidden, {})
+            return {name: seen[name] for name in modules}
+
+    def gradients(
+        self, prompts: Sequence[Prompt], adapter: Mapping[str, Tensor] | None, encoding: CatalogueEncoding
+    ) -> dict[str, Tensor]:
+        """Return the gradient of the batch's mean loss by each trained tensor, by name; nothing is dropped out."""
+        self.set(adapter)
+        with torch.enable_grad():
+            loss = self.task.loss(self.model, prompts, encoding)
+            names, tensors = [*self._parameters], [*self._parameters.values()]
+            found = torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True)
+        return dict(zip(names, found, strict=True))
+
+    @cached_property
+    def linears(self) -> dict[str, Linear]:
+        """The linear layers that have a trained tensor, by name, in the order in which they run."""
+        names = candidates(self.model)
+        order: dict[str, int] = {}
+        told: dict[int, int] = {}
+
+        def reader(name: str) -> Callable[..., None]:
+            def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+                kept.append(args[0])  # as long as it lives, nothing else has its number
+                order.setdefault(name, told.setdefault(id(args[0]), len(told)))
+
+            return hook
+
+        kept: list[Tensor] = []
+        handles = [self.model.get_submodule(name).register_forward_pre_hook(reader(name)) for name in names]
+        try:
+            with torch.no_grad():
+                body(self.model)(**self.task.inputs(self.model, [_TWO_TOKENS], serving=False))
+        finally:
+            for handle in handles:
+                handle.remove()
+        inside = {
+            f"{path}.{name}": place
+            for place, block in enumerate(blocks(self.model))
+            for path in [next(n for n, m in self.model.named_modules() if m is block)]
+            for name, _ in block.named_modules()
+        }
+        return linears_of(self.model, self._parameters, order, {name: inside.get(name, -1) for name in order})
 
     def extend(
         self, prefix: Prefix, tokens: Int[Tensor, "nodes"], parents: Sequence[int], layers: Sequence[int],
@@ -195,7 +268,7 @@ class UncutModel:
 
     def set(self, adapter: Mapping[str, Tensor] | None) -> None:
         """Take on these values; None: those that training begins with, which make it the base model."""
-        load_adapter(self._parameters, self._initial if adapter is None else adapter)
+        load_adapter(self._parameters, self.initial if adapter is None else adapter)
 
 
 class _End(nn.Module):

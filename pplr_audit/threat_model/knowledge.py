@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.data.samples import Samples
+from pplr_audit.models.linears import Linear
 from pplr_audit.models.token_tree import Branches, Prefix
 from pplr_audit.threat_model.artifacts import Artifacts, K, Source, Tensors, digest, digest_of_prompts
 from pplr_audit.threat_model.outcomes import NotApplicable
@@ -75,6 +76,32 @@ class Model(Protocol):
 
     def front(self, layer: int) -> Front:
         """A copy of the embeddings and the first ``layer`` blocks."""
+        ...
+
+    @property
+    def linears(self) -> Mapping[str, Linear]:
+        """The linear layers of which something is trained, by name, in the order in which they run."""
+        ...
+
+    @property
+    def adapter(self) -> Mapping[str, Tensor]:
+        """The trained tensors by name, as this model has them."""
+        ...
+
+    def entering(
+        self, prompts: Sequence[Prompt], modules: Sequence[str]
+    ) -> Iterator[tuple[int, dict[str, Float[Tensor, "length width"]]]]:
+        """Yield each prompt's place and what enters each of ``modules``, which are names of linear layers."""
+        ...
+
+    def entering_from(
+        self, layer: int, hidden: Float[Tensor, "batch length hidden"], modules: Sequence[str]
+    ) -> dict[str, Float[Tensor, "batch length width"]]:
+        """Return what enters each of ``modules`` when ``hidden`` enters ``layer``, without padding."""
+        ...
+
+    def gradients(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """Return the gradient of a batch's mean loss by each trained tensor, by name; nothing is dropped out."""
         ...
 
 

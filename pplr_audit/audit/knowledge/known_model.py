@@ -11,6 +11,7 @@ from torch import Tensor
 from pplr_audit.audit.queries import asked
 from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Prompt
+from pplr_audit.models.linears import Linear
 from pplr_audit.models.recommenders.task import CatalogueEncoding
 from pplr_audit.models.token_tree import Branches, Prefix
 from pplr_audit.models.uncut import Front, UncutModel
@@ -72,6 +73,27 @@ class KnownModel:
     def front(self, layer: int) -> Front:
         return self._whole.front(layer, self._adapter)
 
+    @property
+    def linears(self) -> Mapping[str, Linear]:
+        return self._whole.linears
+
+    @property
+    def adapter(self) -> Mapping[str, Tensor]:
+        return self._whole.initial if self._adapter is None else self._adapter
+
+    def entering(
+        self, prompts: Sequence[Prompt], modules: Sequence[str]
+    ) -> Iterator[tuple[int, dict[str, Float[Tensor, "length width"]]]]:
+        return self._whole.entering(prompts, modules, self._adapter)
+
+    def entering_from(
+        self, layer: int, hidden: Float[Tensor, "batch length hidden"], modules: Sequence[str]
+    ) -> dict[str, Float[Tensor, "batch length width"]]:
+        return self._whole.entering_from(layer, hidden, modules, self._adapter)
+
+    def gradients(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        return self._whole.gradients(prompts, self._adapter, self._encoded())
+
     def _encoded(self) -> CatalogueEncoding:
         if self._encoding is None:
             self._encoding = self._whole.encoding(self._adapter)
@@ -111,4 +133,25 @@ class NoModel:
 
     @property
     def causal(self) -> bool:
+        raise NotApplicable(NO_MODEL)
+
+    @property
+    def linears(self) -> Mapping[str, Linear]:
+        raise NotApplicable(NO_MODEL)
+
+    @property
+    def adapter(self) -> Mapping[str, Tensor]:
+        raise NotApplicable(NO_MODEL)
+
+    def entering(
+        self, prompts: Sequence[Prompt], modules: Sequence[str]
+    ) -> Iterator[tuple[int, dict[str, Float[Tensor, "length width"]]]]:
+        raise NotApplicable(NO_MODEL)
+
+    def entering_from(
+        self, layer: int, hidden: Float[Tensor, "batch length hidden"], modules: Sequence[str]
+    ) -> dict[str, Float[Tensor, "batch length width"]]:
+        raise NotApplicable(NO_MODEL)
+
+    def gradients(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         raise NotApplicable(NO_MODEL)
