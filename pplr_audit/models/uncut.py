@@ -128,6 +128,28 @@ class UncutModel:
             found = torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True)
         return dict(zip(names, found, strict=True))
 
+    def trained(
+        self, batches: Sequence[Sequence[Prompt]], adapter: Mapping[str, Tensor] | None, encoding: CatalogueEncoding,
+        optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer], factors: Sequence[float],
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Return before - after of each trained tensor, by name, after a step on each batch; nothing is dropped out.
+
+        Args:
+            optimizer: makes one over the trained tensors.
+            factors: of the learning rate in each step.
+        """
+        self.set(adapter)
+        before = read_adapter(self._parameters)
+        stepping = optimizer([*self._parameters.values()])
+        (rate,) = (group["lr"] for group in stepping.param_groups)
+        with torch.enable_grad():
+            for prompts, factor in zip(batches, factors, strict=True):
+                stepping.param_groups[0]["lr"] = rate * factor
+                self.task.loss(self.model, prompts, encoding).backward()
+                stepping.step()
+                stepping.zero_grad(set_to_none=True)
+        return {name: value - self._parameters[name].detach() for name, value in before.items()}
+
     @cached_property
     def linears(self) -> dict[str, Linear]:
         """The linear layers that have a trained tensor, by name, in the order in which they run."""

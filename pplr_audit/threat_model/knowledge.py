@@ -104,6 +104,18 @@ class Model(Protocol):
         """Return the gradient of a batch's mean loss by each trained tensor, by name; nothing is dropped out."""
         ...
 
+    def trained(
+        self, batches: Sequence[Sequence[Prompt]], recipe: Recipe, factors: Sequence[float]
+    ) -> dict[str, Tensor]:
+        """Return the update, before - after, that a client would send after a step on each of these batches.
+
+        Nothing is dropped out. The optimizer begins without the moments of earlier rounds, which stay with a client.
+
+        Args:
+            factors: of the learning rate in each step.
+        """
+        ...
+
 
 class Colluder(Protocol):
     """A client that hands the adversary prompts of its own users, and what crossed of them."""

@@ -1,7 +1,7 @@
 """An adversary's copy of a client's model, or its stand-in where it has none."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from pplr_audit.models.token_tree import Branches, Prefix
 from pplr_audit.models.uncut import Front, UncutModel
 from pplr_audit.threat_model.artifacts import digest
 from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.recipe import Recipe
 
 NO_MODEL = "this attack runs the model, and the adversary has no weights, only pairs of a colluding client"
 
@@ -94,6 +95,13 @@ class KnownModel:
     def gradients(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         return self._whole.gradients(prompts, self._adapter, self._encoded())
 
+    def trained(
+        self, batches: Sequence[Sequence[Prompt]], recipe: Recipe, factors: Sequence[float]
+    ) -> dict[str, Tensor]:
+        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.SGD
+        optimizer = partial(kind, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        return self._whole.trained(batches, self._adapter, self._encoded(), optimizer, factors)
+
     def _encoded(self) -> CatalogueEncoding:
         if self._encoding is None:
             self._encoding = self._whole.encoding(self._adapter)
@@ -154,4 +162,9 @@ class NoModel:
         raise NotApplicable(NO_MODEL)
 
     def gradients(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        raise NotApplicable(NO_MODEL)
+
+    def trained(
+        self, batches: Sequence[Sequence[Prompt]], recipe: Recipe, factors: Sequence[float]
+    ) -> dict[str, Tensor]:
         raise NotApplicable(NO_MODEL)
