@@ -20,8 +20,10 @@ FLOORS = (
 FORBIDDEN = {("report", "audit"), ("report", "training"), ("report", "models"), ("report", "data")}
 """Pairs that the order of the floors would allow: a report is made from the documents of a run alone."""
 GUESTS = {"attacks", "defenses"}
-OPEN_TO_GUESTS = ("pplr_audit.threat_model", "pplr_audit.data.prompts", "pplr_audit.models.token_tree",
-                  "pplr_audit.models.linears", "pplr_audit.scoring", "pplr_audit.errors", "pplr_audit.attacks", "pplr_audit.defenses")  # fmt: skip
+OPEN_TO_GUESTS = (
+    "pplr_audit.threat_model", "pplr_audit.data.prompts", "pplr_audit.models.token_tree", "pplr_audit.models.linears",
+    "pplr_audit.scoring", "pplr_audit.errors", "pplr_audit.attacks", "pplr_audit.defenses",
+)  # fmt: skip
 FRAGMENTS = {
     "What", "Of", "By", "Whether", "How", "Which", "Who", "Whose", "Where", "When", "With", "Without", "From", "In",
     "On", "At", "As", "For", "To", "Beside", "If", "That", "Those", "Than", "Between", "Under", "Up",
