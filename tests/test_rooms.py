@@ -22,7 +22,7 @@ FORBIDDEN = {("report", "audit"), ("report", "training"), ("report", "models"), 
 GUESTS = {"attacks", "defenses"}
 OPEN_TO_GUESTS = (
     "pplr_audit.threat_model", "pplr_audit.data.prompts", "pplr_audit.models.token_tree", "pplr_audit.models.linears",
-    "pplr_audit.scoring", "pplr_audit.errors", "pplr_audit.attacks", "pplr_audit.defenses",
+    "pplr_audit.models.rows", "pplr_audit.scoring", "pplr_audit.errors", "pplr_audit.attacks", "pplr_audit.defenses",
 )  # fmt: skip
 FRAGMENTS = {
     "What", "Of", "By", "Whether", "How", "Which", "Who", "Whose", "Where", "When", "With", "Without", "From", "In",

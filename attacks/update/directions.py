@@ -9,6 +9,7 @@ An update is the sum of steps, before - after. With SGD these are gradients time
 number by a running size of its own, which bends the span: ranks are worth more than exact tests there.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,14 +47,15 @@ class Directions:
 def descent(update: Named, start: Named, knowledge: Knowledge, client: str, round_: int) -> dict[str, Tensor]:
     """Return an update without what weight decay did, in double precision; as it is where start or recipe are unknown.
 
-    Decay takes learning rate x decay x parameter in each step. The parameter is taken as it was at the start: what it
-    moved by since changes the decay by the square of the learning rate.
+    Decay leaves a share of 1 - learning rate x decay of the parameter in each step. This is exact for what did not move
+    otherwise; what it moved by since is decayed, too, which changes the update by the square of the learning rate.
     """
     recipe, steps = knowledge.recipe, knowledge.steps.get((client, round_))
     found = {name: value.double() for name, value in update.items()}
     if recipe is None or steps is None or not recipe.weight_decay:
         return found
-    total = recipe.learning_rate * sum(steps.factors) * recipe.weight_decay
+    rate = recipe.learning_rate * recipe.weight_decay
+    total = 1 - math.prod(1 - rate * factor for factor in steps.factors)
     return {name: value - total * start[name].double() if name in start else value for name, value in found.items()}
 
 

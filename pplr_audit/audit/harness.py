@@ -234,10 +234,11 @@ class Harness:
         return joined(samples) if client == ALL else samples[client]
 
     def _hold(self, client: str) -> Held:
-        """The items that a client trains on, as far as its prompts hold them, and their titles' tokens in order."""
+        """The items that a client trains on, as far as its prompts hold or learn them, and what they hold as tokens."""
         samples, build = self._samples_of(client), self._model.prompts.build
         prompts = [build(samples.history[row], int(samples.targets[row])) for row in range(len(samples))]
-        items = frozenset(int(item) for prompt in prompts for item in prompt.held)
+        # Also an item that is learned and stands in no sequence: its own vector is trained where there is one.
+        items = frozenset(int(item) for prompt in prompts for item in (*prompt.items, prompt.target) if item >= 0)
         return items, [prompt.tokens[prompt.slots != TEMPLATE].tolist() for prompt in prompts]
 
     def _linked_rounds(self, cell: Cell) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from pplr_audit.models.cut import positions as places_of
 from pplr_audit.models.linears import Linear, candidates, linears_of
 from pplr_audit.models.lora import adapter_off, adapter_parameters, load_adapter, read_adapter
 from pplr_audit.models.recommenders.task import CatalogueEncoding, Tally, Task, Weights, by_length
+from pplr_audit.models.rows import Rows, rows_of
 from pplr_audit.models.taps import Tapped, entered_at, entering, tap
 from pplr_audit.models.token_tree import Branches, Prefix, asked
 
@@ -52,7 +53,7 @@ class UncutModel:
         self.layers = len(blocks(self.model))
         words = self.model.get_input_embeddings()
         with torch.no_grad():
-            self.embeddings: Float[Tensor, "vocab hidden"] = words(torch.arange(words.num_embeddings))
+            self.embeddings: Float[Tensor, "vocab hidden"] = words(torch.arange(len(words.weight)))
             """The input word embeddings of the base model, as its module makes them: a module may scale its weight."""
 
     @cached_property
@@ -179,6 +180,11 @@ class UncutModel:
             for name, _ in block.named_modules()
         }
         return linears_of(self.model, self._parameters, order, {name: inside.get(name, -1) for name in order})
+
+    @cached_property
+    def rows(self) -> dict[str, Rows]:
+        """The trained tensors that have a row for each token or item, by name."""
+        return rows_of(self.model, self._parameters)
 
     def extend(
         self, prefix: Prefix, tokens: Int[Tensor, "nodes"], parents: Sequence[int], layers: Sequence[int],

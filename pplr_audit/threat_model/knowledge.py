@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.data.samples import Samples
 from pplr_audit.models.linears import Linear
+from pplr_audit.models.rows import Rows
 from pplr_audit.models.token_tree import Branches, Prefix
 from pplr_audit.threat_model.artifacts import Artifacts, K, Source, Tensors, digest, digest_of_prompts
 from pplr_audit.threat_model.outcomes import NotApplicable
@@ -81,6 +82,11 @@ class Model(Protocol):
     @property
     def linears(self) -> Mapping[str, Linear]:
         """The linear layers of which something is trained, by name, in the order in which they run."""
+        ...
+
+    @property
+    def rows(self) -> Mapping[str, Rows]:
+        """The trained tensors that have a row for each token or item, by name."""
         ...
 
     @property

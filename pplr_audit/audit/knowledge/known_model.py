@@ -13,6 +13,7 @@ from pplr_audit.data.dataset import Ragged
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.linears import Linear
 from pplr_audit.models.recommenders.task import CatalogueEncoding
+from pplr_audit.models.rows import Rows
 from pplr_audit.models.token_tree import Branches, Prefix
 from pplr_audit.models.uncut import Front, UncutModel
 from pplr_audit.threat_model.artifacts import digest
@@ -77,6 +78,10 @@ class KnownModel:
     @property
     def linears(self) -> Mapping[str, Linear]:
         return self._whole.linears
+
+    @property
+    def rows(self) -> Mapping[str, Rows]:
+        return self._whole.rows
 
     @property
     def adapter(self) -> Mapping[str, Tensor]:
@@ -145,6 +150,10 @@ class NoModel:
 
     @property
     def linears(self) -> Mapping[str, Linear]:
+        raise NotApplicable(NO_MODEL)
+
+    @property
+    def rows(self) -> Mapping[str, Rows]:
         raise NotApplicable(NO_MODEL)
 
     @property
