@@ -123,6 +123,13 @@ def reads_all_rounds(attack: Attack) -> bool:
     return getattr(attack, "rounds", "each") == "all"
 
 
+def steps_read(attack: Attack) -> int:
+    """Return the number of local steps of a round of which an attack on ``trunk_update`` reads the gradients, one
+    `Update` each (`local_steps`); 0 of one that reads what the trunk changed by in the whole round.
+    """
+    return int(getattr(attack, "local_steps", 0))
+
+
 def runs_copies(attack: Attack) -> bool:
     """True if an attack runs copies of clients' models (`copies`); others need no more than ``base``."""
     return bool(getattr(attack, "copies", True))

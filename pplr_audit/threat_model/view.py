@@ -32,6 +32,11 @@ class Observation(Protocol):
         ...
 
     @property
+    def occurrence(self) -> int:
+        """Tells what crossed of one row in one round apart."""
+        ...
+
+    @property
     def tensors_read(self) -> Iterable[Float[Tensor, "*shape"]]:
         """All that an attack would compute with."""
         ...
@@ -93,6 +98,7 @@ class Update:
 
     A ``client_update`` and a ``trunk_update`` are before - after, and so point downhill. ``personal_model`` holds the
     weights that came back, ``status`` the training loss, and the metric that decides stopping where there is one.
+    With a ``step`` of 0 or more it is the gradient of the trunk's tensors in that local step, which the host computes.
     """
 
     row: int
@@ -105,6 +111,11 @@ class Update:
     """The adapter that it started from, as far as the adversary has it: for an update the model at the start of the
     round, for a personal model the client's own before mixing."""
     step: int = -1
+
+    @property
+    def occurrence(self) -> int:
+        """Tells the updates of one row and round apart: those of single steps."""
+        return self.step
 
     @property
     def tensors_read(self) -> Iterable[Float[Tensor, "*shape"]]:
@@ -129,6 +140,11 @@ class Aggregate:
     tensors: Mapping[str, Float[Tensor, "*shape"]]
     """Tensors by absolute name."""
     step: int = -1
+
+    @property
+    def occurrence(self) -> int:
+        """A round has one sum."""
+        return 0
 
     @property
     def tensors_read(self) -> Iterable[Float[Tensor, "*shape"]]:
@@ -202,13 +218,13 @@ class View(Generic[Seen]):
         for place, other in zip(places, dealt(rings, generator), strict=True):
             records[place] = self.records[place].dealt(self.records[places[other]])
             others[self.records[place].row] = self.records[places[other]].row
-        several = {(each.row, each.round, each.occurrence): each for each in self.records if isinstance(each, Record)}
+        several = {(each.row, each.round, each.occurrence): each for each in self.records}
         later = self._later()
         kept = [record for place, record in enumerate(records) if place not in later]
         for record in (self.records[place] for place in sorted(later)):
-            if isinstance(record, Record):  # of a row that crossed less often there is less to deal
-                source = several.get((others[record.row], record.round, record.occurrence))
-                kept += [record.dealt(source)] if source is not None else []
+            # Of a row that crossed less often there is less to deal.
+            source = several.get((others.get(record.row, record.row), record.round, record.occurrence))
+            kept += [record.dealt(source)] if source is not None else []
         return replace(self, records=tuple(kept))
 
     @property
@@ -225,7 +241,7 @@ class View(Generic[Seen]):
         """The places of crossings of a row behind its first one."""
         rows, later = set[int](), set[int]()
         for place, record in enumerate(self.records):
-            if isinstance(record, Record) and record.row in rows:
+            if record.row in rows:
                 later.add(place)
             rows.add(record.row)
         return later

@@ -68,6 +68,8 @@ class _Descent:
     personal: bool = False
     stepping: Callable[[int], None] | None = None
     """Called with the number of each step before it."""
+    stepped: Callable[[int, Mapping[str, Tensor]], None] | None = None
+    """Called with the number of each step and its gradients, before they are gone."""
 
 
 class Client:
@@ -104,20 +106,24 @@ class Client:
         once = batches(self._lengths, self._training, draw, seed=self._seed, client=self.name, round_=round_)
         return once if self._local.personal is None else once + once
 
-    def train_round(self, link: Link, round_: int, stepping: Callable[[int], None] | None = None) -> float:
+    def train_round(
+        self, link: Link, round_: int, stepping: Callable[[int], None] | None = None,
+        stepped: Callable[[int, Mapping[str, Tensor]], None] | None = None,
+    ) -> float:  # fmt: skip
         """One round of local training against the trunk at the other end of ``link``; returns the mean loss.
 
         The loss is that of the shared model, without any proximal term.
 
         Args:
             stepping: called with the number of each step before it, for whoever looks on.
+            stepped: called with the number of each step of the shared model and the client's gradients in it.
 
         Raises:
             RunError: the loss or the weights are not finite or have exploded.
         """
         start, plan = self.shared.adapter, self.plan(round_)
         own = len(plan) if self.personal is None else len(plan) // 2
-        descent = _Descent(round_, plan[:own], Pull(self._local.proximal, start), stepping=stepping)
+        descent = _Descent(round_, plan[:own], Pull(self._local.proximal, start), stepping=stepping, stepped=stepped)
         self.shared, mean = self._descend(link, descent, self.shared)
         link.upload(self.name, round_, {n: start[n] - self.shared.adapter[n] for n in start}, mean)
         if self.personal is not None:
@@ -146,6 +152,8 @@ class Client:
                 if encoding is None or self._task.refreshes(round_, *divmod(step - descent.first, epoch_steps)):
                     encoding = self._refreshed(link, round_, step)
                 value = local.take(step, self._prompts(rows), encoding)
+                if descent.stepped is not None:
+                    descent.stepped(step, {n: p.grad for n, p in part.parameters.items() if p.grad is not None})
                 optimizer.step()
                 side.finish_step()  # the server steps this client's trunk
                 if value is not None:

@@ -87,7 +87,7 @@ class Server:
         self._training = training
         self._strategy = strategy
         self._guards = Guards() if guards is None else guards
-        self._detailed = detailed
+        self.detailed = detailed
         self.models: dict[str, Adapter] = {}
         """Each client's whole adapter as the server last set it."""
         self.optimizers: dict[str, OptimizerState] = {}
@@ -200,7 +200,7 @@ class Server:
             self._gradients.finish(self._heard)
             self._heard = {}
         gradients: dict[str, Tensor] = {}
-        if self._detailed:
+        if self.detailed:
             gradients = {n: p.grad.clone() for n, p in self._trunk.parameters.items() if p.grad is not None}
         self._optimizer.step()
         self._steps += 1

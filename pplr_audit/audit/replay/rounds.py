@@ -16,7 +16,7 @@ from pplr_audit.audit.victims.rows import Rows
 from pplr_audit.data.samples import Samples, training_samples
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.threat_model.adversaries import channels_of
-from pplr_audit.threat_model.attack import Attack
+from pplr_audit.threat_model.attack import Attack, steps_read
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.threat_model.defense import ALL
 from pplr_audit.threat_model.outcomes import NotApplicable
@@ -25,8 +25,11 @@ from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.crossings import crossings_of
 from pplr_audit.training.job import Job, on_samples
 from pplr_audit.training.rounds import RoundState
+from pplr_audit.training.steps import gradients_of
 
 Tensors = Mapping[str, Tensor]
+MOST = 2**30
+"""Bytes of single steps that are held, all clients together."""
 
 
 class RoundViews:
@@ -43,6 +46,7 @@ class RoundViews:
         self._job, self._files, self._rows, self._state = job, files, rows, state
         self._stored = lru_cache(maxsize=2)(self._load)
         self._on_reserve = lru_cache(maxsize=2)(self._train_on_reserve)
+        self._steps = lru_cache(maxsize=2)(self._take_steps)
 
     def asked(self, cell: Cell, attack: Attack) -> dict[int, str]:
         """Return the rows that are asked about with their clients: candidates for membership, else clients.
@@ -67,7 +71,7 @@ class RoundViews:
 
         Raises NotApplicable where it was not stored, or there is nobody to ask about.
         """
-        return self._view(cell, attack, self._stored(cell.round))
+        return self._view(cell, attack)
 
     def reserve_view(self, cell: Cell, attack: Attack) -> View[Update] | View[Aggregate] | None:
         """Return the same if the clients had trained the round on users of the reserve; None without a reserve.
@@ -75,31 +79,31 @@ class RoundViews:
         Every client takes as many samples, and so as many steps, from the same state. A peer keeps its own samples.
         """
         peer = self._rows.peer if cell.adversary == "peer" else None
-        crossings = self._on_reserve(cell.round, peer)
-        return None if crossings is None else self._view(cell, attack, crossings)
+        if self._reserve_samples(peer) is None:
+            return None
+        return self._view(cell, attack, on_reserve=True)
 
-    def _view(self, cell: Cell, attack: Attack, newest: Sequence[Crossing]) -> View[Update] | View[Aggregate]:
+    def _view(self, cell: Cell, attack: Attack, *, on_reserve: bool = False) -> View[Update] | View[Aggregate]:
         asked = self.asked(cell, attack)
         if not asked:
             raise NotApplicable(f"no client that could be asked about trained in round {cell.round}")
-        row_of = {} if attack.secret == "membership" else {client: row for row, client in asked.items()}
+        rows = {(client, cell.round): row for row, client in asked.items()} if attack.secret != "membership" else {}
         hidden = attack.secret == "owner"
         shown = dict.fromkeys(asked, "") if hidden else asked
         found: list[Update] = []
         sums: list[Aggregate] = []
-        free = len(asked) if attack.secret != "membership" else max(asked) + 1
+        first = len(asked) if attack.secret != "membership" else max(asked) + 1
         for round_ in cell.rounds:
             own = round_ == cell.round
-            for client, tensors, start in self._of_round(cell, newest if own else self._stored(round_), round_):
-                row = row_of.get(client) if own else None
-                if row is None:
-                    row, free = free, free + 1
+            crossings = self._crossings(cell, round_, steps_read(attack), on_reserve and own)
+            for client, tensors, start, step in self._of_round(cell, crossings, round_):
+                row = rows.setdefault((client, round_), first + len(rows))
                 if client == ALL:
                     sums.append(Aggregate(row, self._trained(round_), round_, tensors))
                 elif own and hidden:
-                    found.append(Update(row, "", round_, tensors))
+                    found.append(Update(row, "", round_, tensors, step=step))
                 else:
-                    found.append(Update(row, client, round_, tensors, start))
+                    found.append(Update(row, client, round_, tensors, start, step))
         cut = (cell.front, cell.back)
         if sums:
             return View(cell.adversary, cell.channel, *cut, cell.defense, tuple(sums), shown)
@@ -107,27 +111,41 @@ class RoundViews:
         ordered = sorted(found, key=lambda update: update.row)
         return View(cell.adversary, cell.channel, *cut, cell.defense, tuple(ordered), shown)
 
+    def _crossings(self, cell: Cell, round_: int, steps: int, on_reserve: bool) -> Sequence[Crossing]:
+        """Return what crossed once in a round, or the gradients of so many single steps of it."""
+        peer = self._rows.peer if cell.adversary == "peer" else None
+        if steps and cell.channel == Channel.TRUNK_UPDATE:
+            return self._steps(round_, steps, on_reserve)
+        return self._on_reserve(round_, peer) if on_reserve else self._stored(round_)
+
     def _of_round(
         self, cell: Cell, crossings: Sequence[Crossing], round_: int
-    ) -> Iterator[tuple[str, Tensors, Tensors]]:
-        """Yield what crossed on the cell's channel: the client, the tensors, and the adapter that they started from."""
+    ) -> Iterator[tuple[str, Tensors, Tensors, int]]:
+        """Yield what crossed on the cell's channel: the client, the tensors, the adapter that they started from, and
+        the step.
+        """
         by_channel = _by_channel(crossings)
         if cell.channel == Channel.STATUS:
-            yield from ((client, tensors, {}) for client, tensors in by_channel.get(cell.channel, {}).items())
+            yield from ((client, tensors, {}, -1) for client, tensors in by_channel.get(cell.channel, {}).items())
             return
         assert cell.front is not None
         assert cell.back is not None
         held = self._job.model.whole.held_by_client(cell.front, cell.back)
         if cell.channel == Channel.AGGREGATE:
-            yield ALL, self._sum(by_channel, held), {}
+            yield ALL, self._sum(by_channel, held), {}, -1
             return
         if cell.channel == Channel.PERSONAL_MODEL:
-            yield from self._models(cell, by_channel, round_, held)
+            yield from ((*each, -1) for each in self._models(cell, by_channel, round_, held))
             return
         of_client = cell.channel == Channel.CLIENT_UPDATE
-        for client, update in self._updates(by_channel).items():
-            before = self._start(cell, client, round_, held)
-            yield client, {name: tensor for name, tensor in update.items() if (name in held) == of_client}, before
+        single = [each for each in crossings if each.step >= 0]
+        whole = () if single else self._updates(by_channel).items()
+        for client, tensors, step in (
+            *((client, update, -1) for client, update in whole),
+            *((each.client, each.tensors, each.step) for each in single),
+        ):
+            part = {name: tensor for name, tensor in tensors.items() if (name in held) == of_client}
+            yield client, part, self._start(cell, client, round_, held), step
 
     def ended(self, round_: int) -> dict[str, dict[str, Tensor]]:
         """Return the whole adapters of the clients that trained in a round as they were before mixing: start - update.
@@ -214,17 +232,33 @@ class RoundViews:
             )
         return self._files.crossings(round_)
 
-    def _train_on_reserve(self, round_: int, peer: str | None) -> Sequence[Crossing] | None:
+    def _take_steps(self, round_: int, steps: int, on_reserve: bool) -> Sequence[Crossing]:
+        """Return the gradients of the first local steps of each client, of all blocks; fewer steps where they are
+        large.
+        """
+        outside, adapter = self._job.model.whole.held_by_client(0, 0), self._job.model.initial
+        size = sum(tensor.numel() * tensor.element_size() for name, tensor in adapter.items() if name not in outside)
+        fit = MOST // max(1, size * len(self._job.private.samples))
+        samples = self._reserve_samples(None) if on_reserve else None
+        federation = self._job.federation if samples is None else on_samples(self._job, samples)
+        return gradients_of(federation, self._state(round_), max(1, min(steps, fit)), lambda name: name not in outside)
+
+    def _train_on_reserve(self, round_: int, peer: str | None) -> Sequence[Crossing]:
+        samples = self._reserve_samples(peer)
+        assert samples is not None
+        return crossings_of(on_samples(self._job, samples), self._state(round_))
+
+    def _reserve_samples(self, peer: str | None) -> dict[str, Samples] | None:
+        """Return samples of users of the reserve for each client, as many as it has; None without a reserve."""
         job, private, data = self._job, self._job.private, self._job.scenario.data
         users = np.flatnonzero(private.population.reserve == 1)
         pool = training_samples(private.split, users, data.history, data.samples)
         if not len(pool):
             return None
-        samples = {
+        return {
             client: own if client == peer else _drawn(pool, len(own), derive(job.scenario.seed, "on_reserve", client))
             for client, own in private.samples.items()
         }
-        return crossings_of(on_samples(job, samples), self._state(round_))
 
 
 def _by_channel(crossings: Sequence[Crossing]) -> dict[Channel, dict[str, dict[str, Tensor]]]:
