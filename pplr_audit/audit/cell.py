@@ -12,6 +12,7 @@ METRICS = {
     "history": ("token_accuracy", "item_hit@1", "item_hit@5", "exact_history"), "membership": ("auc",),
     "label": ("label_hit@1", "label_hit@5", "label_hit@10", "mrr"), "attribute": ("auc", "accuracy"),
     "linkage": ("auc",), "items": ("item_recall", "token_ap"), "owner": ("owner_hit@1",),
+    "targets": ("item_recall", "item_recall@10"),
     "recommendation": ("recommendation_hit@1", "recommendation_hit@5", "recommendation_hit@10"),
 }  # fmt: skip
 """Metrics that stand in the findings for a secret, also where nothing could be measured."""

@@ -41,13 +41,12 @@ from pplr_audit.audit.truth.own_model import OwnModel
 from pplr_audit.audit.truth.owner import OwnerTruth
 from pplr_audit.audit.truth.protocol import Truth
 from pplr_audit.audit.truth.recommendation import RecommendationTruth
-from pplr_audit.audit.truth.sets import Held, SetTruth
+from pplr_audit.audit.truth.sets import Held, SetTruth, answered_by, held_by
 from pplr_audit.audit.victims.linked_windows import Links
 from pplr_audit.audit.victims.rows import PhaseRows, Rows
 from pplr_audit.data.allocation import joined
 from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import model_free_features
-from pplr_audit.data.prompts import TEMPLATE
 from pplr_audit.data.samples import Samples
 from pplr_audit.errors import RunError
 from pplr_audit.models.build import Recommender
@@ -225,7 +224,7 @@ class Harness:
         if attack.secret == "owner":
             return OwnerTruth(users, asked, sorted(self._private.samples))
         classes, titles = self._model.prompts.title_classes(), self._title_tokens
-        sets = {row: self._sets_of(asked[row]) for row in asked}
+        sets = {row: self._sets_of(client, attack.secret) for row, client in asked.items()}
         return SetTruth(users, sets, classes, self._popularity, titles)
 
     def _samples_of(self, client: str) -> Samples:
@@ -233,13 +232,11 @@ class Harness:
         samples = self._private.samples
         return joined(samples) if client == ALL else samples[client]
 
-    def _hold(self, client: str) -> Held:
-        """The items that a client trains on, as far as its prompts hold or learn them, and what they hold as tokens."""
+    def _hold(self, client: str, secret: str) -> Held:
+        """The items that a client trains on, as far as prompts hold or learn them; of ``targets`` what they learn."""
         samples, build = self._samples_of(client), self._model.prompts.build
         prompts = [build(samples.history[row], int(samples.targets[row])) for row in range(len(samples))]
-        # Also an item that is learned and stands in no sequence: its own vector is trained where there is one.
-        items = frozenset(int(item) for prompt in prompts for item in (*prompt.items, prompt.target) if item >= 0)
-        return items, [prompt.tokens[prompt.slots != TEMPLATE].tolist() for prompt in prompts]
+        return answered_by(prompts, self._title_tokens) if secret == "targets" else held_by(prompts)
 
     def _linked_rounds(self, cell: Cell) -> tuple[int, int]:
         """The cell's round and the audited one before it, whose rows are linked; the same twice for the first."""

@@ -33,6 +33,7 @@ MEASURED: Mapping[str, frozenset[Channel]] = {
     "label": frozenset({*OF_TRAINING, Channel.METADATA}), "membership": frozenset({*OF_ADAPTERS, Channel.MODEL_OUTPUT}),
     "attribute": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}),
     "linkage": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}), "items": OF_ADAPTERS,
+    "targets": OF_ADAPTERS,
     "owner": frozenset({Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.STATUS}),
     "recommendation": frozenset({Channel.INFERENCE_ACTIVATIONS}),
 }  # fmt: skip

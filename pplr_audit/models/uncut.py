@@ -131,20 +131,23 @@ class UncutModel:
 
     def trained(
         self, batches: Sequence[Sequence[Prompt]], adapter: Mapping[str, Tensor] | None, encoding: CatalogueEncoding,
-        optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer], factors: Sequence[float],
+        optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer], factors: Sequence[float], earlier: int = 0,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Return before - after of each trained tensor, by name, after a step on each batch; nothing is dropped out.
 
         Args:
             optimizer: makes one over the trained tensors.
             factors: of the learning rate in each step.
+            earlier: number of steps that come before "before".
         """
         self.set(adapter)
         before = read_adapter(self._parameters)
         stepping = optimizer([*self._parameters.values()])
         (rate,) = (group["lr"] for group in stepping.param_groups)
         with torch.enable_grad():
-            for prompts, factor in zip(batches, factors, strict=True):
+            for step, (prompts, factor) in enumerate(zip(batches, factors, strict=True)):
+                if step == earlier:
+                    before = read_adapter(self._parameters)
                 stepping.param_groups[0]["lr"] = rate * factor
                 self.task.loss(self.model, prompts, encoding).backward()
                 stepping.step()

@@ -5,7 +5,9 @@ from typing import Literal
 
 from pplr_audit.threat_model.channels import Channel
 
-Secret = Literal["history", "label", "membership", "attribute", "linkage", "items", "owner", "recommendation"]
+Secret = Literal[
+    "history", "label", "membership", "attribute", "linkage", "items", "targets", "owner", "recommendation"
+]  # fmt: skip
 """Secrets that attacks are after; `questions` says what each of them asks."""
 
 

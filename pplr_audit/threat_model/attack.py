@@ -70,6 +70,7 @@ class Guess:
     ``token_offsets``: for each row all that it is taken to hold, the likeliest first; and of sequences that were read
     whole ``sequence_places`` (place in ``rows`` of each), ``sequence_tokens`` with ``sequence_offsets``: the tokens of
     titles, in order. No place says which sequence is whose.
+    For ``targets``: as ``items``, of the items that samples were trained to answer with.
     For ``owner``: ``rows`` and ``owners`` (rows, clients): a score for each of `Knowledge.clients`, higher where it is
     the likelier.
     For ``recommendation``: ``rows`` and ``recommended`` (rows, depth), as ``labels``.

@@ -111,7 +111,7 @@ class Model(Protocol):
         ...
 
     def trained(
-        self, batches: Sequence[Sequence[Prompt]], recipe: Recipe, factors: Sequence[float]
+        self, batches: Sequence[Sequence[Prompt]], recipe: Recipe, factors: Sequence[float], earlier: int = 0
     ) -> dict[str, Tensor]:
         """Return the update, before - after, that a client would send after a step on each of these batches.
 
@@ -119,6 +119,7 @@ class Model(Protocol):
 
         Args:
             factors: of the learning rate in each step.
+            earlier: so many of the steps stand for earlier rounds; the update is that of the others.
         """
         ...
 

@@ -23,6 +23,7 @@ QUESTIONS: Mapping[Secret, Question] = {
     "attribute": Question("which value of an attribute this user has"),
     "linkage": Question("which two sequences are of one user"),
     "items": Question("which items this client, or this user where each is a client, trained on", on_reserve=True),
+    "targets": Question("which items this client's samples were trained to answer with", on_reserve=True),
     "owner": Question("which client's update this is"),
     "recommendation": Question("which item this user was recommended"),
 }

@@ -34,6 +34,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "label_match": {"shortlist": 2},
     "fsha": {"steps": 3},
     "sdar": {"steps": 3},
+    "update_label": {"prompts": 40, "clients": 2},
     "bidirectional": {"prompts": 12, "held_out": 2, "shortlist": 2},
 }
 """Settings under which an attack is soon done; the others have none that cost time."""

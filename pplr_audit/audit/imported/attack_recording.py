@@ -26,7 +26,7 @@ from pplr_audit.threat_model.channels import OF_ADAPTERS
 
 STRATEGY = "recorded"
 """The name that stands in findings for the strategy, of which nothing is known."""
-ASKED = frozenset({"history", "label", "items", "owner"})
+ASKED = frozenset({"history", "label", "items", "targets", "owner"})
 """Secrets that a recording can hold the truth of."""
 Attacks = Mapping[tuple[str, str], Attack]
 

@@ -17,8 +17,7 @@ from pplr_audit.audit.truth.history import HistoryTruth
 from pplr_audit.audit.truth.label import LabelTruth
 from pplr_audit.audit.truth.owner import OwnerTruth
 from pplr_audit.audit.truth.protocol import Truth
-from pplr_audit.audit.truth.sets import SetTruth
-from pplr_audit.data.prompts import TEMPLATE, Prompt
+from pplr_audit.audit.truth.sets import SetTruth, answered_by, held_by
 from pplr_audit.runs.store import Store
 from pplr_audit.threat_model.attack import Attack
 from pplr_audit.threat_model.channels import OF_ADAPTERS
@@ -122,7 +121,12 @@ class RecordedInputs:
             if not all(clients.values()) or len(set(clients.values())) < len(clients):
                 raise NotApplicable("the recording does not say of which client each update is, or one has several")
             return OwnerTruth(users, clients, sorted(self._recording.manifest.clients))
-        sets = {row: _held(own) for row, own in self._recording.prompts.items()}
+        if self._secret(cell) == "targets":
+            sets = {row: answered_by(own, self._titles) for row, own in self._recording.prompts.items()}
+            if not all(items for items, _ in sets.values()):
+                raise NotApplicable("the recording does not say which items the samples were trained to answer with")
+        else:
+            sets = {row: held_by(own) for row, own in self._recording.prompts.items()}
         return SetTruth(users, sets, self._classes, self._popularity, self._titles)
 
     def _secret(self, cell: Cell) -> str:
@@ -145,9 +149,3 @@ class RecordedInputs:
     def _titles(self) -> list[np.ndarray]:
         prompts = self._recording.model.prompts
         return [prompts.titles[item][prompts.content[item] == 1] for item in range(len(prompts.titles))]
-
-
-def _held(prompts: Sequence[Prompt]) -> tuple[frozenset[int], list[list[int]]]:
-    """Return the items that prompts hold, and their titles' tokens in order."""
-    items = frozenset(int(item) for prompt in prompts for item in prompt.held)
-    return items, [prompt.tokens[prompt.slots != TEMPLATE].tolist() for prompt in prompts]

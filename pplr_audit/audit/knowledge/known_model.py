@@ -101,11 +101,11 @@ class KnownModel:
         return self._whole.gradients(prompts, self._adapter, self._encoded())
 
     def trained(
-        self, batches: Sequence[Sequence[Prompt]], recipe: Recipe, factors: Sequence[float]
+        self, batches: Sequence[Sequence[Prompt]], recipe: Recipe, factors: Sequence[float], earlier: int = 0
     ) -> dict[str, Tensor]:
         kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.SGD
         optimizer = partial(kind, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        return self._whole.trained(batches, self._adapter, self._encoded(), optimizer, factors)
+        return self._whole.trained(batches, self._adapter, self._encoded(), optimizer, factors, earlier)
 
     def _encoded(self) -> CatalogueEncoding:
         if self._encoding is None:
@@ -174,6 +174,6 @@ class NoModel:
         raise NotApplicable(NO_MODEL)
 
     def trained(
-        self, batches: Sequence[Sequence[Prompt]], recipe: Recipe, factors: Sequence[float]
+        self, batches: Sequence[Sequence[Prompt]], recipe: Recipe, factors: Sequence[float], earlier: int = 0
     ) -> dict[str, Tensor]:
         raise NotApplicable(NO_MODEL)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from pplr_audit.audit.truth.history import POPULARITY, most_popular
 from pplr_audit.audit.truth.protocol import RowTruth
 from pplr_audit.audit.truth.score import Score, by_user
+from pplr_audit.data.prompts import TEMPLATE, Prompt
 from pplr_audit.scoring.intervals import Estimate, mean_estimate
 from pplr_audit.scoring.overlap import order_kept
 from pplr_audit.scoring.rouge import rouge_l
@@ -21,6 +22,22 @@ DEPTHS = (10, 50)
 
 Held = tuple[frozenset[int], Sequence[Sequence[int]]]
 """Items that a row holds, and its sequences as tokens of titles, in order."""
+
+
+def held_by(prompts: Sequence[Prompt]) -> Held:
+    """Return all items that prompts hold or learn, and what they hold as tokens of titles, a sequence a prompt."""
+    items = frozenset(int(item) for prompt in prompts for item in (*prompt.items, prompt.target) if item >= 0)
+    return items, [prompt.tokens[prompt.slots != TEMPLATE].tolist() for prompt in prompts]
+
+
+def answered_by(prompts: Sequence[Prompt], titles: Sequence[Int[np.ndarray, "length"]]) -> Held:
+    """Return the items that prompts are trained to answer with, and the tokens of each one's title.
+
+    Args:
+        titles: the catalogue's, as tokens.
+    """
+    items = [prompt.target for prompt in prompts if prompt.target >= 0]
+    return frozenset(items), [titles[item].tolist() for item in items]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ from pplr_audit.runs.documents import Document
 
 TOPICS = {
     "history": "Reading histories", "label": "Reading the next item", "items": "Reading a client's items",
-    "owner": "Naming whose update it is", "recommendation": "Reading what was recommended",
+    "targets": "Reading a client's next items", "owner": "Naming whose update it is",
+    "recommendation": "Reading what was recommended",
 }  # fmt: skip
 
 

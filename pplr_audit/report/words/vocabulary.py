@@ -79,6 +79,7 @@ SECRETS = {
     "attribute": "a personal attribute",
     "linkage": "which sequences are of one user",
     "items": "which items a client trained on",
+    "targets": "which next items a client trained on",
     "owner": "which client an update is of",
     "recommendation": "what a user was recommended",
 }
@@ -135,6 +136,7 @@ HEADLINE = {
     "attribute": ("auc", "accuracy"),
     "linkage": ("auc",),
     "items": ("item_recall", "item_recall@10", "token_ap"),
+    "targets": ("item_recall", "item_recall@10"),
     "owner": ("owner_hit@1",),
     "recommendation": ("recommendation_hit@1", "recommendation_hit@10"),
 }

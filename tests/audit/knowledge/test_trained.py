@@ -1,5 +1,6 @@
 """A client that an adversary simulates sends what the client itself sends."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,3 +40,16 @@ def test_a_simulated_client_sends_the_clients_own_update(small_scenario: scenari
         assert torch.allclose(found[name], value, atol=2e-5), name
         assert bool(value.any()) or ".lora_A." in name
     assert torch.equal(known.adapter[name], start.adapters[client.name][name]), "left as it was"
+
+
+def test_steps_of_earlier_rounds_are_no_part_of_the_update(small_scenario: scenario.Scenario) -> None:
+    private = prepare(small_scenario.data, small_scenario.seed)
+    model = build(small_scenario.model, private.dataset.catalogue, history=3, seed=small_scenario.seed)
+    known, by = KnownModel(model.whole, None), recipe(small_scenario.training)
+    drawn = np.random.default_rng(0)
+    batches = [[model.prompts.random(3, drawn)] for _ in range(3)]
+    before, whole = known.trained(batches[:2], by, [1.0] * 2), known.trained(batches, by, [1.0] * 3)
+    last = known.trained(batches, by, [1.0] * 3, 2)
+    for name, value in last.items():
+        assert torch.allclose(value, whole[name] - before[name], atol=1e-6), name
+    assert any(bool(value.any()) for value in last.values())

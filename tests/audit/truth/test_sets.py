@@ -7,7 +7,8 @@ import pytest
 
 from pplr_audit.audit.truth.owner import OwnerTruth
 from pplr_audit.audit.truth.score import Score
-from pplr_audit.audit.truth.sets import SetTruth
+from pplr_audit.audit.truth.sets import SetTruth, answered_by, held_by
+from pplr_audit.data.prompts import Prompt
 from pplr_audit.scoring.rouge import rouge_l
 from pplr_audit.threat_model.attack import Guess
 
@@ -137,3 +138,15 @@ def test_dealt_owners_are_all_wrong() -> None:
     for dealt in owner_truth().redealt(owners(*NAMES), 5, np.random.default_rng(0)):
         (score,) = owner_truth().score(dealt, seed=None)
         assert score.estimate.value == 0
+
+
+def test_answers_of_prompts_are_their_targets_and_not_what_they_hold() -> None:
+    nothing = np.zeros(3, dtype=np.int64)
+    prompts = [
+        Prompt(np.array([30 + target, 31, 32]), nothing, np.array([0, 5]), answer, nothing, target)
+        for target, answer in ((2, 3), (4, 1), (2, 3), (-1, 3))
+    ]
+    items, texts = answered_by(prompts, TITLES)
+    assert items == {2, 4}
+    assert texts == [[12, 22], [14, 24], [12, 22]]
+    assert held_by(prompts)[0] == {0, 2, 4, 5}, "what is learned is the client's, too"

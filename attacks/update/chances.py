@@ -1,0 +1,60 @@
+"""Chances: the probability that a client has each item, from what simulated clients with and without it score."""
+
+import numpy as np
+from jaxtyping import Float, Int
+from sklearn.linear_model import LogisticRegression
+
+
+class Calibration:
+    """Standardizes scores by those of simulated clients, and learns from them how likely each item then is.
+
+    A score is taken as an offset of the item's own, plus one slope times the samples with the item, plus noise. The
+    probability is by logistic regression on the standardized score and on how likely the item is beforehand (Platt
+    scaling).
+
+    Args:
+        read: scores of simulated clients.
+        counts: how many of their samples have each item.
+    """
+
+    def __init__(self, read: Float[np.ndarray, "clients items"], counts: Int[np.ndarray, "clients items"]) -> None:
+        centered = counts - counts.mean(0)
+        slope = float((centered * read).sum() / max(float(np.square(centered).sum()), 1.0))
+        self._read, self._counts, self._free = read, counts, read - slope * counts
+        left = np.square(self._free - self._free.mean(0)).sum() / (read.shape[1] * (len(read) - 1))
+        self._spread = float(np.sqrt(left)) or 1.0
+        self.signal = slope / self._spread
+        """What one sample with an item adds to its score, in standard deviations of scores without it."""
+
+    def scores(self, own: Float[np.ndarray, "items"]) -> Float[np.ndarray, "items"]:
+        """Return standard deviations above what simulated clients without an item score."""
+        return np.asarray((own - self._free.mean(0)) / self._spread)
+
+    def chances(
+        self, own: Float[np.ndarray, "items"], usual: Float[np.ndarray, "items"], samples: int
+    ) -> Float[np.ndarray, "items"]:
+        """Return the probability that any of a client's samples has each item.
+
+        Args:
+            usual: how likely an item is in one sample; simulated clients draw by it from half of the items.
+            samples: of the client.
+        """
+        clients = len(self._read)
+        others = (self._free.sum(0) - self._free) / (clients - 1)  # as of a client that was not simulated
+        before = _logit(0.5 * _any(2 * usual, self._counts.sum(1)[:, None]))
+        learned = LogisticRegression(C=100.0).fit(
+            np.stack([((self._read - others) / self._spread).ravel(), before.ravel()], axis=1),
+            self._counts.ravel() > 0,
+        )
+        asked = np.stack([self.scores(own), _logit(_any(usual, samples))], axis=1)
+        return np.asarray(learned.predict_proba(asked)[:, 1])
+
+
+def _any(each: np.ndarray, samples: np.ndarray | int) -> np.ndarray:
+    """The probability that any of so many samples has an item that each has with this probability (Poisson)."""
+    return np.asarray(-np.expm1(-each * samples))
+
+
+def _logit(chance: np.ndarray) -> np.ndarray:
+    inside = chance.clip(1e-6, 1 - 1e-6)
+    return np.asarray(np.log(inside) - np.log1p(-inside))

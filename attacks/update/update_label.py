@@ -1,0 +1,272 @@
+"""Reads which items a client's samples were trained to answer with, from the client's update.
+
+Gradients of a loss over answers name the answers (Zhao et al. 2020, *iDLG*, arXiv 2001.02610, section 3; several at
+once, counted: Geng et al. 2021, *Towards General Deep Leakage in Federated Learning*, arXiv 2110.09074, section 4). An
+update of several steps is, to first order, the sum of the samples' gradients; `signatures` has the maps from such a sum
+to counts of answers.
+
+What a client without an item scores for it is learned from simulated clients: the same recipe on auxiliary text. Half
+of the catalogue is left out of each, so that every item is missing somewhere. The map whose scores tell the simulated
+clients' items best is taken, and `chances` turns its scores into probabilities.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pplr_audit.attacks.update.chances import Calibration
+from pplr_audit.attacks.update.directions import descent
+from pplr_audit.attacks.update.signatures import Reader, Sketch, Sketches, readers, usual_sizes
+from pplr_audit.attacks.update.simulated import answering, drawn, trained_on, usual_answers
+from pplr_audit.errors import InputError
+from pplr_audit.threat_model import (
+    Aggregate,
+    Budget,
+    Channel,
+    Guess,
+    Knowledge,
+    LocalSteps,
+    Model,
+    NotApplicable,
+    Recipe,
+    Update,
+    View,
+)
+from pplr_audit.threat_model.artifacts import digest, digest_of_prompts
+
+BATCHES = 8
+"""Batches from which the usual sizes of gradients are taken."""
+ALIKE = 1.5
+"""Clients are simulated together if their samples are within about this factor."""
+SAMPLES = 64
+"""Samples that the simulated clients of one size have together, at least."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """The public side of a client: all that its simulation follows from."""
+
+    model: Model
+    steps: LocalSteps
+    samples: int
+    """Samples behind the update; of a sum, those of all its clients."""
+    clients: int = 1
+    """Clients behind the update."""
+
+
+Told = tuple[Calibration, Reader]
+
+
+class UpdateLabel:
+    """Ranks items by how likely a client's samples were trained to answer with them.
+
+    Args:
+        prompts: auxiliary prompts whose gradients are taken for a model, in all; there is one an item at least.
+        clients: simulated clients for a model and a number of samples, at least.
+        models: models of a round's start that are worked with, at most; a client goes by the nearest to its own.
+        seed: of what is drawn.
+    """
+
+    name = "update_label"
+    secret = "targets"
+    channels = frozenset({Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.AGGREGATE})
+    controls = 1
+
+    def __init__(self, prompts: int = 480, clients: int = 3, models: int = 1, seed: int = 0) -> None:
+        for name, value, least in (("prompts", prompts, 1), ("clients", clients, 2), ("models", models, 1)):
+            if value < least:
+                raise InputError(f"update_label: {name} is {value} (accepted: {least} or more)")
+        self.prompts, self.clients, self.models, self.seed = prompts, clients, models, seed
+
+    def run(self, view: View[Any], knowledge: Knowledge, budget: Budget) -> Guess:
+        """Raises NotApplicable where the adversary lacks what it takes to simulate a client, or nothing was learned."""
+        seen = [record for record in view.records if record.row in view.rows]
+        known = self._known(seen, knowledge)
+        found: dict[int, Float[np.ndarray, items]] = {}
+        told: dict[tuple[Any, ...], Told] = {}
+        for done, record in enumerate(seen):
+            budget.check(done, len(seen))
+            if any(bool(tensor.any()) for tensor in record.tensors.values()):
+                found[record.row] = self._chances(record, known[record.row], knowledge, budget, told)
+        if not found:
+            raise NotApplicable("all of the update is zero: it says nothing of any sample")
+        orders = {row: np.argsort(-chances, kind="stable") for row, chances in found.items()}
+        arrays = {
+            "rows": np.array([*orders], dtype=np.int64), "ranked_items": np.concatenate([*orders.values()]),
+            "item_offsets": np.cumsum([0, *map(len, orders.values())]),
+            "item_chances": np.concatenate([found[row][order] for row, order in orders.items()]),
+        }  # fmt: skip
+        models = len({each.model.digest for each in known.values()})
+        return Guess(arrays, {**knowledge.facts, "start_models": models})
+
+    def _known(self, seen: Sequence[Update | Aggregate], knowledge: Knowledge) -> dict[int, Known]:
+        """Return the public side of each record by its row. Raises NotApplicable where something of it is missing."""
+        if knowledge.recipe is None:
+            raise NotApplicable("this attack simulates clients, and the adversary does not know the training's recipe")
+        if knowledge.auxiliary == "public":
+            raise NotApplicable("this attack learns from text over the catalogue, and the adversary's is over another")
+        near, found = _nearest(seen, knowledge, self.models), dict[int, Known]()
+        for record in seen:
+            steps = [knowledge.steps.get((client, record.round)) for client in _clients(record)]
+            own = sorted((each for each in steps if each is not None and each.samples), key=_size)
+            if not own or len(own) < len(steps):
+                raise NotApplicable("this attack simulates clients, and the adversary does not know their samples")
+            every = sorted((each for each in knowledge.steps.values() if each.samples), key=_size)
+            alike = [each for each in every if _bin(each) == _bin(own[len(own) // 2])]
+            total = sum(each.samples for each in own)
+            found[record.row] = Known(near[record.row], alike[len(alike) // 2], total, len(own))
+        return found
+
+    def _chances(
+        self, record: Update | Aggregate, known: Known, knowledge: Knowledge, budget: Budget,
+        told: dict[tuple[Any, ...], Told],
+    ) -> Float[np.ndarray, "items"]:  # fmt: skip
+        """The probability of each item.
+
+        Args:
+            told: readers of clients like this one, with what they tell of simulated clients.
+        """
+        recipe = cast(Recipe, knowledge.recipe)
+        sketch, labeled, answers = self._labeled(known.model, recipe, knowledge, budget)
+        if isinstance(record, Aggregate):
+            moved: Mapping[str, Tensor] = {name: value / known.samples for name, value in record.tensors.items()}
+        else:
+            moved = descent(record.tensors, record.start, knowledge, record.client, record.round)
+        own = sketch.of(moved, scaled=recipe.optimizer != "adamw")
+        if not own:
+            raise NotApplicable("no tensor of this update is one that the adversary's model trains")
+        key = known.model.digest, known.steps, known.clients, record.round, *own
+        if key not in told:
+            simulated, counts = self._simulated(known, record.round, sketch, knowledge, budget)
+            told[key] = _told({name: simulated[name] for name in own}, counts, labeled, answers)
+        calibration, reader = told[key]
+        return calibration.chances(reader.read(own), usual_answers(knowledge), known.samples)
+
+    def _labeled(
+        self, model: Model, recipe: Recipe, knowledge: Knowledge, budget: Budget
+    ) -> tuple[Sketch, Sketches, Int[np.ndarray, "prompts"]]:
+        """Sketches of single prompts' gradients, with the item that each answers with."""
+        items = len(knowledge.prompts.titles)
+        generator = np.random.default_rng(self.seed)
+        answers = np.resize(np.arange(items), max(1, self.prompts // items) * items)
+        texts = knowledge.draw(len(answers), generator)
+        prompts = [answering(text, knowledge.prompts, int(item)) for text, item in zip(texts, answers, strict=True)]
+        together = min(recipe.batch_size, len(texts))
+        batches = [[texts[i] for i in generator.permutation(len(texts))[:together]] for _ in range(BATCHES)]
+        source = {
+            "model": model.digest, "prompts": digest_of_prompts(prompts), "batches": [*map(digest_of_prompts, batches)],
+        }  # fmt: skip
+        sketch = Sketch(knowledge.fitted("usual_sizes", source, lambda: usual_sizes(model, batches)))
+
+        def make() -> dict[str, Tensor]:
+            found: dict[str, list[Tensor]] = {}
+            for done, prompt in enumerate(prompts):
+                budget.check(done, len(prompts))
+                for name, value in sketch.of(model.gradients([prompt]), scaled=True).items():
+                    found.setdefault(name, []).append(value.half())
+            return {name: torch.stack(each) for name, each in found.items()}
+
+        return sketch, knowledge.fitted("answer_gradients", source, make), answers
+
+    def _simulated(
+        self, known: Known, round_: int, sketch: Sketch, knowledge: Knowledge, budget: Budget
+    ) -> tuple[Sketches, Int[np.ndarray, "clients items"]]:
+        """Sketches of simulated clients' updates, and how many of their samples answer with each item."""
+        recipe, steps, usual = cast(Recipe, knowledge.recipe), known.steps, usual_answers(knowledge)
+        clients = max(self.clients, -(-SAMPLES // steps.samples))
+        allowed = _halves(len(usual), clients, np.random.default_rng(self.seed))
+        drawers = [np.random.default_rng((self.seed, place)) for place in range(clients)]
+        texts = [
+            drawn(knowledge, steps.samples, np.where(own, usual, 0), drawer)
+            for own, drawer in zip(allowed, drawers, strict=True)
+        ]
+        counts = np.stack([np.bincount([each.target for each in own], minlength=len(usual)) for own in texts])
+        source = {
+            "model": known.model.digest, "texts": list(map(digest_of_prompts, texts)), "recipe": str(recipe),
+            "steps": str(steps), "round": round_, "sizes": digest(sketch.sizes), "seed": self.seed,
+        }  # fmt: skip
+
+        def make() -> dict[str, Tensor]:
+            found: dict[str, list[Tensor]] = {}
+            for prompts, drawer in zip(texts, drawers, strict=True):
+                budget.check()
+                moved = trained_on(prompts, known.model, recipe, steps, round_, drawer)
+                for name, value in sketch.of(moved, scaled=recipe.optimizer != "adamw").items():
+                    found.setdefault(name, []).append(value)
+            return {name: torch.stack(each) for name, each in found.items()}
+
+        simulated: Sketches = knowledge.fitted("simulated_updates", source, make)
+        return _together(simulated, counts, known.clients, self.seed) if known.clients > 1 else (simulated, counts)
+
+
+def _told(
+    simulated: Sketches, counts: Int[np.ndarray, "clients items"], labeled: Sketches,
+    answers: Int[np.ndarray, "prompts"],
+) -> Told:  # fmt: skip
+    """Return the reader that tells the items of simulated clients best, with what it tells of them."""
+    shown = {name: labeled[name].float() for name in simulated}
+    shared = [{name: rows.mean(0) for name, rows in each.items()} for each in (simulated, shown)]
+    every = (
+        (Calibration(reader.read(simulated), counts), reader)
+        for reader in readers(shown, answers, counts.shape[1], shared)
+    )
+    return max(every, key=lambda each: each[0].signal)
+
+
+def _clients(record: Update | Aggregate) -> Sequence[str]:
+    return record.clients if isinstance(record, Aggregate) else (record.client,)
+
+
+def _size(steps: LocalSteps) -> tuple[int, int]:
+    return steps.samples, steps.steps
+
+
+def _bin(steps: LocalSteps) -> int:
+    return round(float(np.log(steps.samples) / np.log(ALIKE)))
+
+
+def _halves(items: int, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Return half of the items for each of ``count`` clients; of two in a row, each has what the other lacks."""
+    halves = [generator.permutation(items) < (items + 1) // 2 for _ in range(-(-count // 2))]
+    return np.stack([each for half in halves for each in (half, ~half)])[:count]
+
+
+def _together(
+    simulated: Sketches, counts: Int[np.ndarray, "clients items"], clients: int, seed: int
+) -> tuple[Sketches, Int[np.ndarray, "sums items"]]:
+    """Return means over several simulated clients, drawn with replacement, as a sum of updates has them."""
+    generator = np.random.default_rng(seed)
+    chosen = torch.from_numpy(generator.integers(len(counts), size=(2 * len(counts), clients)))
+    return {name: rows[chosen].mean(1) for name, rows in simulated.items()}, counts[chosen.numpy()].sum(1)
+
+
+def _nearest(seen: Sequence[Update | Aggregate], knowledge: Knowledge, count: int) -> dict[int, Model]:
+    """Return the model to work with for each row, out of ``count`` that the round's clients started from.
+
+    The first is the one in the middle of all, each further one the farthest from those before.
+    """
+    clients = {client for record in seen for client in _clients(record)}
+    names = [place for place in knowledge.copies if place[0] in clients and place[1] == seen[0].round]
+    every = {model.digest: model for model in [*map(knowledge.copies.__getitem__, sorted(names))] or [knowledge.base]}
+    flat = {
+        key: torch.cat([value.flatten().float() for _, value in sorted(model.adapter.items())])
+        for key, model in every.items()
+    }
+    middle = torch.stack([*flat.values()]).mean(0)
+    chosen = [min(flat, key=lambda key: float((flat[key] - middle).norm()))]
+
+    def away(key: str, other: str) -> float:
+        return float((flat[key] - flat[other]).norm())
+
+    while len(chosen) < min(count, len(flat)):
+        chosen.append(max(flat, key=lambda key: min(away(key, other) for other in chosen)))
+    found = {}
+    for record in seen:
+        starts = [knowledge.copy(client, record.round).digest for client in _clients(record)]
+        found[record.row] = every[min(chosen, key=lambda key: sum(away(key, start) for start in starts))]
+    return found

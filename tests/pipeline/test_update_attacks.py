@@ -1,0 +1,48 @@
+"""Attacks of this package on updates, from the scenario to the findings."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pplr_audit import pipeline as audit
+from pplr_audit import scenario
+from pplr_audit.runs.documents import validate
+from tests.conftest import LAYERS
+
+POINTS = "[pplr_audit.attacks]\nnext_items = pplr_audit.attacks.update.update_label:UpdateLabel\n"
+"""The attack under another name, so that it stands beside the installed one."""
+
+
+def test_next_items_are_read_of_updates_and_sums_and_compared(
+    small_scenario: scenario.Scenario, install: Callable[..., Path], tmp_path: Path
+) -> None:
+    install("named-attacks", "0.1", POINTS)
+    changed = small_scenario.model_dump()
+    changed["data"] |= {"reserve": 0.2}
+    changed["training"] |= {"rounds": 1}
+    changed["audit"] |= {
+        "cuts": [[1, 1], [LAYERS, 0]], "adversaries": ["server", "trunk_host", "outsider"],
+        "attacks": [{"next_items": {"prompts": 48, "clients": 2}}],
+    }  # fmt: skip
+    result = audit.run(scenario.Scenario.model_validate(changed), tmp_path / "run")
+    validate(result.document)
+    found = {
+        (row["adversary"], row["channel"], row["cut"]["front"]): row
+        for row in result.document["findings"]
+        if row["metric"] == "item_recall" and row["status"] == "ok"
+    }
+    assert set(found) == {
+        ("server", "client_update", 1), ("server", "trunk_update", 1), ("server", "client_update", LAYERS),
+        ("server", "aggregate", 1), ("server", "aggregate", LAYERS), ("trunk_host", "trunk_update", 1),
+    }  # fmt: skip
+    assert found["trunk_host", "trunk_update", 1]["knowledge"] == "base"
+    whole = found["server", "client_update", LAYERS]
+    assert (whole["secret"], whole["n"], whole["detail"]["start_models"]) == ("targets", 3, 1)
+    values = {each["name"]: each["value"] for each in whole["comparisons"]}
+    assert set(values) == {"control", "reserve", "popularity"}
+    assert whole["value"] > max(values.values())
+    refused = [row for row in result.document["findings"] if row["status"] != "ok"]
+    assert {row["detail"]["reason"] for row in refused if row["adversary"] == "outsider"} == {
+        "outsider sees none of the channels that this attack reads"
+    }
+    assert result.report is not None
+    assert "which next items a client trained on" in result.report.read_text()
