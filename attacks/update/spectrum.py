@@ -21,6 +21,9 @@ from torch import Tensor
 FREEDOM = 4.0
 """Degrees of freedom by which the noise level is trusted: rounding is neither independent nor of one size, so what is
 twice as far as expected is still likely, and what is ten times as far is not."""
+COARSEST = torch.finfo(torch.bfloat16).eps / 2
+"""Relative rounding of one number in the coarsest arithmetic of training. If an entry's noise is rounding, then what
+entered was rounded by as much, and a candidate lies as far from it; up to this it may be, whatever the noise is."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Span:
     rows: int
     """Rows of the matrix."""
     rounding: float
-    """Relative size of the rounding of a candidate."""
+    """Relative distance of a candidate from what entered in training, by rounding."""
 
     @property
     def rank(self) -> int:
@@ -60,7 +63,8 @@ class Span:
         vectors = vectors.to(self.basis)
         norms = vectors.norm(dim=-1).clamp(min=torch.finfo(vectors.dtype).tiny)
         along = vectors @ self.basis.T
-        return (vectors - along @ self.basis).norm(dim=-1) / norms
+        distances: Tensor = (vectors - along @ self.basis).norm(dim=-1) / norms
+        return distances
 
     def log_odds(self, vectors: Float[Tensor, "*many width"]) -> Float[Tensor, "*many"]:
         """Return how much likelier each vector is in the span than elsewhere, as a natural logarithm.
@@ -68,11 +72,13 @@ class Span:
         Where the span is `whole`, a vector of it has a square distance around what the noise lets expect (an F
         distribution; nearer is as good). Elsewhere is anywhere: half at a direction drawn at random, half at any order
         of magnitude. Else vectors of the true span lie partly outside of the one seen, nobody knows how far, and the
-        answer is the surprise at as small a distance for a direction drawn at random.
+        answer is the surprise at as small a distance for a direction drawn at random. Of no direction it is 0.
         """
         vectors = vectors.to(self.basis)
         squared = vectors.square().sum(-1).clamp(min=torch.finfo(vectors.dtype).tiny)
         along = vectors @ self.basis.T
+        if not self.rank:
+            return torch.zeros_like(squared)
         outside = ((vectors - along @ self.basis).square().sum(-1) / squared).clamp(min=1e-300)
         if not self.whole:
             return _surprise(outside, self.rank, self.width)
@@ -110,24 +116,26 @@ def span(matrix: Float[Tensor, "rows width"], precision: float | None = None) ->
     rank = int((values > rounding * values[:1]).sum())
     if rows >= width:
         above = (values > _edges(left, values, right)).nonzero()
-        rank = min(rank, int(above[-1]) + 1 if len(above) else 0)
+        signal = int(above[-1]) + 1 if len(above) else 0
+        rank = min(rank, signal if signal < width - 1 else width)  # one direction alone is no floor of noise
     left_over = float(values[rank:].square().sum())
     noise = math.sqrt(left_over / max(1, (rows - rank) * (width - rank)))
-    kept = values[:rank]
-    return Span(right[:rank].contiguous(), kept, _turned(kept, noise, rows, width), noise, rows, rounding)
+    kept, typical = values[:rank], max(float(values.norm()) / math.sqrt(rows * width), 1e-300)
+    blurred = math.hypot(rounding, min(noise / typical, COARSEST))
+    return Span(right[:rank].contiguous(), kept, _turned(kept, noise, rows, width), noise, rows, blurred)
 
 
 def _edges(
     left: Float[Tensor, "rows size"], values: Float[Tensor, "size"], right: Float[Tensor, "size width"]
 ) -> Float[Tensor, "size"]:
-    """Return for each rank the largest singular value that is left where all that is left is noise.
+    """Return for each singular value the largest one that noise would have, were all that is smaller noise.
 
-    What was taken off has taken its share of the noise with it, in rows and in columns.
+    What is taken off has taken its share of the noise with it, in rows and in columns. Behind the last one is nothing.
     """
-    (rows, _), (_, width), taken = left.shape, right.shape, torch.arange(len(values), device=values.device)
-    by_row = (left * values).square().flip(1).cumsum(1).flip(1).max(0).values * rows / (rows - taken)
-    by_column = (right * values[:, None]).square().flip(0).cumsum(0).flip(0).max(1).values * width / (width - taken)
-    return by_row.sqrt() + by_column.sqrt()
+    (rows, _), (_, width), taken = left.shape, right.shape, torch.arange(1, len(values))
+    by_row = (left * values).square().flip(1).cumsum(1).flip(1).max(0).values[1:] * rows / (rows - taken)
+    by_column = (right * values[:, None]).square().flip(0).cumsum(0).flip(0).max(1).values[1:] * width / (width - taken)
+    return torch.cat([by_row.sqrt() + by_column.sqrt(), torch.full_like(values[:1], torch.inf)])
 
 
 def _turned(values: Float[Tensor, "rank"], noise: float, rows: int, width: int) -> Float[Tensor, "rank"]:

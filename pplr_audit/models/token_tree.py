@@ -57,6 +57,10 @@ def asked(config: Any, before: int, tokens: Int[Tensor, "nodes"], parents: Seque
     places = torch.arange(before + total)
     sees = torch.zeros(total, before + total, dtype=torch.bool)
     sees[:, :before] = True
+    if all(parent < 0 for parent in parents):  # all follow the prefix
+        sees[:, before:] = torch.eye(total, dtype=torch.bool)
+        places[before:] = before
+        parents = ()
     for node, parent in enumerate(parents):
         if parent >= 0:
             sees[node] = sees[parent]

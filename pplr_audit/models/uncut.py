@@ -49,6 +49,8 @@ class UncutModel:
         self._parameters = adapter_parameters(self.model)
         self.initial = read_adapter(self._parameters)
         """The trained tensors as training begins with them."""
+        self._taken: tuple[Mapping[str, Tensor], list[int]] | None = None
+        """The values that were taken on last, and how often they and the model's own had been written to by then."""
         self._weights = digest
         self.layers = len(blocks(self.model))
         words = self.model.get_input_embeddings()
@@ -104,8 +106,10 @@ class UncutModel:
             with torch.no_grad(), self.under(adapter), entering(self.model, modules) as seen:
                 given = self.task.inputs(self.model, [prompts[row] for row in rows], serving=False)
                 body(self.model)(**given)
-            for place, (row, mask) in enumerate(zip(rows, given["attention_mask"].bool(), strict=True)):
-                own = {id(tensor): tensor[place, mask] for tensor in seen.values()}
+            mask = given["attention_mask"]
+            starts, sizes = mask.argmax(1).tolist(), mask.sum(1).tolist()  # padding is on one side
+            for place, (row, start, size) in enumerate(zip(rows, starts, sizes, strict=True)):
+                own = {id(tensor): tensor[place, start : start + size] for tensor in seen.values()}
                 yield int(row), {name: own[id(seen[name])] for name in modules}
 
     def entering_from(
@@ -113,10 +117,13 @@ class UncutModel:
         adapter: Mapping[str, Tensor] | None,
     ) -> dict[str, Float[Tensor, "batch length width"]]:  # fmt: skip
         """Return what enters each of ``modules`` when ``hidden`` enters ``layer``, without padding."""
-        with torch.no_grad(), self.under(adapter), entered_at(self.model, layer, hidden):
-            with entering(self.model, modules) as seen:
-                self.task.logits(self.model, hidden, {})
-            return {name: seen[name] for name in modules}
+        # Modules are found by name before the blocks in front are taken off, which numbers the others anew.
+        with (
+            torch.no_grad(), self.under(adapter), entering(self.model, modules) as seen,
+            entered_at(self.model, layer, hidden),
+        ):  # fmt: skip
+            self.task.logits(self.model, hidden, {})
+        return {name: seen[name] for name in modules}
 
     def gradients(
         self, prompts: Sequence[Prompt], adapter: Mapping[str, Tensor] | None, encoding: CatalogueEncoding
@@ -298,8 +305,12 @@ class UncutModel:
             yield
 
     def set(self, adapter: Mapping[str, Tensor] | None) -> None:
-        """Take on these values; None: those that training begins with, which make it the base model."""
-        load_adapter(self._parameters, self.initial if adapter is None else adapter)
+        """Take on these values, unless the model has them; None: those of the base model, that training begins with."""
+        values = self.initial if adapter is None else adapter
+        written = [each._version for each in (*values.values(), *self._parameters.values())]
+        if self._taken is None or self._taken[0] is not values or self._taken[1] != written:
+            load_adapter(self._parameters, values)
+            self._taken = values, [each._version for each in (*values.values(), *self._parameters.values())]
 
 
 class _End(nn.Module):

@@ -34,7 +34,11 @@ QUICK: dict[str, dict[str, Any]] = {
     "label_match": {"shortlist": 2},
     "fsha": {"steps": 3},
     "sdar": {"steps": 3},
+<<<<<<< HEAD
     "update_label": {"prompts": 40, "clients": 2},
+=======
+    "dager": {"shortlist": 64, "beam": 4, "candidates": 4096},
+>>>>>>> e1e4b76 (dager: sequences of decoders are read from spans of gradients, of full weights and of LoRA)
     "bidirectional": {"prompts": 12, "held_out": 2, "shortlist": 2},
 }
 """Settings under which an attack is soon done; the others have none that cost time."""
@@ -42,7 +46,7 @@ WITHOUT_ROWS = {"token_rows"}
 """Attacks on tensors that BIGRec does not train."""
 
 
-def folder(kind: str, catalogue: Dataset, place: Path) -> Path:
+def folder(kind: str, catalogue: Dataset, place: Path, **changes: Any) -> Path:
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     special = ["<s>", "</s>", "<pad>"]
@@ -54,7 +58,7 @@ def folder(kind: str, catalogue: Dataset, place: Path) -> Path:
     names = {"cls_token": "<s>", "sep_token": "</s>"} if not ARCHITECTURES[kind].causal else {"bos_token": "<s>"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", pad_token="<pad>", **names)
     positions = {"n_positions": 260} if kind == "gpt2" else {"max_position_embeddings": 260}
-    made = config(kind, dropout=False, vocab_size=512, **positions)
+    made = config(kind, dropout=False, vocab_size=512, **positions | changes)
     build(AutoModelForCausalLM if ARCHITECTURES[kind].causal else AutoModel, made).save_pretrained(place)
     tokenizer.save_pretrained(place)
     return place

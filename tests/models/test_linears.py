@@ -113,9 +113,10 @@ def test_layers_that_read_one_tensor_are_told_and_lie_in_their_block(name: str) 
         assert together == {frozenset({"q_proj", "k_proj", "v_proj"}), frozenset({"gate_proj", "up_proj"})}
 
 
+@pytest.mark.parametrize("layer", range(LAYERS))
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_enters_a_layer_follows_from_what_enters_its_block(name: str) -> None:
-    whole, layer = uncut(name), 1
+def test_what_enters_a_layer_follows_from_what_enters_its_block(name: str, layer: int) -> None:
+    whole = uncut(name)
     names = [linear.name for linear in whole.linears.values() if linear.block == layer]
     ((_, states),) = whole.states(PROMPTS[:1], [layer], whole.initial)
     ((_, seen),) = whole.entering(PROMPTS[:1], names, whole.initial)

@@ -1,0 +1,121 @@
+"""Tokens by how well they, each at its place, lie in the span of a first block's inputs, whatever stands around them.
+
+All of the vocabulary is tried at every place, as matrix products (Petrov et al. 2024, arXiv 2405.15586, section 4.2). A
+random sketch of what is at right angles to the span sorts out most of it before a distance is computed exactly.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pplr_audit.attacks.update.checks import Check, chunks, text
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.threat_model.knowledge import Model
+
+SKETCH = 32
+"""Random directions of a sketch: squared distances are right to a quarter."""
+TOGETHER = 2048
+"""Candidates in one matrix product, few enough for a processor's cache."""
+NO_MARK = (0, False)
+"""The mark of a token that belongs to no item; see `checks.text`."""
+
+
+class Likely(NamedTuple):
+    """Tokens that can stand at a place, the likeliest first."""
+
+    tokens: Int[np.ndarray, "tokens"]
+    odds: Float[np.ndarray, "tokens"]
+
+
+class Alone:
+    """The log-odds of each word at each place.
+
+    Args:
+        tests: of inputs that follow from a token and its place.
+        words: the tokens that are tried.
+        shortlist: most tokens that are kept of a place.
+        longest: number of places that a text can have.
+        check: called between parts of the work.
+    """
+
+    def __init__(
+        self, model: Model, tests: Sequence[Check], words: Int[np.ndarray, "words"], shortlist: int, longest: int,
+        check: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._model, self._tests, self._words, self._shortlist = model, tests, words, shortlist
+        self._longest, self._check = longest, check
+        self._sketches = [(each.span.sketch(SKETCH)).float() if each.span.rank > SKETCH else None for each in tests]
+        self._odds: dict[tuple[int, bool], Float[np.ndarray, "words places"]] = {}
+        self.placeless = self._same_everywhere()
+        """True if a token's input is the same at every place, as with rotary positions."""
+        self.tried = self.accepted = 0
+        """Candidates, each a token at a place, that were tried, and those that are likelier there than not."""
+
+    def at(self, place: int, mark: tuple[int, bool] = NO_MARK) -> Likely:
+        """Return the tokens that are likelier at a place than not, the likeliest first; none behind the last place."""
+        if place >= self._longest:
+            return Likely(np.empty(0, dtype=np.int64), np.empty(0))
+        column = 0 if self.placeless else place
+        held = self._odds.get(mark)
+        if held is None or held.shape[1] <= column:
+            places = 1 if self.placeless else min(self._longest, max(32, 2 * place))
+            held = self._odds[mark] = self._try(places, mark)
+        odds = held[:, column]
+        best = np.argsort(-odds, kind="stable")[: self._shortlist]
+        best = best[odds[best] > 0]
+        return Likely(self._words[best], odds[best])
+
+    def ranked(self) -> Likely:
+        """Return all words that were tried by their best place so far, the likeliest first."""
+        held = [odds.max(1) for odds in self._odds.values()]
+        best = np.max(held, axis=0) if held else np.full(len(self._words), -np.inf)
+        order = np.argsort(-best, kind="stable")
+        return Likely(self._words[order], best[order])
+
+    def _try(self, places: int, mark: tuple[int, bool]) -> Float[np.ndarray, "words places"]:
+        """Return the log-odds of each word at each of the first places."""
+        length = min(32, self._longest) if self.placeless else places
+        found = np.empty((len(self._words), 1 if self.placeless else places))
+        start = 0
+        for part in chunks(self._words, max(length, TOGETHER // places)):
+            self._check()
+            rows = chunks(part, length) if self.placeless else (np.full(length, word) for word in part)
+            prompts = [text(row, mark[0], item=mark[1]) for row in rows]
+            odds = self._odds_of(prompts).reshape(len(part), -1)
+            found[start : start + len(part)] = odds
+            start += len(part)
+        self.tried, self.accepted = found.size, int((found > 0).sum())
+        return found
+
+    def _odds_of(self, prompts: Sequence[Prompt]) -> Float[np.ndarray, "candidates"]:
+        """Return the summed log-odds of all tokens of the prompts, one behind the other."""
+        names = [each.module for each in self._tests]
+        seen: dict[int, dict[str, Tensor]] = dict(self._model.entering(prompts, names))
+        total = torch.zeros(1, dtype=torch.float64)
+        for check, sketch in zip(self._tests, self._sketches, strict=True):
+            inputs = torch.cat([seen[row][check.module] for row in range(len(prompts))])
+            total = total + _log_odds(check, sketch, inputs)
+        return total.numpy()
+
+    def _same_everywhere(self) -> bool:
+        """True if one token enters alike at two places."""
+        ((_, seen),) = self._model.entering([text([1, 1])], [self._tests[0].module])
+        first, second = seen[self._tests[0].module]
+        return torch.allclose(first, second, rtol=1e-4, atol=1e-6)
+
+
+def _log_odds(check: Check, sketch: Tensor | None, inputs: Float[Tensor, "candidates inputs"]) -> Tensor:
+    """Return log-odds; minus infinity for those that a sketch shows to be no nearer than half of the usual distance."""
+    if sketch is None or not check.span.whole:
+        return check.log_odds(inputs)
+    placed = check.directions.placed(inputs).float()
+    far = (placed @ sketch.T).norm(dim=1) / placed.norm(dim=1).clamp(min=1e-30)
+    near = far < far.median() / math.sqrt(2)
+    found = torch.full((len(inputs),), -torch.inf, dtype=torch.float64)
+    found[near] = check.log_odds(inputs[near])
+    return found

@@ -1,0 +1,88 @@
+"""Tests of an update's spans: of which layers it says something, and how their inputs follow from the text.
+
+What enters a layer is taken from the model, so that grouped queries, biases, norms of queries and keys, fused layers
+and both kinds of norms need no case of their own. Two kinds of inputs can be tried one candidate at a time: those that
+follow from a token and its place alone, as in the first block, and those that follow from h_l at the same place.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pplr_audit.attacks.update.directions import Directions
+from pplr_audit.attacks.update.spectrum import Span, span
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.threat_model.knowledge import Model
+
+SINGLE = torch.finfo(torch.float32).eps
+"""Clients compute in single precision, whatever an update is stored in."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One span, and the layer whose inputs lie in it."""
+
+    directions: Directions
+    span: Span
+
+    @property
+    def module(self) -> str:
+        """Name of a layer that reads the inputs."""
+        return self.directions.layers[0].name
+
+    def log_odds(self, inputs: Float[Tensor, "*many inputs"]) -> Float[Tensor, "*many"]:
+        """Return how much likelier each input is among those that the update was computed on than not."""
+        return self.span.log_odds(self.directions.placed(inputs.double()))
+
+
+def checks(found: Sequence[Directions], model: Model, most: int) -> dict[int, tuple[Check, ...]]:
+    """Return tests of inputs that follow from h_l at one place, by layer l: of the first ``most`` layers above 0.
+
+    Layer 0 is among them if its inputs can be tried; they follow from a token and its place.
+    """
+    chosen: dict[int, tuple[Check, ...]] = {}
+    for layer in sorted({each.block for each in found if each.block >= 0}):
+        if len(chosen.keys() - {0}) == most:
+            break
+        own = [each for each in found if each.block == layer and _follows(model, layer, each.layers[0].name)]
+        if own:
+            chosen[layer] = tuple(Check(each, span(each.rows, SINGLE)) for each in own)
+    return chosen
+
+
+def odds_behind(
+    model: Model, checked: Mapping[int, Sequence[Check]], states: Mapping[int, Float[Tensor, "places hidden"]]
+) -> Float[Tensor, "places"]:
+    """Return the summed log-odds of states at each layer of ``checked`` above 0."""
+    total = torch.zeros(1, dtype=torch.float64)
+    for layer, own in checked.items():
+        if layer:
+            seen = model.entering_from(layer, states[layer][:, None], [each.module for each in own])
+            total = total + sum((each.log_odds(seen[each.module][:, 0]) for each in own), torch.zeros(1))
+    return total
+
+
+def _follows(model: Model, layer: int, module: str) -> bool:
+    """True if what enters ``module`` at a place follows from h_l at this place, whatever stands around it."""
+    ((_, states),) = model.states([text([0, 1, 2])], [layer])
+    hidden = states[layer][None]
+    other = hidden.flip(1) + 1.0
+    other[:, 1] = hidden[:, 1]
+    one, two = (model.entering_from(layer, each, [module])[module][:, 1] for each in (hidden, other))
+    return torch.allclose(one, two, rtol=1e-4, atol=1e-6)
+
+
+def text(tokens: Sequence[int] | Int[np.ndarray, "length"], order: int = 0, *, item: bool = False) -> Prompt:
+    """Return a prompt of bare tokens, all of which belong to the item number ``order`` (0: to none), or to its key."""
+    values = np.asarray(tokens, dtype=np.int64)
+    same = np.full(len(values), order, dtype=np.int64)
+    return Prompt(values, same - 1 if item else same * 0 - 1, np.empty(0, dtype=np.int64), len(values), same)
+
+
+def chunks(words: Int[np.ndarray, "words"], size: int) -> Iterator[Int[np.ndarray, "chunk"]]:
+    """Yield the words in parts of ``size``."""
+    yield from (words[start : start + size] for start in range(0, len(words), size))
