@@ -34,11 +34,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "label_match": {"shortlist": 2},
     "fsha": {"steps": 3},
     "sdar": {"steps": 3},
-<<<<<<< HEAD
     "update_label": {"prompts": 40, "clients": 2},
-=======
     "dager": {"shortlist": 64, "beam": 4, "candidates": 4096},
->>>>>>> e1e4b76 (dager: sequences of decoders are read from spans of gradients, of full weights and of LoRA)
     "bidirectional": {"prompts": 12, "held_out": 2, "shortlist": 2},
 }
 """Settings under which an attack is soon done; the others have none that cost time."""
