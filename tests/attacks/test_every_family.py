@@ -41,6 +41,8 @@ QUICK: dict[str, dict[str, Any]] = {
 """Settings under which an attack is soon done; the others have none that cost time."""
 WITHOUT_ROWS = {"token_rows"}
 """Attacks on tensors that BIGRec does not train."""
+TOO_NARROW = {"lora_span"}
+"""Attacks for which these layers are too narrow: more different words enter than they are wide."""
 
 
 def folder(kind: str, catalogue: Dataset, place: Path, **changes: Any) -> Path:
@@ -87,7 +89,7 @@ def test_every_attack_runs_on_every_architecture(kind: str, tmp_path: Path) -> N
     findings = audit.run(chosen, tmp_path / "run").document["findings"]
     assert not [row["detail"] for row in findings if row["status"] not in ("ok", "not_applicable")]
     ran = {row["attack"] for row in findings if row["status"] == "ok"}
-    left_out = {"attribute"} | (WITHOUT_ROWS if ARCHITECTURES[kind].causal else set())
+    left_out = {"attribute"} | TOO_NARROW | (WITHOUT_ROWS if ARCHITECTURES[kind].causal else set())
     assert ran == set(plugins.names("attacks")) - left_out
     # Of a causal model's first block every word can be told: who knows it reads all, whatever the architecture.
     exact = [row["value"] for row in findings if row["attack"] == "prefix_search" and row["metric"] == "token_accuracy"]

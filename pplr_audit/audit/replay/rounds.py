@@ -51,7 +51,8 @@ class RoundViews:
     def asked(self, cell: Cell, attack: Attack) -> dict[int, str]:
         """Return the rows that are asked about with their clients: candidates for membership, else clients.
 
-        Clients are numbered in a random order, so that a number says nothing; a peer is not asked about itself.
+        Clients are numbered in a random order, so that a number says nothing; a peer is not asked about itself. Where
+        there are more clients than ``audit.victims``, so many of them are asked about.
         """
         peer = self._rows.peer if cell.adversary == "peer" else None
         if attack.secret == "membership":
@@ -64,7 +65,9 @@ class RoundViews:
         order = np.random.default_rng(
             derive(self._job.scenario.seed, "rows", "clients", str(cell.channel), cell.round)
         ).permutation(len(names))  # fmt: skip
-        return {int(row): names[place] for place, row in enumerate(order)}
+        # Naming a client takes the updates of all; else as many clients are attacked as there are victims.
+        most = len(names) if attack.secret == "owner" else self._job.scenario.audit.victims
+        return {int(row): names[place] for place, row in enumerate(order) if row < most}
 
     def view(self, cell: Cell, attack: Attack) -> View[Update] | View[Aggregate]:
         """Return what the cell's adversary saw.
