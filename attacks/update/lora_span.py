@@ -243,7 +243,8 @@ class _White:
 
     @cached_property
     def _basis(self) -> Float[Tensor, "width rank"]:
-        return torch.linalg.qr(self.measured.T).Q
+        basis: Tensor = torch.linalg.qr(self.measured.T).Q
+        return basis
 
 
 def _is_first(model: Model, rows: Directions) -> bool:
