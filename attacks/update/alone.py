@@ -99,7 +99,7 @@ class Alone:
         total = torch.zeros(1, dtype=torch.float64)
         for check, sketch in zip(self._tests, self._sketches, strict=True):
             inputs = torch.cat([seen[row][check.module] for row in range(len(prompts))])
-            total = total + _log_odds(check, sketch, inputs)
+            total = total + screened(check, sketch, inputs)
         return total.numpy()
 
     def _same_everywhere(self) -> bool:
@@ -109,7 +109,7 @@ class Alone:
         return torch.allclose(first, second, rtol=1e-4, atol=1e-6)
 
 
-def _log_odds(check: Check, sketch: Tensor | None, inputs: Float[Tensor, "candidates inputs"]) -> Tensor:
+def screened(check: Check, sketch: Tensor | None, inputs: Float[Tensor, "candidates inputs"]) -> Tensor:
     """Return log-odds; minus infinity for those that a sketch shows to be no nearer than half of the usual distance."""
     if sketch is None or not check.span.whole:
         return check.log_odds(inputs)

@@ -85,7 +85,9 @@ def read(
     if alone is not None:
         alone.at(0)
         _require_few(alone, tests[0][0])
-    if behind and model.causal:
+    crowded = alone is not None and language is None and alone.accepted > 2 * tests[0][0].span.rank
+    facts["crowded"] = crowded
+    if behind and model.causal and not crowded:
         walk = PrefixWalk(
             model, behind, _extensions(alone, language, words), settings.beam, settings.candidates, check,
             settings.longest,
