@@ -31,17 +31,19 @@ class Calibration:
         return np.asarray((own - self._free.mean(0)) / self._spread)
 
     def chances(
-        self, own: Float[np.ndarray, "items"], usual: Float[np.ndarray, "items"], samples: int
+        self, own: Float[np.ndarray, "items"], usual: Float[np.ndarray, "items"], samples: int, together: int = 1
     ) -> Float[np.ndarray, "items"]:
         """Return the probability that any of a client's samples has each item.
 
         Args:
             usual: how likely an item is in one sample; simulated clients draw by it from half of the items.
-            samples: of the client.
+            samples: behind the update, in all.
+            together: number of simulated clients that each row of scores is the mean of.
         """
         clients = len(self._read)
         others = (self._free.sum(0) - self._free) / (clients - 1)  # as of a client that was not simulated
-        before = _logit(0.5 * _any(2 * usual, self._counts.sum(1)[:, None]))
+        one = 0.5 * _any(2 * usual, self._counts.sum(1)[:, None] / together)
+        before = _logit(1 - (1 - one) ** together)
         learned = LogisticRegression(C=100.0).fit(
             np.stack([((self._read - others) / self._spread).ravel(), before.ravel()], axis=1),
             self._counts.ravel() > 0,

@@ -10,8 +10,7 @@ of the catalogue is left out of each, so that every item is missing somewhere. T
 clients' items best is taken, and `chances` turns its scores into probabilities.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from pplr_audit.attacks.update.chances import Calibration
 from pplr_audit.attacks.update.directions import descent
+from pplr_audit.attacks.update.public_side import Known, known_of
 from pplr_audit.attacks.update.signatures import Reader, Sketch, Sketches, readers, usual_sizes
 from pplr_audit.attacks.update.simulated import answering, drawn, trained_on, usual_answers
 from pplr_audit.errors import InputError
@@ -30,7 +30,6 @@ from pplr_audit.threat_model import (
     Channel,
     Guess,
     Knowledge,
-    LocalSteps,
     Model,
     NotApplicable,
     Recipe,
@@ -41,22 +40,8 @@ from pplr_audit.threat_model.artifacts import digest, digest_of_prompts
 
 BATCHES = 8
 """Batches from which the usual sizes of gradients are taken."""
-ALIKE = 1.5
-"""Clients are simulated together if their samples are within about this factor."""
 SAMPLES = 64
 """Samples that the simulated clients of one size have together, at least."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """The public side of a client: all that its simulation follows from."""
-
-    model: Model
-    steps: LocalSteps
-    samples: int
-    """Samples behind the update; of a sum, those of all its clients."""
-    clients: int = 1
-    """Clients behind the update."""
 
 
 Told = tuple[Calibration, Reader]
@@ -86,7 +71,7 @@ class UpdateLabel:
     def run(self, view: View[Any], knowledge: Knowledge, budget: Budget) -> Guess:
         """Raises NotApplicable where the adversary lacks what it takes to simulate a client, or nothing was learned."""
         seen = [record for record in view.records if record.row in view.rows]
-        known = self._known(seen, knowledge)
+        known = known_of(seen, knowledge, self.models)
         found: dict[int, Float[np.ndarray, items]] = {}
         told: dict[tuple[Any, ...], Told] = {}
         for done, record in enumerate(seen):
@@ -103,24 +88,6 @@ class UpdateLabel:
         }  # fmt: skip
         models = len({each.model.digest for each in known.values()})
         return Guess(arrays, {**knowledge.facts, "start_models": models})
-
-    def _known(self, seen: Sequence[Update | Aggregate], knowledge: Knowledge) -> dict[int, Known]:
-        """Return the public side of each record by its row. Raises NotApplicable where something of it is missing."""
-        if knowledge.recipe is None:
-            raise NotApplicable("this attack simulates clients, and the adversary does not know the training's recipe")
-        if knowledge.auxiliary == "public":
-            raise NotApplicable("this attack learns from text over the catalogue, and the adversary's is over another")
-        near, found = _nearest(seen, knowledge, self.models), dict[int, Known]()
-        for record in seen:
-            steps = [knowledge.steps.get((client, record.round)) for client in _clients(record)]
-            own = sorted((each for each in steps if each is not None and each.samples), key=_size)
-            if not own or len(own) < len(steps):
-                raise NotApplicable("this attack simulates clients, and the adversary does not know their samples")
-            every = sorted((each for each in knowledge.steps.values() if each.samples), key=_size)
-            alike = [each for each in every if _bin(each) == _bin(own[len(own) // 2])]
-            total = sum(each.samples for each in own)
-            found[record.row] = Known(near[record.row], alike[len(alike) // 2], total, len(own))
-        return found
 
     def _chances(
         self, record: Update | Aggregate, known: Known, knowledge: Knowledge, budget: Budget,
@@ -145,7 +112,7 @@ class UpdateLabel:
             simulated, counts = self._simulated(known, record.round, sketch, knowledge, budget)
             told[key] = _told({name: simulated[name] for name in own}, counts, labeled, answers)
         calibration, reader = told[key]
-        return calibration.chances(reader.read(own), usual_answers(knowledge), known.samples)
+        return calibration.chances(reader.read(own), usual_answers(knowledge), known.samples, known.clients)
 
     def _labeled(
         self, model: Model, recipe: Recipe, knowledge: Knowledge, budget: Budget
@@ -218,18 +185,6 @@ def _told(
     return max(every, key=lambda each: each[0].signal)
 
 
-def _clients(record: Update | Aggregate) -> Sequence[str]:
-    return record.clients if isinstance(record, Aggregate) else (record.client,)
-
-
-def _size(steps: LocalSteps) -> tuple[int, int]:
-    return steps.samples, steps.steps
-
-
-def _bin(steps: LocalSteps) -> int:
-    return round(float(np.log(steps.samples) / np.log(ALIKE)))
-
-
 def _halves(items: int, count: int, generator: np.random.Generator) -> np.ndarray:
     """Return half of the items for each of ``count`` clients; of two in a row, each has what the other lacks."""
     halves = [generator.permutation(items) < (items + 1) // 2 for _ in range(-(-count // 2))]
@@ -243,30 +198,3 @@ def _together(
     generator = np.random.default_rng(seed)
     chosen = torch.from_numpy(generator.integers(len(counts), size=(2 * len(counts), clients)))
     return {name: rows[chosen].mean(1) for name, rows in simulated.items()}, counts[chosen.numpy()].sum(1)
-
-
-def _nearest(seen: Sequence[Update | Aggregate], knowledge: Knowledge, count: int) -> dict[int, Model]:
-    """Return the model to work with for each row, out of ``count`` that the round's clients started from.
-
-    The first is the one in the middle of all, each further one the farthest from those before.
-    """
-    clients = {client for record in seen for client in _clients(record)}
-    names = [place for place in knowledge.copies if place[0] in clients and place[1] == seen[0].round]
-    every = {model.digest: model for model in [*map(knowledge.copies.__getitem__, sorted(names))] or [knowledge.base]}
-    flat = {
-        key: torch.cat([value.flatten().float() for _, value in sorted(model.adapter.items())])
-        for key, model in every.items()
-    }
-    middle = torch.stack([*flat.values()]).mean(0)
-    chosen = [min(flat, key=lambda key: float((flat[key] - middle).norm()))]
-
-    def away(key: str, other: str) -> float:
-        return float((flat[key] - flat[other]).norm())
-
-    while len(chosen) < min(count, len(flat)):
-        chosen.append(max(flat, key=lambda key: min(away(key, other) for other in chosen)))
-    found = {}
-    for record in seen:
-        starts = [knowledge.copy(client, record.round).digest for client in _clients(record)]
-        found[record.row] = every[min(chosen, key=lambda key: sum(away(key, start) for start in starts))]
-    return found

@@ -56,7 +56,6 @@ from pplr_audit.threat_model.attack import (
     Budget,
     also_reads,
     as_active,
-    attribute_of,
     reads_every_crossing,
     reads_traffic,
 )
@@ -141,7 +140,8 @@ class Harness:
         """Return the truth about the rows of the cell's view, by secret."""
         attack, phase = self._plan.attack(cell), phase_of(cell.channel)
         if cell.channel in ONCE_A_ROUND:
-            return {attack.secret: self._round_truth(cell, attack)}
+            own = attack.secret == "attribute"
+            return {attack.secret: self._builder.attribute_truth(cell) if own else self._round_truth(cell, attack)}
         if cell.adversary == "peer":  # it queries its own model about the users of others
             return {"membership": self._of_others(self._membership(self.rows.phase_rows(phase, cell.round)))}
         if attack.secret == "linkage":  # its rows are others
@@ -151,7 +151,7 @@ class Harness:
             label = self._label_of(cell.round)
             found["label"] = replace(label, own=self._own_model(cell, label))
         if attack.secret == "attribute":
-            found["attribute"] = self._builder.attribute(*attribute_of(attack), phase, cell.round)
+            found["attribute"] = self._builder.attribute_truth(cell)
         return found
 
     def _crossed(self, cell: Cell) -> Sequence[Record]:

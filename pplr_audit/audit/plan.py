@@ -28,13 +28,15 @@ from pplr_audit.threat_model.attack import (
 from pplr_audit.threat_model.channels import OF_ADAPTERS, ONCE_A_ROUND, Channel
 from pplr_audit.training.spec import TrainingSpec
 
+OF_CLIENTS = frozenset({Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE})
+"""Channels with an update of each client alone."""
 MEASURED: Mapping[str, frozenset[Channel]] = {
     "history": frozenset({*OF_TRAINING, Channel.METADATA, Channel.INFERENCE_ACTIVATIONS}),
     "label": frozenset({*OF_TRAINING, Channel.METADATA}), "membership": frozenset({*OF_ADAPTERS, Channel.MODEL_OUTPUT}),
-    "attribute": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}),
+    "attribute": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS, *OF_CLIENTS}),
     "linkage": frozenset({Channel.FRONT_ACTIVATIONS, Channel.INFERENCE_ACTIVATIONS}), "items": OF_ADAPTERS,
     "targets": OF_ADAPTERS,
-    "owner": frozenset({Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.STATUS}),
+    "owner": frozenset({*OF_CLIENTS, Channel.STATUS}),
     "recommendation": frozenset({Channel.INFERENCE_ACTIVATIONS}),
 }  # fmt: skip
 """Channels that this version records for attacks and holds the truth of, by secret."""

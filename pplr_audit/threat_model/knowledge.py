@@ -228,6 +228,9 @@ class Knowledge:
     """Values of the attacked attribute, by row, for the users whose value is known in this turn. The attack guesses
     those of the others."""
 
+    others_attributes: Sequence[str] = ()
+    """Value of the attacked attribute of the user of each window of ``others``; empty where it is not known, or too
+    rare to count as one."""
     ends: Mapping[tuple[str, int], Model] = field(default_factory=dict)
     """Each client's model as it stood at the end of its local training in a round, before mixing, by (client, round):
     the start of the round less the client's update. Empty for whoever is not sent updates."""

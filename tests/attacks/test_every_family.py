@@ -39,6 +39,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "bidirectional": {"prompts": 12, "held_out": 2, "shortlist": 2},
 }
 """Settings under which an attack is soon done; the others have none that cost time."""
+OF_USERS = {"attribute", "update_attribute"}
+"""Attacks that take the name of an attribute, and more users than there are here."""
 WITHOUT_ROWS = {"token_rows"}
 """Attacks on tensors that BIGRec does not train."""
 TOO_NARROW = {"lora_span"}
@@ -76,7 +78,7 @@ def small(kind: str, backbone: Path) -> scenario.Scenario:
             "training": {"rounds": 1, "learning_rate": 0.01, "batch_size": 16},
             "audit": {
                 "victims": 3, "cuts": [[1, 1]], "adversaries": ["server", "malicious_server", "outsider"],
-                "attacks": [{name: QUICK.get(name, {})} for name in plugins.names("attacks") if name != "attribute"],
+                "attacks": [{name: QUICK.get(name, {})} for name in plugins.names("attacks") if name not in OF_USERS],
             },
         }
     )  # fmt: skip
@@ -89,7 +91,7 @@ def test_every_attack_runs_on_every_architecture(kind: str, tmp_path: Path) -> N
     findings = audit.run(chosen, tmp_path / "run").document["findings"]
     assert not [row["detail"] for row in findings if row["status"] not in ("ok", "not_applicable")]
     ran = {row["attack"] for row in findings if row["status"] == "ok"}
-    left_out = {"attribute"} | TOO_NARROW | (WITHOUT_ROWS if ARCHITECTURES[kind].causal else set())
+    left_out = OF_USERS | TOO_NARROW | (WITHOUT_ROWS if ARCHITECTURES[kind].causal else set())
     assert ran == set(plugins.names("attacks")) - left_out
     # Of a causal model's first block every word can be told: who knows it reads all, whatever the architecture.
     exact = [row["value"] for row in findings if row["attack"] == "prefix_search" and row["metric"] == "token_accuracy"]

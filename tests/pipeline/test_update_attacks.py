@@ -8,8 +8,11 @@ from pplr_audit import scenario
 from pplr_audit.runs.documents import validate
 from tests.conftest import LAYERS
 
-POINTS = "[pplr_audit.attacks]\nnext_items = pplr_audit.attacks.update.update_label:UpdateLabel\n"
-"""The attack under another name, so that it stands beside the installed one."""
+POINTS = (
+    "[pplr_audit.attacks]\nnext_items = pplr_audit.attacks.update.update_label:UpdateLabel\n"
+    "trait = pplr_audit.attacks.update.update_attribute:UpdateAttribute\n"
+)
+"""The attacks under other names, so that they stand beside the installed ones."""
 
 
 def test_next_items_are_read_of_updates_and_sums_and_compared(
@@ -46,3 +49,30 @@ def test_next_items_are_read_of_updates_and_sums_and_compared(
     }
     assert result.report is not None
     assert "which next items a client trained on" in result.report.read_text()
+
+
+def test_an_attribute_of_clients_that_are_users_is_asked_for_and_not_of_silos(
+    small_scenario: scenario.Scenario, install: Callable[..., Path], tmp_path: Path
+) -> None:
+    install("named-attacks", "0.1", POINTS)
+    changed = small_scenario.model_dump()
+    changed["data"] |= {"partition": "per_user", "reserve": 0.4, "audit_users": 20}
+    changed["training"] |= {"rounds": 1}
+    changed["audit"] |= {
+        "cuts": [[1, 1]], "adversaries": ["aggregator"], "attacks": [{"trait": {"name": "gender", "folds": 2}}],
+        "victims": 60,
+    }  # fmt: skip
+    document = audit.run(scenario.Scenario.model_validate(changed), tmp_path / "run").document
+    validate(document)
+    (row,) = [each for each in document["findings"] if each["metric"] == "auc"]
+    assert row["status"] == "ok", row["detail"]
+    assert (row["channel"], row["secret"]) == ("client_update", "attribute")
+    assert row["detail"]["attribute"] == "gender"
+    assert row["detail"]["simulated_users"] > 30
+    assert row["detail"]["bag_of_items_auc"] > 0
+    assert {each["name"] for each in row["comparisons"]} == {"chance", "client", "control"}
+    changed["data"] |= {"partition": "kmeans", "reserve": 0.2}
+    document = audit.run(scenario.Scenario.model_validate(changed), tmp_path / "silos").document
+    (row,) = [each for each in document["findings"] if each["metric"] == "auc"]
+    assert row["status"] == "not_applicable"
+    assert "data.partition: per_user" in row["detail"]["reason"]

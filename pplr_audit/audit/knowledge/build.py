@@ -20,6 +20,7 @@ from pplr_audit.audit.tap_points import OF_THE_TRAINED, OF_TRAINING, Phase, Trac
 from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.audit.victims.attribute_folds import deal
 from pplr_audit.audit.victims.rows import Rows
+from pplr_audit.data.partition import OTHER
 from pplr_audit.data.prompts import Prompts
 from pplr_audit.data.samples import Samples, training_samples
 from pplr_audit.data.synthetic import other_catalogue
@@ -62,7 +63,7 @@ class KnowledgeBuilder:
         self._state, self._recorded, self._rounds = state, recorded, rounds
         self._artifacts = artifacts or Artifacts()
         self._known = lru_cache(maxsize=None)(self._know)
-        self.attribute = lru_cache(maxsize=None)(self._attribute)
+        self._attribute_of_rows = lru_cache(maxsize=None)(self._attribute)
 
     def of(self, cell: Cell) -> Knowledge:
         """Raises NotApplicable where an adversary of its kind is not to be had."""
@@ -80,8 +81,42 @@ class KnowledgeBuilder:
         knowledge, attack = self.of(cell), self._plan.attack(cell)
         if attack.secret != "attribute":
             return (replace(knowledge),)
-        truth = self.attribute(*attribute_of(attack), phase_of(cell.channel), cell.round)
-        return [replace(knowledge, known_attributes=known) for known in truth.known_by_turn]
+        truth = self.attribute_truth(cell)
+        told = self._others_values(truth) if knowledge.others is not None else ()
+        return [replace(knowledge, known_attributes=known, others_attributes=told) for known in truth.known_by_turn]
+
+    def attribute_truth(self, cell: Cell) -> AttributeTruth:
+        """Return the attribute that a cell's attack is after, of the users of its rows.
+
+        Raises NotApplicable where too little is known of it, or where updates are of clients of several users.
+        """
+        attack = self._plan.attack(cell)
+        if cell.channel not in ONCE_A_ROUND:
+            return self._attribute_of_rows(*attribute_of(attack), phase_of(cell.channel), cell.round)
+        samples = {row: self._private.samples[client] for row, client in self._rounds.asked(cell, attack).items()}
+        users = {row: np.unique(own.users) for row, own in samples.items()}
+        if (most := max(map(len, users.values()), default=1)) > 1:
+            raise NotApplicable(
+                f"an update is of all users of its client, up to {most} of them here, and an attribute is of one user; "
+                "with data.partition: per_user each user is a client"
+            )
+        build = self._model.prompts.build
+        prompts = {
+            row: [build(own.history[place], int(own.targets[place])) for place in range(len(own))]
+            for row, own in samples.items()
+        }
+        held = {row: sorted({int(item) for each in own for item in each.held}) for row, own in prompts.items()}
+        named = {row: int(own[0]) for row, own in users.items()}
+        name, folds = attribute_of(attack)
+        dealt = deal(self._private.dataset, name, [*named.values()], folds, self._scenario.seed)
+        return dealt.truth(named, dict.fromkeys(named, ""), held, len(self._private.dataset.catalogue))
+
+    def _others_values(self, truth: AttributeTruth) -> tuple[str, ...]:
+        """Return the value of each user of the reserve, as the truth names them."""
+        known, of_all = set(truth.values.values()), self._private.dataset.attributes[truth.name]
+        rare = OTHER if OTHER in known else ""
+        values = (of_all[user] for user in self._windows.users.tolist())
+        return tuple(value if value in known else rare if value else "" for value in values)
 
     def _know(self, cell: Cell) -> Knowledge:
         """Make the knowledge for one attack alone, so that what it does to it harms no other."""
@@ -222,10 +257,15 @@ class KnowledgeBuilder:
         )  # fmt: skip
 
     @cached_property
-    def _others(self) -> Samples:
-        """The last training window of users of the reserve, by numbers that say nothing of who they are."""
+    def _windows(self) -> Samples:
+        """The last training window of users of the reserve."""
         users = self._private.others(OTHERS, self._scenario.seed)
-        windows = training_samples(self._private.split, users, self._scenario.data.history, "last")
+        return training_samples(self._private.split, users, self._scenario.data.history, "last")
+
+    @property
+    def _others(self) -> Samples:
+        """The same, by numbers that say nothing of who they are."""
+        windows = self._windows
         return Samples(np.arange(len(windows)), windows.history, windows.targets)
 
     def _elsewhere(self) -> Prompts:
@@ -245,7 +285,8 @@ class KnowledgeBuilder:
         rows = self._rows.phase_rows(phase, round_)
         dealt = deal(self._private.dataset, name, self._rows.victims.tolist(), folds, self._scenario.seed)
         clients = {row: self._rows.client_of(user) for row, user in rows.users.items()}
-        return dealt.truth(rows.users, clients, rows.prompts, len(self._private.dataset.catalogue))
+        held = {row: prompt.held.tolist() for row, prompt in rows.prompts.items()}
+        return dealt.truth(rows.users, clients, held, len(self._private.dataset.catalogue))
 
 
 def _rounds_crossed(cell: Cell) -> tuple[int, ...]:

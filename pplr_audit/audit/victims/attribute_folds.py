@@ -15,7 +15,6 @@ import numpy as np
 from pplr_audit.audit.truth.attribute import AttributeTruth
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.data.partition import OTHER
-from pplr_audit.data.prompts import Prompt
 from pplr_audit.scenario.seeds import derive
 from pplr_audit.scoring import classifier
 from pplr_audit.threat_model.outcomes import NotApplicable
@@ -33,19 +32,19 @@ class Deal:
     folds: Mapping[int, int]
 
     def truth(
-        self, users: Mapping[int, int], clients: Mapping[int, str], prompts: Mapping[int, Prompt], catalogue: int
+        self, users: Mapping[int, int], clients: Mapping[int, str], held: Mapping[int, Sequence[int]], catalogue: int
     ) -> AttributeTruth:
         """Return the truth about rows, each of another user.
 
         Raises NotApplicable where in some turn a value is known of too few of them, or one has nobody to tell it from.
 
         Args:
-            users, clients, prompts: by row.
+            users, clients: by row.
+            held: items of each row.
             catalogue: how many items there are.
         """
         values = {row: self.values[user] for row, user in users.items() if user in self.values}
         folds = {row: self.folds[users[row]] for row in values}
-        held = {row: prompt.held.tolist() for row, prompt in prompts.items()}
         truth = AttributeTruth(self.name, values, folds, users, clients, held, catalogue)
         known = [Counter(by_row.values()) for by_row in truth.known_by_turn]
         fewest = min((count[value] for count in known for value in set(self.values.values())), default=0)
