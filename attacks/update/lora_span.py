@@ -82,9 +82,9 @@ class LoraSpan:
         adaptive = knowledge.recipe is not None and knowledge.recipe.optimizer == "adamw"
         for done, seen in enumerate(asked):
             budget.check(done, len(asked))
-            client = seen.client if isinstance(seen, Update) else seen.clients[0]
-            start = seen.start if isinstance(seen, Update) else {}
+            client = _clients(seen)[0]
             model = knowledge.copy(client, seen.round)
+            start = seen.start if isinstance(seen, Update) else model.adapter  # of a sum, one of the starts
             try:
                 every = directions(descent(seen.tensors, start, knowledge, client, seen.round), model.linears, start)
                 rows = every[0]
@@ -127,9 +127,10 @@ class _Reader:
         width = rows.rows.shape[1]
         distinct = self._distinct(samples)
         if distinct >= width:
+            of_b = "" if rows.through is None else " as long as LoRA's B is zero, so that A does not move"
             raise NotApplicable(
                 f"about {distinct:,} different inputs enter {self._layer} in {samples:,} samples, and its updates have "
-                f"{width:,} dimensions: every word lies in their span"
+                f"{width:,} dimensions{of_b}: every word lies in their span"
             )
 
     def _distinct(self, samples: int) -> int:
