@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pplr_audit.attacks.update.checks import Check, chunks, text
@@ -51,24 +51,48 @@ class Alone:
         self._longest, self._check = longest, check
         self._sketches = [(each.span.sketch(SKETCH)).float() if each.span.rank > SKETCH else None for each in tests]
         self._odds: dict[tuple[int, bool], Float[np.ndarray, "words places"]] = {}
-        self.placeless = self._same_everywhere()
+        self.placeless = self._same(text([1, 1]), text([1, 1]))
         """True if a token's input is the same at every place, as with rotary positions."""
-        self.tried = self.accepted = 0
-        """Candidates, each a token at a place, that were tried, and those that are likelier there than not."""
+        self.markless = self._same(text([1]), text([1], 1, item=True))
+        """True if a token's input is the same whatever item it belongs to."""
+
+    @property
+    def tried(self) -> int:
+        """Number of candidates, each a token at a place, that were tried."""
+        return sum(odds.size for odds in self._odds.values())
+
+    @property
+    def accepted(self) -> int:
+        """Number of candidates that are likelier than not."""
+        return sum(int((odds > 0).sum()) for odds in self._odds.values())
+
+    def likely(
+        self, tokens: Int[np.ndarray, "many"], places: Int[np.ndarray, "many"], mark: tuple[int, bool]
+    ) -> Bool[np.ndarray, "many"]:
+        """Return which of these tokens are likelier at their places than not; none behind the last place."""
+        inside = places < self._longest
+        held = self._held(int(places[inside].max(initial=0)), mark)
+        columns = np.where(inside, 0 if self.placeless else places, 0)
+        odds = held[np.searchsorted(self._words, tokens), columns]
+        return np.asarray((odds > 0) & inside)
 
     def at(self, place: int, mark: tuple[int, bool] = NO_MARK) -> Likely:
         """Return the tokens that are likelier at a place than not, the likeliest first; none behind the last place."""
         if place >= self._longest:
             return Likely(np.empty(0, dtype=np.int64), np.empty(0))
-        column = 0 if self.placeless else place
-        held = self._odds.get(mark)
-        if held is None or held.shape[1] <= column:
-            places = 1 if self.placeless else min(self._longest, max(32, 2 * place))
-            held = self._odds[mark] = self._try(places, mark)
-        odds = held[:, column]
+        odds = self._held(place, mark)[:, 0 if self.placeless else place]
         best = np.argsort(-odds, kind="stable")[: self._shortlist]
         best = best[odds[best] > 0]
         return Likely(self._words[best], odds[best])
+
+    def _held(self, place: int, mark: tuple[int, bool]) -> Float[np.ndarray, "words places"]:
+        """Return the log-odds of each word at each of the first places, up to this one at least."""
+        mark = NO_MARK if self.markless else mark
+        held = self._odds.get(mark)
+        if held is None or (not self.placeless and held.shape[1] <= place):
+            places = 1 if self.placeless else min(self._longest, max(32, 2 * place))
+            held = self._odds[mark] = self._try(places, mark)
+        return held
 
     def ranked(self) -> Likely:
         """Return all words that were tried by their best place so far, the likeliest first."""
@@ -89,7 +113,6 @@ class Alone:
             odds = self._odds_of(prompts).reshape(len(part), -1)
             found[start : start + len(part)] = odds
             start += len(part)
-        self.tried, self.accepted = found.size, int((found > 0).sum())
         return found
 
     def _odds_of(self, prompts: Sequence[Prompt]) -> Float[np.ndarray, "candidates"]:
@@ -102,11 +125,11 @@ class Alone:
             total = total + screened(check, sketch, inputs)
         return total.numpy()
 
-    def _same_everywhere(self) -> bool:
-        """True if one token enters alike at two places."""
-        ((_, seen),) = self._model.entering([text([1, 1])], [self._tests[0].module])
-        first, second = seen[self._tests[0].module]
-        return torch.allclose(first, second, rtol=1e-4, atol=1e-6)
+    def _same(self, one: Prompt, two: Prompt) -> bool:
+        """True if the last token of the first prompt enters like the first one of the other."""
+        seen = dict(self._model.entering([one, two], [self._tests[0].module]))
+        first, second = (seen[row][self._tests[0].module] for row in range(2))
+        return torch.allclose(first[-1], second[0], rtol=1e-4, atol=1e-6)
 
 
 def screened(check: Check, sketch: Tensor | None, inputs: Float[Tensor, "candidates inputs"]) -> Tensor:

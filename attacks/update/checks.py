@@ -42,15 +42,20 @@ class Check:
 def checks(found: Sequence[Directions], model: Model, most: int) -> dict[int, tuple[Check, ...]]:
     """Return tests of inputs that follow from h_l at one place, by layer l: of the first ``most`` layers above 0.
 
-    Layer 0 is among them if its inputs can be tried; they follow from a token and its place.
+    Layer 0 is among them if its inputs can be tried; they follow from a token and its place. A layer that has less than
+    half as many directions as layer 0 sees some places only, and a true text would fail there: as the last block does
+    where the loss is on one token, which gives the queries one direction a text and keys and values one for each head.
     """
     chosen: dict[int, tuple[Check, ...]] = {}
     for layer in sorted({each.block for each in found if each.block >= 0}):
         if len(chosen.keys() - {0}) == most:
             break
         own = [each for each in found if each.block == layer and _follows(model, layer, each.layers[0].name)]
-        if own:
-            chosen[layer] = tuple(Check(each, span(each.rows, SINGLE)) for each in own)
+        tests = tuple(Check(each, span(each.rows, SINGLE)) for each in own)
+        enough = max((test.span.rank for test in chosen.get(0, ())), default=0) / 2
+        seeing = tuple(test for test in tests if test.span.rank >= enough or not test.span.whole)
+        if seeing:
+            chosen[layer] = seeing
     return chosen
 
 
@@ -81,6 +86,13 @@ def text(tokens: Sequence[int] | Int[np.ndarray, "length"], order: int = 0, *, i
     values = np.asarray(tokens, dtype=np.int64)
     same = np.full(len(values), order, dtype=np.int64)
     return Prompt(values, same - 1 if item else same * 0 - 1, np.empty(0, dtype=np.int64), len(values), same)
+
+
+def marked(tokens: Sequence[int], marks: Sequence[tuple[int, bool]]) -> Prompt:
+    """Return a prompt of tokens of which each has a mark: the number of its item, and if it is the item's own."""
+    order, own = np.array([number for number, _ in marks]), np.array([each for _, each in marks])
+    values = np.asarray(tokens, dtype=np.int64)
+    return Prompt(values, np.where(own, order - 1, -1), np.empty(0, dtype=np.int64), len(values), order)
 
 
 def chunks(words: Int[np.ndarray, "words"], size: int) -> Iterator[Int[np.ndarray, "chunk"]]:

@@ -22,12 +22,16 @@ from pplr_audit.attacks.update.checks import Check, checks
 from pplr_audit.attacks.update.directions import Directions, descent, directions
 from pplr_audit.attacks.update.language import Language
 from pplr_audit.attacks.update.prefixes import PrefixWalk, Text
+from pplr_audit.attacks.update.readings import Graph, Readings, of_titles, of_tokens
 from pplr_audit.errors import InputError
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge, Model
 from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.threat_model.view import Aggregate, Update, View
+
+FIRST = (1, True)
+"""The mark of a token of the first item's title, by which tokens are ranked where marks count."""
 
 
 @dataclass(frozen=True)
@@ -79,30 +83,60 @@ def read(
         for each in own:
             _require_room(each)
     alone = Alone(model, tests[0], words, settings.shortlist, settings.longest, check) if 0 in tests else None
-    behind = {layer: own for layer, own in tests.items() if layer and any(each.span.whole for each in own)}
-    facts: dict[str, Any] = {"ranks": _facts(tests)}
-    sequences: Sequence[Text] = ()
     if alone is not None:
-        alone.at(0)
+        alone.at(0, FIRST)
         _require_few(alone, tests[0][0])
-    crowded = alone is not None and language is None and alone.accepted > 2 * tests[0][0].span.rank
-    facts["crowded"] = crowded
-    if behind and model.causal and not crowded:
-        walk = PrefixWalk(
-            model, behind, _extensions(alone, language, words), settings.beam, settings.candidates, check,
-            settings.longest,
-        )  # fmt: skip
-        sequences = walk.read()
-        facts |= {"tried": walk.tried, "complete": walk.complete}
+    search = _Search(model, tests, alone, language, settings, words)
+    sequences, facts = search.read(check)
+    facts = {"ranks": _facts(tests), **facts}
     if alone is None:
         counted = dict.fromkeys(token for text in sequences for token in text.tokens)
         return Answer(Likely(np.array([*counted], dtype=np.int64), np.ones(len(counted))), sequences, facts)
-    if not alone.tried:
-        alone.at(settings.longest - 1)
+    if not sequences:
+        alone.at(settings.longest - 1, FIRST)
     ranked = alone.ranked()
     if not len(ranked.odds) or ranked.odds[0] <= 0:
         raise NotApplicable("no token is nearer to the update's span than chance has it: " + _numbers(tests[0][0]))
     return Answer(ranked, sequences, facts)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The search of sequences, where some span of a later block is seen whole."""
+
+    model: Model
+    tests: Mapping[int, Sequence[Check]]
+    alone: Alone | None
+    language: Language | None
+    settings: Settings
+    words: Int[np.ndarray, "words"]
+
+    def read(self, check: Callable[[], None]) -> tuple[Sequence[Text], dict[str, Any]]:
+        """Return sequences, the likeliest first, and facts on the search."""
+        behind = {layer: own for layer, own in self.tests.items() if layer and any(each.span.whole for each in own)}
+        if not behind or self._crowded:
+            return (), {"searched": False}
+        settings = self.settings
+        if self.model.causal:
+            extensions = _extensions(self.alone, self.language, self.words)
+            walk = PrefixWalk(
+                self.model, behind, extensions, settings.beam, settings.candidates, check, settings.longest
+            )
+            return walk.read(), {"searched": True, "tried": walk.tried, "complete": walk.complete}
+        if self.alone is None:
+            return (), {"searched": False}
+        readings = Readings(self.model, behind, self._graph(self.alone), settings.candidates, settings.beam, check)
+        return readings.read(), {"searched": True, "tried": readings.tried, "complete": readings.complete}
+
+    def _graph(self, alone: Alone) -> Graph:
+        return of_tokens(alone) if self.language is None else of_titles(alone, self.language)
+
+    @property
+    def _crowded(self) -> bool:
+        """True if more inputs are likely than a span can hold, and no language says which of them belong together."""
+        if self.alone is None or self.language is not None:
+            return False
+        return self.alone.accepted > 2 * self.tests[0][0].span.rank
 
 
 def _extensions(

@@ -54,7 +54,7 @@ class Language:
     """
 
     def __init__(self, prompts: Prompts, history: int) -> None:
-        self._prompts, self._history = prompts, history
+        self.prompts, self.history = prompts, history
         self._pieces = {
             Part.PREFIX: prompts.prefix, Part.SEPARATOR: prompts.separator, Part.SUFFIX: prompts.suffix,
             Part.END: prompts.end,
@@ -92,18 +92,18 @@ class Language:
         """Return the tokens of these items' titles, one behind the other, without those of the template."""
         found = list[int]()
         for item in items:
-            found += self._prompts.titles[item][self._prompts.content[item].astype(bool)].tolist()
+            found += self.prompts.titles[item][self.prompts.content[item].astype(bool)].tolist()
         return found
 
     def of_titles(self, first: Iterable[int], tokens: Likely) -> Int[np.ndarray, "tokens"]:
         """Return the tokens of titles, with those of ``first`` in front and the others by their odds."""
-        rest = tokens.tokens[np.isin(tokens.tokens, self._prompts.titles.values)]
+        rest = tokens.tokens[np.isin(tokens.tokens, self.prompts.titles.values)]
         return np.array([*dict.fromkeys([*first, *rest.tolist()])], dtype=np.int64)
 
     def ranked(self, tokens: Likely, first: Iterable[int]) -> Int[np.ndarray, "items"]:
         """Return the catalogue, with the items ``first`` in front and the others by the mean odds of their tokens."""
         odds = dict(zip(tokens.tokens.tolist(), np.maximum(tokens.odds, WORST).tolist(), strict=True))
-        titles = self._prompts.titles
+        titles = self.prompts.titles
         means = [
             float(np.mean([odds.get(token, WORST) for token in titles[item].tolist()])) for item in range(len(titles))
         ]
@@ -148,7 +148,7 @@ class Language:
                     piece(Part.END, 0, items)
                 else:
                     piece(Part.SUFFIX, 0, items)
-                    if len(items) < self._history:
+                    if len(items) < self.history:
                         piece(Part.SEPARATOR, 0, items)
         elif state.part != Part.DONE:
             piece(state.part, state.place, state.items)
@@ -160,6 +160,6 @@ class Language:
             return (state,)
         if state.part in (Part.PREFIX, Part.SEPARATOR):
             return (State(Part.TITLE, 0, state.items),)
-        if state.part == Part.SUFFIX and len(self._prompts.end):
+        if state.part == Part.SUFFIX and len(self.prompts.end):
             return (State(Part.ANSWER, 0, state.items),)
         return (State(Part.DONE, 0, state.items),)

@@ -90,7 +90,8 @@ class Prompts:
         self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos)
         self.prefix, self.separator, self.suffix, self.end = pieces.prefix, pieces.separator, pieces.suffix, pieces.end
         self.max_tokens, self.newest_first = max_tokens, newest_first
-        self._opening = pieces.opening
+        self.opening = pieces.opening
+        """Tokens at the end of the prefix, and of the separator, that belong to the item behind them."""
         lengths, answers = texts.lengths, bool(len(pieces.end))
         room = max_tokens - len(self.prefix) - len(self.suffix) - len(self.end)
         longest = max(SHORTEST_CUT, room // (history + answers) - len(self.separator))
@@ -163,8 +164,8 @@ class Prompts:
 
     def _opens(self, piece: Int[np.ndarray, "piece"], before: int) -> Int[np.ndarray, "piece"]:
         """``before`` is the item before the piece; its last tokens belong to the next one."""
-        opening = np.arange(len(piece)) >= len(piece) - self._opening
-        return np.where(opening, before + 1, before if self._opening else 0)
+        opening = np.arange(len(piece)) >= len(piece) - self.opening
+        return np.where(opening, before + 1, before if self.opening else 0)
 
     def items_dropped_share(self, history: Ragged) -> float:
         """Share of the items in these histories that do not fit into a prompt."""

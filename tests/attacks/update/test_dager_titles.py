@@ -27,13 +27,16 @@ from tests.attacks.test_every_family import MARKET, folder, small
 CLIENT = "client-0"
 
 
+TARGETS = {"llama": ["q_proj", "k_proj", "v_proj"], "bert": ["query", "key", "value"]}
+
+
 class Setting:
     """A recommender 256 wide with LoRA of rank 96 whose B is not zero, and the gradient of a few users' prompts."""
 
-    def __init__(self, place: Path, catalogue: Dataset) -> None:
-        backbone = folder("llama", catalogue, place, hidden_size=256, num_hidden_layers=2)
-        chosen = small("llama", backbone).model
-        lora = scenario.Lora(rank=96, targets=["q_proj", "k_proj", "v_proj"])
+    def __init__(self, kind: str, place: Path, catalogue: Dataset, blocks: int = 3) -> None:
+        backbone = folder(kind, catalogue, place, hidden_size=256, num_hidden_layers=blocks)
+        chosen = small(kind, backbone).model
+        lora = scenario.Lora(rank=96, targets=TARGETS[kind])
         self.model: Recommender = build(
             chosen.model_copy(update={"lora": lora}), catalogue.catalogue, history=2, seed=1
         )
@@ -64,7 +67,12 @@ class Setting:
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
-    return Setting(tmp_path_factory.mktemp("wide"), market(scenario.Market(**MARKET), 1))
+    return Setting("llama", tmp_path_factory.mktemp("llama"), market(scenario.Market(**MARKET), 1))
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    return Setting("bert", tmp_path_factory.mktemp("bert"), market(scenario.Market(**MARKET), 1))
 
 
 @pytest.mark.parametrize("over", ["titles", "tokens"])
@@ -74,6 +82,27 @@ def test_histories_and_answers_are_read_from_an_update(setting: Setting, over: s
     assert found["exact_sequences"] == found["rougeL"] == 1.0
     assert found["item_recall"] == 1.0
     assert found["token_ap"] > 0.6
+
+
+def test_histories_are_read_from_an_encoders_update(encoder: Setting) -> None:
+    guess = Dager().run(encoder.view(encoder.update(encoder.prompts)), encoder.knowledge, Budget(60))
+    found = encoder.scores(guess)
+    assert found["exact_sequences"] == found["rougeL"] == 1.0
+    assert found["item_recall"] == 1.0
+
+
+def test_a_last_block_that_sees_some_places_only_is_no_test_of_sequences(tmp_path: Path) -> None:
+    """With the loss on one token, the second of two blocks has a direction for each head, and not for each token."""
+    setting = Setting("bert", tmp_path, market(scenario.Market(**MARKET), 1), blocks=2)
+    guess = Dager().run(setting.view(setting.update(setting.prompts)), setting.knowledge, Budget(60))
+    assert guess.facts["read"] == [{"ranks": guess.facts["read"][0]["ranks"], "searched": False}]
+    assert setting.scores(guess)["item_recall"] == 1.0, "the first block's span has the tokens"
+
+
+def test_an_encoders_update_of_others_gives_none_of_these_sequences(encoder: Setting) -> None:
+    others = [encoder.model.prompts.random(2, np.random.default_rng(7)) for _ in range(2)]
+    guess = Dager().run(encoder.view(encoder.update(others)), encoder.knowledge, Budget(60))
+    assert encoder.scores(guess)["exact_sequences"] == 0.0
 
 
 def test_an_update_of_others_gives_none_of_these_sequences(setting: Setting) -> None:
