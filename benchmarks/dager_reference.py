@@ -10,6 +10,7 @@ import io
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,10 +27,9 @@ class Reference:
 
     def __init__(self, folder: Path) -> None:
         sys.path.insert(0, str(folder))
-        from utils.filtering_decoder import filter_decoder  # type: ignore[import-not-found]
-        from utils.functional import get_layer_decomp, get_top_B_in_span  # type: ignore[import-not-found]
-
-        self._search, self._span, self._inside = filter_decoder, get_layer_decomp, get_top_B_in_span
+        functions = import_module("utils.functional")
+        self._search = import_module("utils.filtering_decoder").filter_decoder
+        self._span, self._inside = functions.get_layer_decomp, functions.get_top_B_in_span
 
     def run(self, model: Any, update: dict[str, Tensor], tokens: Tensor) -> tuple[float, float]:
         """Return the seconds from gradients to sequences, and the share of sequences that are read whole."""
