@@ -45,8 +45,8 @@ class TokenRows:
     controls = 1
 
     def run(self, view: View[Any], knowledge: Knowledge, budget: Budget) -> Guess:
-        if view.adversary == "peer":
-            raise NotApplicable("the only models that a peer is sent are its own, into which others are mixed")
+        if view.adversary == "peer" and view.channel == Channel.PERSONAL_MODEL:
+            raise NotApplicable("a peer is sent its own model, with others mixed into it; unmixing reads what it holds")
         rows, titles = knowledge.base.rows, Titles(knowledge.prompts)
         seen = [each for each in view.records if each.row in view.rows]
         items, tokens, read, moved = [], [], set[str](), False

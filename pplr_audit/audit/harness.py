@@ -200,17 +200,17 @@ class Harness:
         return found
 
     def _answers_of_peer(self, round_: int) -> list[Answer]:
-        """The answers of the peer's own model to queries about the candidates of other clients."""
-        peer, rows = self.rows.peer, self.rows.phase_rows("queries", round_)
-        assert peer is not None
-        queries = [(row, rows.prompts[row]) for row, user in rows.users.items() if self.rows.holder_of(user) != peer]
+        """The answers of the first peer's own model to queries about the candidates of other clients."""
+        peers, rows = self.rows.peers, self.rows.phase_rows("queries", round_)
+        asked = ((row, user) for row, user in rows.users.items() if self.rows.holder_of(user) not in peers)
+        queries = [(row, rows.prompts[row]) for row, _ in asked]
         if not queries:
-            raise NotApplicable(f"no other client than {peer}, who is the peer, has a candidate")
-        return query_records(self._model.whole, self._state(round_), {peer: queries})
+            raise NotApplicable(f"no other client than {', '.join(peers)}, who is the peer, has a candidate")
+        return query_records(self._model.whole, self._state(round_), {peers[0]: queries})
 
     def _of_others(self, truth: MembershipTruth) -> MembershipTruth:
-        """The same about users of other clients than the peer."""
-        users = {row: user for row, user in truth.users.items() if self.rows.holder_of(user) != self.rows.peer}
+        """The same about users of other clients than the peers."""
+        users = {row: user for row, user in truth.users.items() if self.rows.holder_of(user) not in self.rows.peers}
         return replace(truth, users=users)
 
     def _round_truth(self, cell: Cell, attack: Attack) -> Truth:
@@ -225,7 +225,8 @@ class Harness:
             return OwnerTruth(users, asked, sorted(self._private.samples))
         classes, titles = self._model.prompts.title_classes(), self._title_tokens
         sets = {row: self._sets_of(client, attack.secret) for row, client in asked.items()}
-        return SetTruth(users, sets, classes, self._popularity, titles)
+        told = self._rounds.let_through(cell) if cell.adversary == "peer" else {}
+        return SetTruth(users, sets, classes, self._popularity, titles, let_through=told)
 
     def _samples_of(self, client: str) -> Samples:
         """The training samples of a client, or of all."""

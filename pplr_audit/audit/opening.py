@@ -10,7 +10,7 @@ from pplr_audit.audit import extension as extensions
 from pplr_audit.audit.extension import Extension
 from pplr_audit.audit.plan import Plan, make_plan
 from pplr_audit.audit.replay.live import LiveRecords
-from pplr_audit.audit.victims.peer import peer_among
+from pplr_audit.audit.victims.peer import peers_among
 from pplr_audit.runs.progress import Clock
 from pplr_audit.runs.store import SCENARIO, Store
 from pplr_audit.scenario.schema import Scenario
@@ -80,7 +80,7 @@ def opened(
             extended = had
         own = inputs.job(plan.own, scenario, plan.kept(plan.trainings[0]))
         require_stopping(scenario, own.private)
-        peer_among(scenario, own.private.samples)
+        peers_among(scenario, own.private.samples)
         if extending:
             _require_trained(root, plan, scenario)
         with Store.open(root, scenarios.dump(scenario), scenarios.digest(scenario)) as store:

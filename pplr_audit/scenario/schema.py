@@ -235,6 +235,9 @@ Cuts = Literal["all"] | tuple[tuple[Blocks, Blocks], ...]
 """Every front, or pairs of (front, back)."""
 
 
+Peer = Annotated[str, Field(min_length=1)]
+
+
 class Audit(Section):
     """The audit section: the cuts, adversaries and attacks to measure."""
 
@@ -253,8 +256,11 @@ class Audit(Section):
     """Inputs on which an adversary runs the weights that it has. ``matched``: histories of the users of
     ``data.reserve``, and random ones where these are too few; ``catalogue``: random histories over the same catalogue;
     ``public``: over the titles of another one (a synthetic market's); ``none``: nothing."""
-    peer: Annotated[str, Field(min_length=1, description="a client's name")] | None = None
-    """The client that is the adversary ``peer``; none: one is drawn. Its own users are no victims of it."""
+    peer: Annotated[
+        Peer | tuple[Peer, ...] | None, Field(description="a client's name, or several names; none draws one")
+    ] = None
+    """The client that is the adversary ``peer``, or several that put together what they have; none: one is drawn. Their
+    own users are no victims of them."""
     rounds: Literal["last", "all"] | tuple[Annotated[int, Field(ge=1, strict=True)], ...] = "last"
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32, strict=True)], ...] | None = None
     """Seeds under which everything is drawn and trained again, and attacked the same way, for intervals over trainings;

@@ -209,6 +209,12 @@ class Knowledge:
     steps: Mapping[tuple[str, int], LocalSteps] = field(default_factory=dict)
     """Local steps and samples of clients, by (client, round), as far as the adversary has them: a server set them, a
     trunk host sees them cross, a peer knows its own, an outsider none."""
+    began: Mapping[tuple[str, int], Mapping[str, Tensor]] = field(default_factory=dict)
+    """Models that the peers began a round with, as far as they hold them, by (client, round); empty for others."""
+    expected_mixing: Mapping[int, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    """Weights that the peers expect after a round: round to receiver to client to the weight of the client's model in
+    the receiver's new one. They follow from the public strategy and from the peers' models and losses; every other
+    client is taken to be as the peers are on average. Empty for others."""
     loss_on: str = "title"
     """Tokens that are trained on, as the public scenario says: those of the answer (``title``), or ``all``."""
     queries: Mapping[int, Prompt] = field(default_factory=dict)

@@ -5,7 +5,7 @@ its trunk is the part of them that lies there. A client's gradients never cross;
 blocks are the trunk's at another cut.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -22,8 +22,10 @@ class _Enough(Exception):
     """The steps that were asked for are taken."""
 
 
-def gradients_of(federation: Federation, state: RoundState, steps: int, wanted: Wanted) -> list[Crossing]:
-    """Train the first ``steps`` local steps of the round that ``state`` starts; return the gradients of each.
+def gradients_of(
+    federation: Federation, state: RoundState, steps: int, clients: Collection[str], wanted: Wanted
+) -> list[Crossing]:  # fmt: skip
+    """Train the first ``steps`` local steps of some clients in the round that ``state`` starts; return the gradients.
 
     They are those that the optimizers get, of each client's shared model. The federation is left in the middle of
     nowhere: resume it before it is used for anything else.
@@ -31,7 +33,8 @@ def gradients_of(federation: Federation, state: RoundState, steps: int, wanted: 
     federation.resume(state)
     found = list[Crossing]()
     for client in federation.training_in(state.round, state.best):
-        found += _of_client(federation, client, state.round, steps, wanted)
+        if client.name in clients:
+            found += _of_client(federation, client, state.round, steps, wanted)
     return found
 
 

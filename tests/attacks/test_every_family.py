@@ -43,7 +43,9 @@ OF_USERS = {"attribute", "update_attribute"}
 """Attacks that take the name of an attribute, and more users than there are here."""
 WITHOUT_ROWS = {"token_rows"}
 """Attacks on tensors that BIGRec does not train."""
-TOO_NARROW = {"lora_span"}
+OF_PEERS = {"unmixing"}
+"""Attacks of a client, who is no adversary here."""
+TOO_NARROW = {"lora_span", "trunk_steps"}
 """Attacks for which these layers are too narrow: more different words enter than they are wide."""
 
 
@@ -91,7 +93,7 @@ def test_every_attack_runs_on_every_architecture(kind: str, tmp_path: Path) -> N
     findings = audit.run(chosen, tmp_path / "run").document["findings"]
     assert not [row["detail"] for row in findings if row["status"] not in ("ok", "not_applicable")]
     ran = {row["attack"] for row in findings if row["status"] == "ok"}
-    left_out = OF_USERS | TOO_NARROW | (WITHOUT_ROWS if ARCHITECTURES[kind].causal else set())
+    left_out = OF_USERS | TOO_NARROW | OF_PEERS | (WITHOUT_ROWS if ARCHITECTURES[kind].causal else set())
     assert ran == set(plugins.names("attacks")) - left_out
     # Of a causal model's first block every word can be told: who knows it reads all, whatever the architecture.
     exact = [row["value"] for row in findings if row["attack"] == "prefix_search" and row["metric"] == "token_accuracy"]

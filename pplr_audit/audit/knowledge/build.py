@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from pplr_audit.audit.cell import Cell
+from pplr_audit.audit.knowledge.expected_mixing import Weights, expected_mixing
 from pplr_audit.audit.knowledge.known_model import KnownModel, NoModel
 from pplr_audit.audit.knowledge.recipe import local_steps, recipe
 from pplr_audit.audit.plan import Plan
@@ -136,6 +137,8 @@ class KnowledgeBuilder:
             layers=self._handed_layers(cell.rounds) if alone and phase == "training" else self._plan.layers,
             history=self._scenario.data.history,
             depth=self._model.layers,
+            began=self._rounds.began(cell) if _is_sent_mixed(cell) else {},
+            expected_mixing=self._expected(cell) if _is_sent_mixed(cell) else {},
             loss_on=self._scenario.training.loss_on,
             queries=deepcopy(dict(self._rows.phase_rows("queries", round_).prompts)) if secret == "membership" else {},
             auxiliary=auxiliary,
@@ -192,9 +195,8 @@ class KnowledgeBuilder:
             return {(each.client, each.round): each.start for each in seen if isinstance(each, Update)}
         held = self._model.whole.held_by_client(front, back)
         if cell.adversary == "peer":
-            assert self._rows.peer is not None
-            own = state.sent(self._rows.peer)
-            return {(self._rows.peer, cell.round): {name: own[name] for name in held}}
+            sent = {peer: state.sent(peer) for peer in self._rows.peers}
+            return {(peer, cell.round): {name: own[name] for name in held} for peer, own in sent.items()}
         return {
             (client, cell.round): {name: adapter[name] for name in held} for client, adapter in state.adapters.items()
         }
@@ -203,7 +205,7 @@ class KnowledgeBuilder:
         """Return the local steps that the adversary knows of: a server of all clients, a peer its own."""
         if cell.channel in OF_THE_TRAINED or cell.adversary == "outsider":
             return {}
-        clients = [self._rows.peer] if cell.adversary == "peer" else sorted(self._private.samples)
+        clients = self._rows.peers if cell.adversary == "peer" else sorted(self._private.samples)
         sees = cell.channel in ONCE_A_ROUND and cell.adversary != "aggregator"
         plans = {client.name: client for client in self._federation.clients if sees}
         return {
@@ -213,8 +215,13 @@ class KnowledgeBuilder:
             )
             for client in clients
             for round_ in cell.rounds
-            if client is not None
         }  # fmt: skip
+
+    def _expected(self, cell: Cell) -> dict[int, Weights]:
+        """Return the weights of all clients after each round, as far as peers can tell."""
+        names, training = sorted(self._private.samples), self._scenario.training
+        given = {round_: self._rounds.contributions(cell, round_) for round_ in cell.rounds}
+        return {round_: expected_mixing(training, names, own, round_) for round_, own in given.items() if own}
 
     def _ends(self, cell: Cell) -> dict[tuple[str, int], KnownModel]:
         """Return the models of the clients that trained in a round as they were before mixing, for who has the trunk's
@@ -287,6 +294,11 @@ class KnowledgeBuilder:
         clients = {row: self._rows.client_of(user) for row, user in rows.users.items()}
         held = {row: prompt.held.tolist() for row, prompt in rows.prompts.items()}
         return dealt.truth(rows.users, clients, held, len(self._private.dataset.catalogue))
+
+
+def _is_sent_mixed(cell: Cell) -> bool:
+    """Return whether the cell is about the new models of peers, into which others are mixed."""
+    return cell.adversary == "peer" and cell.channel == Channel.PERSONAL_MODEL
 
 
 def _rounds_crossed(cell: Cell) -> tuple[int, ...]:

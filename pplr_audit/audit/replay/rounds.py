@@ -5,6 +5,7 @@ whole adapter, of which client and trunk each recorded a part, is divided anew f
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -26,6 +27,7 @@ from pplr_audit.training.crossings import crossings_of
 from pplr_audit.training.job import Job, on_samples
 from pplr_audit.training.rounds import RoundState
 from pplr_audit.training.steps import gradients_of
+from pplr_audit.training.strategies.protocol import Contribution
 
 Tensors = Mapping[str, Tensor]
 MOST = 2**30
@@ -51,15 +53,15 @@ class RoundViews:
     def asked(self, cell: Cell, attack: Attack) -> dict[int, str]:
         """Return the rows that are asked about with their clients: candidates for membership, else clients.
 
-        Clients are numbered in a random order, so that a number says nothing; a peer is not asked about itself. Where
-        there are more clients than ``audit.victims``, so many of them are asked about.
+        Clients are numbered in a random order, so that a number says nothing; peers are not asked about themselves.
+        Where there are more clients than ``audit.victims``, so many of them are asked about.
         """
-        peer = self._rows.peer if cell.adversary == "peer" else None
+        peers = self._peers(cell)
         if attack.secret == "membership":
             rows = self._rows.phase_rows("queries", cell.round).users
             found = {row: self._rows.holder_of(user) for row, user in rows.items()}
-            return {row: client for row, client in found.items() if client != peer}
-        names = [name for name in self._trained(cell.round) if name != peer]
+            return {row: client for row, client in found.items() if client not in peers}
+        names = [name for name in self._trained(cell.round) if name not in peers]
         if cell.channel == Channel.AGGREGATE:
             names = [ALL] if names else []
         order = np.random.default_rng(
@@ -79,10 +81,9 @@ class RoundViews:
     def reserve_view(self, cell: Cell, attack: Attack) -> View[Update] | View[Aggregate] | None:
         """Return the same if the clients had trained the round on users of the reserve; None without a reserve.
 
-        Every client takes as many samples, and so as many steps, from the same state. A peer keeps its own samples.
+        Every client takes as many samples, and so as many steps, from the same state. Peers keep their own samples.
         """
-        peer = self._rows.peer if cell.adversary == "peer" else None
-        if self._reserve_samples(peer) is None:
+        if self._reserve_samples(self._peers(cell)) is None:
             return None
         return self._view(cell, attack, on_reserve=True)
 
@@ -98,7 +99,8 @@ class RoundViews:
         first = len(asked) if attack.secret != "membership" else max(asked) + 1
         for round_ in cell.rounds:
             own = round_ == cell.round
-            crossings = self._crossings(cell, round_, steps_read(attack), on_reserve and own)
+            single = (steps_read(attack), tuple(sorted({*asked.values()})))
+            crossings = self._crossings(cell, round_, single, on_reserve and own)
             for client, tensors, start, step in self._of_round(cell, crossings, round_):
                 row = rows.setdefault((client, round_), first + len(rows))
                 if client == ALL:
@@ -114,12 +116,13 @@ class RoundViews:
         ordered = sorted(found, key=lambda update: update.row)
         return View(cell.adversary, cell.channel, *cut, cell.defense, tuple(ordered), shown)
 
-    def _crossings(self, cell: Cell, round_: int, steps: int, on_reserve: bool) -> Sequence[Crossing]:
-        """Return what crossed once in a round, or the gradients of so many single steps of it."""
-        peer = self._rows.peer if cell.adversary == "peer" else None
-        if steps and cell.channel == Channel.TRUNK_UPDATE:
-            return self._steps(round_, steps, on_reserve)
-        return self._on_reserve(round_, peer) if on_reserve else self._stored(round_)
+    def _crossings(
+        self, cell: Cell, round_: int, single: tuple[int, tuple[str, ...]], on_reserve: bool
+    ) -> Sequence[Crossing]:
+        """Return what crossed once in a round, or the gradients of so many single steps of these clients."""
+        if single[0] and cell.channel == Channel.TRUNK_UPDATE:
+            return self._steps(round_, *single, on_reserve)
+        return self._on_reserve(round_, self._peers(cell)) if on_reserve else self._stored(round_)
 
     def _of_round(
         self, cell: Cell, crossings: Sequence[Crossing], round_: int
@@ -149,6 +152,54 @@ class RoundViews:
         ):
             part = {name: tensor for name, tensor in tensors.items() if (name in held) == of_client}
             yield client, part, self._start(cell, client, round_, held), step
+
+    def began(self, cell: Cell) -> dict[tuple[str, int], Tensors]:
+        """Return the models that the cell's peers began its rounds with, as far as they hold them."""
+        assert cell.front is not None
+        assert cell.back is not None
+        held = self._job.model.whole.held_by_client(cell.front, cell.back)
+        return {
+            (peer, round_): {name: self._state(round_).adapters[peer][name] for name in held}
+            for peer in self._peers(cell)
+            for round_ in cell.rounds
+        }
+
+    def contributions(self, cell: Cell, round_: int) -> list[Contribution]:
+        """Return what the cell's peers gave in a round, of the layers that they hold; of those that trained in it.
+
+        Nothing where a defense left only the sum: what each gave was not stored.
+        """
+        began, by_channel = self.began(replace(cell, round=round_, also_rounds=())), _by_channel(self._stored(round_))
+        if Channel.AGGREGATE in by_channel:
+            return []
+        updates, samples = self._updates(by_channel), self._job.private.samples
+        found = []
+        for (peer, _), start in began.items():
+            if peer in updates:
+                update = {name: updates[peer][name] for name in sorted(start)}
+                loss = float(by_channel[Channel.STATUS][peer]["loss"])
+                after = {name: start[name] - value for name, value in update.items()}
+                found.append(Contribution(peer, after, update, loss, len(samples[peer])))
+        return found
+
+    def let_through(self, cell: Cell) -> dict[str, list[float]]:
+        """Return what the mixing matrix lets through to the cell's peers of the updates of others.
+
+        ``let_through``: least and most weight of all other clients together in a peer's new model. ``share_of_one``:
+        least and most share of one of them in that part; 1 where it is alone. Nothing where no peer trained.
+        """
+        log, peers = self._files.logs(cell.round)[-1], self._peers(cell)
+        rows = [place for place, client in enumerate(log.clients) if client in peers]
+        columns = [place for place, client in enumerate(log.clients) if client not in peers]
+        outside = log.mixing.matrix[np.ix_(rows, columns)]
+        total = outside.sum(1)
+        if not total.size or not columns or not total.all():
+            return {}
+        shares = outside / total[:, None]
+        return {
+            "let_through": [float(total.min()), float(total.max())],
+            "share_of_one": [float(shares.min()), float(shares.max())],
+        }
 
     def ended(self, round_: int) -> dict[str, dict[str, Tensor]]:
         """Return the whole adapters of the clients that trained in a round as they were before mixing: start - update.
@@ -192,7 +243,7 @@ class RoundViews:
         """Yield the new models that came back, and the models before mixing of those who trained."""
         updates = self._updates(by_channel) if Channel.AGGREGATE not in by_channel else {}
         for client, crossed in by_channel.get(Channel.PERSONAL_MODEL, {}).items():
-            if cell.adversary == "peer" and client != self._rows.peer:
+            if cell.adversary == "peer" and client not in self._rows.peers:
                 continue
             beyond = [name for name in held if name not in crossed]
             model = {**crossed, **self._next(client, round_, beyond)} if beyond else crossed
@@ -235,23 +286,28 @@ class RoundViews:
             )
         return self._files.crossings(round_)
 
-    def _take_steps(self, round_: int, steps: int, on_reserve: bool) -> Sequence[Crossing]:
-        """Return the gradients of the first local steps of each client, of all blocks; fewer steps where they are
-        large.
-        """
+    def _take_steps(
+        self, round_: int, steps: int, clients: tuple[str, ...], on_reserve: bool
+    ) -> Sequence[Crossing]:  # fmt: skip
+        """Return the gradients of the first local steps of clients, of all blocks; fewer steps where they are large."""
         outside, adapter = self._job.model.whole.held_by_client(0, 0), self._job.model.initial
         size = sum(tensor.numel() * tensor.element_size() for name, tensor in adapter.items() if name not in outside)
-        fit = MOST // max(1, size * len(self._job.private.samples))
-        samples = self._reserve_samples(None) if on_reserve else None
+        fit = MOST // max(1, size * len(clients))
+        samples = self._reserve_samples(()) if on_reserve else None
         federation = self._job.federation if samples is None else on_samples(self._job, samples)
-        return gradients_of(federation, self._state(round_), max(1, min(steps, fit)), lambda name: name not in outside)
+        steps = max(1, min(steps, fit))
+        return gradients_of(federation, self._state(round_), steps, clients, lambda name: name not in outside)
 
-    def _train_on_reserve(self, round_: int, peer: str | None) -> Sequence[Crossing]:
-        samples = self._reserve_samples(peer)
+    def _peers(self, cell: Cell) -> tuple[str, ...]:
+        """Return the clients that are the cell's adversary; none of another one."""
+        return self._rows.peers if cell.adversary == "peer" else ()
+
+    def _train_on_reserve(self, round_: int, peers: tuple[str, ...]) -> Sequence[Crossing]:
+        samples = self._reserve_samples(peers)
         assert samples is not None
         return crossings_of(on_samples(self._job, samples), self._state(round_))
 
-    def _reserve_samples(self, peer: str | None) -> dict[str, Samples] | None:
+    def _reserve_samples(self, peers: tuple[str, ...]) -> dict[str, Samples] | None:
         """Return samples of users of the reserve for each client, as many as it has; None without a reserve."""
         job, private, data = self._job, self._job.private, self._job.scenario.data
         users = np.flatnonzero(private.population.reserve == 1)
@@ -259,7 +315,7 @@ class RoundViews:
         if not len(pool):
             return None
         return {
-            client: own if client == peer else _drawn(pool, len(own), derive(job.scenario.seed, "on_reserve", client))
+            client: own if client in peers else _drawn(pool, len(own), derive(job.scenario.seed, "on_reserve", client))
             for client, own in private.samples.items()
         }
 

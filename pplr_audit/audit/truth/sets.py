@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -54,6 +55,8 @@ class SetTruth(RowTruth):
         popularity: of each item among those who train.
         title_tokens: the catalogue's titles as tokens.
         clients: row to group, within which a control deals what was answered; one by default.
+        let_through: facts for the finding on how much of the asked clients' updates the adversary was sent, where it
+            was sent none of them as it was.
     """
 
     users: Mapping[int, int]
@@ -62,6 +65,7 @@ class SetTruth(RowTruth):
     popularity: Float[np.ndarray, "items"]
     title_tokens: Sequence[Int[np.ndarray, "length"]]
     clients: Mapping[int, str] = field(default_factory=dict)
+    let_through: Mapping[str, Any] = field(default_factory=dict)
 
     def answered(self, guess: Guess) -> bool:
         return any(name in guess.arrays for name in ("ranked_items", "ranked_tokens", "sequence_tokens"))
@@ -108,7 +112,8 @@ class SetTruth(RowTruth):
         sizes = [len(true[row]) for row in self._rows]
         return Score(
             metric, mean_estimate(own, self._users, seed=seed), float(floor.mean()), by_user(self._users, own),
-            {"set_sizes": [min(sizes), max(sizes)]}, floors={POPULARITY: by_user(self._users, floor)},
+            {"set_sizes": [min(sizes), max(sizes)], **self.let_through},
+            floors={POPULARITY: by_user(self._users, floor)},
         )  # fmt: skip
 
     def _sequences(self, guess: Guess, seed: int | None) -> list[Score]:

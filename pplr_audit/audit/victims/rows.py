@@ -13,7 +13,7 @@ from jaxtyping import Int
 from pplr_audit.audit.replay.collusion import colluder_among, handed_on
 from pplr_audit.audit.replay.records import Watched
 from pplr_audit.audit.tap_points import Phase
-from pplr_audit.audit.victims.peer import peer_among
+from pplr_audit.audit.victims.peer import peers_among
 from pplr_audit.audit.victims.windows import Windows, serving_windows, training_windows
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.data.samples import Samples, serving_samples, training_samples
@@ -65,8 +65,8 @@ class Rows:
         self._federation, self._state = job.federation, state
         self.colluder = colluder_among(private.samples) if scenario.audit.knowledge == "auxiliary" else None
         """Of ``knowledge: auxiliary``; its own users are no victims."""
-        self.peer = peer_among(scenario, private.samples)
-        """The client that is the adversary ``peer``; its own users are no victims of it."""
+        self.peers = peers_among(scenario, private.samples)
+        """The clients that are the adversary ``peer``; their own users are no victims of them."""
         self.victims = private.victims(scenario.audit.victims, scenario.seed, self.colluder)
         self.phase_rows = lru_cache(maxsize=None)(self._phase_rows)
         self.handed_on = lru_cache(maxsize=None)(self._handed_on)

@@ -1,6 +1,6 @@
 """Token rows: what was read and what was answered, from rows of words, of the head and of items, whole and as LoRA."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -34,7 +34,6 @@ from pplr_audit.threat_model.recipe import LocalSteps, Recipe
 from pplr_audit.threat_model.view import Aggregate, Update, View
 
 STEPS = 4
-POINT = "[pplr_audit.attacks]\ntoken_rows = pplr_audit.attacks.update.token_rows:TokenRows\n"
 KINDS = {"words": ["embed_tokens"], "head": ["lm_head"], "words, LoRA": ["embed_tokens"], "head, LoRA": ["lm_head"]}
 
 
@@ -212,7 +211,7 @@ def test_where_there_is_nothing_to_read_the_reason_is_told(llama: Recommender) -
     with pytest.raises(NotApplicable, match=r"all of model\.embed_tokens\.weight is zero"):
         setting.answer({name: torch.zeros_like(value) for name, value in update.items()})
     seen = (Update(0, "client-0", 1, update),)
-    with pytest.raises(NotApplicable, match="a peer is sent are its own"):
+    with pytest.raises(NotApplicable, match="a peer is sent its own model"):
         TokenRows().run(View("peer", Channel.PERSONAL_MODEL, 1, 1, "none", seen), setting.knowledge, Budget(60))
     with pytest.raises(BudgetExhausted):
         TokenRows().run(View("server", Channel.CLIENT_UPDATE, 1, 1, "none", seen), setting.knowledge, Budget(-1))
@@ -221,16 +220,15 @@ def test_where_there_is_nothing_to_read_the_reason_is_told(llama: Recommender) -
 @pytest.mark.parametrize(("train", "ids", "optimizer"), [("all", False, "adamw"), ("embeddings", True, "adamw"),
                                                          ("embeddings", True, "sgd")])  # fmt: skip
 def test_items_of_single_users_are_read_from_one_round_of_recformer_and_none_from_shuffled_updates(
-    recformer_scenario: scenario.Scenario, tmp_path: Path, install: Callable[..., Path], train: str, ids: bool,
+    recformer_scenario: scenario.Scenario, tmp_path: Path, train: str, ids: bool,
     optimizer: str,
 ) -> None:  # fmt: skip
-    install("rows", "0.1", POINT)
     changed = recformer_scenario.model_dump()
     changed["data"] |= {"partition": "per_user", "users": 40, "audit_users": 20, "reserve": 0.3}
     changed["data"]["market"] |= {"users": 60, "items": 160, "tastes": 8}
     changed["model"]["recformer"] |= {"train": train, "ids": ids, "refresh_rounds": 0}
     changed["training"] |= {"optimizer": optimizer, "learning_rate": 1e-3 if optimizer == "adamw" else 0.3, "rounds": 1}
-    changed["audit"] |= {"attacks": ["token_rows"], "cuts": [[1, 1]], "adversaries": ["server"]}
+    changed["audit"] |= {"attacks": ["token_rows"], "victims": 40, "cuts": [[1, 1]], "adversaries": ["server"]}
     document = audit.run(scenario.Scenario.model_validate(changed), tmp_path / "run").document
     found = {row["metric"]: row for row in document["findings"] if row["channel"] == "client_update"}
     items = found["item_recall"]
