@@ -72,6 +72,7 @@ def _block(block: Block) -> Iterator[str]:
             yield f"*{escaped(block.caption)}*"
             yield _table(block.columns, [tuple(_cell(cell) for cell in row) for row in block.rows])
         case Figure():
+            yield f"*{escaped(block.caption)}*"
             for chart in block.charts:
                 yield escaped(chart.description)
         case History():

@@ -18,6 +18,7 @@ from pplr_audit.report.findings.series import (
 from pplr_audit.report.sentences.few_users import narrow_intervals
 from pplr_audit.report.sentences.price import cost_at, failed_rivals, headline_utility, left_out
 from pplr_audit.report.sentences.protocol import groups, unfair_coins
+from pplr_audit.report.sentences.unfinished import unfinished
 from pplr_audit.report.words.quantities import MISSING, interval, number, percent, size
 from pplr_audit.report.words.untrusted import cleaned
 from pplr_audit.report.words.vocabulary import REFERENCES, STATUS
@@ -71,15 +72,15 @@ def _widths(rows: Sequence[Row], room: int) -> list[int]:
 
 
 def say_missing(table: "Table", document: Document) -> None:
-    """Below the table, who is in it, what is missing and why (users, channels of cuts without a trunk, rivals), and
-    warnings.
+    """Below the table, who is in it, what is missing and why (users, channels of cuts without a trunk, attacks that
+    ended without a value, rivals), and warnings.
     """
     from rich.text import Text
 
     layers = document["run"]["layers"]
     closed = any(row["cut"] and is_closed(row["cut"], layers) for row in document.get("findings", ()))
     told = [*groups(document), *left_out(document), *([WITHOUT_TRUNK_UNKNOWN] if closed else [])]
-    told += [*failed_rivals(document), *unfair_coins(document), *narrow_intervals(document)]
+    told += [*unfinished(document), *failed_rivals(document), *unfair_coins(document), *narrow_intervals(document)]
     if told:
         table.caption, table.caption_justify = Text("\n".join(told)), "left"
 

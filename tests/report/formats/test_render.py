@@ -171,6 +171,16 @@ def test_hundreds_of_clients_do_not_flood_the_pictures(findings: Json, evidence:
     assert len(html) < 1_000_000
 
 
+def test_a_picture_has_its_caption_in_markdown_so_that_defenses_are_told_apart(
+    findings: Json, evidence: Json, a_finding: Make
+) -> None:
+    cuts = [{"front": k, "back": None} for k in (0, 1)]
+    findings["findings"] = [a_finding(cut=cut, defense=name) for name in ("none", "noise(scale=1)") for cut in cuts]
+    findings["run"]["defenses"] = ["none", "noise(scale=1)"]
+    lines = [line for line in render_markdown(findings, evidence).splitlines() if line.startswith("*")]
+    assert any("noise(scale=1)" in line and "front" in line for line in lines), lines
+
+
 def test_markdown_tables_are_tables(findings: Json, evidence: Json) -> None:
     page = MarkdownIt("commonmark").enable("table").render(render_markdown(findings, evidence))
     tables = page.split("<table>")[1:]

@@ -78,6 +78,18 @@ def test_a_cut_without_a_value_shows_its_status(findings: Json, a_finding: Make,
     assert "0%" not in line.split("budget exhausted")[1].split("ridge")[0]
 
 
+def test_why_an_attack_has_no_value_stands_below_the_table(findings: Json, a_finding: Make, no_finding: Make) -> None:
+    slow = [no_finding("budget_exhausted", "more than 5 s", cut={"front": k, "back": None}) for k in (1, 2)]
+    broken = [no_finding("failed", f"reason {n}.", cut={"front": 3, "back": None}) for n in range(4)]
+    findings["findings"] = [a_finding(cut={"front": 0, "back": None}), *slow, *broken]
+    text = " ".join(shown(findings).split())
+    assert "in 2 cells: budget exhausted: more than 5 s." in text
+    assert "failed: reason 0." in text
+    assert "failed: reason 1." in text
+    assert "reason 2" not in text
+    assert "2 more reasons are in the report." in text
+
+
 def test_the_next_item_is_shown_by_k_and_m_with_the_price_of_that_cut(findings: Json, label_rows: list[Json]) -> None:
     findings["findings"] = label_rows
     lines = [line for line in shown(findings).splitlines() if "label_hit@1" in line]
