@@ -89,6 +89,11 @@ def read(
     search = _Search(model, tests, alone, language, settings, words)
     sequences, facts = search.read(check)
     facts = {"ranks": _facts(tests), **facts}
+    if alone is None and not facts["searched"]:
+        names = ", ".join(each.module for own in tests.values() for each in own)
+        raise NotApplicable(
+            f"tokens cannot be tried one by one: the update has {names}, and no layer that reads a token and its place"
+        )
     if alone is None:
         counted = dict.fromkeys(token for text in sequences for token in text.tokens)
         return Answer(Likely(np.array([*counted], dtype=np.int64), np.ones(len(counted))), sequences, facts)

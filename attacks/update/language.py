@@ -103,13 +103,13 @@ class Language:
     def ranked(self, tokens: Likely, first: Iterable[int]) -> Int[np.ndarray, "items"]:
         """Return the catalogue, with the items ``first`` in front and the others by the mean odds of their tokens."""
         odds = dict(zip(tokens.tokens.tolist(), np.maximum(tokens.odds, WORST).tolist(), strict=True))
-        titles = self.prompts.titles
-        means = [
-            float(np.mean([odds.get(token, WORST) for token in titles[item].tolist()])) for item in range(len(titles))
-        ]
-        front = list(dict.fromkeys(first))
-        rest = [item for item in np.argsort(-np.array(means), kind="stable").tolist() if item not in set(front)]
-        return np.array([*front, *rest], dtype=np.int64)
+        titles, drawn = self.prompts.titles, np.random.default_rng(0)
+        each = np.array([odds.get(token, WORST) for token in titles.values.tolist()])
+        means = np.add.reduceat(each, titles.offsets[:-1]) / titles.lengths
+        # The catalogue's own order may tell how popular its items are.
+        order = drawn.permutation(len(titles))
+        rest = order[np.argsort(-means[order], kind="stable")]
+        return np.array([*dict.fromkeys([*first, *rest.tolist()])], dtype=np.int64)
 
     def states(self, prefix: tuple[int, ...]) -> tuple[State, ...]:
         """Return where a prefix may be."""

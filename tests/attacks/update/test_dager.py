@@ -1,5 +1,8 @@
 """Sequences are read exactly from gradients of full weights and LoRA, of every family, and not where they cannot be."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from pplr_audit import scenario
 from pplr_audit.attacks.update.dager import Answer, Settings, read
 from pplr_audit.attacks.update.directions import directions
 from pplr_audit.audit.knowledge.known_model import KnownModel
+from pplr_audit.data.prompts import Prompt
 from pplr_audit.models.lora import adapter_parameters, add_lora
 from pplr_audit.models.uncut import UncutModel
 from pplr_audit.threat_model.outcomes import NotApplicable
@@ -21,7 +25,18 @@ WORDS = np.arange(VOCABULARY)
 SETTINGS = Settings(longest=8)
 
 
-def known(name: str, *, lora: int = 0) -> KnownModel:
+class LastToken(Words):
+    """Has a loss on each text's last token alone, as training on an answer of one token has."""
+
+    def loss(self, model: Any, prompts: Sequence[Prompt], encoding: Any) -> Tensor:
+        del encoding
+        given = self.inputs(model, prompts, serving=False)
+        out = model(**given)[0][:, -1]
+        loss: Tensor = (out * torch.linspace(-1, 1, out.shape[-1])).sum(-1).tanh().sum()
+        return loss
+
+
+def known(name: str, *, lora: int = 0, task: Words | None = None) -> KnownModel:
     """A small model of which the attention's weights are trained, or LoRA of this rank on all linear layers."""
     model = build(AutoModel if name in ENCODERS else AutoModelForCausalLM, config(name, dropout=False))
     generator = torch.Generator().manual_seed(2)
@@ -33,7 +48,7 @@ def known(name: str, *, lora: int = 0) -> KnownModel:
     else:
         for path, parameter in model.named_parameters():
             parameter.requires_grad_("att" in path and path.endswith("weight") and parameter.ndim == 2)
-    whole = UncutModel(model, Words())  # type: ignore[arg-type]  # no more of a task is asked for here
+    whole = UncutModel(model, task or Words())  # type: ignore[arg-type]  # no more of a task is asked for here
     return KnownModel(whole, whole.initial)
 
 
@@ -145,3 +160,23 @@ def test_an_encoders_readings_are_improved_piece_by_piece() -> None:
     stopped = answer(model, gradients(model, texts), Settings(longest=8, candidates=20))
     assert stopped.facts["tried"] <= 20
     assert not stopped.facts["complete"]
+
+
+@pytest.mark.parametrize(("name", "read_whole"), [("llama", True), ("gpt2", False)])
+def test_keys_of_the_last_block_tell_the_history_where_places_are_rotary(name: str, read_whole: bool) -> None:
+    """The update has the last block alone, the loss is on the last token: keys have a direction a token in Llama,
+    and in GPT-2 queries, keys and values together have nine for 14 tokens.
+    """
+    model, text = known(name, task=LastToken()), [5, 9, 11, 30, 7, 41, 8, 60, 21, 33, 14, 3, 50, 19]
+    last = {path: each for path, each in gradients(model, [text]).items() if ".2." in path}
+    found = answer(model, last, Settings(longest=16))
+    assert (read_texts(found) == [text]) == read_whole
+    (rank,) = (rank for rank, _ in found.facts["ranks"].values())
+    assert rank == (14 if read_whole else 9)
+
+
+def test_an_encoders_later_blocks_alone_are_not_applicable() -> None:
+    model = known("bert")
+    later = {path: each for path, each in gradients(model, TEXTS).items() if ".0." not in path}
+    with pytest.raises(NotApplicable, match=r"tokens cannot be tried one by one: the update has .*layer\.1\."):
+        answer(model, later)
