@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from pplr_audit.report.blocks.content import Figure
 from pplr_audit.report.findings.series import series
 from pplr_audit.report.formats.html import render_html
-from pplr_audit.report.formats.markdown import render_markdown
+from pplr_audit.report.formats.markdown import escaped, render_markdown
+from pplr_audit.report.sections import sections
+from pplr_audit.runs.documents import judged
 
 Json = dict[str, Any]
 Make = Callable[..., Json]
@@ -177,8 +180,12 @@ def test_a_picture_has_its_caption_in_markdown_so_that_defenses_are_told_apart(
     cuts = [{"front": k, "back": None} for k in (0, 1)]
     findings["findings"] = [a_finding(cut=cut, defense=name) for name in ("none", "noise(scale=1)") for cut in cuts]
     findings["run"]["defenses"] = ["none", "noise(scale=1)"]
-    lines = [line for line in render_markdown(findings, evidence).splitlines() if line.startswith("*")]
-    assert any("noise(scale=1)" in line and "front" in line for line in lines), lines
+    text = render_markdown(findings, evidence)
+    figures = [b for part in sections(judged(findings), evidence) for b in part.blocks if isinstance(b, Figure)]
+    for name in ("none", "noise(scale=1)"):
+        captions = [each.caption for each in figures if name == "none" or name in each.caption]
+        assert captions
+        assert all(f"*{escaped(caption)}*" in text for caption in captions)
 
 
 def test_markdown_tables_are_tables(findings: Json, evidence: Json) -> None:
