@@ -16,11 +16,12 @@ demo: $(VENV)/.installed
 	$(ALONE) TERM="$${TERM:-dumb}" $(BIN)/pplr-audit run quickstart
 
 # One thread a worker: two workers with a thread pool each would only fight for the cores.
+# A file of tests stays with one worker, so that what its tests share is made once.
 test: $(VENV)/.installed-test
 	$(ALONE) $(BIN)/ruff check .
 	$(ALONE) $(BIN)/ruff format --check .
 	$(ALONE) $(BIN)/mypy
-	$(ALONE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	$(ALONE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 schema: $(VENV)/.installed
 	$(ALONE) $(BIN)/python -m pplr_audit.scenario.json_schema > scenarios/scenario.schema.json
