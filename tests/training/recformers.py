@@ -12,6 +12,13 @@ from pplr_audit.training.rounds import Federation, RoundLog, RoundState, assembl
 Started = tuple[Recommender, Federation]
 
 
+def of_few_users(setting: scenario.Scenario) -> scenario.Scenario:
+    """The scenario with 21 and 13 samples at its two clients: three steps and two in each round."""
+    market = setting.data.market.model_copy(update={"users": 60})
+    data = setting.data.model_copy(update={"market": market, "audit_users": 40, "test_users": 10})
+    return setting.model_copy(update={"data": data})
+
+
 def start(
     setting: scenario.Scenario,
     private: PrivateData,
