@@ -1,11 +1,9 @@
-"""The main job from a scenario to a report, killed on the way, continued, altered, and fed what does not fit."""
+"""The main job from a scenario to a report, continued, altered, and fed what does not fit."""
 
 import hashlib
 import json
 import re
 import shutil
-import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.view import View
 from tests.conftest import LAYERS, comparable
-from tests.forked import command_line
 
 
 def of(document: dict[str, Any], **wanted: object) -> list[dict[str, Any]]:
@@ -188,26 +185,6 @@ def test_with_a_user_a_client_membership_has_nothing_to_compare_and_says_so(
     assert all(r["detail"]["control"] < r["value"] for r in read)
 
 
-def shell(setting: scenario.Scenario, folder: Path, failpoint: str = "") -> subprocess.CompletedProcess[str]:
-    file = folder / "scenario.yaml"
-    if not file.exists():
-        file.write_text(yaml.safe_dump(setting.model_dump(mode="json")))
-    call = ["run", str(file), "--out", str(folder / "run"), "--json"]
-    return command_line(call, folder, failpoint)
-
-
-@pytest.mark.parametrize("failpoint", ["round#4", "attack#3", "report"])
-def test_a_run_killed_and_continued_ends_with_the_same_findings(
-    small_scenario: scenario.Scenario, finished: audit.AuditResult, tmp_path: Path, failpoint: str
-) -> None:
-    killed = shell(small_scenario, tmp_path, failpoint=failpoint)
-    assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "run" / "findings.json").exists()
-    continued = shell(small_scenario, tmp_path)
-    assert continued.returncode == 0, continued.stderr
-    assert comparable(json.loads(continued.stdout)) == comparable(finished.document)
-
-
 def copied(finished: audit.AuditResult, folder: Path) -> Path:
     shutil.copytree(finished.directory, folder / "run")
     return folder / "run"
@@ -229,25 +206,6 @@ def test_a_damaged_file_is_refused_by_name(
         victim.write_bytes(data[:-7] if kind == "truncated" else data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(InputError, match=victim.name):
         audit.run(small_scenario, directory)
-
-
-@pytest.mark.parametrize(
-    ("failpoint", "pattern"),
-    [("attack#1", "trainings/*/rounds/002/state.safetensors"), ("report", "guesses/ridge-front*k0*")],
-)
-def test_a_file_damaged_between_a_kill_and_the_continuation_is_refused_and_does_not_become_a_finding(
-    small_scenario: scenario.Scenario, finished: audit.AuditResult, tmp_path: Path, failpoint: str, pattern: str
-) -> None:
-    shell(small_scenario, tmp_path, failpoint=failpoint)
-    (victim,) = (tmp_path / "run").glob(pattern)
-    data = victim.read_bytes()
-    victim.write_bytes(data[:-7])
-    refused = shell(small_scenario, tmp_path)
-    assert refused.returncode == 2
-    assert victim.name in refused.stderr
-    victim.write_bytes(data)
-    continued = shell(small_scenario, tmp_path)
-    assert comparable(json.loads(continued.stdout)) == comparable(finished.document)
 
 
 class Careless:
