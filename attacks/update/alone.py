@@ -19,6 +19,8 @@ from pplr_audit.threat_model.knowledge import Model
 
 SKETCH = 32
 """Random directions of a sketch: squared distances are right to a quarter."""
+NEAREST = 64
+"""One in so many candidates is ranked exactly, even where none is near."""
 TOGETHER = 2048
 """Candidates in one matrix product, few enough for a processor's cache."""
 NO_MARK = (0, False)
@@ -133,12 +135,13 @@ class Alone:
 
 
 def screened(check: Check, sketch: Tensor | None, inputs: Float[Tensor, "candidates inputs"]) -> Tensor:
-    """Return log-odds; minus infinity for those that a sketch shows to be no nearer than half of the usual distance."""
+    """Return log-odds; minus infinity for those that a sketch shows to be neither near nor among the nearest."""
     if sketch is None or not check.span.whole:
         return check.log_odds(inputs)
     placed = check.directions.placed(inputs).float()
     far = (placed @ sketch.T).norm(dim=1) / placed.norm(dim=1).clamp(min=1e-30)
     near = far < far.median() / math.sqrt(2)
+    near |= far <= far.kthvalue(1 + len(far) // NEAREST).values
     found = torch.full((len(inputs),), -torch.inf, dtype=torch.float64)
     found[near] = check.log_odds(inputs[near])
     return found

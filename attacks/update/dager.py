@@ -100,8 +100,6 @@ def read(
     if not sequences:
         alone.at(settings.longest - 1, FIRST)
     ranked = alone.ranked()
-    if not len(ranked.odds) or ranked.odds[0] <= 0:
-        raise NotApplicable("no token is nearer to the update's span than chance has it: " + _numbers(tests[0][0]))
     return Answer(ranked, sequences, facts)
 
 
@@ -161,6 +159,9 @@ def _extensions(
 
 
 def _require_room(test: Check) -> None:
+    """Raises NotApplicable where a span holds nothing, or all there is."""
+    if not test.span.rank:
+        raise NotApplicable("the update holds no more of what entered than noise does: " + _numbers(test))
     if test.span.rank >= test.span.width:
         raise NotApplicable("distinct inputs are at least as many as the layer is wide: " + _numbers(test))
 
