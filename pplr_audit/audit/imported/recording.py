@@ -23,6 +23,7 @@ from pplr_audit.audit.imported.manifest import (
     said_of,
     understood_as,
 )
+from pplr_audit.audit.imported.updates import require_fit, require_whole
 from pplr_audit.audit.plan import WITHOUT_TRUNK
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.data.prompts import Prompt
@@ -179,7 +180,7 @@ def _observed(
             if str(each.row) not in by_row:
                 raise InputError(f"{file}: no tensor is called '{each.row}/NAME', and {MANIFEST} lists that row")
             own = updates[each.row] = by_row[str(each.row)]
-            _require_fit(own, crosses, f"{each.row}/", file)
+            require_whole(own, crosses, f"{each.row}/", file)
             known |= {f"{each.row}/{name}" for name in own}
     if more := sorted(tensors.keys() - known):
         raise InputError(f"{file}: {more[0]!r} is of no row that {MANIFEST} lists")
@@ -195,23 +196,10 @@ def _adapters(manifest: Manifest, model: Recommender, tensors: Mapping[str, Tens
             raise InputError(f"{file}: {key!r}: {client!r} is not among clients (accepted: CLIENT/NAME)")
         found.setdefault(client, {})[name] = tensor
     for client, own in found.items():
-        _require_fit(own, model.initial, f"{client}/", file)
+        require_fit(own, model.initial, f"{client}/", file)
         if missing := sorted(model.whole.held_by_client(model.parts.front, 0) - own.keys()):
             raise InputError(f"{file}: {client + '/' + missing[0]!r} of the front is missing")
     return found
-
-
-def _require_fit(own: Mapping[str, Tensor], like: Mapping[str, Tensor], before: str, file: Path) -> None:
-    for name, tensor in own.items():
-        if name not in like:
-            raise InputError(
-                f"{file}: {before + name!r}: no tensor of this adapter on this side of the cut"
-                f" (accepted: {before}{min(like, default='')}, ...)"
-            )
-        if tensor.shape != like[name].shape:
-            raise InputError(
-                f"{file}: {before + name!r}: shape {[*tensor.shape]}; the model says {[*like[name].shape]}"
-            )
 
 
 def _true(
