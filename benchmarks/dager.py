@@ -235,13 +235,15 @@ def report(
     right = sum((each.exact or 0.0) * each.case.batch for each in exact) / sum(each.case.batch for each in exact)
     check = spread([each["check"] for each in checked])
     seconds, size = spread([each.seconds for each in speed]), speed[0].case
+    checking = check.text(" s", 2) + busy([each["busy"] for each in checked])
+    reading = seconds.text(" s", 1) + busy([each.busy for each in speed])
     goals = [
         [f"exact sequences of B = 1 to 8, 16 and 32 tokens, {len(exact)} batches", f"{right:.4f}",
          f"≥ {EXACT}: {'met' if right >= EXACT else 'not met'}"],
-        [f"all words against the spans of {checked[0]['modules']} modules", check.text(" s", 2) + busy([each["busy"] for each in checked]),
+        [f"all words against the spans of {checked[0]['modules']} modules", checking,
          goal_text(check.median, CHECK_SECONDS)],
         ["… and to find the spans (singular values)", spread([each["spans"] for each in checked]).text(" s", 2), ""],
-        [f"B = {size.batch}, {size.length} tokens, from gradients to sequences", seconds.text(" s", 1) + busy([each.busy for each in speed]),
+        [f"B = {size.batch}, {size.length} tokens, from gradients to sequences", reading,
          goal_text(seconds.median, READ_SECONDS)],
         ["… peak memory of a process, model and gradients included", f"{memory['gigabytes']:.2f} GB",
          goal_text(memory["gigabytes"], GIGABYTES)],
