@@ -105,7 +105,7 @@ def fits(form, title):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(market=markets())
 def test_any_market_comes_back_from_any_form(write, form, market):
     if not all(fits(form, title) for title in market.titles.values()):
