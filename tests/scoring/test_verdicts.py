@@ -24,7 +24,7 @@ from pplr_audit.scoring.verdicts import (
 )
 from tests.scoring.audits import above, measured, simulated
 
-AUDITS = 200
+AUDITS = 120
 
 
 def audit_of(areas: list[float], generator: np.random.Generator, seed: int | None = None) -> list[dict[str, Any]]:
