@@ -16,9 +16,14 @@ from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.training.rounds import Federation, RoundState
 from tests.audit.replay.watching import CROSSINGS, recorded, replayed, same_as_recorded, served, trace_of
 from tests.conftest import LAYERS, users_of
-from tests.training.recformers import finish, start
+from tests.training.recformers import finish, of_few_users, start
 
 REFRESHES = {"refresh_rounds": 9, "refresh_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def recformer_scenario(recformer_scenario: scenario.Scenario) -> scenario.Scenario:
+    return of_few_users(recformer_scenario)
 
 
 @pytest.fixture(scope="module")
