@@ -1,11 +1,13 @@
 """trunk_steps: items from gradients of single steps, more than from the round, and nothing that activations lack."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pplr_audit import pipeline as audit
 from pplr_audit import scenario
 from pplr_audit.attacks.update.lora_span import LoraSpan
 from pplr_audit.attacks.update.trunk_steps import TrunkSteps
@@ -97,3 +99,28 @@ def test_a_batch_of_more_words_than_the_layer_is_wide_is_told_with_the_numbers(
     clients = replace(users(model, count=2), start=moved(model))
     with pytest.raises(NotApplicable, match=r"different inputs enter .* in 1 samples, and its updates have 32 dimens"):
         attack().run(steps_of(clients), clients.knowledge(), Budget(300))
+
+
+@pytest.mark.parametrize("wide", ["bigrec"], indirect=True)
+def test_an_audit_reads_the_clients_items_from_steps_and_fewer_where_they_trained_on_the_reserve(
+    small_scenario: scenario.Scenario,
+    wide: Recommender,
+    tmp_path: Path,  # noqa: F811
+) -> None:
+    changed = small_scenario.model_dump()
+    changed["data"] |= {"users": 40, "audit_users": 20, "clients": 3, "reserve": 0.4}
+    changed["data"]["market"] |= {"users": 60}
+    changed["model"] |= {"backbone": wide.backbone, "lora": {"rank": 4, "targets": ["q_proj", "k_proj", "v_proj"]}}
+    changed["training"] |= {"batch_size": 1}
+    changed["audit"] |= {
+        "attacks": [{"trunk_steps": {"steps": 4, "shortlist": 24, "iterations": 20}}], "cuts": [[0, 0]],
+        "adversaries": ["trunk_host"],
+    }  # fmt: skip
+    document = audit.run(scenario.Scenario.model_validate(changed), tmp_path / "run").document
+    found = {row["metric"]: row for row in document["findings"]}
+    items = found["item_recall"]
+    against = {each["name"]: each["value"] for each in items["comparisons"]}
+    assert against.keys() == {"popularity", "control", "reserve"}
+    assert items["value"] > 0.7 > 0.5 > max(against.values())
+    assert items["detail"]["steps"] == [4, 4]
+    assert found["token_ap"]["value"] > 0.9
