@@ -104,8 +104,8 @@ def test_a_batch_of_more_words_than_the_layer_is_wide_is_told_with_the_numbers(
 @pytest.mark.parametrize("wide", ["bigrec"], indirect=True)
 def test_an_audit_reads_the_clients_items_from_steps_and_fewer_where_they_trained_on_the_reserve(
     small_scenario: scenario.Scenario,
-    wide: Recommender,
-    tmp_path: Path,  # noqa: F811
+    wide: Recommender,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     changed = small_scenario.model_dump()
     changed["data"] |= {"users": 40, "audit_users": 20, "clients": 3, "reserve": 0.4}
