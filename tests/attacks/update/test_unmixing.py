@@ -13,6 +13,7 @@ from pplr_audit import pipeline as audit
 from pplr_audit import scenario
 from pplr_audit.attacks.update.unmixing import Unmixing, unmixed
 from pplr_audit.audit.knowledge.expected_mixing import expected_mixing
+from pplr_audit.models.build import Recommender
 from pplr_audit.threat_model.attack import Budget
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.outcomes import NotApplicable
@@ -21,6 +22,7 @@ from pplr_audit.training.strategies.averaging import averaged
 from pplr_audit.training.strategies.fedavg import FedAvg
 from pplr_audit.training.strategies.pplr import Pplr
 from pplr_audit.training.strategies.protocol import Contribution, Strategy
+from tests.attacks.update.test_lora_span import item_recall, users, wide  # noqa: F401
 
 CLIENTS = [f"client-{place}" for place in range(5)]
 WIDTH = 4000
@@ -157,3 +159,26 @@ def test_one_peer_reads_what_all_others_have_together_and_cannot_tell_whose_it_i
     assert tokens["value"] == pytest.approx(against["control"]), "the same answer for each of them"
     assert tokens["value"] > against["reserve"] + 0.03, "yet of these clients, and not of any others"
     assert tokens["detail"]["share_of_one"] == pytest.approx([1 / 3, 1 / 3], abs=0.01)
+
+
+@pytest.mark.parametrize("wide", ["bigrec"], indirect=True)
+def test_the_update_of_lora_that_colluders_unmix_is_read_by_its_span(wide: Recommender) -> None:  # noqa: F811
+    clients = users(wide, count=4)
+    names, updates = [*clients.samples], clients.updates
+    given = [
+        Contribution(name, {n: clients.start[n] - u for n, u in updates[name].items()}, updates[name], 1.0 + place, 9)
+        for place, name in enumerate(names)
+    ]
+    training = scenario.Training(strategy="pplr", tau=1.0)
+    new = averaged([each.adapter for each in given], Pplr(training).mixing(given, 1).matrix, "factors")
+    seen = tuple(Update(9 + p, names[p], 1, new[p], given[p].adapter) for p in range(3))
+    view: View[Update] = View("peer", Channel.PERSONAL_MODEL, 3, 0, "none", seen, {0: names[3]})
+    knowledge = clients.knowledge(
+        began={(name, 1): clients.start for name in names[:3]},
+        expected_mixing={1: expected_mixing(training, names, given[:3], 1)},
+    )
+    guess = Unmixing().run(view, knowledge, Budget(300))
+    last = replace(clients, samples={names[3]: clients.samples[names[3]]})
+    others = replace(clients, samples={names[0]: clients.samples[names[0]]})
+    assert guess.facts["reader"] == "lora_span"
+    assert item_recall(guess, last) >= 0.75 > 0.5 > item_recall(guess, others)
