@@ -10,7 +10,7 @@ The text of a recommender is its template with titles of the catalogue (``over: 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,8 @@ from pplr_audit.attacks.update.directions import Directions, descent, directions
 from pplr_audit.attacks.update.language import Language
 from pplr_audit.attacks.update.prefixes import PrefixWalk, Text
 from pplr_audit.attacks.update.readings import Graph, Readings, of_titles, of_tokens
+from pplr_audit.attacks.update.spectrum import Span
+from pplr_audit.data.prompts import Prompt
 from pplr_audit.errors import InputError
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
@@ -30,6 +32,8 @@ from pplr_audit.threat_model.knowledge import Knowledge, Model
 from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.threat_model.view import Aggregate, Update, View
 
+TEXTS = 256
+"""Most texts that are drawn to see how many of their inputs differ."""
 FIRST = (1, True)
 """The mark of a token of the first item's title, by which tokens are ranked where marks count."""
 
@@ -48,6 +52,8 @@ class Settings:
     """Tokens that are tried behind prefixes, or of whole readings, for one update."""
     longest: int = 512
     """Most tokens of a sequence."""
+    texts: Sequence[Prompt] = ()
+    """Texts like those of the update, and as many, as far as that is public: they tell how many inputs differ."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +85,11 @@ def read(
     tests = checks(found, model, settings.layers)
     if not tests:
         raise NotApplicable("the update has no layer whose input follows from what enters its block at the same place")
-    for own in tests.values():
-        for each in own:
-            _require_room(each)
+    for each in tests.get(0) or [test for own in tests.values() for test in own][:1]:
+        _require_room(each)  # a later layer without room hides sequences, and not the tokens of the first
     alone = Alone(model, tests[0], words, settings.shortlist, settings.longest, check) if 0 in tests else None
     if alone is not None:
+        _require_fewer(alone, tests[0][0], settings.texts)
         alone.at(0, FIRST)
         _require_few(alone, tests[0][0])
     search = _Search(model, tests, alone, language, settings, words)
@@ -116,7 +122,7 @@ class _Search:
 
     def read(self, check: Callable[[], None]) -> tuple[Sequence[Text], dict[str, Any]]:
         """Return sequences, the likeliest first, and facts on the search."""
-        behind = {layer: own for layer, own in self.tests.items() if layer and any(each.span.whole for each in own)}
+        behind = {layer: own for layer, own in self.tests.items() if layer and any(_exact(each.span) for each in own)}
         if not behind or self._crowded:
             return (), {"searched": False}
         settings = self.settings
@@ -158,12 +164,32 @@ def _extensions(
     return extensions
 
 
+def _exact(span: Span) -> bool:
+    """True if a span is seen whole, holds something, and leaves something out."""
+    return span.whole and 0 < span.rank < span.width
+
+
 def _require_room(test: Check) -> None:
     """Raises NotApplicable where a span holds nothing, or all there is."""
     if not test.span.rank:
         raise NotApplicable("the update holds no more of what entered than noise does: " + _numbers(test))
     if test.span.rank >= test.span.width:
         raise NotApplicable("distinct inputs are at least as many as the layer is wide: " + _numbers(test))
+
+
+def _require_fewer(alone: Alone, test: Check, texts: Sequence[Prompt]) -> None:
+    """Raises NotApplicable where texts like these have as many different inputs as a layer is wide.
+
+    A floor of mere rounding shows that there are fewer; any other one may be of inputs that look like noise.
+    """
+    inputs = {
+        (int(token), 0 if alone.placeless else place, 0 if alone.markless else int(order))
+        for text in texts
+        for place, (token, order) in enumerate(zip(text.tokens, text.order, strict=True))
+    }
+    if len(inputs) >= test.span.width and not test.span.rounded:
+        reason = f"about {len(inputs)} inputs differ, and {test.module} is {test.span.width} wide: "
+        raise NotApplicable(reason + _numbers(test))
 
 
 def _require_few(alone: Alone, test: Check) -> None:
@@ -232,7 +258,10 @@ class Dager:
         model = knowledge.copy(client, record.round)
         start = model.adapter
         found = directions(descent(record.tensors, start, knowledge, client, record.round), model.linears, start)
-        settings = Settings(**{**vars(self.settings), "longest": knowledge.prompts.max_tokens})
+        steps = knowledge.steps.get((client, record.round))
+        drawn, count = np.random.default_rng(0), 0 if steps is None else min(TEXTS, steps.samples)
+        texts = [knowledge.prompts.random(knowledge.history, drawn) for _ in range(count)]
+        settings = replace(self.settings, longest=knowledge.prompts.max_tokens, texts=texts)
         free = self.over == "tokens"
         words = np.arange(len(knowledge.embeddings)) if free else language.words
         return read(found, model, None if free else language, settings, words, budget.check)

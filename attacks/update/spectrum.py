@@ -54,6 +54,11 @@ class Span:
         return int(self.basis.shape[1])
 
     @property
+    def rounded(self) -> bool:
+        """True if the noise is no more than what the coarsest arithmetic rounds off."""
+        return self.rounding < COARSEST
+
+    @property
     def whole(self) -> bool:
         """True if the matrix has room for more directions, so that all inputs that count lie in the span seen."""
         return self.rank < min(self.rows, self.width)

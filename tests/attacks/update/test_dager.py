@@ -210,3 +210,15 @@ def test_updates_that_were_stored_in_bfloat16_are_read_too(name: str) -> None:
     model = known(name)
     update = {path: each.bfloat16() for path, each in gradients(model, TEXTS).items()}
     assert read_texts(answer(model, update)) == sorted(TEXTS)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_a_spectrum_without_a_floor_is_not_taken_for_noise_where_texts_have_as_many_inputs(noise: float) -> None:
+    """Twelve texts of eight different tokens each have 61 inputs in Llama's first block, which is 32 wide."""
+    model = known("llama")
+    many = [[(7 * row + 5 * place) % 61 + 3 for place in range(8)] for row in range(12)]
+    settings = Settings(longest=8, texts=[prompt(each) for each in many])
+    with pytest.raises(NotApplicable, match=r"about 61 inputs differ, and .*layers\.0\..* is 32 wide: \d+ of 32"):
+        answer(model, gradients(model, many, noise), settings)
+    few = Settings(longest=8, texts=[prompt(each) for each in TEXTS])
+    assert read_texts(answer(model, gradients(model, TEXTS), few)) == sorted(TEXTS)

@@ -1,5 +1,6 @@
 """The attack as an audit runs it: titles and items of a recommender's update, within the public template."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import BudgetExhausted, NotApplicable
+from pplr_audit.threat_model.recipe import LocalSteps
 from pplr_audit.threat_model.view import Aggregate, Update, View
 from tests.attacks.test_every_family import MARKET, folder, small
 
@@ -124,6 +126,17 @@ def test_with_more_tokens_than_the_model_is_wide_it_does_not_apply(setting: Sett
     view = setting.view(setting.update(many))
     guess = Dager(candidates=512).run(view, setting.knowledge, Budget(60))
     assert not len(guess.arrays["sequence_tokens"])
+
+
+def test_of_more_inputs_than_an_encoder_is_wide_a_floor_of_noise_is_not_believed(encoder: Setting) -> None:
+    """The server knows that the client had 40 samples: as many prompts have more inputs than the 256 of the width."""
+    many = [encoder.model.prompts.random(2, np.random.default_rng(seed)) for seed in range(40)]
+    drawn, update = torch.Generator().manual_seed(1), encoder.update(many)
+    noisy = {name: each + 0.02 * each.std() * torch.randn(each.shape, generator=drawn) for name, each in update.items()}
+    knowledge = replace(encoder.knowledge, steps={(CLIENT, 1): LocalSteps(40, (1.0,))})
+    with pytest.raises(NotApplicable, match=r"about \d+ inputs differ, and .* is 256 wide: \d+ of 256 directions"):
+        Dager().run(encoder.view(noisy), knowledge, Budget(60))
+    assert Dager().run(encoder.view(update), knowledge, Budget(60)).facts["unread"] == 0, "here the floor is rounding"
 
 
 def test_an_update_of_zeros_is_refused_with_the_reason(setting: Setting) -> None:
