@@ -1,10 +1,11 @@
 """Taps on hidden states where two blocks meet, and models entered at any layer."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -136,3 +137,18 @@ def entering(model: nn.Module, modules: Collection[str]) -> Iterator[dict[str, T
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def embedded_as(model: Any, embeddings: Sequence[Float[Tensor, "length hidden"]]) -> Iterator[None]:
+    """Within the block, a batch's tokens are embedded as these, a sequence a row; padding stays as it is."""
+
+    def replaced(_: nn.Module, __: Any, out: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq hidden"]:
+        rows = [torch.cat([own.to(row), row[len(own) :]]) for own, row in zip(embeddings, out, strict=True)]
+        return torch.stack(rows)
+
+    handle = model.get_input_embeddings().register_forward_hook(replaced)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.cache_utils import DynamicCache
 
 from pplr_audit.data.prompts import Prompt
@@ -24,7 +25,7 @@ from pplr_audit.models.linears import Linear, candidates, linears_of
 from pplr_audit.models.lora import adapter_off, adapter_parameters, load_adapter, read_adapter
 from pplr_audit.models.recommenders.task import CatalogueEncoding, Tally, Task, Weights, by_length
 from pplr_audit.models.rows import Rows, rows_of
-from pplr_audit.models.taps import Tapped, entered_at, entering, tap
+from pplr_audit.models.taps import Tapped, embedded_as, entered_at, entering, tap
 from pplr_audit.models.token_tree import Branches, Prefix, asked
 
 _NONE, _TWO = np.zeros(0, dtype=np.int64), np.zeros(2, dtype=np.int64)
@@ -131,9 +132,25 @@ class UncutModel:
         """Return the gradient of the batch's mean loss by each trained tensor, by name; nothing is dropped out."""
         self.set(adapter)
         with torch.enable_grad():
-            loss = self.task.loss(self.model, prompts, encoding)
-            names, tensors = [*self._parameters], [*self._parameters.values()]
-            found = torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True)
+            return self._slopes(self.task.loss(self.model, prompts, encoding), differentiable=False)
+
+    def gradients_at(
+        self, prompts: Sequence[Prompt], embeddings: Sequence[Float[Tensor, "length hidden"]],
+        adapter: Mapping[str, Tensor] | None, encoding: CatalogueEncoding,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Return the same when ``embeddings`` stand in for those of the prompts' tokens; differentiable in them.
+
+        Fused attention has no second derivative, so it is computed step by step here.
+        """
+        self.set(adapter)
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), embedded_as(self.model, embeddings):
+            return self._slopes(self.task.loss(self.model, prompts, encoding), differentiable=True)
+
+    def _slopes(self, loss: Float[Tensor, ""], *, differentiable: bool) -> dict[str, Tensor]:
+        names, tensors = [*self._parameters], [*self._parameters.values()]
+        found = torch.autograd.grad(
+            loss, tensors, create_graph=differentiable, allow_unused=True, materialize_grads=True
+        )
         return dict(zip(names, found, strict=True))
 
     def trained(

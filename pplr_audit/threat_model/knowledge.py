@@ -110,6 +110,12 @@ class Model(Protocol):
         """Return the gradient of a batch's mean loss by each trained tensor, by name; nothing is dropped out."""
         ...
 
+    def gradients_at(
+        self, prompts: Sequence[Prompt], embeddings: Sequence[Float[Tensor, "length hidden"]]
+    ) -> dict[str, Tensor]:
+        """Return the same when ``embeddings`` stand in for those of the prompts' tokens; differentiable in them."""
+        ...
+
     def trained(
         self, batches: Sequence[Sequence[Prompt]], recipe: Recipe, factors: Sequence[float], earlier: int = 0
     ) -> dict[str, Tensor]:

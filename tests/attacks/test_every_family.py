@@ -34,6 +34,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "label_match": {"shortlist": 2},
     "fsha": {"steps": 3},
     "sdar": {"steps": 3},
+    "gradient_match": {"samples": 64, "tries": 4},
     "update_label": {"prompts": 40, "clients": 2},
     "dager": {"shortlist": 64, "beam": 4, "candidates": 4096},
     "bidirectional": {"prompts": 12, "held_out": 2, "shortlist": 2},

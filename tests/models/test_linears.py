@@ -132,3 +132,21 @@ def test_a_pass_ends_where_the_last_layer_that_was_named_is_reached() -> None:
     list(whole.entering(PROMPTS, ["model.layers.0.self_attn.q_proj"], None))
     assert ran == [0]
     assert whole.embeddings.shape[0] == VOCABULARY
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradients_at_embeddings_are_those_of_the_tokens_and_have_a_derivative(name: str) -> None:
+    whole = uncut(name)
+    plain = whole.gradients(PROMPTS, whole.initial, {})
+    embedded = [whole.embeddings[torch.from_numpy(each.tokens)].clone().requires_grad_() for each in PROMPTS]
+    found = whole.gradients_at(PROMPTS, embedded, whole.initial, {})
+    for key, value in plain.items():
+        assert torch.allclose(found[key], value, atol=1e-5 + 1e-3 * float(value.abs().max())), key
+    total = sum(value.double().square().sum() for value in found.values())
+    (slope, _) = torch.autograd.grad(total, embedded)
+    step = 1e-3 * slope / slope.norm()
+    moved = whole.gradients_at(PROMPTS, [embedded[0].detach() + step, embedded[1]], whole.initial, {})
+    back = whole.gradients_at(PROMPTS, [embedded[0].detach() - step, embedded[1]], whole.initial, {})
+    apart = {key: moved[key].detach().double().square() - back[key].detach().double().square() for key in moved}
+    rise = sum(float(each.sum()) for each in apart.values()) / 2
+    assert rise == pytest.approx(1e-3 * float(slope.norm()), rel=0.05)

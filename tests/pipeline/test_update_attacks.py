@@ -11,6 +11,7 @@ from tests.conftest import LAYERS
 POINTS = (
     "[pplr_audit.attacks]\nnext_items = pplr_audit.attacks.update.update_label:UpdateLabel\n"
     "trait = pplr_audit.attacks.update.update_attribute:UpdateAttribute\n"
+    "matched = pplr_audit.attacks.update.gradient_match:GradientMatch\n"
 )
 """The attacks under other names, so that they stand beside the installed ones."""
 
@@ -59,7 +60,8 @@ def test_an_attribute_of_clients_that_are_users_is_asked_for_and_not_of_silos(
     changed["data"] |= {"partition": "per_user", "reserve": 0.4, "audit_users": 20}
     changed["training"] |= {"rounds": 1}
     changed["audit"] |= {
-        "cuts": [[1, 1]], "adversaries": ["aggregator"], "attacks": [{"trait": {"name": "gender", "folds": 2}}],
+        "cuts": [[1, 1]], "adversaries": ["aggregator"],
+        "attacks": [{"trait": {"name": "gender", "folds": 2}}, {"matched": {"tries": 3, "start": "nothing"}}],
         "victims": 60,
     }  # fmt: skip
     document = audit.run(scenario.Scenario.model_validate(changed), tmp_path / "run").document
@@ -71,8 +73,15 @@ def test_an_attribute_of_clients_that_are_users_is_asked_for_and_not_of_silos(
     assert row["detail"]["simulated_users"] > 30
     assert row["detail"]["bag_of_items_auc"] > 0
     assert {each["name"] for each in row["comparisons"]} == {"chance", "client", "control"}
+    found = {each["metric"]: each for each in document["findings"] if each["attack"] == "matched"}
+    assert {each["status"] for each in found.values()} == {"ok"}
+    assert {"item_recall", "item_recall@10", "token_ap", "rougeL", "exact_sequences"} <= set(found)
+    assert found["item_recall"]["n"] == row["n"]
     changed["data"] |= {"partition": "kmeans", "reserve": 0.2}
     document = audit.run(scenario.Scenario.model_validate(changed), tmp_path / "silos").document
     (row,) = [each for each in document["findings"] if each["metric"] == "auc"]
     assert row["status"] == "not_applicable"
     assert "data.partition: per_user" in row["detail"]["reason"]
+    reasons = {each["detail"]["reason"] for each in document["findings"] if each["attack"] == "matched"}
+    assert len(reasons) == 1
+    assert "for at most 4 of a client (samples)" in reasons.pop()

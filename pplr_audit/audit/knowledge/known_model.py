@@ -100,6 +100,11 @@ class KnownModel:
     def gradients(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         return self._whole.gradients(prompts, self._adapter, self._encoded())
 
+    def gradients_at(
+        self, prompts: Sequence[Prompt], embeddings: Sequence[Float[Tensor, "length hidden"]]
+    ) -> dict[str, Tensor]:
+        return self._whole.gradients_at(prompts, embeddings, self._adapter, self._encoded())
+
     def trained(
         self, batches: Sequence[Sequence[Prompt]], recipe: Recipe, factors: Sequence[float], earlier: int = 0
     ) -> dict[str, Tensor]:
@@ -171,6 +176,11 @@ class NoModel:
         raise NotApplicable(NO_MODEL)
 
     def gradients(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        raise NotApplicable(NO_MODEL)
+
+    def gradients_at(
+        self, prompts: Sequence[Prompt], embeddings: Sequence[Float[Tensor, "length hidden"]]
+    ) -> dict[str, Tensor]:
         raise NotApplicable(NO_MODEL)
 
     def trained(

@@ -76,8 +76,9 @@ def answers_of(prompts: Sequence[Prompt]) -> set[int]:
     return {prompt.target for prompt in prompts}
 
 
-def random_prompts(model: Recommender, count: int, seed: int) -> list[Prompt]:
+def random_prompts(model: Recommender, count: int, seed: int, history: int = 3) -> list[Prompt]:
     """Prompts over random items, each with an answer of its own."""
     generator = np.random.default_rng(seed)
     answers = generator.permutation(len(model.prompts.titles))[:count]
-    return [model.prompts.build(generator.integers(len(model.prompts.titles), size=3), int(item)) for item in answers]
+    items = len(model.prompts.titles)
+    return [model.prompts.build(generator.integers(items, size=history), int(item)) for item in answers]
