@@ -9,9 +9,9 @@ from scipy.stats import binom
 from pplr_audit.scoring.balance import MEASURES, Measure, Refusal, balance_differences, balance_estimates, jain, row
 from pplr_audit.scoring.intervals import Estimate
 
-WORLDS = 300
-LEAST, MOST = 271, 296
-"""99.9 % of the binomial distribution of 300 trials at .95; a test of our own (scipy) holds them to it."""
+WORLDS = 200
+LEAST, MOST = 179, 198
+"""99.9 % of the binomial distribution of 200 trials at .95; a test of our own (scipy) holds them to it."""
 
 # Client 0: 1, 0 (mean .5); client 1: 1, 1, 0, 0, 0 (mean .4); client 2: .3 (mean .3).
 VALUES = np.array([1, 0, 1, 1, 0, 0, 0, 0.3])
