@@ -98,7 +98,9 @@ def test_crossings_of_earlier_rounds_stand_behind_those_of_the_last_in_its_rows(
 
 
 @pytest.mark.parametrize(
-    ("attack", "channel"), [(Ridge(**RIDGE), UP), (LabelMatch(), BACK)], ids=lambda each: getattr(each, "name", "")
+    ("attack", "channel"),
+    [(Ridge(**RIDGE), UP), (LabelMatch(shortlist=4), BACK)],
+    ids=lambda each: getattr(each, "name", ""),
 )
 def test_a_sample_that_the_last_round_hides_is_read_from_an_earlier_one(
     both: Audit, attack: Attack, channel: Channel
@@ -141,9 +143,11 @@ def test_a_colluding_client_hands_on_what_crossed_of_it_in_every_round(
 def test_windows_are_linked_by_all_of_their_crossings_in_a_round(
     small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = small_scenario.data.model_copy(update={"samples": "all"})
+    market = small_scenario.data.market.model_copy(update={"users": 36})
+    few = {"samples": "all", "market": market, "audit_users": 24, "test_users": 10}
+    data = small_scenario.data.model_copy(update=few)
     setting = small_scenario.model_copy(update={"data": data})
-    harness, plan = audited(setting, tmp_path, attacks=["linkage"], victims=20)
+    harness, plan = audited(setting, tmp_path, attacks=["linkage"], victims=8)
     last = cells_of(plan, "linkage", UP)[-1]
     view = harness.view(last)
     rows = {record.row for record in view.records}
