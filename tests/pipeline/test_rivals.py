@@ -43,9 +43,17 @@ def rows(result: AuditResult, part: str, strategy: str) -> list[dict[str, object
     return [row for row in result.document[part] if row["strategy"] == strategy]
 
 
-def test_each_is_worth_what_it_is_alone(beside: AuditResult, small_scenario: scenario.Scenario, tmp_path: Path) -> None:
-    for strategy in ("pplr", "fedavg", "centralized"):
-        alone = audit.train(changed(small_scenario, strategy=strategy), tmp_path / strategy)
+@pytest.fixture(scope="module")
+def fedavg(small_scenario: scenario.Scenario, tmp_path_factory: pytest.TempPathFactory) -> AuditResult:
+    """FedAvg alone, not attacked."""
+    return audit.train(changed(small_scenario, strategy="fedavg"), tmp_path_factory.mktemp("fedavg") / "run")
+
+
+def test_each_is_worth_what_it_is_alone(
+    beside: AuditResult, trained: AuditResult, fedavg: AuditResult, small_scenario: scenario.Scenario, tmp_path: Path
+) -> None:
+    pooled = audit.train(changed(small_scenario, strategy="centralized"), tmp_path / "centralized")
+    for strategy, alone in (("pplr", trained), ("fedavg", fedavg), ("centralized", pooled)):
         for part in ("utility", "balance"):
             assert rows(alone, part, strategy) == rows(beside, part, strategy)
 
@@ -56,22 +64,20 @@ def test_pplr_without_its_balance_is_fedavg(beside: AuditResult) -> None:
 
 
 def test_the_attacks_are_on_the_run_s_own_strategy_as_without_rivals(
-    beside: AuditResult, small_scenario: scenario.Scenario, tmp_path: Path
+    beside: AuditResult, finished: AuditResult
 ) -> None:
-    alone = audit.run(small_scenario, tmp_path / "alone")
-    found = [[row | {"seconds": 0} for row in run.document["findings"]] for run in (alone, beside)]
+    found = [[row | {"seconds": 0} for row in run.document["findings"]] for run in (finished, beside)]
     assert found[0] == found[1]
-    assert alone.document["differences"] == []
+    assert finished.document["differences"] == []
 
 
 def test_the_differences_are_those_of_two_runs_compared(
-    beside: AuditResult, small_scenario: scenario.Scenario, tmp_path: Path
+    beside: AuditResult, fedavg: AuditResult, small_scenario: scenario.Scenario
 ) -> None:
     validate(beside.document)
     found = beside.document["differences"]
     assert list(dict.fromkeys(row["against"] for row in found)) == LABELS[1:]
-    audit.train(changed(small_scenario, strategy="fedavg"), tmp_path / "fedavg")
-    expected = compared(user_scores(beside.directory), user_scores(tmp_path / "fedavg"), seed=small_scenario.seed)
+    expected = compared(user_scores(beside.directory), user_scores(fedavg.directory), seed=small_scenario.seed)
     assert [row for row in found if row["against"] == "fedavg"] == expected
 
 
