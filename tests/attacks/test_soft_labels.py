@@ -167,7 +167,8 @@ def test_in_a_whole_audit_the_gradient_alone_gives_the_history_away(
     values = small_scenario.model_dump(mode="json")
     values["training"] |= {"loss_on": "all", "rounds": 1}
     values["audit"] |= {
-        "attacks": ["label_match", "bidirectional"], "victims": 6, "cuts": [[1, 1]], "adversaries": ["server"],
+        "attacks": ["label_match", {"bidirectional": {"prompts": 64, "held_out": 8}}], "victims": 6,
+        "cuts": [[1, 1]], "adversaries": ["server"],
     }  # fmt: skip
     found = audit.run(scenario.Scenario.model_validate(values), tmp_path / "run").document["findings"]
     rows = {(row["attack"], row["metric"]): row for row in found if row["channel"] == "back_gradients"}
