@@ -117,8 +117,13 @@ def test_of_several_times_the_finest_counts(write, header):
     assert roles(found)["interactions.csv"]["date"] == ""
 
 
-@pytest.mark.parametrize("name", ["seen", "played_at", "clock"])
-@pytest.mark.parametrize("values", [MILLIS, [m // 1000 for m in MILLIS], DAYS, ["3/14/21", "3/15/21", "1/2/21"]])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("seen", MILLIS), ("played_at", MILLIS), ("clock", MILLIS), ("seen", [m // 1000 for m in MILLIS]),
+        ("played_at", DAYS), ("clock", ["3/14/21", "3/15/21", "1/2/21"]),
+    ],
+)  # fmt: skip
 def test_a_time_of_another_name_is_asked_for(write, name, values):
     path = clocked(write, name, values)
     with pytest.raises(InputError, match=rf"it is unclear which column is the time \(these look like times: {name};"):
