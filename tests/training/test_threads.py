@@ -258,7 +258,7 @@ def test_what_continues_a_run_keeps_its_threads_and_ends_with_the_same_findings(
 ) -> None:
     """It was trained with 2 by option; here the environment says 1, and a rival and the last round are trained anew."""
     assert os.environ["OMP_NUM_THREADS"] == "1"
-    straight = audit.run(one_cut, tmp_path / "straight", threads=2)
+    straight = audit.run(one_cut, shutil.copytree(copied, tmp_path / "straight"), threads=2)
     left: list[str] = []
     for folder in (copied / "trainings").iterdir():
         with Store.load(folder, writable=True, kind=TRAINING) as store:
