@@ -146,7 +146,7 @@ def test_noise_that_hides_a_label_in_every_crossing_is_seen_through_by_all_toget
     assert hits(guess.arrays["labels"], prompts, model) > np.mean(alone)
 
 
-@pytest.mark.parametrize("attack", [Sdar(steps=250), Fsha(steps=250)], ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", [Sdar(steps=160), Fsha(steps=160)], ids=lambda attack: attack.name)
 def test_a_decoder_reads_all_crossings_together(model: Recommender, attack: Any) -> None:
     prompts, known = prompts_of(model), replace(knowledge_of(model, model.initial), auxiliary="catalogue")
     exact = view_of(model, model.initial, prompts, 1)
