@@ -315,7 +315,12 @@ def test_an_audit_side_by_side_finds_what_one_cell_after_the_other_finds(
     small_scenario: scenario.Scenario, tmp_path: Path
 ) -> None:
     """Rounds, replays, attacks that read, attacks that learn, and a server that hijacks a training."""
-    attacks = [{"ridge": {"prompts": 48, "held_out": 8}}, "label_match", "loss", {"fsha": {"steps": 20}}]
+    attacks = [
+        {"ridge": {"prompts": 16, "held_out": 4}},
+        {"label_match": {"shortlist": 4}},
+        "loss",
+        {"fsha": {"steps": 5}},
+    ]
     asked = asking(
         small_scenario,
         audit={"attacks": attacks, "cuts": [[1, 1], [2, 0]], "adversaries": ["server", "malicious_server", "outsider"]},
