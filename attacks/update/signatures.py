@@ -12,6 +12,7 @@ signs (count sketch: Charikar, Chen and Farach-Colton 2002), which a sum goes th
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -55,10 +56,16 @@ class Sketch:
 
 
 def _folded(values: Float[Tensor, "numbers"], width: int) -> Float[Tensor, "width"]:
-    generator = torch.Generator().manual_seed(len(values))
-    places = torch.randint(width, (len(values),), generator=generator)
-    signs = torch.randint(2, (len(values),), generator=generator) * 2 - 1
+    places, signs = _folds(len(values), width)
     return torch.zeros(width).index_add_(0, places, values * signs)
+
+
+@lru_cache(maxsize=64)
+def _folds(numbers: int, width: int) -> tuple[Int[Tensor, "numbers"], Float[Tensor, "numbers"]]:
+    """The place in the sketch that each number is added to, and its sign."""
+    generator = torch.Generator().manual_seed(numbers)
+    places = torch.randint(width, (numbers,), generator=generator)
+    return places, torch.randint(2, (numbers,), generator=generator).float() * 2 - 1
 
 
 def usual_sizes(model: Model, batches: Sequence[Sequence[Prompt]]) -> dict[str, Tensor]:

@@ -62,7 +62,7 @@ class UpdateLabel:
     channels = frozenset({Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.AGGREGATE})
     controls = 1
 
-    def __init__(self, prompts: int = 480, clients: int = 3, models: int = 1, seed: int = 0) -> None:
+    def __init__(self, prompts: int = 480, clients: int = 2, models: int = 1, seed: int = 0) -> None:
         for name, value, least in (("prompts", prompts, 1), ("clients", clients, 2), ("models", models, 1)):
             if value < least:
                 raise InputError(f"update_label: {name} is {value} (accepted: {least} or more)")
