@@ -45,6 +45,7 @@ SAMPLES = 64
 
 
 Told = tuple[Calibration, Reader]
+Labeled = tuple[Sketch, Sketches, Int[np.ndarray, "prompts"]]
 
 
 class UpdateLabel:
@@ -74,10 +75,14 @@ class UpdateLabel:
         known = known_of(seen, knowledge, self.models)
         found: dict[int, Float[np.ndarray, items]] = {}
         told: dict[tuple[Any, ...], Told] = {}
+        models = {each.model.digest: each.model for each in known.values()}
+        labeled = {key: self._labeled(model, knowledge, budget) for key, model in models.items()}
         for done, record in enumerate(seen):
             budget.check(done, len(seen))
             if any(bool(tensor.any()) for tensor in record.tensors.values()):
-                found[record.row] = self._chances(record, known[record.row], knowledge, budget, told)
+                found[record.row] = self._chances(
+                    record, known[record.row], labeled[known[record.row].model.digest], knowledge, budget, told
+                )
         if not found:
             raise NotApplicable("all of the update is zero: it says nothing of any sample")
         orders = {row: np.argsort(-chances, kind="stable") for row, chances in found.items()}
@@ -86,20 +91,20 @@ class UpdateLabel:
             "item_offsets": np.cumsum([0, *map(len, orders.values())]),
             "item_chances": np.concatenate([found[row][order] for row, order in orders.items()]),
         }  # fmt: skip
-        models = len({each.model.digest for each in known.values()})
-        return Guess(arrays, {**knowledge.facts, "start_models": models})
+        return Guess(arrays, {**knowledge.facts, "start_models": len(models)})
 
     def _chances(
-        self, record: Update | Aggregate, known: Known, knowledge: Knowledge, budget: Budget,
+        self, record: Update | Aggregate, known: Known, labeled: Labeled, knowledge: Knowledge, budget: Budget,
         told: dict[tuple[Any, ...], Told],
     ) -> Float[np.ndarray, "items"]:  # fmt: skip
         """The probability of each item.
 
         Args:
+            labeled: gradients of single prompts at the model.
             told: readers of clients like this one, with what they tell of simulated clients.
         """
         recipe = cast(Recipe, knowledge.recipe)
-        sketch, labeled, answers = self._labeled(known.model, recipe, knowledge, budget)
+        sketch, shown, answers = labeled
         if isinstance(record, Aggregate):
             moved: Mapping[str, Tensor] = {name: value / known.samples for name, value in record.tensors.items()}
         else:
@@ -110,20 +115,18 @@ class UpdateLabel:
         key = known.model.digest, known.steps, known.clients, record.round, *own
         if key not in told:
             simulated, counts = self._simulated(known, record.round, sketch, knowledge, budget)
-            told[key] = _told({name: simulated[name] for name in own}, counts, labeled, answers)
+            told[key] = _told({name: simulated[name] for name in own}, counts, shown, answers)
         calibration, reader = told[key]
         return calibration.chances(reader.read(own), usual_answers(knowledge), known.samples, known.clients)
 
-    def _labeled(
-        self, model: Model, recipe: Recipe, knowledge: Knowledge, budget: Budget
-    ) -> tuple[Sketch, Sketches, Int[np.ndarray, "prompts"]]:
+    def _labeled(self, model: Model, knowledge: Knowledge, budget: Budget) -> Labeled:
         """Sketches of single prompts' gradients, with the item that each answers with."""
         items = len(knowledge.prompts.titles)
         generator = np.random.default_rng(self.seed)
         answers = np.resize(np.arange(items), max(1, self.prompts // items) * items)
         texts = knowledge.draw(len(answers), generator)
         prompts = [answering(text, knowledge.prompts, int(item)) for text, item in zip(texts, answers, strict=True)]
-        together = min(recipe.batch_size, len(texts))
+        together = min(cast(Recipe, knowledge.recipe).batch_size, len(texts))
         batches = [[texts[i] for i in generator.permutation(len(texts))[:together]] for _ in range(BATCHES)]
         source = {
             "model": model.digest, "prompts": digest_of_prompts(prompts), "batches": [*map(digest_of_prompts, batches)],
