@@ -259,7 +259,7 @@ def report(
         "A decoder of GPT-2-small's shape (12 blocks, 768 wide, 50,257 words) with random weights; texts of random"
         " words, all equally likely; loss of a classifier with random labels, so that every token has a gradient. Read"
         " are the gradients of the attention's first weights. The longest length is known. With as many distinct inputs"
-        " (a word at a place) as the model is wide nothing can be told apart: 96 sequences of 8 tokens, 48 of 16, 24 of"
+        " (a word at a place) as the model is wide no sequence is exact: 96 sequences of 8 tokens, 48 of 16, 24 of"
         " 32. No tolerance was set for any row.\n\n"
         + table(["what", "found", "goal"], goals) + "\n\n## By size and noise\n\n"
         + "Noise is Gaussian, its deviation is that of each number of the gradient.\n\n"
