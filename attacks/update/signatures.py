@@ -10,7 +10,7 @@ optimizers it is the whitening of independent numbers. Tensors are then made sho
 signs (count sketch: Charikar, Chen and Farach-Colton 2002), which a sum goes through as it is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -53,6 +53,14 @@ class Sketch:
                 value = torch.where(size > 0, value / size if scaled else value, 0).flatten()
                 found[name] = value if len(value) <= width else _folded(value, width)
         return found
+
+    def of_all(self, updates: Iterable[Mapping[str, Tensor]], *, scaled: bool) -> "Sketches":
+        """Return the sketches of several by name, one a row, as `of` makes each."""
+        found: dict[str, list[Tensor]] = {}
+        for tensors in updates:
+            for name, value in self.of(tensors, scaled=scaled).items():
+                found.setdefault(name, []).append(value)
+        return {name: torch.stack(each) for name, each in found.items()}
 
 
 def _folded(values: Float[Tensor, "numbers"], width: int) -> Float[Tensor, "width"]:

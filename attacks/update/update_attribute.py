@@ -10,7 +10,7 @@ Clients of several users are left out: the update of a silo is of all of its use
 silos are another question, with too few answers to tell one from chance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -125,14 +125,13 @@ class UpdateAttribute:
         }  # fmt: skip
         sketch = Sketch(knowledge.fitted("usual_sizes", source, lambda: usual_sizes(model, batches)))
 
-        def make() -> dict[str, Tensor]:
-            found: dict[str, list[Tensor]] = {}
+        def updates() -> Iterator[Mapping[str, Tensor]]:
             for done, prompts in enumerate(texts):
                 budget.check(done, len(texts))
-                moved = trained_on(prompts, model, recipe, known.steps, round_, np.random.default_rng(done))
-                for name, value in sketch.of(moved, scaled=recipe.optimizer != "adamw").items():
-                    found.setdefault(name, []).append(value)
-            return {name: torch.stack(each) for name, each in found.items()}
+                yield trained_on(prompts, model, recipe, known.steps, round_, np.random.default_rng(done))
+
+        def make() -> Sketches:
+            return sketch.of_all(updates(), scaled=recipe.optimizer != "adamw")
 
         return sketch, knowledge.fitted("simulated_users", {**source, "sizes": digest(sketch.sizes)}, make)
 

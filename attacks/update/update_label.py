@@ -10,7 +10,7 @@ of the catalogue is left out of each, so that every item is missing somewhere. T
 clients' items best is taken, and `chances` turns its scores into probabilities.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -161,14 +161,13 @@ class UpdateLabel:
             "steps": str(steps), "round": round_, "sizes": digest(sketch.sizes), "seed": self.seed,
         }  # fmt: skip
 
-        def make() -> dict[str, Tensor]:
-            found: dict[str, list[Tensor]] = {}
+        def updates() -> Iterator[Mapping[str, Tensor]]:
             for prompts, drawer in zip(texts, drawers, strict=True):
                 budget.check()
-                moved = trained_on(prompts, known.model, recipe, steps, round_, drawer)
-                for name, value in sketch.of(moved, scaled=recipe.optimizer != "adamw").items():
-                    found.setdefault(name, []).append(value)
-            return {name: torch.stack(each) for name, each in found.items()}
+                yield trained_on(prompts, known.model, recipe, steps, round_, drawer)
+
+        def make() -> Sketches:
+            return sketch.of_all(updates(), scaled=recipe.optimizer != "adamw")
 
         simulated: Sketches = knowledge.fitted("simulated_updates", source, make)
         return _together(simulated, counts, known.clients, self.seed) if known.clients > 1 else (simulated, counts)
