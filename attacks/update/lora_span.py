@@ -127,9 +127,10 @@ class _Reader:
         width = rows.rows.shape[1]
         distinct = self._distinct(samples)
         if distinct >= width:
+            many = "1 sample" if samples == 1 else f"{samples:,} samples"
             of_b = "" if rows.through is None else " as long as LoRA's B is zero, so that A does not move"
             raise NotApplicable(
-                f"about {distinct:,} different inputs enter {self._layer} in {samples:,} samples, and its updates have "
+                f"about {distinct:,} different inputs enter {self._layer} in {many}, and its updates have "
                 f"{width:,} dimensions{of_b}: every word lies in their span"
             )
 
