@@ -97,7 +97,7 @@ def test_a_batch_of_more_words_than_the_layer_is_wide_is_told_with_the_numbers(
 ) -> None:
     """Layers of the small models are narrower than one prompt has words."""
     clients = replace(users(model, count=2), start=moved(model))
-    with pytest.raises(NotApplicable, match=r"different inputs enter .* in 1 samples, and its updates have 32 dimens"):
+    with pytest.raises(NotApplicable, match=r"different inputs enter .* in 1 sample, and its updates have 32 dimens"):
         attack().run(steps_of(clients), clients.knowledge(), Budget(300))
 
 
