@@ -47,8 +47,8 @@ PEER = "peer"
 WITHOUT_TRUNK = frozenset({Channel.CLIENT_UPDATE, Channel.PERSONAL_MODEL, Channel.AGGREGATE})
 """Channels at a cut that also cross where no block is left for the server."""
 NOTHING = (
-    "no block is left for the server (k + m = L), so no activations cross here; updates, personal models and losses "
-    "still do, and this attack does not read them"
+    "no block is left for the server (k + m = L), so nothing crosses here on this channel; clients' updates, personal "
+    "models and losses still cross"
 )
 
 

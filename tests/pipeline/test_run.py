@@ -80,7 +80,7 @@ def test_a_cut_that_leaves_the_server_nothing_is_not_applicable_instead_of_zero(
     rows = [row for row in of(finished.document, attack="ridge") if row["cut"] == {"front": LAYERS, "back": 0}]
     assert rows
     assert all(row["status"] == "not_applicable" and row["value"] is None and row["ci"] is None for row in rows)
-    assert all("no activations cross here" in row["detail"]["reason"] for row in rows)
+    assert all("nothing crosses here" in row["detail"]["reason"] for row in rows)
 
 
 def test_membership_is_measured_in_both_modes_beside_chance_and_a_control(finished: audit.AuditResult) -> None:
