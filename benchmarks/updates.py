@@ -35,7 +35,9 @@ def asked(kind: str, partition: str, folder: Path, quick: bool) -> Scenario:
     """The audit of every pair of layers."""
     blocks = 3 if quick and kind == "decoder" else BLOCKS[kind]
     cuts = [[front, back] for front in range(1, blocks + 1) for back in range(blocks + 1 - front)]
-    data: dict[str, Any] = {"market": {"users": 120, "items": 48, "tastes": 3}} if quick else {"path": str(DATA / "ml-100k")}
+    data: dict[str, Any] = (
+        {"market": {"users": 120, "items": 48, "tastes": 3}} if quick else {"path": str(DATA / "ml-100k")}
+    )
     targets = {"encoder": ["query", "key", "value"], "decoder": ["q_proj", "k_proj", "v_proj"]}[kind]
     encoder = {"backbone": "minilm", "recommender": "recformer", "recformer": {"refresh_rounds": 0, "train": "lora"}}
     decoder = {"backbone": str(folder / "llama"), "recommender": "bigrec", "beams": 1}

@@ -87,9 +87,9 @@ class Bidirectional:
         backward, left, taken = [], [], Taken(view.records)
         for place, crossings in enumerate(by_row(view.records).values()):
             budget.check(place, len(fits))
-            found, rest = self._backward.ranked(crossings, back, knowledge, taken)
-            backward.append(found)
-            left.append(rest)
+            found = self._backward.ranked(crossings, back, knowledge, taken)
+            backward.append(found.items)
+            left.append(found.distance)
         arrays = answered(once(view), reader, fits, {}).arrays
         forward = arrays.get("labels", np.empty((len(fits), 0), dtype=np.int64))
         explained = [

@@ -8,7 +8,8 @@ loss c whose gradient is known (at first the constant 0), with r = g - grad c an
 
 The second term is exact for all labels in one pass, the third is estimated as the mean of (s_y - s_c)(u)^2 over random
 directions u. Of the labels nearest by this the gradient is worked out exactly; the nearest of those is the next c,
-around which the estimate is sharper, until that brings nothing nearer.
+around which the estimate is sharper, until that brings nothing nearer. Labels that are by it more than twice as far as
+the nearest are left out then.
 
 Where no label's loss is what came back, as with negatives that the server does not know, the change of the loss with
 each item's score is solved for instead (`closed_form`), and taken where it leaves less than half as much unexplained.
@@ -29,7 +30,7 @@ arXiv 2409.00960) optimizes soft labels.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -59,13 +60,25 @@ UNEXPLAINED = 0.5
 """Share of what came back, in units of its norm: where the best label leaves more, a closed form is looked at, too."""
 EXACT = 1e-3
 """Share left unexplained up to which no other copy of the model is tried, and no other crossing."""
+FAR = 3.0
+"""A label whose estimate around the nearest is larger, in units of the square of what that one leaves, is not looked
+at: it leaves more than twice as much."""
 TURNS = 8
 """Losses to measure from, at the most."""
 
 Back = Callable[[Float[Tensor, "batch length hidden"]], Tensor]
 """z(h): what the last layers make of h."""
-Ranked = tuple[Int[np.ndarray, "labels"], float]
-"""Items, the best first, and a distance of the best from what came back."""
+
+
+class Ranked(NamedTuple):
+    """An answer from one crossing or several of a row."""
+
+    items: Int[np.ndarray, "labels"]
+    """The best first."""
+    distance: float
+    """Of the best from what came back, as a share of that: what it leaves unexplained."""
+    clear: int | None = None
+    """The label that is the best one, if the next best leaves at least twice as much."""
 
 
 class LabelMatch:
@@ -98,9 +111,9 @@ class LabelMatch:
         left = []
         for place, crossings in enumerate(rows.values()):
             budget.check(place, len(rows))
-            found, distance = self.ranked(crossings, view.back, knowledge, taken)
-            answers[place, : len(found)] = found
-            left.append(distance)
+            found = self.ranked(crossings, view.back, knowledge, taken)
+            answers[place, : len(found.items)] = found.items
+            left.append(found.distance)
         facts = {
             "shortlist": self.shortlist, "median_distance": float(np.median(left)), **taken.facts(knowledge),
         }  # fmt: skip
@@ -117,8 +130,7 @@ class LabelMatch:
         return answered(once(view), reader, (fit for fit, _ in found), facts)
 
     def ranked(self, crossings: Sequence[Record], back: int, knowledge: Knowledge, taken: Taken) -> Ranked:
-        """Items, the best first, and how much of what came back the best leaves unexplained, from 0 to about 1, where
-        the answer alone is trained on.
+        """Return the answer where the answer alone is trained on.
 
         Args:
             crossings: of one row.
@@ -129,7 +141,7 @@ class LabelMatch:
         returned, copies = [], []
         for record in crossings:
             found, own, when = self._by_copies(record, back, knowledge)
-            if found[1] <= EXACT or len(crossings) == 1:
+            if found.distance <= EXACT or len(crossings) == 1:
                 taken.alone(when, record)
                 return found
             returned.append(own)
@@ -138,14 +150,20 @@ class LabelMatch:
         return self._by(returned, knowledge, crossings[0].row)
 
     def _by_copies(self, record: Record, back: int, knowledge: Knowledge) -> tuple[Ranked, "Returned", When]:
-        """The answer from one crossing, by the copy that leaves the least of it unexplained."""
+        """The answer from one crossing, by the copy that leaves the least of it unexplained.
+
+        Where one copy tells a label clearly from all others, the next is asked about that label alone.
+        """
         best: tuple[Ranked, Returned, When] | None = None
         for when, model in knowledge.copies_of(record.client, record.round).items():
             own = Returned.of(record, model, knowledge.depth - back)
-            found = self._by([own], knowledge, record.row)
-            if best is None or found[1] < best[0][1]:
+            if best is None or best[0].clear is None:
+                found = self._by([own], knowledge, record.row)
+            else:
+                found = best[0]._replace(distance=own.unexplained_by(best[0].clear, knowledge.prompts))
+            if best is None or found.distance < best[0].distance:
                 best = found, own, when
-            if found[1] <= EXACT:
+            if found.distance <= EXACT:
                 break
         assert best is not None
         return best
@@ -154,29 +172,29 @@ class LabelMatch:
         """Items, the best first, and how much the best leaves unexplained of all crossings of a row."""
         told = [each for each in crossings if each.size]
         if not told:  # every label has a gradient, so nothing is what came back
-            return np.empty(0, dtype=np.int64), 1.0
-        found, away = self._ranked(told, knowledge.prompts, row)
-        distance = away / unexplained([each.size for each in told])
+            return Ranked(np.empty(0, dtype=np.int64), 1.0)
+        found = self._ranked(told, knowledge.prompts, row)
+        distance = found.distance
         if knowledge.base.causal or distance < UNEXPLAINED:
-            return found, distance
+            return found
         # No label's loss is what came back: perhaps it is another loss of the same scores.
         others = [solved(each.back, each.hidden, each.gradient, wanted=distance / 2) for each in told]
         rest = unexplained([other.distance for other in others])
         if rest > distance / 2:
-            return found, distance
+            return found
         apart = [other.distance * each.size for other, each in zip(others, told, strict=True)]
         change = pooled([other.change for other in others], apart)
-        return best_first(-change, _order(len(change), row))[:LABELS], rest
+        return Ranked(best_first(-change, _order(len(change), row))[:LABELS], rest)
 
     def _ranked(self, crossings: Sequence["Returned"], prompts: Prompts, row: int) -> Ranked:
-        """Items, the best first, and how far the gradients of the best are from what crossed."""
+        """Return the items by how far their gradients are from what crossed."""
         first = crossings[0]
         with torch.no_grad():
             z = first.back(first.hidden[None])
         together = max(1, TOGETHER // z.numel())
-        labels: Labels = Items(z.shape[1]) if z.dim() == 2 else Titles(prompts, len(first.hidden))
+        labels = _labels(z, prompts)
         if not len(labels.items):
-            return labels.items, unexplained([each.size for each in crossings])
+            return Ranked(labels.items, 1.0)
         mixed = torch.from_numpy(_order(len(labels.items), row))
         probes = torch.randn(PROBES, *first.hidden.shape, generator=torch.Generator().manual_seed(0))
         along = [
@@ -193,7 +211,8 @@ class LabelMatch:
             ]
             short = torch.stack(estimates).sum(0)[mixed]
             order = mixed[torch.argsort(short, stable=True)]
-            fresh = [label for label in order.tolist() if label not in distances][: self.shortlist]
+            near = len(order) if center is None else int((short < FAR * len(rests) * sizes[0] ** 2).sum())
+            fresh = [label for label in order[:near].tolist() if label not in distances][: self.shortlist]
             for start in range(0, len(fresh), together):
                 part = fresh[start : start + together]
                 away = [each.gradient - _gradients(each.back, each.hidden, part, labels) for each in crossings]
@@ -206,7 +225,9 @@ class LabelMatch:
                 break
         ahead = sorted(distances, key=distances.__getitem__)
         ranked = ahead + [label for label in order.tolist() if label not in distances]
-        return labels.items[np.array(ranked[:LABELS])], distances[ahead[0]]
+        nearest, whole = distances[ahead[0]], unexplained([each.size for each in crossings])
+        clear = ahead[0] if len(ahead) > 1 and distances[ahead[1]] >= 2 * nearest else None
+        return Ranked(labels.items[np.array(ranked[:LABELS])], nearest / whole, clear)
 
 
 @dataclass(frozen=True)
@@ -227,6 +248,13 @@ class Returned:
     @property
     def size(self) -> float:
         return float(self.gradient.norm())
+
+    def unexplained_by(self, label: int, prompts: Prompts) -> float:
+        """Return what one label leaves, as a share of what came back."""
+        with torch.no_grad():
+            labels = _labels(self.back(self.hidden[None]), prompts)
+        (own,) = _gradients(self.back, self.hidden, [label], labels)
+        return float((self.gradient - own).norm()) / max(self.size, TINY)
 
 
 class Labels(Protocol):
@@ -284,6 +312,11 @@ class Titles:
         count = tokens.shape[1]
         own = z[:, -count - 1 : -1]
         return (own.logsumexp(2).sum(1)[:, None] - own[:, torch.arange(count), tokens].sum(2)) / count
+
+
+def _labels(z: Float[Tensor, "one *answers"], prompts: Prompts) -> Labels:
+    """Return all labels there are for these logits of one sequence."""
+    return Items(z.shape[1]) if z.dim() == 2 else Titles(prompts, z.shape[1])
 
 
 def _order(labels: int, row: int) -> Int[np.ndarray, "labels"]:

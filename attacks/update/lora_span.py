@@ -120,6 +120,11 @@ class _Reader:
         found = dict(self._model.entering(self._usual, [self._layer]))
         return [found[place][self._layer].double() for place in range(len(self._usual))]
 
+    @cached_property
+    def _occurrences(self) -> list[tuple[int, Float[Tensor, "length width"]]]:
+        """What enters for each title, wherever the random prompts have it."""
+        return Occurrences(self._model, self._layer, self._covering).found
+
     def require_room(self, rows: Directions, knowledge: Knowledge, clients: Sequence[str], round_: int) -> None:
         """Raises NotApplicable where as many different inputs entered as the layer is wide: they span all there is."""
         steps = [knowledge.steps.get((client, round_)) for client in clients]
@@ -182,7 +187,7 @@ class _Reader:
 
     def _read_occurrences(self, white: "_White", shortlist: int, iterations: int, budget: Budget) -> Found:
         """Read a layer behind attention, by titles within random prompts."""
-        held = Occurrences(self._model, self._layer, self._covering).found
+        held = self._occurrences
         fits = np.array([float(white.share(inputs).add(FLOOR).log().mean()) for _, inputs in held])
         alone = np.full(len(self._prompts.titles), -np.inf)
         np.maximum.at(alone, [item for item, _ in held], fits)
