@@ -23,10 +23,11 @@ from dager_reference import Reference
 from measuring import arguments, goal_text, in_child, machine, spread, table, write
 from torch import Tensor
 
-from pplr_audit.attacks.update.alone import SKETCH, TOGETHER, screened
+from pplr_audit.attacks.update.alone import SKETCH, screened
 from pplr_audit.attacks.update.checks import SINGLE, Check
 from pplr_audit.attacks.update.dager import Settings, read
 from pplr_audit.attacks.update.directions import directions
+from pplr_audit.attacks.update.first_inputs import TOGETHER
 from pplr_audit.attacks.update.spectrum import span
 from pplr_audit.threat_model.outcomes import NotApplicable
 

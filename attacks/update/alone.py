@@ -13,18 +13,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pplr_audit.attacks.update.checks import Check, chunks, text
-from pplr_audit.data.prompts import Prompt
+from pplr_audit.attacks.update.checks import Check
+from pplr_audit.attacks.update.first_inputs import By, FirstInputs
 from pplr_audit.threat_model.knowledge import Model
 
 SKETCH = 32
 """Random directions of a sketch: squared distances are right to a quarter."""
 NEAREST = 64
 """One in so many candidates is ranked exactly, even where none is near."""
-TOGETHER = 2048
-"""Candidates in one matrix product, few enough for a processor's cache."""
 NO_MARK = (0, False)
-"""The mark of a token that belongs to no item; see `checks.text`."""
+"""The mark of a token that belongs to no item; see `first_inputs.text`."""
 
 
 class Likely(NamedTuple):
@@ -49,14 +47,12 @@ class Alone:
         self, model: Model, tests: Sequence[Check], words: Int[np.ndarray, "words"], shortlist: int, longest: int,
         check: Callable[[], None],
     ) -> None:  # fmt: skip
-        self._model, self._tests, self._words, self._shortlist = model, tests, words, shortlist
+        self._tests, self._words, self._shortlist = tests, words, shortlist
         self._longest, self._check = longest, check
         self._sketches = [(each.span.sketch(SKETCH)).float() if each.span.rank > SKETCH else None for each in tests]
         self._odds: dict[tuple[int, bool], Float[np.ndarray, "words places"]] = {}
-        self.placeless = self._same(text([1, 1]), text([1, 1]))
-        """True if a token's input is the same at every place, as with rotary positions."""
-        self.markless = self._same(text([1]), text([1], 1, item=True))
-        """True if a token's input is the same whatever item it belongs to."""
+        self._inputs = FirstInputs(model, [each.module for each in tests], longest)
+        self.placed, self.marked = self._inputs.placed, self._inputs.marked
 
     @property
     def tried(self) -> int:
@@ -74,7 +70,7 @@ class Alone:
         """Return which of these tokens are likelier at their places than not; none behind the last place."""
         inside = places < self._longest
         held = self._held(int(places[inside].max(initial=0)), mark)
-        columns = np.where(inside, 0 if self.placeless else places, 0)
+        columns = np.where(inside & self.placed, places, 0)
         odds = held[np.searchsorted(self._words, tokens), columns]
         return np.asarray((odds > 0) & inside)
 
@@ -82,17 +78,17 @@ class Alone:
         """Return the tokens that are likelier at a place than not, the likeliest first; none behind the last place."""
         if place >= self._longest:
             return Likely(np.empty(0, dtype=np.int64), np.empty(0))
-        odds = self._held(place, mark)[:, 0 if self.placeless else place]
+        odds = self._held(place, mark)[:, place if self.placed else 0]
         best = np.argsort(-odds, kind="stable")[: self._shortlist]
         best = best[odds[best] > 0]
         return Likely(self._words[best], odds[best])
 
     def _held(self, place: int, mark: tuple[int, bool]) -> Float[np.ndarray, "words places"]:
         """Return the log-odds of each word at each of the first places, up to this one at least."""
-        mark = NO_MARK if self.markless else mark
+        mark = mark if self.marked else NO_MARK
         held = self._odds.get(mark)
-        if held is None or (not self.placeless and held.shape[1] <= place):
-            places = 1 if self.placeless else min(self._longest, max(32, 2 * place))
+        if held is None or (self.placed and held.shape[1] <= place):
+            places = min(self._longest, max(32, 2 * place)) if self.placed else 1
             held = self._odds[mark] = self._try(places, mark)
         return held
 
@@ -105,33 +101,21 @@ class Alone:
 
     def _try(self, places: int, mark: tuple[int, bool]) -> Float[np.ndarray, "words places"]:
         """Return the log-odds of each word at each of the first places."""
-        length = min(32, self._longest) if self.placeless else places
-        found = np.empty((len(self._words), 1 if self.placeless else places))
-        start = 0
-        for part in chunks(self._words, max(length, TOGETHER // places)):
+        found = np.empty((len(self._words), places))
+        own = np.full(len(self._words), mark[1])
+        for start, inputs in self._inputs.table(self._words, own, np.full(places, mark[0])):
             self._check()
-            rows = chunks(part, length) if self.placeless else (np.full(length, word) for word in part)
-            prompts = [text(row, mark[0], item=mark[1]) for row in rows]
-            odds = self._odds_of(prompts).reshape(len(part), -1)
-            found[start : start + len(part)] = odds
-            start += len(part)
+            odds = self._odds_of(inputs)
+            found[start : start + len(odds)] = odds
         return found
 
-    def _odds_of(self, prompts: Sequence[Prompt]) -> Float[np.ndarray, "candidates"]:
-        """Return the summed log-odds of all tokens of the prompts, one behind the other."""
-        names = [each.module for each in self._tests]
-        seen: dict[int, dict[str, Tensor]] = dict(self._model.entering(prompts, names))
+    def _odds_of(self, seen: By) -> Float[np.ndarray, "words places"]:
+        """Return the summed log-odds of words at places."""
         total = torch.zeros(1, dtype=torch.float64)
         for check, sketch in zip(self._tests, self._sketches, strict=True):
-            inputs = torch.cat([seen[row][check.module] for row in range(len(prompts))])
-            total = total + screened(check, sketch, inputs)
+            inputs = seen[check.module]
+            total = total + screened(check, sketch, inputs.flatten(0, 1)).view(inputs.shape[:2])
         return total.numpy()
-
-    def _same(self, one: Prompt, two: Prompt) -> bool:
-        """True if the last token of the first prompt enters like the first one of the other."""
-        seen = dict(self._model.entering([one, two], [self._tests[0].module]))
-        first, second = (seen[row][self._tests[0].module] for row in range(2))
-        return torch.allclose(first[-1], second[0], rtol=1e-4, atol=1e-6)
 
 
 def screened(check: Check, sketch: Tensor | None, inputs: Float[Tensor, "candidates inputs"]) -> Tensor:

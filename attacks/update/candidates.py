@@ -14,17 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pplr_audit.attacks.update.first_inputs import FirstInputs
 from pplr_audit.attacks.update.sparse import powers
-from pplr_audit.data.prompts import TEMPLATE, Prompt, Prompts
+from pplr_audit.data.prompts import Prompt, Prompts
 from pplr_audit.threat_model.knowledge import Model
 
-NO_ITEMS = np.empty(0, dtype=np.int64)
 RANDOM = 256
-"""Random prompts that tell the usual inputs of a layer, and the usual place of an item at each position."""
-
-
-CHUNK = 64
-"""Words whose inputs are made together."""
+"""Random prompts that tell the usual inputs of a layer, and the usual item, by its number, at each place."""
 KEPT = 2**27
 """Most numbers of a table that is kept; a larger one is made again for each update."""
 
@@ -58,8 +54,8 @@ class Background:
         return white
 
 
-class FirstInputs:
-    """What enters a layer in front of the first attention, for words of titles at positions.
+class TitleInputs:
+    """What enters a layer in front of the first attention, for words of titles at places.
 
     Args:
         model: that is run.
@@ -69,77 +65,56 @@ class FirstInputs:
     """
 
     def __init__(self, model: Model, layer: str, prompts: Prompts, usual: Sequence[Prompt]) -> None:
-        self._model, self._layer, self._prompts = model, layer, prompts
-        self.length = max(map(len, usual))
-        self._places = _usual_places(usual, self.length)
+        self._layer, self._prompts, self._length = layer, prompts, max(map(len, usual))
+        self._first = FirstInputs(model, [layer], prompts.max_tokens)
+        self.placed = self._first.placed or self._first.marked
+        """True if a word enters otherwise at another place: for the place itself, or for the item that it is of."""
+        self._orders = _usual_orders(usual, self._length)
         marked = np.stack([prompts.titles.values, prompts.content.values], 1)
         self.words, at = np.unique(marked, axis=0, return_inverse=True)
         """Token, and 1 where it is an item's own; 0 where it stands in all items."""
         self._at = at.reshape(-1)
-        self.placed = not self._same_everywhere()
-        """True if a word enters otherwise at another position."""
-        few = len(self.words) * self.positions * self._model.linears[layer].inputs <= KEPT
-        self._kept = [*self._made(CHUNK)] if few else []
+        few = len(self.words) * self.places * model.linears[layer].inputs <= KEPT
+        self._kept = [*self._made()] if few else []
 
     @property
-    def positions(self) -> int:
-        return self.length if self.placed else 1
+    def places(self) -> int:
+        """Number of places at which a word is tried."""
+        return self._length if self.placed else 1
 
     def title(self, item: int) -> Int[np.ndarray, "length"]:
         """The words of an item's title, by their rows in `words`."""
         start, stop = self._prompts.titles.offsets[item : item + 2]
         return self._at[start:stop]
 
-    def table(self) -> Iterator[tuple[int, Float[Tensor, "words positions width"]]]:
-        """Yield the first of some words, and what enters for each of them at each position, in single precision."""
-        yield from self._kept or self._made(CHUNK)
+    def table(self) -> Iterator[tuple[int, Float[Tensor, "words places width"]]]:
+        """Yield the first of some words, and what enters for each of them at each place, in single precision."""
+        yield from self._kept or self._made()
 
-    def _made(self, words: int) -> Iterator[tuple[int, Float[Tensor, "words positions width"]]]:
-        for first in range(0, len(self.words), words):
-            part = range(first, min(first + words, len(self.words)))
-            if self.placed:
-                seen = self._entering([self._prompt([word] * self.length) for word in part])
-                yield first, torch.stack(seen).float()
-            else:
-                yield first, torch.cat(self._entering([self._prompt([*part])]))[:, None].float()
+    def _made(self) -> Iterator[tuple[int, Float[Tensor, "words places width"]]]:
+        tokens, own = self.words.T
+        for start, seen in self._first.table(tokens, own > 0, self._orders[: self.places]):
+            yield start, seen[self._layer].float()
 
-    def place(self, start: int, length: int) -> int:
-        """Return the place in the prompt, counted from 1, that a title from ``start`` on most likely has."""
-        return max(1, int(self._places[min(start + length // 2, self.length - 1)]))
+    def of(
+        self, titles: Sequence[tuple[int, int]]
+    ) -> tuple[Int[np.ndarray, "words"], Int[np.ndarray, "words"], Float[Tensor, "words width"]]:
+        """Return the words of titles, each an item and the place at which it begins.
 
-    def at(
-        self, words: Int[np.ndarray, "many"], positions: Int[np.ndarray, "many"], places: Int[np.ndarray, "many"]
-    ) -> Float[Tensor, "many width"]:
-        """Return what enters for words at positions, in titles at these places of the prompt."""
-        if not self.placed:
-            return torch.cat(self._entering([self._prompt(words.tolist())]))
-        order = np.lexsort((words, positions))
-        turn = np.empty(len(words), dtype=np.int64)  # words of one position are read in different prompts
-        starts = np.flatnonzero(np.diff(positions[order], prepend=-1))
-        turn[order] = np.arange(len(words)) - np.repeat(starts, np.diff(np.append(starts, len(words))))
-        grid = np.zeros((2, int(turn.max()) + 1, self.length), dtype=np.int64)
-        grid[:, turn, positions] = np.stack([words, places])
-        prompts = [self._prompt(row, in_title) for row, in_title in zip(grid[0].tolist(), grid[1], strict=True)]
-        seen = torch.stack(self._entering(prompts))
-        return seen[torch.from_numpy(turn), torch.from_numpy(positions)]
+        All of a title belongs to the item of the number that is usual in its middle.
 
-    def _prompt(self, words: Sequence[int], places: Int[np.ndarray, "words"] | None = None) -> Prompt:
-        chosen, count = self.words[list(words)], len(words)
-        if places is None:
-            places = self._places[:count] if self.placed else np.ones(count, dtype=np.int64)
-        slots = np.where(chosen[:, 1] > 0, 0, TEMPLATE)
-        return Prompt(chosen[:, 0].copy(), slots, NO_ITEMS, count, places)
-
-    def _entering(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, "length width"]]:
-        found = dict(self._model.entering(prompts, [self._layer]))
-        return [found[place][self._layer].double() for place in range(len(prompts))]
-
-    def _same_everywhere(self) -> bool:
-        word, count = self.words[:1], min(self.length, 8)
-        slots = np.where(np.repeat(word[:, 1], count) > 0, 0, TEMPLATE)
-        repeated = Prompt(np.repeat(word[:, 0], count), slots, NO_ITEMS, count, self._places[:count])
-        (seen,) = self._entering([repeated])
-        return bool(torch.allclose(seen, seen[:1].expand_as(seen), rtol=1e-4, atol=1e-6))
+        Returns the rows of the words in `words`, the title of each by its place in ``titles``, and what enters.
+        """
+        words = [self.title(item) for item, _ in titles]
+        lengths = np.array([len(each) for each in words])
+        starts = np.array([start for _, start in titles])
+        middles = np.minimum(starts + lengths // 2, self._length - 1)
+        orders = np.maximum(1, self._orders[middles])
+        flat, which = np.concatenate(words), np.repeat(np.arange(len(titles)), lengths)
+        inside = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        places = starts[which] + inside if self._first.placed else np.zeros_like(inside)
+        tokens, own = self.words[flat].T
+        return flat, which, self._first.at(tokens, own > 0, places, orders[which])[self._layer].double()
 
 
 @dataclass(frozen=True)
@@ -174,8 +149,8 @@ def covering(prompts: Prompts, times: int, history: int, generator: np.random.Ge
     return [prompts.build(part, int(generator.integers(len(prompts.titles)))) for part in parts]
 
 
-def _usual_places(usual: Sequence[Prompt], length: int) -> Int[np.ndarray, "length"]:
-    """Return the item, counted from 1, that most prompts have at each position."""
+def _usual_orders(usual: Sequence[Prompt], length: int) -> Int[np.ndarray, "length"]:
+    """Return the number of the item that most prompts have at each place, from 1."""
     counts = np.zeros((length, 1 + max(int(prompt.order.max()) for prompt in usual)), dtype=np.int64)
     for prompt in usual:
         counts[np.arange(len(prompt)), prompt.order] += 1

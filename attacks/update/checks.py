@@ -5,17 +5,16 @@ and both kinds of norms need no case of their own. Two kinds of inputs can be tr
 follow from a token and its place alone, as in the first block, and those that follow from h_l at the same place.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from pplr_audit.attacks.update.directions import Directions
+from pplr_audit.attacks.update.first_inputs import text
 from pplr_audit.attacks.update.spectrum import Span, span
-from pplr_audit.data.prompts import Prompt
 from pplr_audit.threat_model.knowledge import Model
 
 SINGLE = torch.finfo(torch.float32).eps
@@ -79,22 +78,3 @@ def _follows(model: Model, layer: int, module: str) -> bool:
     other[:, 1] = hidden[:, 1]
     one, two = (model.entering_from(layer, each, [module])[module][:, 1] for each in (hidden, other))
     return torch.allclose(one, two, rtol=1e-4, atol=1e-6)
-
-
-def text(tokens: Sequence[int] | Int[np.ndarray, "length"], order: int = 0, *, item: bool = False) -> Prompt:
-    """Return a prompt of bare tokens, all of which belong to the item number ``order`` (0: to none), or to its key."""
-    values = np.asarray(tokens, dtype=np.int64)
-    same = np.full(len(values), order, dtype=np.int64)
-    return Prompt(values, same - 1 if item else same * 0 - 1, np.empty(0, dtype=np.int64), len(values), same)
-
-
-def marked(tokens: Sequence[int], marks: Sequence[tuple[int, bool]]) -> Prompt:
-    """Return a prompt of tokens of which each has a mark: the number of its item, and if it is the item's own."""
-    order, own = np.array([number for number, _ in marks]), np.array([each for _, each in marks])
-    values = np.asarray(tokens, dtype=np.int64)
-    return Prompt(values, np.where(own, order - 1, -1), np.empty(0, dtype=np.int64), len(values), order)
-
-
-def chunks(words: Int[np.ndarray, "words"], size: int) -> Iterator[Int[np.ndarray, "chunk"]]:
-    """Yield the words in parts of ``size``."""
-    yield from (words[start : start + size] for start in range(0, len(words), size))

@@ -183,7 +183,7 @@ def _require_fewer(alone: Alone, test: Check, texts: Sequence[Prompt]) -> None:
     A floor of mere rounding shows that there are fewer; any other one may be of inputs that look like noise.
     """
     inputs = {
-        (int(token), 0 if alone.placeless else place, 0 if alone.markless else int(order))
+        (int(token), place if alone.placed else 0, int(order) if alone.marked else 0)
         for text in texts
         for place, (token, order) in enumerate(zip(text.tokens, text.order, strict=True))
     }

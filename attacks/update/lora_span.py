@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pplr_audit.attacks.decoding.word_scores import require_whole
-from pplr_audit.attacks.update.candidates import RANDOM, Background, FirstInputs, Occurrences, covering
+from pplr_audit.attacks.update.candidates import RANDOM, Background, Occurrences, TitleInputs, covering
 from pplr_audit.attacks.update.directions import Directions, descent, directions
 from pplr_audit.attacks.update.sparse import powers
 from pplr_audit.threat_model.attack import Budget, Guess
@@ -111,7 +111,7 @@ class _Reader:
         prompts = knowledge.prompts
         self._prompts, self._model, self._layer = prompts, model, rows.shares
         self._usual = [prompts.random(knowledge.history, generator) for _ in range(RANDOM)]
-        self._first = FirstInputs(model, rows.shares, prompts, self._usual) if _is_first(model, rows) else None
+        self._first = TitleInputs(model, rows.shares, prompts, self._usual) if _is_first(model, rows) else None
         self._covering = covering(prompts, OCCURRENCES, knowledge.history, generator) if not self._first else []
 
     @cached_property
@@ -168,19 +168,14 @@ class _Reader:
         alone = np.array([fit.max() for fit in tried])
         order = np.argsort(-alone, kind="stable")
         titles = [(int(item), int(p)) for item in order[:shortlist] for p in np.argsort(-tried[item])[:STARTS]]
-        words = [first.title(item) for item, _ in titles]
-        places = [start + np.arange(len(w)) if first.placed else np.zeros(len(w), dtype=np.int64)
-                  for (_, start), w in zip(titles, words, strict=True)]  # fmt: skip
-        orders = [np.full(len(w), first.place(start, len(w))) for (_, start), w in zip(titles, words, strict=True)]
-        columns = first.at(np.concatenate(words), np.concatenate(places), np.concatenate(orders))
-        groups = np.repeat(np.arange(len(titles)), [len(each) for each in words])
+        words, groups, columns = first.of(titles)
         power, noise = self._powers(white, columns, groups, iterations, budget)
         best: dict[int, tuple[float, int]] = {}
         for (item, start), value in zip(titles, power.tolist(), strict=True):
             best[item] = max(best.get(item, (-1.0, 0)), (value, start))
         ranked = sorted(order.tolist(), key=lambda item: -best.get(item, (-1.0, 0))[0])
         by_word = np.zeros(len(first.words))
-        np.maximum.at(by_word, np.concatenate(words), np.repeat(power, [len(each) for each in words]))
+        np.maximum.at(by_word, words, power[groups])
         told = np.lexsort((-shares.max(1), -by_word))
         starts = {item: start for item, (value, start) in best.items() if value > 0 and first.placed}
         return Found(np.array(ranked), _tokens(first.words[told]), starts, noise)
@@ -208,7 +203,7 @@ class _Reader:
     def _shares(self, white: "_White") -> Float[np.ndarray, "words positions"]:
         """Return the share of each word at each position that lies in the span of the measured rows."""
         assert self._first is not None
-        found = np.empty((len(self._first.words), self._first.positions))
+        found = np.empty((len(self._first.words), self._first.places))
         for start, inputs in self._first.table():
             found[start : start + len(inputs)] = white.share(inputs).numpy()
         return found

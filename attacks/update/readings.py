@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from pplr_audit.attacks.update.alone import NO_MARK, Alone
-from pplr_audit.attacks.update.checks import Check, marked, odds_behind
+from pplr_audit.attacks.update.checks import Check, odds_behind
+from pplr_audit.attacks.update.first_inputs import text
 from pplr_audit.attacks.update.language import Language
 from pplr_audit.attacks.update.prefixes import Text
 from pplr_audit.data.prompts import Prompts
@@ -226,7 +227,8 @@ class Readings:
             kept.append(path)
         if not kept:
             return
-        prompts = [marked(_tokens(path), [mark for piece in path for mark in piece.marks]) for path in kept]
+        marks = [zip(*(mark for piece in path for mark in piece.marks), strict=True) for path in kept]
+        prompts = [text(_tokens(path), *own) for path, own in zip(kept, marks, strict=True)]
         layers = [layer for layer in self._tests if layer]
         states = dict(self._model.states(prompts, layers))
         joined = {layer: torch.cat([states[row][layer] for row in range(len(kept))]) for layer in layers}

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from pplr_audit import scenario
-from pplr_audit.attacks.update.candidates import FirstInputs, covering
+from pplr_audit.attacks.update.candidates import TitleInputs, covering
 from pplr_audit.attacks.update.lora_span import LoraSpan
 from pplr_audit.attacks.update.sparse import powers
 from pplr_audit.data.dataset import Dataset
@@ -139,19 +139,18 @@ def test_candidates_are_what_enters_for_real_prompts(wide: Recommender) -> None:
     clients = users(wide)
     usual = covering(wide.prompts, 4, HISTORY, np.random.default_rng(0))
     layer = next(iter(wide.whole.linears))
-    first = FirstInputs(clients.known, layer, wide.prompts, usual)
+    first = TitleInputs(clients.known, layer, wide.prompts, usual)
     assert first.placed != wide.whole.causal
     (prompt,) = clients.samples["user-0"]
     ((_, seen),) = clients.known.entering([prompt], [layer])
-    words = first.title(int(prompt.items[0]))
     start = int(np.flatnonzero(prompt.slots == 0)[0])
-    places = start + np.arange(len(words)) if first.placed else np.zeros(len(words), dtype=np.int64)
-    found = first.at(words, places, np.ones_like(words))
+    words, groups, found = first.of([(int(prompt.items[0]), start)])
+    assert not groups.any()
+    assert np.array_equal(words, first.title(int(prompt.items[0])))
     assert torch.allclose(found, seen[layer][start : start + len(words)].double(), atol=1e-5)
-    assert first.place(start, len(words)) == 1
     rows = torch.cat([table for _, table in first.table()])
-    assert rows.shape == (len(first.words), first.positions, WIDTH)
-    assert torch.allclose(rows[words[0], places[0]].double(), found[0], atol=1e-5)
+    assert rows.shape == (len(first.words), first.places, WIDTH)
+    assert torch.allclose(rows[words[0], start if first.placed else 0].double(), found[0], atol=1e-5)
 
 
 def test_more_true_candidates_than_measurements_are_found() -> None:
