@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from pplr_audit.attacks.update.directions import Directions, descent, directions
 from pplr_audit.models.uncut import UncutModel
 from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.threat_model.recipe import LocalSteps, Recipe
-from tests.models.test_linears import PROMPTS, uncut
+from tests.models.architectures import build, config
+from tests.models.test_linears import PROMPTS, Words, uncut
 
 RECIPE = Recipe("pplr", 1, 1, 8, "sgd", 0.1, 0.0, "constant", 0.0, "factors")
 
@@ -65,6 +68,29 @@ def test_as_long_as_b_is_zero_it_speaks_alone_through_a() -> None:
         assert outside(each, whole, start) < 1e-4
     with pytest.raises(NotApplicable, match="LoRA's B was zero at the start"):
         directions({name: t for name, t in update.items() if ".lora_A." in name}, whole.linears, start)
+
+
+@pytest.mark.parametrize(
+    ("kind", "a_speaks"), [(True, False), ("gaussian", False), (False, True), ("pissa", True), ("olora", True)]
+)
+def test_the_adapter_says_if_a_speaks_in_the_first_step_whatever_it_was_started_by(kind: Any, a_speaks: bool) -> None:
+    """The library's own starts: B is zero in two of them, random in one, and of the weights' own directions in two."""
+    model = build(AutoModelForCausalLM, config("llama"))
+    targets = ["q_proj", "k_proj", "v_proj"]
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        inject_adapter_in_model(LoraConfig(r=3, target_modules=targets, init_lora_weights=kind), model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".lora_" in name)
+    whole = UncutModel(model, Words())  # type: ignore[arg-type]  # no more of a task is asked for here
+    moved = stepped(whole, whole.initial, 1)
+    first, *_ = directions(moved, whole.linears, whole.initial)
+    assert (first.through is None) == a_speaks
+    assert first.rows.shape[1] == (whole.linears[first.shares].inputs if a_speaks else 3)
+    assert len(first.layers) == (3 if a_speaks else 1)
+    assert outside(first, whole, whole.initial) < 1e-4
+    if a_speaks:  # B's few dimensions are all in the span of as many tokens
+        assert outside(replace(first, rows=first.rows.roll(1, dims=1)), whole, whole.initial) > 0.1, "not by chance"
 
 
 def test_an_update_that_says_nothing_is_told_with_its_reason() -> None:
