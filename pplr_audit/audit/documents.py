@@ -17,6 +17,7 @@ from pplr_audit.threat_model.attack import also_reads
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import RoundLog
+from pplr_audit.training.schedule import steps_per_round
 from pplr_audit.training.spec import TrainingSpec
 from pplr_audit.training.strategies.protocol import Mixing
 from pplr_audit.training.utility.validation import left_out, never_stopping
@@ -79,6 +80,7 @@ def _run(job: Job, outcome: Outcome, manifest: Mapping[str, Any]) -> dict[str, A
         "failed_rivals": [{"strategy": _called(spec, job), "reason": why} for spec, why in outcome.broken.items()],
         "never_stop": never_stopping(scenario, private),
         "rounds": scenario.training.rounds,
+        "training": _recipe(job),
         "layers": model.layers,
         "hidden": int(model.whole.model.config.hidden_size),
         "cut": {"front": model.parts.front, "back": model.parts.back},
@@ -99,6 +101,20 @@ def _run(job: Job, outcome: Outcome, manifest: Mapping[str, Any]) -> dict[str, A
         "compute": list(manifest.get("compute", ())),
         "plugins": list(manifest.get("plugins", ())),
         "seconds": {**dict(manifest.get("seconds", {})), **outcome.own.seconds},
+    }  # fmt: skip
+
+
+def _recipe(job: Job) -> dict[str, Any]:
+    """Describe a round of local training: what an update says depends on it."""
+    training, model = job.scenario.training, job.model
+    steps = [steps_per_round(len(samples), training) for samples in job.private.samples.values()]
+    lora = job.scenario.model.lora
+    targets = {name.split(".lora_A")[0].rpartition(".")[2] for name in model.initial if ".lora_A" in name}
+    adapter = {"rank": lora.rank, "alpha": lora.alpha, "dropout": lora.dropout, "targets": sorted(targets)}
+    return {
+        "optimizer": training.optimizer, "learning_rate": training.learning_rate, "batch_size": training.batch_size,
+        "local_epochs": training.local_epochs, "steps": [min(steps), max(steps)], "averaging": training.averaging,
+        "adapter": adapter if targets else None,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Examples for the report: the same few victims at three cuts, their history and next item beside what was recovered.
+"""Examples for the report: the same few victims at three cuts, what is true of them beside what was recovered.
 
 Rows are numbered at random and the lowest are shown, so that a reader sees neither the best nor the worst.
 """
@@ -13,6 +13,8 @@ from pplr_audit.audit.sealed_guess import SealedGuess
 from pplr_audit.audit.truth.protocol import Example
 from pplr_audit.data.dataset import Catalogue
 from pplr_audit.runs.store import Store
+from pplr_audit.threat_model.channels import Channel
+from pplr_audit.threat_model.defense import ALL
 
 
 def examples(
@@ -27,10 +29,15 @@ def examples(
         for secret, truth in harness.truths(cell).items():
             if truth.answered(guess):
                 shown += [
-                    _document(cell, secret, harness.rows.client_of(example.user), example)
+                    _document(cell, secret, _whose(cell, harness, example), example)
                     for example in truth.examples(guess, catalogue, tokenizer)
                 ]
     return shown
+
+
+def _whose(cell: Cell, harness: Harness, example: Example) -> str:
+    """The client of a row; a sum is of all."""
+    return ALL if cell.channel == Channel.AGGREGATE else harness.rows.client_of(example.user)
 
 
 def _chosen(cells: Iterable[Cell]) -> list[Cell]:

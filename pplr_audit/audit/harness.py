@@ -42,6 +42,7 @@ from pplr_audit.audit.truth.owner import OwnerTruth
 from pplr_audit.audit.truth.protocol import Truth
 from pplr_audit.audit.truth.recommendation import RecommendationTruth
 from pplr_audit.audit.truth.sets import Held, SetTruth, answered_by, held_by
+from pplr_audit.audit.truth.user_sets import ASKS, user_sets
 from pplr_audit.audit.victims.linked_windows import Links
 from pplr_audit.audit.victims.rows import PhaseRows, Rows
 from pplr_audit.data.allocation import joined
@@ -150,6 +151,7 @@ class Harness:
         if phase == "training":
             label = self._label_of(cell.round)
             found["label"] = replace(label, own=self._own_model(cell, label))
+            found |= self._user_sets(cell.round)
         if attack.secret == "attribute":
             found["attribute"] = self._builder.attribute_truth(cell)
         return found
@@ -227,6 +229,14 @@ class Harness:
         sets = {row: self._sets_of(client, attack.secret) for row, client in asked.items()}
         told = self._rounds.let_through(cell) if cell.adversary == "peer" else {}
         return SetTruth(users, sets, classes, self._popularity, titles, let_through=told)
+
+    def _user_sets(self, round_: int) -> dict[str, Truth]:
+        """The sets that updates are asked about, where a client is one user with one sample, which crosses whole."""
+        rows, per_user = self.rows.phase_rows("training", round_), self._job.scenario.data.partition == "per_user"
+        if not per_user or any(len(self._samples_of(client)) != 1 for client in self._holders(rows).values()):
+            return {}
+        sets = {(row, asks): self._sets_of(c, asks) for row, c in self._holders(rows).items() for asks in ASKS}
+        return user_sets(rows.users, sets, self._model.prompts.title_classes(), self._popularity, self._title_tokens)
 
     def _samples_of(self, client: str) -> Samples:
         """The training samples of a client, or of all."""

@@ -15,6 +15,8 @@ from pplr_audit.threat_model.view import View
 KINDS = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"})
 """Types of numbers that can be sealed, by kind and bytes."""
 
+NO_LAYER = "nothing crosses here, as no trained layer lies in this part of the model"
+
 
 def run_attack(
     attack: Attack, view: View[Any], turns: Sequence[Knowledge], seconds: float, grace: float = 1.0
@@ -31,7 +33,8 @@ def run_attack(
     budget = Budget(seconds, grace)
     lost = len(view.records) - len(legible.records)
     if lost and not legible.records:
-        raise NotApplicable("nothing of what crossed is finite")
+        empty = not any([*record.tensors_read] for record in view.records)
+        raise NotApplicable(NO_LAYER if empty else "nothing of what crossed is finite")
     try:
         run = _in_turns if attack.secret == "attribute" else _once
         guess = run(attack, legible, turns, budget)

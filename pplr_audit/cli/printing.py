@@ -30,9 +30,12 @@ def print_findings(result: "AuditResult", as_json: bool) -> None:
         print_json(result.document)
         return
     from pplr_audit.report.terminal.findings import summary_table
+    from pplr_audit.report.terminal.updates import updates_table
 
     screen = console()
-    screen.print(summary_table(result.document, screen.width), markup=False, highlight=False)
+    for table in (summary_table(result.document, screen.width), updates_table(result.document, screen.width)):
+        if table is not None:
+            screen.print(table, markup=False, highlight=False)
     typer.echo(visible(str(result.report)))
 
 

@@ -15,7 +15,7 @@ from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
-from pplr_audit.threat_model.view import Record, View
+from pplr_audit.threat_model.view import Record, Update, View
 
 ROWS = 60
 VALUES = {row: "ab"[row % 2] for row in range(ROWS - 10)}
@@ -153,6 +153,13 @@ def test_a_row_that_nothing_can_be_computed_with_is_left_out_and_told(broken: to
     assert guess.facts == {"not_finite": 1}
     with pytest.raises(NotApplicable, match="nothing of what crossed is finite"):
         asked(Saying(), broken, broken)
+
+
+def test_an_update_without_a_layer_is_said_to_have_none() -> None:
+    nothing: Any = None
+    view = View("server", Channel.CLIENT_UPDATE, 0, 0, "none", (Update(0, "client-0", 1, {}),))
+    with pytest.raises(NotApplicable, match="no trained layer lies in this part of the model"):
+        run_attack(Saying(), view, [nothing], 60)
 
 
 def test_what_is_read_beside_must_be_finite_too() -> None:

@@ -42,7 +42,12 @@ def audit(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("pplr_audit.pipeline")
     summary = ModuleType("pplr_audit.report.terminal.findings")
     summary.summary_table = lambda document, width: f"table of {document['name']}"  # type: ignore[attr-defined]
-    for name, stand_in in (("pplr_audit.pipeline", module), ("pplr_audit.report.terminal.findings", summary)):
+    updates = ModuleType("pplr_audit.report.terminal.updates")
+    updates.updates_table = lambda document, width: None  # type: ignore[attr-defined]
+    for name, stand_in in (
+        ("pplr_audit.pipeline", module), ("pplr_audit.report.terminal.findings", summary),
+        ("pplr_audit.report.terminal.updates", updates),
+    ):  # fmt: skip
         monkeypatch.setitem(sys.modules, name, stand_in)
     monkeypatch.setattr(pplr_audit, "pipeline", module, raising=False)
     return module

@@ -85,3 +85,38 @@ def test_an_attribute_of_clients_that_are_users_is_asked_for_and_not_of_silos(
     reasons = {each["detail"]["reason"] for each in document["findings"] if each["attack"] == "matched"}
     assert len(reasons) == 1
     assert "for at most 4 of a client (samples)" in reasons.pop()
+
+
+def test_where_clients_are_users_activations_and_updates_answer_one_question_under_one_bound(
+    small_scenario: scenario.Scenario, install: Callable[..., Path], tmp_path: Path
+) -> None:
+    install("named-attacks", "0.1", POINTS)
+    changed = small_scenario.model_dump()
+    changed["data"] |= {"partition": "per_user", "reserve": 0.2, "audit_users": 12, "users": 40, "test_users": 4}
+    changed["training"] |= {"rounds": 1}
+    changed["audit"] |= {
+        "cuts": [[1, 1], [LAYERS, 0]], "adversaries": ["server"], "victims": 8,
+        "attacks": [{"ridge": {"prompts": 48, "held_out": 8}}, {"next_items": {"prompts": 48, "clients": 2}}],
+    }  # fmt: skip
+    result = audit.run(scenario.Scenario.model_validate(changed), tmp_path / "run")
+    validate(result.document)
+    training = result.document["run"]["training"]
+    assert (training["optimizer"], training["steps"], training["batch_size"]) == ("adamw", [1, 1], 8)
+    assert training["adapter"]["targets"] == ["down_proj", "q_proj", "v_proj"]
+    found = {
+        (row["secret"], row["channel"]): row
+        for row in result.document["findings"]
+        if row["metric"] == "item_recall" and row["status"] == "ok" and row["cut"]["front"] == 1
+    }
+    assert {("items", "front_activations"), ("targets", "front_activations"), ("targets", "client_update")} <= {*found}
+    read, said = found["targets", "front_activations"], found["targets", "client_update"]
+    assert read["n"] <= said["n"] == 8
+    assert read["corrected"]["over"] == said["corrected"]["over"]
+    label = next(
+        row for row in result.document["findings"]
+        if row["metric"] == "label_hit@1" and row["channel"] == "front_activations" and row["cut"]["front"] == 1
+    )  # fmt: skip
+    assert read["value"] == label["value"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "All figures of targets answer the same question by the same metric" in page
+    assert "next items of" in page

@@ -9,17 +9,21 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pplr_audit.audit.truth.history import POPULARITY, most_popular
-from pplr_audit.audit.truth.protocol import RowTruth
+from pplr_audit.audit.truth.protocol import Example, RowTruth, lowest_rows, slot
 from pplr_audit.audit.truth.score import Score, by_user
+from pplr_audit.data.dataset import Catalogue
 from pplr_audit.data.prompts import TEMPLATE, Prompt
 from pplr_audit.scoring.intervals import Estimate, mean_estimate
 from pplr_audit.scoring.overlap import order_kept
 from pplr_audit.scoring.rouge import rouge_l
-from pplr_audit.scoring.sets import average_precision, matched, recall_at, similarity
+from pplr_audit.scoring.sets import average_precision, distinct, matched, recall_at, similarity
 from pplr_audit.threat_model.attack import Guess
 
 DEPTHS = (10, 50)
 """Numbers of best items among which true ones are counted, besides as many as there are."""
+
+EXAMPLES, SHOWN = 2, 10
+"""Clients that are shown, and the most items of each."""
 
 Held = tuple[frozenset[int], Sequence[Sequence[int]]]
 """Items that a row holds, and its sequences as tokens of titles, in order."""
@@ -84,6 +88,30 @@ class SetTruth(RowTruth):
         if "sequence_tokens" in guess.arrays:
             scores += self._sequences(guess, seed)
         return scores
+
+    def examples(self, guess: Guess, catalogue: Catalogue, tokenizer: Any) -> list[Example]:
+        """The items ranked first, as many as there are true ones, each beside itself, or beside one that is missed."""
+        del tokenizer
+        if "ranked_items" not in guess.arrays:
+            return []
+        rankings = self._rankings(guess, "ranked_items", "item_offsets")
+        return [
+            Example(row, self.users[row], self._slots(rankings[row], self.held[row][0], catalogue))
+            for row in lowest_rows(guess, self.users, EXAMPLES)
+            if self.held[row][0]
+        ]
+
+    def _slots(self, ranked: Sequence[int], held: frozenset[int], catalogue: Catalogue) -> list[dict[str, Any]]:
+        """Items of one title are one."""
+        first: dict[int, int] = {}
+        for item in (each for each in ranked if each >= 0):
+            first.setdefault(int(self.title_class[item]), item)
+        true = {int(self.title_class[item]): item for item in sorted(held, reverse=True)}
+        named = distinct([*first])[: len(true)]
+        missed = iter([item for each, item in sorted(true.items()) if each not in named])
+        paired = [(true[each] if each in true else next(missed), first[each], each in true) for each in named]
+        paired += [(item, -1, False) for item in missed]
+        return [slot(catalogue, *each) for each in paired[:SHOWN]]
 
     def _items(self, guess: Guess, seed: int | None) -> list[Score]:
         """Share of the true items among as many of the best, and among the best of each depth; titles are items."""

@@ -35,11 +35,23 @@ def speakers(rows: Sequence[Finding], layers: int) -> dict[Pair, Finding]:
     return {cut: found for cut in cuts if (found := _speaker(index, cut, layers)) is not None}
 
 
-def _speaker(index: Mapping[Pair, Sequence[Finding]], cut: Pair, layers: int) -> Finding | None:
+def rows_at(rows: Iterable[Finding], cut: Pair, layers: int) -> list[Finding]:
+    """Return the findings that hold at a cut, those that name none included; with no block left for the server only
+    those of what crosses all the same, and those that name that cut.
+    """
+    return _rows_at(_by_place(rows), cut, layers)
+
+
+def _rows_at(index: Mapping[Pair, Sequence[Finding]], cut: Pair, layers: int) -> list[Finding]:
     at = [row for each in _places(cut) for row in index.get(each, ())]
     if sum(cut) == layers:
         at = [row for row in at if row["channel"] in WITHOUT_TRUNK or place(row["cut"]) == cut]
-    elif all(row["cut"] is None for row in at):
+    return at
+
+
+def _speaker(index: Mapping[Pair, Sequence[Finding]], cut: Pair, layers: int) -> Finding | None:
+    at = _rows_at(index, cut, layers)
+    if sum(cut) != layers and all(row["cut"] is None for row in at):
         return None
     return strongest(at) or next((row for row in at if row["cut"] is not None), None)
 

@@ -75,6 +75,8 @@ def _run(run: Document, alias: "Aliases") -> dict[str, Any]:
         "libraries": {name: version.partition("+")[0] for name, version in run["libraries"].items()},
         "hardware": {name: value if _is_number(value) else WITHHELD for name, value in hardware.items()},
     }  # fmt: skip
+    if "training" in run:
+        kept["training"] = _recipe(run["training"])
     if "audit" in run:
         audit = run["audit"]
         kept["audit"] = {**_numbers(audit), "rounds": audit["rounds"], "knowledge": audit["knowledge"]}
@@ -85,6 +87,20 @@ def _run(run: Document, alias: "Aliases") -> dict[str, Any]:
     if "failed_rivals" in run:
         kept["failed_rivals"] = [{**rival, "reason": WITHHELD} for rival in run["failed_rivals"]]
     return kept
+
+
+def _recipe(training: Document) -> dict[str, Any]:
+    """Keep how a round is trained, which says nothing of users; a name is kept where it is a word of code."""
+    adapter = training["adapter"]
+    kept = {**_numbers(training), "steps": list(training["steps"]), "adapter": None}
+    kept |= {name: _word(training[name]) for name in ("optimizer", "averaging")}
+    if adapter is not None:
+        kept["adapter"] = {**_numbers(adapter), "targets": [_word(name) for name in adapter["targets"]]}
+    return kept
+
+
+def _word(name: str) -> str:
+    return name if _WORD.fullmatch(name) else WITHHELD
 
 
 def _finding(row: Document, alias: "Aliases") -> dict[str, Any]:
@@ -98,7 +114,7 @@ def _finding(row: Document, alias: "Aliases") -> dict[str, Any]:
         detail[SPREAD] = replace(spread, clients=known).document
     mode = row["detail"].get("mode")
     if mode is not None:
-        detail["mode"] = mode if isinstance(mode, str) and _WORD.fullmatch(mode) else WITHHELD
+        detail["mode"] = _word(mode) if isinstance(mode, str) else WITHHELD
     if "reason" in row["detail"]:
         detail["reason"] = WITHHELD
     return {**row, "client": alias[row["client"]], "detail": detail}

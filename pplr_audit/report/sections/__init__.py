@@ -1,6 +1,6 @@
 """The sections of the report, in reading order. A section that has nothing to show says so instead of vanishing.
 
-Attributes and other trainings are the exceptions: few audits ask for them.
+Updates, attributes and other trainings are the exceptions: few audits ask for them.
 """
 
 from pplr_audit.report.blocks.content import Section
@@ -14,6 +14,7 @@ from pplr_audit.report.sections.method import method, reproduce
 from pplr_audit.report.sections.threat import threat
 from pplr_audit.report.sections.training import training
 from pplr_audit.report.sections.trainings import trainings
+from pplr_audit.report.sections.updates import updates
 from pplr_audit.report.sections.utility import utility
 from pplr_audit.runs.documents import Document
 
@@ -23,6 +24,7 @@ def sections(findings: Document, evidence: Document) -> tuple[Section, ...]:
     return (
         threat(findings),
         leakage(findings),
+        *updates(findings),
         histories(evidence),
         *attributes(findings),
         membership(findings, evidence),

@@ -1,6 +1,5 @@
 """The findings on a terminal: the strongest attack on each secret at each cut, then utility."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pplr_audit.report.charts.utility import strategy_name
@@ -19,6 +18,7 @@ from pplr_audit.report.sentences.few_users import narrow_intervals
 from pplr_audit.report.sentences.price import cost_at, failed_rivals, headline_utility, left_out
 from pplr_audit.report.sentences.protocol import groups, unfair_coins
 from pplr_audit.report.sentences.unfinished import unfinished
+from pplr_audit.report.terminal.fitted import fitted_table
 from pplr_audit.report.words.quantities import MISSING, interval, number, percent, size
 from pplr_audit.report.words.untrusted import cleaned
 from pplr_audit.report.words.vocabulary import REFERENCES, STATUS
@@ -32,43 +32,22 @@ Row = tuple[str, str, str, str, str, str, str, str]
 
 HEAD = ("cut", "what", "value", "95% interval", "baseline", "by", "client holds", "wire a round")
 LEGEND = "k, m: how many blocks the client keeps in front and behind. ≈: not above the baseline."
-WIDE = 100
-"""Characters of a line from which on columns have a blank at each side."""
 
 
 def summary_table(findings: Document, width: int) -> "Table":
     """One row for each secret and cut, then membership, then utility; costs beside the cuts. ``width`` is in letters.
 
-    Lines are broken between words also where the terminal has 80 characters, and nothing is cut off.
+    Lines are broken between words, or behind an underscore of a name, and nothing is cut off.
     """
-    from rich.table import Table
     from rich.text import Text
 
     findings = cleaned(judged(findings))
-    title = Text(f"{findings['run']['name']}: strongest attack at each cut")
-    blank, edge = (1, True) if width >= WIDE else (0, False)
-    table = Table(title=title, title_justify="left", padding=(0, blank), show_edge=edge)
-    rows = [*_leaks(findings), *_utility(findings)]
-    lines = len(HEAD) + 1 if edge else len(HEAD) - 1
-    for name, at_most in zip(HEAD, _widths([HEAD, *rows], width - lines - 2 * blank * len(HEAD)), strict=True):
-        table.add_column(name, width=at_most, overflow="fold")
-    for row in rows:
-        # Text, not str: a title or a client's name must not be read as rich markup
-        table.add_row(*(Text(cell) for cell in row))
+    title = f"{findings['run']['name']}: strongest attack at each cut"
+    table = fitted_table(title, HEAD, [*_leaks(findings), *_utility(findings)], width)
     say_missing(table, findings)
     told = [LEGEND, *([str(table.caption)] if table.caption else [])]
     table.caption, table.caption_justify = Text("\n".join(told)), "left"
     return table
-
-
-def _widths(rows: Sequence[Row], room: int) -> list[int]:
-    """Return the widths of columns that fit into ``room``: what has several words is broken first, the widest first."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    words = [max(len(word) for cell in cells for word in cell.split(" ")) for cells in zip(*rows, strict=True)]
-    while sum(widths) > max(room, len(widths)):
-        widest = max(range(len(widths)), key=lambda at: (widths[at] > words[at], widths[at]))
-        widths[widest] -= 1
-    return widths
 
 
 def say_missing(table: "Table", document: Document) -> None:

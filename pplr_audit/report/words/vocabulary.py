@@ -36,6 +36,14 @@ CHANNELS = {
 WITHOUT_TRUNK = frozenset({"client_update", "status", "aggregate", "personal_model", "model_output"})
 """Channels that cross whether or not a block is left for the server; the others need a trunk."""
 
+KINDS = {
+    "activations": ("front_activations", "trunk_activations"),
+    "gradients": ("back_gradients", "trunk_gradients"),
+    "updates": ("client_update", "trunk_update", "aggregate", "personal_model"),
+    "serving": ("inference_activations", "inference_output"),
+}
+"""Kinds of channels that tables put side by side. The first of a kind says most: the server makes the others of it."""
+
 SERVING = frozenset({"inference_activations", "inference_output", "model_output"})
 """Channels of a trained model that serves; the others are of training."""
 

@@ -1,13 +1,17 @@
 """Truths about sets and owners: no place counts, sequences are matched one to one, owners are tested exactly."""
 
+from dataclasses import replace
 from itertools import permutations
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from pplr_audit.audit.truth.owner import OwnerTruth
 from pplr_audit.audit.truth.score import Score
-from pplr_audit.audit.truth.sets import SetTruth, answered_by, held_by
+from pplr_audit.audit.truth.sets import SHOWN, SetTruth, answered_by, held_by
+from pplr_audit.audit.truth.user_sets import user_sets
+from pplr_audit.data.dataset import Catalogue
 from pplr_audit.data.prompts import Prompt
 from pplr_audit.scoring.rouge import rouge_l
 from pplr_audit.threat_model.attack import Guess
@@ -150,3 +154,71 @@ def test_answers_of_prompts_are_their_targets_and_not_what_they_hold() -> None:
     assert items == {2, 4}
     assert texts == [[12, 22], [14, 24], [12, 22]]
     assert held_by(prompts)[0] == {0, 2, 4, 5}, "what is learned is the client's, too"
+
+
+def shown(guess: Guess, of: SetTruth) -> list[list[tuple[str, str, bool]]]:
+    titles = type("Titles", (), {"titles": [f"title {item}" for item in range(6)]})
+    found = of.examples(guess, cast(Catalogue, titles), None)
+    return [[(each["truth"], each["guess"], each["hit"]) for each in example.slots] for example in found]
+
+
+def test_items_ranked_first_stand_beside_themselves_or_beside_one_that_is_missed() -> None:
+    first, second = shown(Guess(ranked("ranked_items", "item_offsets", [5, 1, 1, 0, 2], [4])), truth())
+    assert first == [
+        ("title 2", "title 5", False), ("title 1", "title 1", True), ("title 0", "title 0", True),
+    ]  # fmt: skip
+    assert second == [("title 4", "title 4", True), ("title 3", "", False)]
+
+
+def test_an_item_of_the_same_title_is_a_hit_and_takes_one_place() -> None:
+    first, _ = shown(Guess(ranked("ranked_items", "item_offsets", [5, 0, 3], [])), truth([0, 1, 2, 3, 4, 0]))
+    assert first[0] == ("title 0", "title 5", True)
+    assert first[1] == ("title 1", "title 3", False)
+    assert first[2] == ("title 2", "", False)
+
+
+def test_of_a_long_list_the_first_are_shown_and_sequences_alone_have_nothing_to_show() -> None:
+    many = frozenset(range(6))
+    long = replace(truth(), held={row: (many, []) for row in (0, 1)}, title_class=np.arange(6))
+    assert len(shown(Guess(ranked("ranked_items", "item_offsets", [0], [1])), long)[0]) == 6 < SHOWN
+    assert shown(Guess(sequences([[10, 20]], [])), truth()) == []
+
+
+def places(items: list[list[list[int]]], labels: list[list[int]] | None = None) -> Guess:
+    """An answer about places: row by row, slot by slot, the best first."""
+    arrays = {
+        "rows": np.arange(len(items)), "items": np.array([slot for row in items for slot in row]),
+        "slot_offsets": np.cumsum([0, *map(len, items)]),
+    }  # fmt: skip
+    return Guess(arrays | ({"labels": np.array(labels)} if labels else {}))
+
+
+def user_truths() -> dict[str, Any]:
+    sets = {(row, "items"): (ITEMS[row], SEQUENCES[row]) for row in ITEMS}
+    sets |= {(row, "targets"): (frozenset({2 + row}), []) for row in ITEMS}
+    return dict(user_sets({0: 100, 1: 101}, sets, np.arange(6), POPULARITY, TITLES))
+
+
+def test_places_are_read_as_a_set_first_guesses_of_all_places_before_second_ones() -> None:
+    """Row 0 holds items 0, 1 and 2: two are named first, and the third is the second guess of a place."""
+    guess = places([[[0, 2], [1, 5]], [[3, 0], [0, 0]]])
+    (whole, *_) = user_truths()["items"].score(guess, seed=None)
+    assert (whole.metric, dict(whole.per_user)) == ("item_recall", {100: 1.0, 101: 0.5})
+    (wrong_first, *_) = user_truths()["items"].score(places([[[5, 0], [4, 1]], [[3, 4], [-1, -1]]]), seed=None)
+    assert dict(wrong_first.per_user) == {100: pytest.approx(1 / 3), 101: 1.0}
+
+
+def test_the_next_item_counts_as_one_of_the_users_items_and_alone_as_a_target() -> None:
+    truths, guess = user_truths(), places([[[0, 5]], [[3, 5]]], [[2, 4], [4, 5]])
+    (items, *_), (targets, *_) = truths["items"].score(guess, seed=None), truths["targets"].score(guess, seed=None)
+    assert dict(items.per_user) == {100: pytest.approx(2 / 3), 101: 1.0}
+    assert dict(targets.per_user) == {100: 1.0, 101: 0.0}
+    assert truths["items"].answered(guess)
+    assert not truths["targets"].answered(places([[[0, 5]], [[3, 5]]]))
+
+
+def test_a_set_read_of_places_equals_the_same_set_ranked() -> None:
+    """The score is the one that an update's answer has."""
+    (one, *_) = user_truths()["items"].score(places([[[0], [5]], [[3], [4]]]), seed=3)
+    (other, *_) = truth().score(Guess(ranked("ranked_items", "item_offsets", [0, 5], [3, 4])), seed=3)
+    assert (one.estimate, one.floors) == (other.estimate, other.floors)

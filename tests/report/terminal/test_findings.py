@@ -160,3 +160,20 @@ def test_of_very_many_clients_the_first_are_shown_and_the_others_counted(finding
     assert 20 <= shown <= CLIENTS
     assert any("more" in line for line in lines)
     assert not any("\x1b" in line for line in lines)
+
+
+def test_where_names_are_too_long_lines_break_behind_an_underscore_and_not_within_a_word(
+    findings: Json, a_finding: Make
+) -> None:
+    findings["findings"] = [
+        a_finding(cut={"front": k, "back": None}, channel="inference_activations", attack="prefix_search",
+                  secret="recommendation", metric="recommendation_hit@10", value=0.93125, ci=[0.91125, 0.95125])
+        for k in (0, 1)
+    ]  # fmt: skip
+    console = Console(width=80, file=StringIO(), record=True)
+    console.print(summary_table(findings, 80))
+    text = console.export_text()
+    words = {word.strip("┃│") for line in text.splitlines() for word in re.split("[ ┃│]", line)}
+    for word in ("recommendation_", "hit@10", "recommendation", "inference_", "activations", "prefix_search"):
+        assert word in words, word
+    assert all(len(line) <= 80 for line in text.splitlines())
