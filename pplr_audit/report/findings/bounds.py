@@ -76,6 +76,14 @@ def questions(rows: Sequence[Finding]) -> Iterator[tuple[tuple[str, ...], list[F
         yield ("attribute",), [row for row in of_users if row["detail"].get("attribute", name) == name]
 
 
+def audited(rows: Sequence[Finding], layers: int) -> list[Pair]:
+    """Return the cuts that findings name in full; where none names an open one, all at which one has a value."""
+    named = {place(row["cut"]) for row in rows if -1 not in place(row["cut"])}
+    if any(sum(cut) < layers for cut in named):
+        return sorted(named)
+    return sorted(speakers(rows, layers))
+
+
 def columns_of(rows: Sequence[Finding], secrets: Sequence[str]) -> list[Column]:
     """Return a column for each kind of channel, by the secret that most kinds have a value of."""
     metrics = {secret: headline([row for row in rows if row["secret"] == secret], secret) for secret in secrets}
@@ -98,15 +106,17 @@ def columns_of(rows: Sequence[Finding], secrets: Sequence[str]) -> list[Column]:
     return columns
 
 
-def bounds(rows: Sequence[Finding], columns: Sequence[Column], run: Document) -> dict[Pair, CutBound]:
-    """Return what is read at each cut that was audited, by one defense.
+def bounds(
+    rows: Sequence[Finding], columns: Sequence[Column], cuts: Sequence[Pair], run: Document
+) -> dict[Pair, CutBound]:  # fmt: skip
+    """Return what is read at each of the cuts, by one defense.
 
     Args:
         rows: findings of one question; those that name no cut count at every cut.
     """
     layers = run["layers"]
     units = dict.fromkeys(column.unit for column in columns if column.metric)
-    return {cut: _bound(rows_at(rows, cut, layers), cut, columns, [*units], layers) for cut in _cuts(rows, layers)}
+    return {cut: _bound(rows_at(rows, cut, layers), cut, columns, [*units], layers) for cut in cuts}
 
 
 def along(found: Mapping[Pair, CutBound], side: Side, run: Document) -> list[CutBound]:
@@ -141,14 +151,6 @@ def _told(rows: Sequence[Finding], column: Column) -> Finding | None:
     tried = [*own, *rows]
     named = next((row for row in tried if row["cut"] is not None and not is_measured(row)), None)
     return strongest(own) or named or next((row for row in tried if not is_measured(row)), None)
-
-
-def _cuts(rows: Sequence[Finding], layers: int) -> list[Pair]:
-    """The cuts that findings name in full; where none names an open one, all at which one has a value."""
-    named = {place(row["cut"]) for row in rows if -1 not in place(row["cut"])}
-    if any(sum(cut) < layers for cut in named):
-        return sorted(named)
-    return sorted(speakers(rows, layers))
 
 
 def _of_kind(rows: Sequence[Finding], kind: str) -> list[Finding]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from pplr_audit.report.blocks.content import Block, Cell, Figure, Fold, Section, Table, Text, labels, numbers
 from pplr_audit.report.charts.side_by_side import finding_words, side_by_side_chart
-from pplr_audit.report.findings.bounds import Column, CutBound, along, bounds, columns_of, questions
-from pplr_audit.report.findings.by_cut import SIDES, said
+from pplr_audit.report.findings.bounds import Column, CutBound, along, audited, bounds, columns_of, questions
+from pplr_audit.report.findings.by_cut import SIDES, Pair, said
 from pplr_audit.report.findings.recipe import recipe_words
 from pplr_audit.report.findings.series import Finding, above_baseline, distinct, is_measured, overall, value_cell
 from pplr_audit.report.findings.update_channels import Said, attacked, said_by_updates
@@ -38,9 +38,14 @@ def updates(findings: Document) -> tuple[Section, ...]:
     if not attacked(findings):
         return ()
     blocks: list[Block] = [Text(f"{LEAD} {_whose(findings['run'])}"), by_channel(findings)]
-    for defense in distinct(rows, "defense"):
-        for secrets, own in questions([row for row in rows if row["defense"] == defense]):
-            blocks += _side_by_side(secrets, own, findings["run"], defense)
+    cuts = audited(rows, findings["run"]["layers"])
+    beside = [
+        block
+        for defense in distinct(rows, "defense")
+        for secrets, own in questions([row for row in rows if row["defense"] == defense])
+        for block in _side_by_side(secrets, own, cuts, findings["run"])
+    ]
+    blocks += [Text(SIDE_BY_SIDE), *beside] if beside else []
     return (Section("updates", "What updates say", tuple(blocks)),)
 
 
@@ -87,10 +92,12 @@ def _beside(row: Finding, name: str) -> Cell:
     return Cell(MISSING, mark="number")
 
 
-def _side_by_side(secrets: Sequence[str], rows: Sequence[Finding], run: Document, defense: str) -> list[Block]:
+def _side_by_side(
+    secrets: Sequence[str], rows: Sequence[Finding], cuts: Sequence[Pair], run: Document
+) -> list[Block]:  # fmt: skip
     columns = columns_of(rows, secrets)
     units = [*dict.fromkeys(column.unit for column in columns if column.metric)]
-    found = bounds(rows, columns, run)
+    found, defense = bounds(rows, columns, cuts, run), rows[0]["defense"]
     if not units or not found or all(row["cut"] is None for row in rows if is_measured(row)):
         return []
     charts = tuple(
@@ -107,7 +114,7 @@ def _side_by_side(secrets: Sequence[str], rows: Sequence[Finding], run: Document
     return [
         *([Figure(f"Activations and updates side by side, and the upper bound over both: {about}{under}", charts)]
           if charts else []),
-        Text(f"{apart} {SIDE_BY_SIDE}".strip()),
+        *([Text(apart)] if apart else []),
         table if len(table.rows) <= OPEN_ROWS else Fold(title, (table,)),
     ]  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pplr_audit.report.findings.bounds import Column, along, bounds, columns_of, questions
+from pplr_audit.report.findings.bounds import Column, along, audited, bounds, columns_of, questions
 from tests.report.conftest import LAYERS
 
 Json = dict[str, Any]
@@ -39,7 +39,7 @@ def rows(a_finding: Make) -> list[Json]:
 
 
 def test_the_bound_is_the_highest_end_of_all_attacks_and_not_that_of_the_strongest(rows: list[Json], run: Json) -> None:
-    found = bounds(rows, columns_of(rows, SECRETS), run)
+    found = bounds(rows, columns_of(rows, SECRETS), audited(rows, LAYERS), run)
     assert sorted(found) == [(0, 1), (1, 1), (LAYERS, 0)]
     assert found[1, 1].highs == {("history", "item_hit@1"): 0.75, ("items", "item_recall"): 0.45}
     strongest = {column.kind: row["attack"] for column, row in found[1, 1].told.items() if row}
@@ -49,7 +49,7 @@ def test_the_bound_is_the_highest_end_of_all_attacks_and_not_that_of_the_stronge
 def test_a_channel_without_a_value_is_unknown_and_one_that_does_not_cross_is_not(rows: list[Json], run: Json) -> None:
     columns = columns_of(rows, SECRETS)
     assert [column.kind for column in columns] == ["activations", "gradients", "updates"]
-    found = bounds(rows, columns, run)
+    found = bounds(rows, columns, audited(rows, LAYERS), run)
     assert found[1, 1].unknown == ("gradients",)
     assert found[LAYERS, 0].closed
     assert found[LAYERS, 0].unknown == ()
@@ -61,7 +61,7 @@ def test_an_attack_that_ended_without_a_value_leaves_the_channel_unknown(
     rows: list[Json], run: Json, no_finding: Make, status: str
 ) -> None:
     rows[4] = no_finding(status, "why", **{name: rows[4][name] for name in ("cut", "channel", "secret", "metric")})
-    found = bounds(rows, columns_of(rows, SECRETS), run)
+    found = bounds(rows, columns_of(rows, SECRETS), audited(rows, LAYERS), run)
     assert found[1, 1].unknown == ("gradients", "updates")
     assert ("items", "item_recall") not in found[1, 1].highs
 
@@ -77,7 +77,9 @@ def test_both_sides_are_told_by_the_secret_that_both_have_a_value_of(rows: list[
 
 def test_one_bound_holds_over_both_where_they_are_of_one_metric(rows: list[Json], run: Json, a_finding: Make) -> None:
     both = [*rows, activation(a_finding, 1, 0.7, 0.8, secret="items", metric="item_recall")]
-    assert bounds(both, columns_of(both, SECRETS), run)[1, 1].highs == {("items", "item_recall"): 0.8}
+    assert bounds(both, columns_of(both, SECRETS), audited(both, LAYERS), run)[1, 1].highs == {
+        ("items", "item_recall"): 0.8
+    }
 
 
 def test_a_sum_over_all_clients_counts_only_where_no_update_of_a_client_was_attacked(
@@ -85,15 +87,15 @@ def test_a_sum_over_all_clients_counts_only_where_no_update_of_a_client_was_atta
 ) -> None:
     whole = update(a_finding, 1, 1, 1.0, 1.0, channel="aggregate")
     ((_, own),) = questions([*rows, whole])
-    assert bounds(own, columns_of(own, SECRETS), run)[1, 1].highs["items", "item_recall"] == 0.45
+    assert bounds(own, columns_of(own, SECRETS), audited(own, LAYERS), run)[1, 1].highs["items", "item_recall"] == 0.45
     ((_, own),) = questions([row for row in [*rows, whole] if row["channel"] != "client_update"])
-    assert bounds(own, columns_of(own, SECRETS), run)[1, 1].highs["items", "item_recall"] == 1.0
+    assert bounds(own, columns_of(own, SECRETS), audited(own, LAYERS), run)[1, 1].highs["items", "item_recall"] == 1.0
 
 
 def test_cuts_stand_in_a_line_with_the_other_side_as_it_ran_and_the_closed_one_last(
     rows: list[Json], run: Json
 ) -> None:
-    found = bounds(rows, columns_of(rows, SECRETS), run)
+    found = bounds(rows, columns_of(rows, SECRETS), audited(rows, LAYERS), run)
     assert [each.cut for each in along(found, "front", run)] == [(0, 1), (1, 1), (LAYERS, 0)]
     assert [each.cut for each in along(found, "back", run)] == [(1, 1), (LAYERS, 0)]
 
@@ -118,7 +120,7 @@ def test_each_attribute_is_told_by_itself(a_finding: Make) -> None:
 
 def test_a_finding_of_an_earlier_version_has_its_own_interval(a_finding: Make, run: Json) -> None:
     rows = [a_finding(cut={"front": 1, "back": 1})]
-    found = bounds(rows, [Column("activations", "history", "item_hit@1")], run)
+    found = bounds(rows, [Column("activations", "history", "item_hit@1")], audited(rows, LAYERS), run)
     assert found[1, 1].highs == {("history", "item_hit@1"): 0.95}
 
 
