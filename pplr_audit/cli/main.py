@@ -9,6 +9,7 @@ import typer
 
 from pplr_audit import __version__
 from pplr_audit.cli import option_values as values
+from pplr_audit.cli.compare_runs import compare
 from pplr_audit.cli.exit_codes import ExitCodes
 from pplr_audit.cli.listing import Kind
 from pplr_audit.cli.printing import chatter_aside, console, print_findings, print_json, print_line
@@ -371,6 +372,9 @@ def report(
 
     for path in audit.write_report(expanded(directory, "RUN"), wanted, redact, values.folder(out)):
         typer.echo(visible(str(path)))
+
+
+app.command()(compare)
 
 
 @app.command()

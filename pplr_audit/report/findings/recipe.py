@@ -1,7 +1,34 @@
 """How a round was trained: the settings on which it depends what an update says."""
 
+from typing import Any
+
 from pplr_audit.report.words.quantities import percent, several
 from pplr_audit.runs.documents import Document
+
+SETTINGS = (
+    "optimizer", "learning rate", "batch size", "local epochs", "local steps", "LoRA rank", "LoRA layers", "dropout",
+    "averaging", "clients",
+)  # fmt: skip
+"""Names of the settings, in the order in which they are told."""
+
+
+def settings_of(run: Document) -> dict[str, Any]:
+    """Return each setting by name; of a run of an earlier version, which did not write them down, the clients alone.
+
+    Local steps are the most of a client in a round. Without LoRA its rank is ``all weights``.
+    """
+    found: dict[str, Any] = {"clients": len(run["clients"])}
+    if (told := run.get("training")) is None:
+        return found
+    adapter = told["adapter"]
+    found |= {
+        "optimizer": told["optimizer"], "learning rate": told["learning_rate"], "batch size": told["batch_size"],
+        "local epochs": told["local_epochs"], "local steps": told["steps"][1], "averaging": told["averaging"],
+        "LoRA rank": "all weights" if adapter is None else adapter["rank"],
+    }  # fmt: skip
+    if adapter is not None:
+        found |= {"LoRA layers": ", ".join(adapter["targets"]), "dropout": adapter["dropout"]}
+    return {name: found[name] for name in SETTINGS if name in found}
 
 
 def recipe_words(run: Document) -> str:

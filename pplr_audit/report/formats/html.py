@@ -1,10 +1,13 @@
 """The report as one HTML file: no script, no network, nothing to load."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from pplr_audit.report.blocks.content import Section
 from pplr_audit.report.findings.redaction import NOTE, redacted
 from pplr_audit.report.sections import sections
 from pplr_audit.report.sentences.answer import answer
+from pplr_audit.report.sentences.claims import Sentence
 from pplr_audit.report.sentences.identity import identity
 from pplr_audit.report.words.untrusted import cleaned
 from pplr_audit.runs.documents import Document, judged
@@ -25,14 +28,26 @@ def render_html(findings: Document, evidence: Document, *, redact: bool = False)
         redact: leave out every text that came from data, with a note in its place.
     """
     findings, evidence = _safe(findings, evidence, redact)
+    run = findings["run"]
+    return render_page(run, identity(run), sections(findings, evidence), answer(findings), redact=redact)
+
+
+def render_page(
+    run: Document, identity: str, sections: Sequence[Section], sentences: Sequence[Sentence] = (), *, redact: bool
+) -> str:
+    """Render sections as one page, under the answer where there is one.
+
+    Args:
+        run: its name and version head the page.
+    """
     page: str = (
         _environment()
         .get_template("report.html.j2")
         .render(
-            run=findings["run"],
-            identity=identity(findings["run"]),
-            sentences=answer(findings),
-            sections=sections(findings, evidence),
+            run=run,
+            identity=identity,
+            sentences=sentences,
+            sections=sections,
             verdicts=VERDICTS,
             redact=redact,
             redaction_note=NOTE,

@@ -3,7 +3,19 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from pplr_audit.report.blocks.content import Block, Cell, Facts, Figure, Fold, History, Items, Table, Text, Word
+from pplr_audit.report.blocks.content import (
+    Block,
+    Cell,
+    Facts,
+    Figure,
+    Fold,
+    History,
+    Items,
+    Section,
+    Table,
+    Text,
+    Word,
+)
 from pplr_audit.report.findings.redaction import NOTE, redacted
 from pplr_audit.report.formats.html import VERDICTS
 from pplr_audit.report.sections import sections
@@ -35,11 +47,14 @@ def render_markdown(findings: Document, evidence: Document, *, redact: bool = Fa
         parts.append(f"**{escaped(NOTE)}**")
     parts.append("## The answer")
     parts += [f"**{escaped(s.topic)}**{_tag(s.verdict)} {escaped(s.text)}" for s in answer(findings)]
-    for section in sections(findings, evidence):
-        parts.append(f"## {escaped(section.title)}")
-        for block in section.blocks:
-            parts += _block(block)
+    parts += map(render_section, sections(findings, evidence))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def render_section(section: Section) -> str:
+    """One section with its heading."""
+    parts = [f"## {escaped(section.title)}", *(part for block in section.blocks for part in _block(block))]
+    return "\n\n".join(part for part in parts if part)
 
 
 def escaped(text: str) -> str:
