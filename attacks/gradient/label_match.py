@@ -54,8 +54,6 @@ from pplr_audit.threat_model.view import Record, View
 
 TOGETHER = 1 << 25
 """Elements of z held at once."""
-PROBES = 32
-"""Random directions."""
 UNEXPLAINED = 0.5
 """Share of what came back, in units of its norm: where the best label leaves more, a closed form is looked at, too."""
 EXACT = 1e-3
@@ -76,7 +74,7 @@ class Ranked(NamedTuple):
     items: Int[np.ndarray, "labels"]
     """The best first."""
     distance: float
-    """Of the best from what came back, as a share of that: what it leaves unexplained."""
+    """The share of what came back that the best leaves unexplained."""
     clear: int | None = None
     """The label that is the best one, if the next best leaves at least twice as much."""
 
@@ -86,6 +84,7 @@ class LabelMatch:
 
     Args:
         shortlist: labels whose gradient is worked out exactly in each turn.
+        probes: random directions by which the sizes of gradients are estimated.
         steps: of the soft labels of a row, at most (``training.loss_on: all``).
     """
 
@@ -96,9 +95,9 @@ class LabelMatch:
     controls = 1
     every_crossing = True
 
-    def __init__(self, shortlist: int = 16, steps: int = STEPS) -> None:
-        require_whole("label_match", shortlist=(shortlist, 1), steps=(steps, 1))
-        self.shortlist, self.steps = shortlist, steps
+    def __init__(self, shortlist: int = 16, probes: int = 32, steps: int = STEPS) -> None:
+        require_whole("label_match", shortlist=(shortlist, 1), probes=(probes, 1), steps=(steps, 1))
+        self.shortlist, self.probes, self.steps = shortlist, probes, steps
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         if view.back is None:
@@ -196,7 +195,7 @@ class LabelMatch:
         if not len(labels.items):
             return Ranked(labels.items, 1.0)
         mixed = torch.from_numpy(_order(len(labels.items), row))
-        probes = torch.randn(PROBES, *first.hidden.shape, generator=torch.Generator().manual_seed(0))
+        probes = torch.randn(self.probes, *first.hidden.shape, generator=torch.Generator().manual_seed(0))
         along = [
             torch.cat([_slopes(each.back, each.hidden, part, labels) for part in probes.split(together)])
             for each in crossings

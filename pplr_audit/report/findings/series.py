@@ -110,9 +110,20 @@ def baseline_words(row: Finding) -> str:
 
 
 def strongest(rows: Iterable[Finding]) -> Finding | None:
-    """The finding that speaks loudest: above its baseline first, then by value. Ties go to the first by name."""
+    """The finding that speaks loudest: those above their baseline by value; others by how far they are from it.
+
+    What is not above its baseline may be high because all are, as the next items of all clients together. Ties go to
+    the first by name.
+    """
     measured = sorted((row for row in rows if is_measured(row)), key=lambda row: (row["attack"], row["channel"]))
-    return max(measured, key=lambda row: (above_baseline(row), row["value"]), default=None)
+    return max(measured, key=_loudness, default=None)
+
+
+def _loudness(row: Finding) -> tuple[bool, float]:
+    if above_baseline(row):
+        return True, row["value"]
+    beside = [each["value"] for each in row.get("comparisons", ())] or [row["baseline"] or 0.0]
+    return False, row["value"] - max(beside)
 
 
 def headline(rows: Iterable[Finding], secret: str) -> str | None:

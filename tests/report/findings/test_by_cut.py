@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from pplr_audit.report.findings.by_cut import is_closed, measured, sides_of, speaker, speakers, speakers_along
+from pplr_audit.report.findings.by_cut import (
+    is_closed,
+    measured,
+    rows_at,
+    sides_of,
+    speaker,
+    speakers,
+    speakers_along,
+)
 
 Json = dict[str, Any]
 Make = Callable[..., Json]
@@ -31,6 +39,23 @@ def test_the_strongest_of_all_channels_speaks(a_finding: Make) -> None:
     assert (told[2, 1], told[1, 1], told[2, 0]) == (both, back, front)
     assert told[2, 0] is front
     assert (0, 0) not in told
+
+
+def test_a_sum_of_updates_speaks_only_where_single_updates_do_not(a_finding: Make) -> None:
+    told = {"cut": cut(2, 1), "attack": "update_label", "secret": "targets", "metric": "item_recall"}
+    single = a_finding(**told, channel="client_update", value=0.7, ci=[0.65, 0.75])
+    summed = a_finding(**told, channel="aggregate", value=0.98, ci=[0.02, 1.0])
+    assert speaker([single, summed], (2, 1), 5) is single
+    assert rows_at([single, summed], (2, 1), 5) == [single]
+    assert speaker([summed], (2, 1), 5) is summed
+    other = {**summed, "defense": "summed"}
+    assert rows_at([single, other], (2, 1), 5) == [single, other]
+
+
+def test_of_what_is_not_above_its_baseline_the_one_furthest_from_it_speaks(a_finding: Make) -> None:
+    at_chance = a_finding(cut=cut(2, None), value=0.9, ci=[0.7, 0.95], baseline=0.9)
+    near = a_finding(cut=cut(2, 1), value=0.6, ci=[0.4, 0.7], baseline=0.5)
+    assert speaker([at_chance, near], (2, 1), 5) is near
 
 
 def test_what_needs_no_cut_speaks_at_cuts_that_were_audited(a_finding: Make) -> None:
