@@ -12,6 +12,8 @@ from pplr_audit.runs.documents import Document
 
 ALPHA = 0.025
 """Level of `scoring.verdicts`, which takes long to import."""
+SUM = "aggregate"
+"""The channel of which one message is of all clients."""
 Finding = Document
 Cut = Mapping[str, Any] | None
 """A cut as findings name it: a side that does not matter is null, and so is the whole where neither does."""

@@ -10,6 +10,7 @@ from pplr_audit.report.findings.redaction import redacted
 from pplr_audit.report.formats.html import render_html
 from pplr_audit.report.formats.markdown import render_markdown
 from pplr_audit.report.sections.updates import updates
+from pplr_audit.report.sentences.answer import answer
 from pplr_audit.runs.documents import validate
 from tests.report.conftest import LAYERS
 
@@ -162,3 +163,19 @@ def test_redacted_it_has_the_same_figures_and_settings_and_no_reason(told: Json,
     assert "&lt;b&gt;many" not in page
     assert "Ann" not in page
     assert [row[2] for row in table(section(bare), "each channel of updates")] == ["50.0%", "budget exhausted"]
+
+
+def test_a_sum_over_all_clients_does_not_speak_for_a_client(told: Json, a_finding: Make) -> None:
+    """A sum holds nearly all items, so that a high share of them says nothing; it has a row of its own."""
+    near: Json = {"comparisons": [comparison("reserve", 0.99)], "corrected": {"p": 0.5, "ci": [0.02, 1.0], "over": 9}}
+    near["comparisons"][0]["p"] = 0.5
+    for row in told["findings"]:
+        if row["channel"] == "client_update" and row["status"] == "ok":
+            row["corrected"] = {"p": 0.5, "ci": [0.02, 0.6], "over": 9}
+    told["findings"].append(of_update(a_finding, 1, 1, 1.0, ci=[0.02, 1.0], n=1, channel="aggregate", **near))
+    (sentence,) = [each.text for each in answer(told) if each.topic == "Reading a client's items"]
+    assert "k=1 blocks in front and m=1 at the back, the cut that ran, the server has 41.0%" in sentence
+    rows = {row[1]: row for row in table(section(told), "each channel of updates")}
+    assert rows["aggregate"][2] == "100%"
+    bound = {row[0]: row for row in table(section(told), "every cut")}["k=1, m=1"][-2]
+    assert bound.endswith("items 60.0%")
