@@ -114,9 +114,28 @@ def _side_by_side(
     return [
         *([Figure(f"Activations and updates side by side, and the upper bound over both: {about}{under}", charts)]
           if charts else []),
-        *([Text(apart)] if apart else []),
+        *(Text(text) for text in (apart, *(_moved(along(found, side, run), columns) for side in SIDES)) if text),
         table if len(table.rows) <= OPEN_ROWS else Fold(title, (table,)),
     ]  # fmt: skip
+
+
+def _moved(line: Sequence[CutBound], columns: Sequence[Column]) -> str:
+    """Say how each kind of channel changes from the first to the last cut of a line that leaves the server a block."""
+    open_ = [each for each in line if not each.closed]
+    if len(open_) < 2:
+        return ""
+    first, last, end = open_[0], open_[-1], line[-1]
+    one = len({column.unit for column in columns if column.metric}) == 1
+    named = {column: column.kind if one else f"{column.kind} ({column.secret})" for column in columns if column.metric}
+    told = [f"{name} from {_value(first, c)} to {_value(last, c)}" for c, name in named.items()]
+    closed = [f"{name} {_value(end, c)}" for c, name in named.items() if end.closed and end.crosses(c)]
+    rest = f"; with no block left for the server, {', '.join(closed)}" if closed else ""
+    return f"Between {said(first.cut)} and {said(last.cut)}: {', '.join(told)}{rest}."
+
+
+def _value(each: CutBound, column: Column) -> str:
+    row = each.told[column]
+    return number(column.metric, row["value"]) if row is not None and is_measured(row) else "unknown"
 
 
 def _table(about: str, found: dict[tuple[int, int], CutBound], columns: Sequence[Column],

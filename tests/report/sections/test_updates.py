@@ -179,3 +179,16 @@ def test_a_sum_over_all_clients_does_not_speak_for_a_client(told: Json, a_findin
     assert rows["aggregate"][2] == "100%"
     bound = {row[0]: row for row in table(section(told), "every cut")}["k=1, m=1"][-2]
     assert bound.endswith("items 60.0%")
+
+
+def test_how_activations_and_updates_change_from_cut_to_cut_is_said_in_words(told: Json, no_finding: Make) -> None:
+    words = " ".join(block.text for block in section(told).blocks if isinstance(block, Text))
+    assert "Between k=0, m=1 and k=1, m=1: activations (history) from 99.5% to" in words
+    assert "updates (items) from 22.0% to 41.0%" in words
+    assert "; with no block left for the server, updates (items) 50.0%." in words
+    gone = no_finding("failed", "why", channel="client_update", secret="items", metric="item_recall",
+                      cut={"front": 0, "back": 1})  # fmt: skip
+    told["findings"] = [row for row in told["findings"] if (row["channel"], row["value"]) != ("client_update", 0.22)]
+    told["findings"].append(gone)
+    words = " ".join(block.text for block in section(told).blocks if isinstance(block, Text))
+    assert "updates (items) from unknown to 41.0%" in words
