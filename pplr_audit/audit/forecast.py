@@ -16,15 +16,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.plan import Plan
 from pplr_audit.audit.replay.records import AT_ONCE
 from pplr_audit.audit.run_cell import is_done, result_path, trains_reserve
-from pplr_audit.audit.tap_points import OF_TRAINING
 from pplr_audit.audit.trainings import PlannedTraining
 from pplr_audit.runs.ledger import Ledger
 from pplr_audit.runs.store import Store
 from pplr_audit.scenario.compositions import NONE
 from pplr_audit.scenario.schema import Scenario
+from pplr_audit.threat_model.attack import crafts_start, steps_read
+from pplr_audit.threat_model.channels import Channel
 from pplr_audit.training.job import Job
 from pplr_audit.training.run_job import has_begun, is_whole, rounds_done
 from pplr_audit.training.spec import TrainingSpec
@@ -119,8 +121,9 @@ def _bytes(job: Job, states: int) -> int:
     return states * len(job.federation.clients) * state
 
 
-def _positions(job: Job, round_: int) -> int:
-    return sum(client.positions(round_) for client in job.federation.clients)
+def _positions(job: Job, round_: int, steps: int | None = None) -> int:
+    """Return the positions of a round, or of the first ``steps`` of each client alone."""
+    return sum(client.positions(round_, steps) for client in job.federation.clients)
 
 
 def _lengths(job: Job) -> Int[np.ndarray, "samples"]:
@@ -142,18 +145,25 @@ def _served_positions(job: Job) -> int:
 def _hijacked(
     spec: TrainingSpec, plan: Plan, job: Job, root: Path, store: Store | None, speed: Speed
 ) -> dict[str, Any]:  # fmt: skip
-    """One training under a server of an attack; it begins again where it was broken off."""
-    cells = [each for each in plan.cells if each.channel in OF_TRAINING and plan.hijack(each, job.scenario) == spec]
+    """One training under a server of an attack; it begins again where it was broken off.
+
+    Where the server chooses what a round begins with, that round alone is trained.
+    """
+    cells = [each for each in plan.cells if plan.hijack(each, job.scenario) == spec]
     whole = store is not None and all(is_done(each, store) for each in cells)
-    positions = 0 if whole else sum(_positions(job, round_) for round_ in range(1, spec.training.rounds + 1))
+    last, one = spec.training.rounds, any(crafts_start(plan.attack(each)) is not None for each in cells)
+    rounds = range(last if one else 1, last + 1)
+    positions = 0 if whole else sum(_positions(job, round_) for round_ in rounds)
     seconds, bytes_ = positions * speed.per_position, 0 if whole else _bytes(job, 1)
-    return _row(spec, rounds_done(root, spec), whole=whole, attacked=True, seconds=seconds, bytes_=bytes_)
+    done = min(rounds_done(root, spec), len(rounds))
+    row = _row(spec, done, whole=whole, attacked=True, seconds=seconds, bytes_=bytes_)
+    return {**row, "rounds": len(rounds)}
 
 
 def _replays(
     planned: PlannedTraining, round_: int, plan: Plan, job: Job, store: Store | None, speed: Speed, alone: bool
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Return what is run again of a round: what crossed of the victims, and the round on users of the reserve.
+    """Return what is run again of a round: what crossed of the victims, single steps, and the round on the reserve.
 
     What crosses is recorded while the round is trained where that is still to come and no other training goes beside.
     """
@@ -171,14 +181,38 @@ def _replays(
         **common, "of": "victims", "taps": len(traces), "left": bool(traces), "live": live,
         "seconds": 0.0 if live or not traces else seconds, "scratch_bytes": kept,
     }]  # fmt: skip
-    reserve = [each for each in part.cells if each.round == round_ and trains_reserve(each, plan.attack(each))]
-    if reserve and len(job.private.reserve):
-        asked = bool({*reserve} & {*left})
-        found.append({
-            **common, "of": "reserve", "taps": 0, "left": asked, "live": False,
-            "seconds": seconds if asked else 0.0, "scratch_bytes": 0,
-        })  # fmt: skip
+    return found + [{**common, **row} for row in _again(round_, part, left, job, speed)]
+
+
+def _again(
+    round_: int, part: Plan, left: Sequence[Cell], job: Job, speed: Speed
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return what is trained again of a round: its first steps as often as attacks read them, and on the reserve.
+
+    There it is trained once for all attacks that let it be as it is, and once for each hijacked training.
+    """
+    common, found = {"taps": 0, "live": False, "scratch_bytes": 0}, []
+    own = [cell for cell in part.cells if round_ in cell.rounds]
+    seconds = _positions(job, round_) * speed.per_position
+    single = {cell: steps_read(part.attack(cell)) for cell in own if cell.channel == Channel.TRUNK_UPDATE}
+    reserve = bool(len(job.private.reserve))
+    for steps in sorted({*single.values()} - {0}):
+        reads = [cell for cell, read in single.items() if read == steps]
+        asked = bool({*reads} & {*left})
+        twice = 2 if reserve and any(cell.round == round_ for cell in reads) else 1  # its control takes them, too
+        taken = twice * _positions(job, round_, steps) * speed.per_position
+        found.append({**common, "of": "steps", "steps": steps, "left": asked, "seconds": taken if asked else 0.0})
+    whole = [cell for cell in own if cell.round == round_ and not single.get(cell) and _on_reserve(cell, part)]
+    trainings = dict.fromkeys(part.hijack(cell, job.scenario) for cell in whole)
+    for hijack in trainings if reserve else ():
+        asked = any(part.hijack(cell, job.scenario) == hijack for cell in whole if cell in left)
+        of = {} if hijack is None else {"training": hijack.name}
+        found.append({**common, **of, "of": "reserve", "left": asked, "seconds": seconds if asked else 0.0})
     return found
+
+
+def _on_reserve(cell: Cell, part: Plan) -> bool:
+    return trains_reserve(cell, part.attack(cell))
 
 
 def _cells(plan: Plan, scenario: Scenario, store: Store | None) -> list[dict[str, Any]]:

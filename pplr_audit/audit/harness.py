@@ -4,8 +4,7 @@ This is the harness: it holds private data and hands attacks only the `View` and
 for every phase and round, in a random order, so that a number says nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -18,7 +17,8 @@ from pplr_audit import scenario
 from pplr_audit.audit.cell import Cell
 from pplr_audit.audit.knowledge.build import KnowledgeBuilder
 from pplr_audit.audit.knowledge.known_model import KnownModel
-from pplr_audit.audit.own_trainings.hijack import hijackable, hijacked, hijacked_by
+from pplr_audit.audit.own_trainings.crafted_round import CraftedRound, crafted, crafted_round
+from pplr_audit.audit.own_trainings.hijack import failing_apart, hijackable, hijacked, hijacked_by
 from pplr_audit.audit.plan import Plan
 from pplr_audit.audit.replay import recordings
 from pplr_audit.audit.replay.catalogue import key_of, taps_of
@@ -49,7 +49,6 @@ from pplr_audit.data.allocation import joined
 from pplr_audit.data.popularity import popularity_of
 from pplr_audit.data.prepare import model_free_features
 from pplr_audit.data.samples import Samples
-from pplr_audit.errors import RunError
 from pplr_audit.models.build import Recommender
 from pplr_audit.threat_model.artifacts import Artifacts
 from pplr_audit.threat_model.attack import (
@@ -57,19 +56,20 @@ from pplr_audit.threat_model.attack import (
     Budget,
     also_reads,
     as_active,
+    crafts_gradients,
+    crafts_start,
     reads_every_crossing,
     reads_traffic,
 )
 from pplr_audit.threat_model.channels import ONCE_A_ROUND, Channel
 from pplr_audit.threat_model.defense import ALL
 from pplr_audit.threat_model.knowledge import Knowledge
-from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
+from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.threat_model.view import Answer, Record, View
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.job import Job
 from pplr_audit.training.rounds import Federation, RoundState
 from pplr_audit.training.run_job import has_begun, loaded, opened
-from pplr_audit.training.side_by_side import allowed
 
 _HELD = "held"
 """The key of answers by the models that the server made; a personal model beside the shared one never reaches it."""
@@ -96,6 +96,7 @@ class Harness:
         kept = len(get_args(Phase)) - 1 + len(plan.rounds)  # attacks take turns at the phases, and read all rounds
         self._recorded = lru_cache(maxsize=kept)(self._record)
         self._hijacked = lru_cache(maxsize=1)(self._hijack)
+        self._crafted = lru_cache(maxsize=1)(self._craft)
         self._own_models: dict[tuple[str, int], Recommends | None] = {}
         self._sets_of = lru_cache(maxsize=None)(self._hold)
         self._truths_of = lru_cache(maxsize=None)(self._truths)
@@ -116,7 +117,7 @@ class Harness:
         if attack.secret == "membership":
             self.rows.require_comparable()
         if cell.channel in ONCE_A_ROUND:
-            return self._rounds.view(cell, attack)
+            return self._rounds.view(cell, attack, self._crafted(cell))
         if phase == "training" and not len(self.rows.training_in(cell.round)):
             raise NotApplicable(f"no victim's client trained in round {cell.round}")
         crossed = tuple(self._crossed(cell))
@@ -131,7 +132,7 @@ class Harness:
 
     def reserve_view(self, cell: Cell) -> View[Any] | None:
         """Return what the cell's adversary had seen of a round on users of the reserve; None without such users."""
-        return self._rounds.reserve_view(cell, self._plan.attack(cell))
+        return self._rounds.reserve_view(cell, self._plan.attack(cell), self._crafted(cell))
 
     def knowledge(self, cell: Cell) -> Sequence[Knowledge]:
         """Return the adversary's knowledge in each turn in which the attack runs."""
@@ -228,6 +229,8 @@ class Harness:
         classes, titles = self._model.prompts.title_classes(), self._title_tokens
         sets = {row: self._sets_of(client, attack.secret) for row, client in asked.items()}
         told = self._rounds.let_through(cell) if cell.adversary == "peer" else {}
+        if (crafted := self._crafted(cell)) is not None:
+            told = self._rounds.noticed(cell, attack, crafted)
         return SetTruth(users, sets, classes, self._popularity, titles, let_through=told)
 
     def _user_sets(self, round_: int) -> dict[str, Truth]:
@@ -343,11 +346,25 @@ class Harness:
         """What the trained models answer to the victims' requests."""
         return recommended_to(self._job, self.rows, self._state(round_), self._popularity)
 
-    def _hijack(self, cell: Cell) -> Spool:
-        """All that crosses of the victims in the last round of a training under the attack's own server.
+    def _craft(self, cell: Cell) -> CraftedRound | None:
+        """Return the cell's round as it goes where its attack chooses what clients begin with; None if it does not.
 
-        It has to end within the budget of one attack.
+        It has to make that within the budget of one attack.
         """
+        attack, seconds = crafts_start(self._plan.attack(cell)), self._job.scenario.audit.budget.seconds
+        if attack is None:
+            return None
+        spec = hijacked_by(cell, self._job.spec, self._job.scenario.audit.auxiliary)
+        clients, held = self._rounds.clients_asked(cell, self._plan.attack(cell)), sorted(self._rounds.held(cell))
+
+        def craft() -> RoundState:
+            state = self._state(cell.round)
+            return crafted(attack, self._builder.of(cell), state, held, clients, Budget(seconds))
+
+        return crafted_round(self._scratch, spec, cell.round, self._job.federation, craft)
+
+    def _hijack(self, cell: Cell) -> Spool:
+        """All that crosses of the victims in the last round under the attack's server, within one attack's budget."""
         spec = hijacked_by(cell, self._job.spec, self._job.scenario.audit.auxiliary)
         trace, crossed = self._plan.trace(cell, cell.channel), self.rows.watched(cell.round)
         every = reads_every_crossing(self._plan.attack(cell))
@@ -362,7 +379,7 @@ class Harness:
         with opened(self._scratch, spec) as store:
             federation, state = self._hijacked_until_last(cell, model, training, TrainingFiles(store))
             kept: list[tuple[Trace, Record]] = []
-            with _failing_apart():
+            with failing_apart():
                 training_records(
                     federation, model.parts, state, crossed, {trace}, lambda *each: kept.append(each), every=every
                 )
@@ -373,26 +390,9 @@ class Harness:
         self, cell: Cell, model: Recommender, training: scenario.Training, files: TrainingFiles
     ) -> tuple[Federation, RoundState]:
         """Train under the attack's own server; return the federation, and what its last round starts from."""
-        attack, asked = as_active(self._plan.attack(cell)), self._job.scenario
+        attack, asked = crafts_gradients(self._plan.attack(cell)), self._job.scenario
         assert attack is not None
         assert cell.front is not None
-        with _failing_apart():
+        with failing_apart():
             crafter = attack.craft_gradient(self._builder.of(cell), cell.front, Budget(asked.audit.budget.seconds))
             return hijacked(self._job.spec, self._private, model, training, crafter, files, seed=asked.seed)
-
-
-@contextmanager
-def _failing_apart() -> Iterator[None]:
-    """The attack is anybody's, and clients break off where their training explodes: such a cell has failed, alone.
-
-    Its server learns from each client in turn, so that no client can train beside another.
-    """
-    try:
-        with allowed(1):
-            yield
-    except (NotApplicable, BudgetExhausted):
-        raise
-    except Exception as error:
-        if isinstance(error, RunError) and isinstance(error.__cause__, OSError):  # a full disk stops everyone
-            raise
-        raise Failed(f"in the training that it hijacks: {type(error).__name__}: {error}") from error

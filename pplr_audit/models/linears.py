@@ -6,12 +6,16 @@ and that of B lies in the span of A x.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from pplr_audit.models.architectures import architecture
 from pplr_audit.models.lora import LINEAR
+
+Given = Literal["queries", "keys", "values"]
+_GIVEN: tuple[Given, ...] = ("queries", "keys", "values")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Linear:
     """The whole weight, where that is trained: (outputs, inputs), or the other way round."""
     transposed: bool = False
     """True if the weight is stored as (inputs, outputs)."""
+    gives: tuple[Given, ...] = ()
+    """Queries, keys and values of attention that its outputs are, in this order; empty where they are none."""
 
 
 def linears_of(
@@ -64,9 +70,17 @@ def linears_of(
             scale = float(module.scaling["default"]) if adapted else 1.0
             shares = first.setdefault(number, name)
             found[name] = Linear(
-                name, block_of[name], int(shape[1]), int(shape[0]), shares, scale=scale, transposed=transposed, **names
-            )
+                name, block_of[name], int(shape[1]), int(shape[0]), shares, scale=scale, transposed=transposed,
+                gives=_given_by(model, name), **names,
+            )  # fmt: skip
     return found
+
+
+def _given_by(model: nn.Module, name: str) -> tuple[Given, ...]:
+    """Return what a layer gives to attention: one of the three, or all where one layer gives them all."""
+    paths = architecture(model).products.attention_in
+    (found,) = [place for place, path in enumerate(paths) if name.endswith(f".{path}")] or [-1]
+    return () if found < 0 else _GIVEN if len(paths) == 1 else _GIVEN[found : found + 1]
 
 
 def candidates(model: nn.Module) -> list[str]:

@@ -255,6 +255,12 @@ class UncutModel:
         """True if a token is read without those behind it."""
         return architecture(self.model).causal
 
+    @property
+    def heads(self) -> tuple[int, int]:
+        """The heads of attention: those of queries, and those of keys and values."""
+        of_queries = int(self.model.config.num_attention_heads)
+        return of_queries, int(getattr(self.model.config, "num_key_value_heads", None) or of_queries)
+
     @contextmanager
     def _front(self, layers: Sequence[int], adapter: Mapping[str, Tensor] | None) -> Iterator[dict[int, Tensor]]:
         """Within the block, a forward pass ends where it enters the deepest of ``layers``; what enters each is held."""

@@ -1,7 +1,7 @@
 """All that the author of an attack or a defense needs. Import it from here; the modules behind may move."""
 
 from pplr_audit.threat_model.adversaries import SEES, Secret, channels_of
-from pplr_audit.threat_model.attack import Active, Attack, Budget, GradientCrafter, Guess
+from pplr_audit.threat_model.attack import Active, Attack, Budget, CraftsGradients, CraftsStart, GradientCrafter, Guess
 from pplr_audit.threat_model.channels import Channel, Crossing
 from pplr_audit.threat_model.defense import ALL, Act, Defense, End, Neighbors, PerSample, Turn, Unit, poisson
 from pplr_audit.threat_model.knowledge import Knowledge, Model
@@ -22,6 +22,8 @@ __all__ = [
     "Budget",
     "BudgetExhausted",
     "Channel",
+    "CraftsGradients",
+    "CraftsStart",
     "Crossing",
     "Defense",
     "End",

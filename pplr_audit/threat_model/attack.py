@@ -148,12 +148,16 @@ GradientCrafter = Callable[
 
 
 class Active(Attack, Protocol):
-    """An attack by a server that also chooses what it sends: a training of its own is run at every front.
+    """An attack by a server that also chooses what it sends, which takes a training of its own at every cut.
 
-    Its `run` then gets what crossed of the victims in the last round of that training, and the same knowledge.
+    It is one of `CraftsGradients` and `CraftsStart`: what the server sends back in each step, or at a round's start.
     """
 
     active: Literal[True]
+
+
+class CraftsGradients(Active, Protocol):
+    """Its `run` gets what crossed of the victims in the last round of that training, and the same knowledge."""
 
     def craft_gradient(self, knowledge: Knowledge, front: int, budget: Budget) -> GradientCrafter:
         """Return the gradient that the server sends in place of dLoss/dh_k; called before the training, at cut k =
@@ -162,6 +166,34 @@ class Active(Attack, Protocol):
         ...
 
 
+class CraftsStart(Active, Protocol):
+    """Its `run` gets the updates of the last round, which clients began with what it made; `Update.start` has that.
+
+    The knowledge is the same both times: its copies are the models that would have been sent.
+    """
+
+    def craft_start(
+        self, client: str, round_: int, start: Mapping[str, Tensor], knowledge: Knowledge, budget: Budget
+    ) -> Mapping[str, Tensor]:
+        """Return the model that the server sends to a client at the start of a round.
+
+        Args:
+            start: the tensors that an honest server would send, by name: the client's part at this cut. The answer has
+                the same names, shapes and types, and all of it is finite.
+        """
+        ...
+
+
 def as_active(attack: Attack) -> Active | None:
     """The attack, if it is one by a server that chooses what it sends."""
     return cast(Active, attack) if getattr(attack, "active", False) else None
+
+
+def crafts_start(attack: Attack) -> CraftsStart | None:
+    """The attack, if it chooses what clients are sent at the start of a round."""
+    return cast(CraftsStart, attack) if as_active(attack) and hasattr(attack, "craft_start") else None
+
+
+def crafts_gradients(attack: Attack) -> CraftsGradients | None:
+    """The attack, if it chooses what clients are sent back in each step."""
+    return cast(CraftsGradients, attack) if as_active(attack) and not crafts_start(attack) else None

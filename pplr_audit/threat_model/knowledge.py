@@ -49,6 +49,15 @@ class Model(Protocol):
         """True if a token is read without those behind it (a decoder), so that prefixes can be extended."""
         ...
 
+    @property
+    def heads(self) -> tuple[int, int]:
+        """The heads of attention: those of queries, and those of keys and values."""
+        ...
+
+    def under(self, adapter: Mapping[str, Tensor]) -> "Model":
+        """Return the same model with other trained tensors, all of them by name."""
+        ...
+
     def extend(
         self, prefix: Prefix, tokens: Int[np.ndarray, "nodes"], parents: Sequence[int], layers: Sequence[int]
     ) -> Branches:

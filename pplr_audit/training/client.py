@@ -262,9 +262,13 @@ class Client:
         epoch_steps = steps // self._training.local_epochs
         return models * sum(self._task.refreshes(round_, *divmod(step, epoch_steps)) for step in range(steps))
 
-    def positions(self, round_: int) -> int:
-        """Positions that cross in a round, padding included: each step's batch times its longest sequence."""
-        return sum(int(self._lengths[rows].max()) * len(rows) for rows in self.plan(round_) if len(rows))
+    def positions(self, round_: int, steps: int | None = None) -> int:
+        """Positions that cross in a round, padding included: each step's batch times its longest sequence.
+
+        Args:
+            steps: of which the first are counted, at most; all of them by default.
+        """
+        return sum(int(self._lengths[rows].max()) * len(rows) for rows in self.plan(round_)[:steps] if len(rows))
 
 
 class ServedClient:

@@ -32,6 +32,8 @@ class Hijack:
     """Level of knowledge that what is sent is made with."""
     auxiliary: str
     """Text that it is made with (``audit.auxiliary``)."""
+    back: int | None = None
+    """Blocks of the back, where what is sent depends on them, too."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class TrainingSpec:
             value = getattr(self, each.name)
             if isinstance(value, Data | Model | Training):
                 value = value.model_dump(mode="json", exclude_defaults=True)
-            found[each.name] = vars(value) if isinstance(value, Hijack) else value
+            hijack = isinstance(value, Hijack)
+            found[each.name] = {n: v for n, v in vars(value).items() if v is not None} if hijack else value
         found["model"].pop("cut", None)
         found["training"].pop("rivals", None)
         if self.defense == NONE:

@@ -54,6 +54,13 @@ class KnownModel:
     def causal(self) -> bool:
         return self._whole.causal
 
+    @property
+    def heads(self) -> tuple[int, int]:
+        return self._whole.heads
+
+    def under(self, adapter: Mapping[str, Tensor]) -> "KnownModel":
+        return KnownModel(self._whole, adapter, self._told)
+
     def log_probs(self, prompts: Sequence[Prompt]) -> list[Float[np.ndarray, "answer"]]:
         return asked(self._whole, prompts, self._adapter, self._encoded())
 
@@ -151,6 +158,13 @@ class NoModel:
 
     @property
     def causal(self) -> bool:
+        raise NotApplicable(NO_MODEL)
+
+    @property
+    def heads(self) -> tuple[int, int]:
+        raise NotApplicable(NO_MODEL)
+
+    def under(self, adapter: Mapping[str, Tensor]) -> "NoModel":
         raise NotApplicable(NO_MODEL)
 
     @property

@@ -7,7 +7,8 @@ It gets what crosses, as any `Host` does, and keeps to the protocol otherwise: i
 balances, and it serves. Only what goes down as dLoss/dh_k is another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from pplr_audit import scenario
 from pplr_audit.audit.cell import Cell
 from pplr_audit.data.prepare import PrivateData
+from pplr_audit.errors import RunError
 from pplr_audit.models.architectures import blocks
 from pplr_audit.models.build import Recommender, build
 from pplr_audit.models.cut import CutModel
@@ -25,11 +27,12 @@ from pplr_audit.models.precision import Precision
 from pplr_audit.models.recommenders.recformer import feeds_blocks
 from pplr_audit.scenario import plugins
 from pplr_audit.threat_model.attack import GradientCrafter
-from pplr_audit.threat_model.outcomes import NotApplicable
+from pplr_audit.threat_model.outcomes import BudgetExhausted, Failed, NotApplicable
 from pplr_audit.training.checkpoints import TrainingFiles
 from pplr_audit.training.defending import compose
 from pplr_audit.training.rounds import Federation, RoundLog, RoundState, assemble, train
 from pplr_audit.training.server import Server
+from pplr_audit.training.side_by_side import allowed
 from pplr_audit.training.spec import Hijack, TrainingSpec
 from pplr_audit.training.strategies.protocol import Strategy
 
@@ -83,7 +86,7 @@ def hijacked_by(cell: Cell, own: TrainingSpec, auxiliary: str) -> TrainingSpec:
         auxiliary: the text that the attack learns on.
     """
     assert cell.front is not None
-    return replace(own, hijack=Hijack(cell.attack, cell.settings, cell.front, cell.knowledge, auxiliary))
+    return replace(own, hijack=Hijack(cell.attack, cell.settings, cell.front, cell.knowledge, auxiliary, cell.back))
 
 
 def hijacked(
@@ -125,3 +128,20 @@ def _can_be_pulled(parts: CutModel) -> bool:
     """True if anything before the cut is trained, so that a gradient sent back can move it."""
     near: Sequence[Any] = list(blocks(parts.client))[: parts.front]
     return feeds_blocks(parts.client) or any(p.requires_grad for block in near for p in block.parameters())
+
+
+@contextmanager
+def failing_apart() -> Iterator[None]:
+    """The attack is anybody's, and clients break off where their training explodes: such a cell has failed, alone.
+
+    Its server learns from each client in turn, so that no client can train beside another.
+    """
+    try:
+        with allowed(1):
+            yield
+    except (NotApplicable, BudgetExhausted):
+        raise
+    except Exception as error:
+        if isinstance(error, RunError) and isinstance(error.__cause__, OSError):  # a full disk stops everyone
+            raise
+        raise Failed(f"in the training that it hijacks: {type(error).__name__}: {error}") from error

@@ -7,12 +7,14 @@ whole adapter, of which client and trunk each recorded a part, is divided anew f
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pplr_audit.audit.cell import Cell
+from pplr_audit.audit.own_trainings.crafted_round import CraftedRound
 from pplr_audit.audit.victims.rows import Rows
 from pplr_audit.data.samples import Samples, training_samples
 from pplr_audit.scenario.seeds import derive
@@ -71,23 +73,51 @@ class RoundViews:
         most = len(names) if attack.secret == "owner" else self._job.scenario.audit.victims
         return {int(row): names[place] for place, row in enumerate(order) if row < most}
 
-    def view(self, cell: Cell, attack: Attack) -> View[Update] | View[Aggregate]:
+    def view(
+        self, cell: Cell, attack: Attack, crafted: CraftedRound | None = None
+    ) -> View[Update] | View[Aggregate]:  # fmt: skip
         """Return what the cell's adversary saw.
+
+        Args:
+            crafted: the cell's round as it went where the adversary chose what it sent.
 
         Raises NotApplicable where it was not stored, or there is nobody to ask about.
         """
-        return self._view(cell, attack)
+        return self._view(cell, attack, crafted)
 
-    def reserve_view(self, cell: Cell, attack: Attack) -> View[Update] | View[Aggregate] | None:
+    def reserve_view(
+        self, cell: Cell, attack: Attack, crafted: CraftedRound | None = None
+    ) -> View[Update] | View[Aggregate] | None:
         """Return the same if the clients had trained the round on users of the reserve; None without a reserve.
 
         Every client takes as many samples, and so as many steps, from the same state. Peers keep their own samples.
         """
-        if self._reserve_samples(self._peers(cell)) is None:
+        samples = self._reserve_samples(self._peers(cell))
+        if samples is None:
             return None
+        if crafted is not None:
+            crossings = crossings_of(on_samples(self._job, samples), crafted.state)
+            return self._view(cell, attack, replace(crafted, crossings=crossings))
         return self._view(cell, attack, on_reserve=True)
 
-    def _view(self, cell: Cell, attack: Attack, *, on_reserve: bool = False) -> View[Update] | View[Aggregate]:
+    def clients_asked(self, cell: Cell, attack: Attack) -> list[str]:
+        """Return the names of the clients that are asked about."""
+        return sorted({*self.asked(cell, attack).values()})
+
+    def held(self, cell: Cell) -> frozenset[str]:
+        """Return the names of the tensors that a client holds at the cell's cut."""
+        assert cell.front is not None
+        assert cell.back is not None
+        return self._job.model.whole.held_by_client(cell.front, cell.back)
+
+    def noticed(self, cell: Cell, attack: Attack, crafted: CraftedRound) -> dict[str, Any]:
+        """Return what the clients could have noticed of what they were sent (`CraftedRound.facts`)."""
+        round_, clients = cell.round, self.clients_asked(cell, attack)
+        return crafted.facts(self._state(round_), self._stored(round_), clients)
+
+    def _view(
+        self, cell: Cell, attack: Attack, crafted: CraftedRound | None = None, *, on_reserve: bool = False
+    ) -> View[Update] | View[Aggregate]:
         asked = self.asked(cell, attack)
         if not asked:
             raise NotApplicable(f"no client that could be asked about trained in round {cell.round}")
@@ -100,8 +130,11 @@ class RoundViews:
         for round_ in cell.rounds:
             own = round_ == cell.round
             single = (steps_read(attack), tuple(sorted({*asked.values()})))
-            crossings = self._crossings(cell, round_, single, on_reserve and own)
-            for client, tensors, start, step in self._of_round(cell, crossings, round_):
+            if crafted is not None:
+                crossings, state = crafted.crossings, crafted.state
+            else:
+                crossings, state = self._crossings(cell, round_, single, on_reserve and own), self._state(round_)
+            for client, tensors, start, step in self._of_round(cell, crossings, state):
                 row = rows.setdefault((client, round_), first + len(rows))
                 if client == ALL:
                     sums.append(Aggregate(row, self._trained(round_), round_, tensors))
@@ -125,7 +158,7 @@ class RoundViews:
         return self._on_reserve(round_, self._peers(cell)) if on_reserve else self._stored(round_)
 
     def _of_round(
-        self, cell: Cell, crossings: Sequence[Crossing], round_: int
+        self, cell: Cell, crossings: Sequence[Crossing], state: RoundState
     ) -> Iterator[tuple[str, Tensors, Tensors, int]]:
         """Yield what crossed on the cell's channel: the client, the tensors, the adapter that they started from, and
         the step.
@@ -134,14 +167,12 @@ class RoundViews:
         if cell.channel == Channel.STATUS:
             yield from ((client, tensors, {}, -1) for client, tensors in by_channel.get(cell.channel, {}).items())
             return
-        assert cell.front is not None
-        assert cell.back is not None
-        held = self._job.model.whole.held_by_client(cell.front, cell.back)
+        held = self.held(cell)
         if cell.channel == Channel.AGGREGATE:
             yield ALL, self._sum(by_channel, held), {}, -1
             return
         if cell.channel == Channel.PERSONAL_MODEL:
-            yield from ((*each, -1) for each in self._models(cell, by_channel, round_, held))
+            yield from ((*each, -1) for each in self._models(cell, by_channel, state, held))
             return
         of_client = cell.channel == Channel.CLIENT_UPDATE
         single = [each for each in crossings if each.step >= 0]
@@ -151,13 +182,11 @@ class RoundViews:
             *((each.client, each.tensors, each.step) for each in single),
         ):
             part = {name: tensor for name, tensor in tensors.items() if (name in held) == of_client}
-            yield client, part, self._start(cell, client, round_, held), step
+            yield client, part, self._start(cell, client, state, held), step
 
     def began(self, cell: Cell) -> dict[tuple[str, int], Tensors]:
         """Return the models that the cell's peers began its rounds with, as far as they hold them."""
-        assert cell.front is not None
-        assert cell.back is not None
-        held = self._job.model.whole.held_by_client(cell.front, cell.back)
+        held = self.held(cell)
         return {
             (peer, round_): {name: self._state(round_).adapters[peer][name] for name in held}
             for peer in self._peers(cell)
@@ -238,7 +267,11 @@ class RoundViews:
         }
 
     def _models(
-        self, cell: Cell, by_channel: Mapping[Channel, Mapping[str, Tensors]], round_: int, held: Collection[str]
+        self,
+        cell: Cell,
+        by_channel: Mapping[Channel, Mapping[str, Tensors]],
+        state: RoundState,
+        held: Collection[str],
     ) -> Iterator[tuple[str, Tensors, Tensors]]:
         """Yield the new models that came back, and the models before mixing of those who trained."""
         updates = self._updates(by_channel) if Channel.AGGREGATE not in by_channel else {}
@@ -246,8 +279,8 @@ class RoundViews:
             if cell.adversary == "peer" and client not in self._rows.peers:
                 continue
             beyond = [name for name in held if name not in crossed]
-            model = {**crossed, **self._next(client, round_, beyond)} if beyond else crossed
-            start = self._start(cell, client, round_, held)
+            model = {**crossed, **self._next(client, state.round, beyond)} if beyond else crossed
+            start = self._start(cell, client, state, held)
             if client in updates:
                 start = {name: value - updates[client][name] for name, value in start.items()}
             elif client in by_channel.get(Channel.TRUNK_UPDATE, {}):
@@ -265,13 +298,13 @@ class RoundViews:
         whole = self._state(round_ + 1).adapters[client]
         return {name: whole[name] for name in names}
 
-    def _start(self, cell: Cell, client: str, round_: int, held: Collection[str]) -> Tensors:
+    def _start(self, cell: Cell, client: str, state: RoundState, held: Collection[str]) -> Tensors:
         """Return the model at the start of the round as far as the adversary has it.
 
         Whoever hosts the trunk has its part. Whoever was sent updates has the clients' parts, unless
         ``audit.knowledge`` says that it goes by public weights. A peer has its own.
         """
-        sees, whole = channels_of(cell.adversary), self._state(round_).adapters[client]
+        sees, whole = channels_of(cell.adversary), state.adapters[client]
         hosts, sent = Channel.TRUNK_UPDATE in sees, cell.knowledge == "front" or cell.adversary == "peer"
         return {name: value for name, value in whole.items() if (sent if name in held else hosts)}
 

@@ -45,6 +45,8 @@ def _replay(row: dict[str, Any], many: bool) -> str:
     round_ = f"round {row['round']}" + (f" of {row['training']}" if many else "")
     if row["of"] == "reserve":
         return f"train {round_} on users of the reserve, as a control"
+    if row["of"] == "steps":
+        return f"train the first {several(row['steps'], 'step')} of {round_} again, for their gradients"
     return f"{'record' if row['live'] else 'replay'} {round_} at {several(row['taps'], 'tap')}"
 
 
