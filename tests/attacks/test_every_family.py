@@ -33,6 +33,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "inverter": {"prompts": 8, "held_out": 2, "epochs": 1, "kind": "linear"},
     "label_match": {"shortlist": 2},
     "fsha": {"steps": 3},
+    "crafted_adapter": {"prompts": 2, "iterations": 5},
     "sdar": {"steps": 3},
     "gradient_match": {"samples": 64, "tries": 4},
     "update_label": {"prompts": 40, "clients": 2},
@@ -75,7 +76,7 @@ def small(kind: str, backbone: Path) -> scenario.Scenario:
             "data": {"market": MARKET, "clients": 2, "history": 2, "audit_users": 32, "test_users": 2},
             "model": {
                 "backbone": str(backbone), "recommender": "bigrec" if ARCHITECTURES[kind].causal else "recformer",
-                "beams": 1, "max_tokens": 200, "lora": {"rank": 2},
+                "beams": 1, "max_tokens": 200, "lora": {"rank": 3},
                 **({} if ARCHITECTURES[kind].causal else {"recformer": {"ids": True}}),
             },
             "training": {"rounds": 1, "learning_rate": 0.01, "batch_size": 16},

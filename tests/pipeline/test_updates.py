@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pplr_audit import pipeline as audit
 from pplr_audit import scenario
+from pplr_audit.audit import forecast
 from pplr_audit.errors import InputError
 from pplr_audit.report.findings.series import above_baseline
 from pplr_audit.runs.documents import validate
@@ -225,6 +226,26 @@ def test_updates_of_recformer_are_read_by_server_and_peer_at_every_cut(
     deeper = [row for row in found if row["channel"] == "personal_model"]
     assert {row["adversary"] for row in deeper} == {"server", "peer"}
     assert {row["status"] for row in rows(document, attack="loss", adversary="peer", metric="auc")} == {"ok"}
+
+
+def test_a_plan_counts_the_steps_that_are_trained_again_for_their_gradients(
+    toys: None, small_scenario: scenario.Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast.Speed, "measured", lambda *_: forecast.Speed(1.0))
+
+    def again(attack: Any, **data: float) -> list[dict[str, Any]]:
+        chosen = asked(small_scenario, attacks=[attack], cuts=[[1, 1]], rounds="last")
+        chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update=data)})
+        rows = audit.plan(chosen, tmp_path / "x")["replays"]
+        return [row for row in rows if row["of"] in ("steps", "reserve")]
+
+    (one,), (all_,) = (again({"trunk_steps": {"steps": steps}}) for steps in (1, 10**6))
+    assert (one["of"], one["steps"], one["round"], one["left"]) == ("steps", 1, 2, True)
+    (whole,) = again("lister")
+    assert whole["of"] == "reserve"
+    assert 0 < one["seconds"] < all_["seconds"] == 2 * whole["seconds"], "on its own samples, and on the reserve's"
+    (alone,) = again({"trunk_steps": {"steps": 10**6}}, reserve=0.0)
+    assert alone["seconds"] > 0
 
 
 def test_a_plan_counts_hijacked_trainings_and_the_round_on_the_reserve(
