@@ -23,7 +23,7 @@ from pplr_audit.scenario.schema import Scenario
 
 BLOCKS = {"encoder": 6, "decoder": 4}
 WIDTH = {"encoder": 384, "decoder": 768}
-VICTIMS = 24
+VICTIMS = 12
 ATTACKS = {
     "per_user": ["lora_span", "ridge"], "kmeans": ["lora_span", {"update_label": {"prompts": 256}}, "ridge"],
 }  # fmt: skip
@@ -31,9 +31,8 @@ READS = {"lora_span": "item_recall", "update_label": "item_recall", "ridge": "it
 """Metric that says which share of the items asked for was named."""
 
 
-def asked(kind: str, partition: str, folder: Path, quick: bool) -> Scenario:
+def asked(kind: str, partition: str, blocks: int, folder: Path, quick: bool) -> Scenario:
     """The audit of every pair of layers."""
-    blocks = 3 if quick and kind == "decoder" else BLOCKS[kind]
     cuts = [[front, back] for front in range(1, blocks + 1) for back in range(blocks + 1 - front)]
     data: dict[str, Any] = (
         {"market": {"users": 120, "items": 48, "tastes": 3}} if quick else {"path": str(DATA / "ml-100k")}
@@ -70,11 +69,10 @@ def measured(setting: Scenario, out: Path) -> list[dict[str, Any]]:
     return [row for row in rows if row["attack"] in READS and row["metric"] == READS[row["attack"]]]
 
 
-def cell(found: Mapping[tuple[str, str, int, int], Mapping[str, Any]], key: tuple[str, str, int, int]) -> str:
-    """Return value, interval, and the strongest of its baselines; or that there is none."""
-    row = found.get(key)
+def cell(row: Mapping[str, Any] | None) -> str:
+    """Return value, interval, and the strongest of what it is compared with; or that there is none."""
     if row is None:
-        return ""
+        return "does not cross"
     if row["status"] != "ok":
         return str(row["status"]).replace("_", " ")
     beside = {each["name"]: each["value"] for each in row["comparisons"]}
@@ -83,21 +81,27 @@ def cell(found: Mapping[tuple[str, str, int, int], Mapping[str, Any]], key: tupl
     return f"{row['value']:.2f} [{low:.2f}, {high:.2f}], {name} {beside[name]:.2f}"
 
 
-def page(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table of one audit and the reasons of what could not be read."""
+def page(rows: Sequence[Mapping[str, Any]], blocks: int) -> str:
+    """Return the table of one audit, and the reasons of what could not be read."""
+    closed = {(front, blocks - front) for front in range(blocks + 1)}
+    found = {(row["attack"], row["channel"], row["cut"]["front"], row["cut"]["back"]): row for row in rows}
     found = {
-        (row["attack"], row["channel"], row["cut"]["front"], row["cut"]["back"]): row for row in rows if row["cut"]
+        key: row for key, row in found.items() if key[2:] not in closed or key[1] in ("client_update", "aggregate")
     }
-    ways = sorted({(attack, channel) for attack, channel, _, _ in found})
-    lines = []
-    for front, back in sorted({(front, back) for _, _, front, back in found}):
-        shown = [cell(found, (attack, channel, front, back)) for attack, channel in ways]
-        if any(shown):
-            lines.append([str(front), str(back), *shown])
+    ways = sorted({key[:2] for key in found if key[1] != "aggregate"})
+    pairs = sorted({(front, back) for *_, front, back in found if front is not None and back is not None})
+
+    def told(attack: str, channel: str, front: int, back: int) -> str:
+        row = found.get((attack, channel, front, back))
+        if row is None and (front, back) not in closed:
+            row = found.get((attack, channel, front, None))
+        return cell(row)
+
+    lines = [[str(front), str(back), *(told(*way, front, back) for way in ways)] for front, back in pairs]
     head = ["k", "m", *(f"`{attack}` on {channel.replace('_', ' ')}" for attack, channel in ways)]
     reasons = {
         f"- `{row['attack']}` on {row['channel'].replace('_', ' ')}: {row['detail']['reason']}"
-        for row in rows if row["status"] == "not_applicable"
+        for row in found.values() if row["status"] != "ok"
     }  # fmt: skip
     return table(head, lines) + ("\n\n" + "\n".join(sorted(reasons)) if reasons else "")
 
@@ -105,19 +109,19 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     chosen, at = arguments(__doc__ or "", repeats=1, kind=("encoder", "decoder")), machine()
     parts, figures = list[str](), dict[str, Any]()
+    blocks = 3 if chosen.quick and chosen.kind == "decoder" else BLOCKS[chosen.kind]
     names = {"per_user": "One client per user", "kmeans": "Five silos"}
     for partition, name in names.items():
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            setting = asked(chosen.kind, partition, folder, chosen.quick)
+            setting = asked(chosen.kind, partition, blocks, folder, chosen.quick)
             if chosen.kind == "decoder":
-                layers = 3 if chosen.quick else BLOCKS["decoder"]
-                llama.save(folder / "llama", load(setting.data, 0).catalogue, layers=layers,
-                           hidden=32 if chosen.quick else WIDTH["decoder"])  # fmt: skip
+                width = 192 if chosen.quick else WIDTH["decoder"]
+                llama.save(folder / "llama", load(setting.data, 0).catalogue, layers=blocks, hidden=width)
             rows = measured(setting, folder / "run")
             seconds = json.loads((folder / "run" / "manifest.json").read_text(encoding="utf-8"))["seconds"]
         figures[partition] = {"rows": rows, "seconds": seconds}
-        parts.append(f"## {name}\n\n{page(rows)}")
+        parts.append(f"## {name}\n\n{page(rows, blocks)}")
         print(parts[-1], flush=True)
     text = "\n\n".join(parts)
     write(f"updates_{chosen.kind}", "What updates and activations say, at every cut", text, figures, at, chosen.results)

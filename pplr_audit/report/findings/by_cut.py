@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from pplr_audit.report.findings.series import Finding, is_measured, place, strongest
+from pplr_audit.report.findings.series import SUM, Finding, is_measured, place, strongest
 from pplr_audit.report.words.quantities import ranges
 from pplr_audit.report.words.vocabulary import WITHOUT_TRUNK, cut_words
 from pplr_audit.runs.documents import Document
-from pplr_audit.threat_model.channels import Channel
 
 Pair = tuple[int, int]
 """A cut that says both sides: blocks kept in front, k, and behind, m."""
@@ -48,8 +47,8 @@ def _rows_at(index: Mapping[Pair, Sequence[Finding]], cut: Pair, layers: int) ->
     if sum(cut) == layers:
         at = [row for row in at if row["channel"] in WITHOUT_TRUNK or place(row["cut"]) == cut]
     # Whoever is sent each update is sent no sum: that one says what secure aggregation would leave.
-    each = {_asked(row) for row in at if row["channel"] == Channel.CLIENT_UPDATE and is_measured(row)}
-    return [row for row in at if row["channel"] != Channel.AGGREGATE or _asked(row) not in each]
+    each = {_asked(row) for row in at if row["channel"] == "client_update" and is_measured(row)}
+    return [row for row in at if row["channel"] != SUM or _asked(row) not in each]
 
 
 def _asked(row: Finding) -> tuple[Any, ...]:
