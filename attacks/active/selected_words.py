@@ -78,8 +78,14 @@ class Words:
     def noises(self) -> Float[Tensor, "kinds width width"]:
         """Covariances of what a row holds besides words; that within words where a word does not always enter alike."""
         kinds = self.background.kinds
-        placed = float(self.within.trace()) > 1e-9 * float(kinds[0].trace())
-        return torch.cat([kinds, self.within[None]]) if placed else kinds
+        more = [each for each in (self.within, self.template) if float(each.trace()) > 1e-9 * float(kinds[0].trace())]
+        return torch.cat([kinds, *(each[None] for each in more)])
+
+    @property
+    def template(self) -> Float[Tensor, "width width"]:
+        """Second moments of what enters for words of the template, which everybody knows to be there."""
+        public = self.inputs[torch.from_numpy(self.known[:, 1] == 0)]
+        return public.T @ public / max(1, len(public))
 
 
 @dataclass(frozen=True)
@@ -96,23 +102,27 @@ class Selection:
     def of(
         cls, words: Words, rows_of: Callable[[Prompt], Float[Tensor, "heads width"]], check: Callable[[], None]
     ) -> "Selection":
-        """Count the words of which most is in the gradients of single prompts.
+        """Count the word of a title of which most is in the gradient of each single prompt.
 
         Args:
             rows_of: makes the rows of a prompt's gradient.
         """
-        inverse = torch.linalg.inv(words.within + 1e-4 * words.background.kinds[0] + 1e-9 * words.background.kinds[2])
+        moments, _, alike = words.background.kinds
+        inverse = torch.linalg.inv(words.within + words.template + 1e-4 * moments + 1e-9 * alike)
         through = words.inputs @ inverse
         sizes = (through * words.inputs).sum(1)
-        selected, present = [], np.zeros(len(words.known), dtype=np.int64)
+        counts: np.ndarray | float = 0.0
+        present = np.zeros(len(words.known), dtype=np.int64)
         for prompt, at in zip(words.prompts, words.at, strict=True):
             check()
             own = np.unique(at)
+            own = own[words.known[own, 1] == 1]
             present[own] += 1
             fits = (through[own] @ rows_of(prompt).double().T).square() / sizes[own, None]
-            selected.append(own[fits.argmax(0).numpy()])
-        counts = np.stack([np.bincount(each, minlength=len(words.known)) for each in np.stack(selected, 1)])
-        return cls(counts.astype(float), present, len(words.prompts))
+            taken = np.zeros((fits.shape[1], len(words.known)))
+            taken[np.arange(len(taken)), own[fits.argmax(0).numpy()]] = 1
+            counts = counts + taken
+        return cls(np.asarray(counts), present, len(words.prompts))
 
     def chance(self, head: int, samples: int) -> Float[np.ndarray, "words"]:
         """Return the probability that the head selects each word in a client of so many random samples."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pplr_audit import pipeline as audit
 from pplr_audit import scenario
@@ -25,7 +25,7 @@ from pplr_audit.threat_model import Budget, BudgetExhausted, Failed, Guess, Know
 from pplr_audit.training.rounds import RoundState
 from tests.attacks.update.clients import ADAMW, SGD, Clients, moved
 from tests.attacks.update.test_lora_span import item_recall
-from tests.conftest import LAYERS
+from tests.conftest import LAYERS, prompt_text
 
 ITEMS, HISTORY, SAMPLES, WIDTH = 120, 5, 30, 128
 
@@ -61,6 +61,40 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
         {"backbone": str(folder), "recommender": "recformer", "lora": {"rank": 8, "targets": ["query", "key", "value"]}}
     )
     return build(settings, items, history=HISTORY, seed=1)
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    """BIGRec on a small Llama of random weights over the same catalogue, without LoRA on its keys."""
+    items, folder = catalogue(), tmp_path_factory.mktemp("llama")
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    inner.train_from_iterator([*items.titles * 3, *[prompt_text(["x"], "y")] * 300], trainer)
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": LAYERS, "num_attention_heads": 8}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=512, **names)
+    made = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=1, initializer_range=0.05, **sizes)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        LlamaForCausalLM(made).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    lora = {"rank": 8, "targets": ["q_proj", "v_proj"]}
+    settings = {"backbone": str(folder), "recommender": "bigrec", "max_tokens": 256, "lora": lora}
+    return build(scenario.Model.model_validate(settings), items, history=HISTORY, seed=1)
+
+
+def test_behind_a_template_and_without_lora_on_keys_a_decoders_silo_is_read_too(decoder: Recommender) -> None:
+    honest, attack = silos(decoder), CraftedAdapter(prompts=16, iterations=40)
+    planted = sent(honest, attack)
+    found, _ = read(planted, planted.view(), attack, honest)
+    dealt, _ = read(planted, planted.view().shuffled(np.random.default_rng(1)), attack, honest)
+    without, _ = read(honest, honest.view(), attack, honest)
+    assert found > without + 0.05
+    assert found > dealt + 0.05
 
 
 def silos(model: Recommender, count: int = 2) -> Clients:
