@@ -1,7 +1,10 @@
-"""Chances: the probability that a client has each item, from what simulated clients with and without it score."""
+"""Chances: the probability that a client has each item, from what simulated clients with and without it score.
+
+Platt scaling: a logistic curve over scores (Platt 1999, *Probabilistic outputs for support vector machines*).
+"""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
 
 
@@ -50,6 +53,49 @@ class Calibration:
         )
         asked = np.stack([self.scores(own), _logit(_any(usual, samples))], axis=1)
         return np.asarray(learned.predict_proba(asked)[:, 1])
+
+
+class PowerCurve:
+    """Tells from an item's share of all power how likely the client has it, as simulated clients show.
+
+    Items without power share one probability, that of such items in the simulation. For others it is a logistic curve
+    of the logarithm of the share, with Platt's targets, (n + 1) / (n + 2) and 1 / (n + 2), so that a simulation in
+    which all are told apart states no certainty. More power never makes an item less likely.
+
+    Args:
+        powers: of the items of a simulated client, by client.
+        true: whether the client had the item.
+
+    >>> curve = PowerCurve(np.array([[9.0, 1.0, 0.0, 0.0]]), np.array([[True, False, False, False]]))
+    >>> curve.chances(np.array([5.0, 5.0, 0.0])).round(2).tolist()
+    [0.62, 0.62, 0.25]
+    """
+
+    def __init__(self, powers: Float[np.ndarray, "clients items"], true: Bool[np.ndarray, "clients items"]) -> None:
+        named = powers > 0
+        self._none = (true[~named].sum() + 1) / ((~named).sum() + 2)
+        shares, hits = _log_shares(powers)[named], true[named]
+        targets = np.where(hits, (hits.sum() + 1) / (hits.sum() + 2), 1 / ((~hits).sum() + 2))
+        self._learned: LogisticRegression | None = None
+        self._mean = float(targets.mean()) if len(targets) else float(self._none)
+        if len(targets):
+            features, labels = np.tile(shares, 2)[:, None], np.repeat([1, 0], len(shares))
+            learned = LogisticRegression(C=1e3).fit(features, labels, np.concatenate([targets, 1 - targets]))
+            self._learned = learned if learned.coef_[0, 0] > 0 else None
+
+    def chances(self, powers: Float[np.ndarray, "items"]) -> Float[np.ndarray, "items"]:
+        """Return the probability of each item, from the powers of all."""
+        named, found = powers > 0, np.full(len(powers), float(self._none))
+        if self._learned is None:
+            found[named] = self._mean
+        elif named.any():
+            found[named] = self._learned.predict_proba(_log_shares(powers[None])[0, named][:, None])[:, 1]
+        return found.clip(min=float(self._none))
+
+
+def _log_shares(powers: Float[np.ndarray, "clients items"]) -> Float[np.ndarray, "clients items"]:
+    total = powers.sum(1, keepdims=True).clip(1e-300)
+    return np.asarray(np.log((powers / total).clip(1e-12)))
 
 
 def _any(each: np.ndarray, samples: np.ndarray | int) -> np.ndarray:

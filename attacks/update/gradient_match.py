@@ -100,7 +100,7 @@ class GradientMatch:
         if self.start == "nothing":
             return {}
         try:
-            given = LoraSpan(seed=self.seed).run(view, knowledge, budget).arrays
+            given = LoraSpan(seed=self.seed, simulated=0).run(view, knowledge, budget).arrays
         except NotApplicable:
             return {}
         bounds, items = given["item_offsets"], given["ranked_items"]

@@ -11,11 +11,15 @@ setting.
 
 It reads the first layers whose update is in the view. In the first block it has the exact input of every word at every
 position, and so the order of titles, too. In deeper blocks titles within random prompts stand for them.
+
+How likely each item is there is told by clients that the attack simulates on random prompts (`chances.PowerCurve`): a
+power says which of two items explains more, and not how sure that is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -25,8 +29,12 @@ from torch import Tensor
 
 from pplr_audit.attacks.decoding.word_scores import require_whole
 from pplr_audit.attacks.update.candidates import RANDOM, Background, Occurrences, TitleInputs, covering
+from pplr_audit.attacks.update.chances import PowerCurve
 from pplr_audit.attacks.update.directions import Directions, descent, directions
+from pplr_audit.attacks.update.simulated import trained_on
 from pplr_audit.attacks.update.sparse import powers
+from pplr_audit.data.prompts import Prompt
+from pplr_audit.threat_model.artifacts import digest, digest_of_prompts
 from pplr_audit.threat_model.attack import Budget, Guess
 from pplr_audit.threat_model.channels import Channel
 from pplr_audit.threat_model.knowledge import Knowledge, Model
@@ -49,6 +57,8 @@ class Found:
 
     items: Int[np.ndarray, "items"]
     """The whole catalogue, the likeliest first."""
+    powers: Float[np.ndarray, "items"]
+    """Power of each of them, 0 where it explains nothing."""
     words: Int[np.ndarray, "words"]
     """Tokens of titles, the likeliest first."""
     starts: dict[int, int]
@@ -63,6 +73,8 @@ class LoraSpan:
         shortlist: titles that are asked together, the best by themselves.
         iterations: of the search for those that explain most.
         seed: of the random prompts.
+        simulated: clients that are simulated at most, and at most one for two updates that are read: from what is read
+            of them each item's probability is told. With 0 none is told.
     """
 
     name = "lora_span"
@@ -70,37 +82,103 @@ class LoraSpan:
     channels = frozenset({Channel.CLIENT_UPDATE, Channel.TRUNK_UPDATE, Channel.AGGREGATE})
     controls = 4
 
-    def __init__(self, shortlist: int = 250, iterations: int = 60, seed: int = 0) -> None:
-        require_whole("lora_span", shortlist=(shortlist, 1), iterations=(iterations, 1), seed=(seed, 0))
-        self.shortlist, self.iterations, self.seed = shortlist, iterations, seed
+    def __init__(self, shortlist: int = 250, iterations: int = 60, seed: int = 0, simulated: int = 4) -> None:
+        require_whole(
+            "lora_span", shortlist=(shortlist, 1), iterations=(iterations, 1), seed=(seed, 0), simulated=(simulated, 0)
+        )
+        self.shortlist, self.iterations, self.seed, self.simulated = shortlist, iterations, seed, simulated
 
     def run(self, view: View[Any], knowledge: Knowledge, budget: Budget) -> Guess:
         asked = [seen for seen in view.records if seen.row in view.rows]
         found: dict[int, Found] = {}
         reasons, facts = list[str](), {}
         readers: dict[tuple[str, str], _Reader] = {}
-        adaptive = knowledge.recipe is not None and knowledge.recipe.optimizer == "adamw"
         for done, seen in enumerate(asked):
             budget.check(done, len(asked))
             client = _clients(seen)[0]
-            model = knowledge.copy(client, seen.round)
-            start = seen.start if isinstance(seen, Update) else model.adapter  # of a sum, one of the starts
+            start = seen.start if isinstance(seen, Update) else knowledge.copy(client, seen.round).adapter
             try:
-                every = directions(descent(seen.tensors, start, knowledge, client, seen.round), model.linears, start)
-                rows = every[0]
-                key = model.digest, rows.shares
-                if key not in readers:
-                    readers[key] = _Reader(model, rows, knowledge, self.seed)
-                reader = readers[key]
-                reader.require_room(rows, knowledge, [*_clients(seen)], seen.round)
-                found[seen.row] = reader.read(rows, adaptive, self.shortlist, self.iterations, budget)
+                update = descent(seen.tensors, start, knowledge, client, seen.round)
+                rows, found[seen.row] = self._read(update, start, seen, knowledge, readers, budget)
                 facts = {"layer": rows.shares, "directions": len(rows.rows), "width": rows.rows.shape[1]}
             except NotApplicable as reason:
                 reasons.append(str(reason))
         if not found:
             raise NotApplicable(reasons[0] if reasons else "no update crossed")
         noise = float(np.mean([each.noise for each in found.values()]))
-        return _answer(found, knowledge, {**facts, "rows_not_applicable": len(reasons), "noise_power": noise})
+        curve = self._curve([seen for seen in asked if seen.row in found], knowledge, readers, budget)
+        return _answer(found, knowledge, curve, {**facts, "rows_not_applicable": len(reasons), "noise_power": noise})
+
+    def _read(
+        self, update: Mapping[str, Tensor], start: Mapping[str, Tensor], seen: Update | Aggregate,
+        knowledge: Knowledge, readers: dict[tuple[str, str], "_Reader"], budget: Budget,
+    ) -> tuple[Directions, Found]:  # fmt: skip
+        """Read an update that is of a record, or simulated as one like it."""
+        model = knowledge.copy(_clients(seen)[0], seen.round)
+        rows = directions(update, model.linears, start)[0]  # of a sum, from one of the starts
+        key = model.digest, rows.shares
+        if key not in readers:
+            readers[key] = _Reader(model, rows, knowledge, self.seed)
+        readers[key].require_room(rows, knowledge, _clients(seen), seen.round)
+        adaptive = knowledge.recipe is not None and knowledge.recipe.optimizer == "adamw"
+        return rows, readers[key].read(rows, adaptive, self.shortlist, self.iterations, budget)
+
+    def _curve(
+        self, read: Sequence[Update | Aggregate], knowledge: Knowledge, readers: dict[tuple[str, str], "_Reader"],
+        budget: Budget,
+    ) -> PowerCurve | None:  # fmt: skip
+        """Return how likely an item of some power is, from clients simulated like those of some records."""
+        recipe, steps = knowledge.recipe, knowledge.steps
+        like = [seen for seen in read if all((client, seen.round) in steps for client in _clients(seen))]
+        if recipe is None or not like or not self.simulated:
+            return None
+        count = min(self.simulated, max(1, len(like) // 2))
+        shown = list[dict[str, Tensor]]()
+        for seed, place in enumerate(np.linspace(0, len(like) - 1, count).round().astype(int)):
+            seen, drawn = like[place], np.random.default_rng(seed)
+            texts = {
+                client: [
+                    knowledge.prompts.random(knowledge.history, drawn) for _ in range(steps[client, seen.round].samples)
+                ]
+                for client in _clients(seen)
+            }
+            source = {
+                "settings": [str(recipe), self.shortlist, self.iterations, self.seed, [*seen.tensors]],
+                "clients": [
+                    [knowledge.copy(client, seen.round).digest, str(steps[client, seen.round]), digest_of_prompts(own)]
+                    for client, own in texts.items()
+                ],
+                "titles": digest(knowledge.prompts.titles.values, knowledge.prompts.titles.offsets),
+            }  # fmt: skip
+            with suppress(NotApplicable):
+                simulate = partial(self._simulated, seen, texts, knowledge, readers, budget)
+                shown.append(knowledge.fitted("lora_span", source, simulate))
+        if not shown:
+            return None
+        powers, true = (torch.stack([each[name] for each in shown]).numpy() for name in ("powers", "true"))
+        return PowerCurve(powers, true)
+
+    def _simulated(
+        self, seen: Update | Aggregate, texts: Mapping[str, Sequence[Prompt]], knowledge: Knowledge,
+        readers: dict[tuple[str, str], "_Reader"], budget: Budget,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Return the powers of all items in an update like a record's on other texts, and which of them are there."""
+        assert knowledge.recipe is not None
+        total: dict[str, Tensor] = {}
+        for client, own in texts.items():
+            model, steps = knowledge.copy(client, seen.round), knowledge.steps[client, seen.round]
+            moved = trained_on(own, model, knowledge.recipe, steps, seen.round, np.random.default_rng(self.seed))
+            total = {
+                name: total.get(name, 0) + steps.samples * moved[name].double()
+                for name in seen.tensors
+                if name in moved
+            }
+        start = knowledge.copy(_clients(seen)[0], seen.round).adapter
+        _, found = self._read(total, start, seen, knowledge, readers, budget)
+        classes = knowledge.prompts.title_classes()
+        held = {int(item) for own in texts.values() for text in own for item in (*text.items, text.target)}
+        there = np.isin(classes, classes[[*held]])
+        return {"powers": torch.from_numpy(found.powers[np.argsort(found.items)]), "true": torch.from_numpy(there)}
 
 
 class _Reader:
@@ -174,11 +252,12 @@ class _Reader:
         for (item, start), value in zip(titles, power.tolist(), strict=True):
             best[item] = max(best.get(item, (-1.0, 0)), (value, start))
         ranked = sorted(order.tolist(), key=lambda item: -best.get(item, (-1.0, 0))[0])
+        power_of = np.array([max(0.0, best.get(item, (0.0, 0))[0]) for item in ranked])
         by_word = np.zeros(len(first.words))
         np.maximum.at(by_word, words, power[groups])
         told = np.lexsort((-shares.max(1), -by_word))
         starts = {item: start for item, (value, start) in best.items() if value > 0 and first.placed}
-        return Found(np.array(ranked), _tokens(first.words[told]), starts, noise)
+        return Found(np.array(ranked), power_of, _tokens(first.words[told]), starts, noise)
 
     def _read_occurrences(self, white: "_White", shortlist: int, iterations: int, budget: Budget) -> Found:
         """Read a layer behind attention, by titles within random prompts."""
@@ -196,9 +275,10 @@ class _Reader:
         for place, value in zip(kept, power.tolist(), strict=True):
             best[held[place][0]] = max(best.get(held[place][0], -1.0), value)
         ranked = np.array(sorted(order.tolist(), key=lambda item: -best.get(item, -1.0)))
+        power_of = np.array([max(0.0, best.get(int(item), 0.0)) for item in ranked])
         titles = self._prompts.titles
         told = dict.fromkeys(int(token) for item in ranked for token in titles[int(item)])
-        return Found(ranked, np.array([*told]), {}, noise)
+        return Found(ranked, power_of, np.array([*told]), {}, noise)
 
     def _shares(self, white: "_White") -> Float[np.ndarray, "words positions"]:
         """Return the share of each word at each position that lies in the span of the measured rows."""
@@ -272,7 +352,7 @@ def _clients(seen: Update | Aggregate) -> tuple[str, ...]:
     return (seen.client,) if isinstance(seen, Update) else seen.clients
 
 
-def _answer(found: dict[int, Found], knowledge: Knowledge, facts: dict[str, Any]) -> Guess:
+def _answer(found: dict[int, Found], knowledge: Knowledge, curve: PowerCurve | None, facts: dict[str, Any]) -> Guess:
     """Put the rankings of all rows together, and where positions are known the titles in their order."""
     rows = sorted(found)
     items, words = [found[row].items for row in rows], [found[row].words for row in rows]
@@ -280,6 +360,8 @@ def _answer(found: dict[int, Found], knowledge: Knowledge, facts: dict[str, Any]
         "rows": np.array(rows), "ranked_items": np.concatenate(items), "ranked_tokens": np.concatenate(words),
         "item_offsets": _bounds(items), "token_offsets": _bounds(words),
     }  # fmt: skip
+    if curve is not None:
+        arrays["item_chances"] = np.concatenate([curve.chances(found[row].powers) for row in rows])
     sequences = [(place, _sequence(found[row], knowledge)) for place, row in enumerate(rows) if found[row].starts]
     if sequences:
         texts = [text for _, text in sequences]

@@ -49,7 +49,7 @@ class TrunkSteps:
     def __init__(self, steps: int = 8, shortlist: int = 250, iterations: int = 60) -> None:
         require_whole("trunk_steps", steps=(steps, 1))
         self.local_steps = steps
-        self._reader = LoraSpan(shortlist, iterations)
+        self._reader = LoraSpan(shortlist, iterations, simulated=0)
 
     def run(self, view: View[Update], knowledge: Knowledge, budget: Budget) -> Guess:
         single = [each for each in view.records if each.step >= 0 and each.row in view.rows]

@@ -37,7 +37,7 @@ from pplr_audit.threat_model.knowledge import Knowledge
 from pplr_audit.threat_model.outcomes import NotApplicable
 from pplr_audit.threat_model.view import Update, View
 
-READERS = (TokenRows(), LoraSpan())
+READERS = (TokenRows(), LoraSpan(simulated=0))
 """Attacks that read items off an update, in the order in which they are tried."""
 LEAST = 1e-9
 """Share of others in a new model below which nothing was mixed in."""

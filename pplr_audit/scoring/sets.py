@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
@@ -48,6 +48,34 @@ def recall_at(ranked: Sequence[int], true: Collection[int], k: int) -> float:
     """Return the share of a set that is among the best ``k`` of a ranking; at k = its size it is the precision, too."""
     members = set(true)
     return len(members & set(distinct(ranked)[:k])) / max(1, len(members))
+
+
+def stated(
+    chances: Float[np.ndarray, "ranked"], true: Bool[np.ndarray, "ranked"], members: int, share: float
+) -> dict[str, float]:
+    """Return what a ranking's probabilities state of the best that should hold a share of the set, and what is so.
+
+    The best are as few as state this share of all members that the probabilities let expect. ``brier`` is the mean
+    squared difference between probability and truth.
+
+    Args:
+        chances: in the order of the ranking.
+        true: if each is a member.
+        members: size of the set.
+
+    >>> stated(np.array([0.9, 0.9, 0.2, 0.0]), np.array([True, False, False, True]), 2, 0.5)
+    {'precision_stated': 0.9, 'precision_found': 0.5, 'recall_found': 0.5, 'brier': 0.465}
+    """
+    sums = np.cumsum(chances)
+    count = min(len(sums), 1 + int(np.searchsorted(sums, share * sums[-1]))) if len(sums) else 0
+    if not count:
+        return {"precision_stated": 0.0, "precision_found": 0.0, "recall_found": 0.0, "brier": 0.0}
+    return {
+        "precision_stated": float(chances[:count].mean()),
+        "precision_found": float(true[:count].mean()),
+        "recall_found": float(true[:count].sum() / max(1, members)),
+        "brier": float(np.square(chances - true).mean()),
+    }
 
 
 def similarity(guesses: Sequence[Words], truths: Sequence[Words]) -> Float[np.ndarray, "truths guesses"]:

@@ -1,7 +1,7 @@
 """Truth about sets: the items, tokens and sequences that a client trained on, whatever their place."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from pplr_audit.data.prompts import TEMPLATE, Prompt
 from pplr_audit.scoring.intervals import Estimate, mean_estimate
 from pplr_audit.scoring.overlap import order_kept
 from pplr_audit.scoring.rouge import rouge_l
-from pplr_audit.scoring.sets import average_precision, distinct, matched, recall_at, similarity
+from pplr_audit.scoring.sets import average_precision, distinct, matched, recall_at, similarity, stated
 from pplr_audit.threat_model.attack import Guess
 
 DEPTHS = (10, 50)
@@ -24,6 +24,9 @@ DEPTHS = (10, 50)
 
 EXAMPLES, SHOWN = 2, 10
 """Clients that are shown, and the most items of each."""
+
+HALF = 0.5
+"""Share of the items at which the precision that an answer states is compared with what is found."""
 
 Held = tuple[frozenset[int], Sequence[Sequence[int]]]
 """Items that a row holds, and its sequences as tokens of titles, in order."""
@@ -122,13 +125,32 @@ class SetTruth(RowTruth):
         }
         usual = self.title_class[most_popular(self.popularity)].tolist()
         depths: list[int | None] = [None, *DEPTHS]
-        return [
+        scores = [
             self._ranked(
                 "item_recall" if depth is None else f"item_recall@{depth}",
                 partial(_recall, depth), ranked, usual, classes, seed,
             )
             for depth in depths
         ]  # fmt: skip
+        if "item_chances" in guess.arrays:
+            scores[0] = replace(scores[0], detail={**scores[0].detail, "chances": self._stated(guess, classes)})
+        return scores
+
+    def _stated(self, guess: Guess, classes: Mapping[int, set[int]]) -> dict[str, float]:
+        """Return what the answer's probabilities state of the items that should be half of all, and what is so.
+
+        Rows without an answer state nothing and are left out.
+        """
+        items, bounds = guess.arrays["ranked_items"], guess.arrays["item_offsets"]
+        found = list[dict[str, float]]()
+        for place, row in enumerate(guess.arrays["rows"].tolist()):
+            part = slice(bounds[place], bounds[place + 1])
+            named, first = np.unique(self.title_class[items[part]], return_index=True)
+            order = np.argsort(first)
+            own, true = guess.arrays["item_chances"][part][first[order]], np.isin(named[order], [*classes[row]])
+            found.append(stated(own, true, len(classes[row]), HALF))
+        means = {name: float(np.mean([each[name] for each in found])) for name in found[0]} if found else {}
+        return {"recall_stated": HALF, **means}
 
     def _ranked(
         self, metric: str, measure: Callable[[Sequence[int], set[int]], float], ranked: Mapping[int, Sequence[int]],

@@ -1,6 +1,7 @@
 """lora_span: items from the span of an update, with fewer directions than words, under SGD and AdamW."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pplr_audit import scenario
 from pplr_audit.attacks.update.candidates import TitleInputs, covering
 from pplr_audit.attacks.update.lora_span import LoraSpan
 from pplr_audit.attacks.update.sparse import powers
+from pplr_audit.audit.truth.sets import SetTruth, held_by
 from pplr_audit.data.dataset import Dataset
 from pplr_audit.errors import InputError
 from pplr_audit.models.build import Recommender, build
@@ -90,6 +92,24 @@ def test_items_of_a_user_are_read_off_one_update_and_not_off_another_users(
     assert guess.facts["directions"] == 12, "fewer than a prompt has words"
     assert guess.facts["width"] == WIDTH
     assert len(guess.arrays["ranked_items"]) == USERS * len(wide.prompts.titles), "all of the catalogue is ranked"
+
+
+def test_the_precision_that_probabilities_state_is_about_what_is_found(wide: Recommender) -> None:
+    clients = replace(users(wide), recipe=ADAMW, start=moved(wide))
+    guess = LoraSpan(shortlist=40, iterations=40, simulated=2).run(clients.view(), clients.knowledge(), Budget(300))
+    chances, bounds = guess.arrays["item_chances"], guess.arrays["item_offsets"]
+    assert len(chances) == len(guess.arrays["ranked_items"])
+    assert all((np.diff(chances[start:stop]) <= 1e-12).all() for start, stop in pairwise(bounds)), "as they are ranked"
+    held = {row: held_by(clients.samples[f"user-{row}"]) for row in range(USERS)}
+    titles = [wide.prompts.titles[item] for item in range(len(wide.prompts.titles))]
+    users_of = {row: row for row in held}
+    truth = SetTruth(users_of, held, wide.prompts.title_classes(), np.ones(len(titles)), titles)
+    of_half = truth.score(guess, seed=0)[0].detail["chances"]
+    assert of_half["precision_stated"] == pytest.approx(of_half["precision_found"], abs=0.3)
+    assert of_half["brier"] < 0.8 * np.mean([len(own) for own, _ in held.values()]) / len(titles), "better than none"
+    none = LoraSpan(shortlist=5, iterations=2, simulated=0).run(clients.view(), clients.knowledge(), Budget(300))
+    unknown = LoraSpan(shortlist=5, iterations=2).run(clients.view(), clients.knowledge(steps={}), Budget(300))
+    assert not {"item_chances"} & {*none.arrays, *unknown.arrays}, "a client whose steps are not known is not simulated"
 
 
 def test_a_client_that_sends_deeper_layers_alone_is_read_too(wide: Recommender) -> None:

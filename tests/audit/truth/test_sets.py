@@ -222,3 +222,15 @@ def test_a_set_read_of_places_equals_the_same_set_ranked() -> None:
     (one, *_) = user_truths()["items"].score(places([[[0], [5]], [[3], [4]]]), seed=3)
     (other, *_) = truth().score(Guess(ranked("ranked_items", "item_offsets", [0, 5], [3, 4])), seed=3)
     assert (one.estimate, one.floors) == (other.estimate, other.floors)
+
+
+def test_probabilities_are_compared_with_what_is_found_at_half_of_the_items() -> None:
+    answer = ranked("ranked_items", "item_offsets", [0, 5, 1, 2, 3, 4], [3, 4, 5, 0, 1, 2])
+    answer["item_chances"] = np.array([0.9, 0.8, 0.7, 0.4, 0.0, 0.0, 0.9, 0.5, 0.0, 0.0, 0.0, 0.0])
+    told = scored(answer)["item_recall"].detail["chances"]
+    assert told["recall_stated"] == 0.5
+    assert told["precision_stated"] == pytest.approx((0.85 + 0.9) / 2), "half of 2.8 is in the first two, of 1.4 in one"
+    assert told["precision_found"] == pytest.approx((1 / 2 + 1) / 2)
+    assert told["recall_found"] == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert told["brier"] == pytest.approx(((0.01 + 0.64 + 0.09 + 0.36) / 6 + (0.01 + 0.25) / 6) / 2)
+    assert "chances" not in scored(ranked("ranked_items", "item_offsets", [0], [3]))["item_recall"].detail
