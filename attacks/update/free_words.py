@@ -1,13 +1,14 @@
 """Words from free embeddings, as DLG, TAG and LAMP read them: optimized until their gradient is the one that was seen.
 
-Embeddings at the unknown positions start from noise and are moved by Adam down the distance of gradients (DLG: Zhu et
-al. 2019, arXiv 1906.08935, algorithm 1; TAG: Deng et al. 2021, arXiv 2103.06819; LAMP: Balunovic et al. 2022, arXiv
-2202.08827, algorithm 1). LAMP then changes the order of words (section 4.2: two change places, one moves, the end comes
-first) where distance and perplexity together get better, and goes on from there. The template's positions are held.
+Embeddings at the unknown positions start from noise and are moved down the distance of gradients: by L-BFGS for DLG's
+(Zhu et al. 2019, arXiv 1906.08935, algorithm 1), by Adam for TAG's (Deng et al. 2021, arXiv 2103.06819) and LAMP's
+(Balunovic et al. 2022, arXiv 2202.08827, algorithm 1). LAMP then changes the order of words (section 4.2: two change
+places, one moves, the end comes first) where distance and perplexity together get better, and goes on from there. The
+template's positions are held.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,11 +28,12 @@ class Matching:
     """How embeddings are moved.
 
     Args:
-        steps: of Adam in a turn.
+        steps: of Adam or L-BFGS in a turn.
         turns: of steps, with moves of words between them.
         moves: orders of words that are tried between two turns; 0 leaves them out.
         rate: of Adam.
         prior: weight of the mean negative log-likelihood of the words, beside the distance.
+        weights: of TAG by the tensor's name, as `distances.by_layer` has them.
     """
 
     kind: Distance = "cosine"
@@ -40,6 +42,7 @@ class Matching:
     moves: int = 20
     rate: float = 0.03
     prior: float = 0.1
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def words(
         self, model: Model, skeleton: Prompt, unknown: Bool[np.ndarray, "length"], wanted: dict[str, Tensor],
@@ -61,7 +64,7 @@ class Matching:
             return fixed.index_copy(0, free, rows)
 
         def away(rows: Float[Tensor, "free hidden"]) -> Float[Tensor, ""]:
-            return distance(model.gradients_at([skeleton], [whole(rows)]), wanted, self.kind)
+            return distance(model.gradients_at([skeleton], [whole(rows)]), wanted, self.kind, self.weights)
 
         def worth(rows: Float[Tensor, "free hidden"]) -> float:
             words = whole(vocabulary[_nearest(rows, vocabulary)])
@@ -81,13 +84,25 @@ class Matching:
         self, start: Float[Tensor, "free hidden"], away: Callable[[Tensor], Tensor], check: Callable[[], None]
     ) -> Float[Tensor, "free hidden"]:
         values = start.clone().requires_grad_()
+
+        def slope() -> Tensor:
+            check()
+            with torch.enable_grad():
+                found = away(values)
+                (values.grad,) = torch.autograd.grad(found, values)
+            return found.detach()
+
+        if self.kind == "l2":
+            whole = torch.optim.LBFGS(
+                [values], max_iter=self.steps, max_eval=self.steps, tolerance_grad=0, tolerance_change=0,
+                line_search_fn="strong_wolfe",
+            )  # fmt: skip
+            whole.step(slope)
+            return values.detach()
         optimizer = torch.optim.Adam([values], lr=self.rate)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, EVERY, DECAY)
         for _ in range(self.steps):
-            check()
-            with torch.enable_grad():
-                (slope,) = torch.autograd.grad(away(values), values)
-            values.grad = slope
+            slope()
             optimizer.step()
             schedule.step()
         return values.detach()

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from pplr_audit.attacks.update.directions import descent
-from pplr_audit.attacks.update.distances import DISTANCES, Distance, distance
+from pplr_audit.attacks.update.distances import DISTANCES, Distance, by_layer, distance
 from pplr_audit.attacks.update.free_words import Matching, of_titles
 from pplr_audit.attacks.update.lora_span import LoraSpan
 from pplr_audit.attacks.update.title_search import Items, TitleSearch
@@ -46,7 +46,7 @@ class GradientMatch:
         samples: most samples of a client that are searched for.
         shortlist: items that are tried in a place.
         tries: simulated clients for each client, at most.
-        steps: of Adam in each of two turns, for words.
+        steps: of Adam (for ``l2`` of L-BFGS) in each of two turns, for words.
         seed: of what is drawn.
     """
 
@@ -142,7 +142,10 @@ class GradientMatch:
         moved = model.trained([list(islice(samples, size)) for size in sizes], recipe, steps.factors)
         decay = recipe.learning_rate * sum(steps.factors) * recipe.weight_decay
         plain = {name: moved[name] - decay * model.adapter[name] for name in wanted if name in moved}
-        return float(_or_not_applicable(plain, wanted, self.distance))
+        return float(_or_not_applicable(plain, wanted, self.distance, self._weights(model, knowledge)))
+
+    def _weights(self, model: Model, knowledge: Knowledge) -> dict[str, float]:
+        return by_layer(model.linears.values(), knowledge.depth) if self.distance == "l1" else {}
 
     def _by_words(
         self, record: Update, steps: LocalSteps, ranked: Sequence[int] | None, knowledge: Knowledge, budget: Budget
@@ -154,18 +157,21 @@ class GradientMatch:
         del ranked
         prompts, model, recipe = knowledge.prompts, knowledge.copy(record.client, record.round), knowledge.recipe
         assert recipe is not None
+        weights = self._weights(model, knowledge)
         moved = descent(record.tensors, record.start, knowledge, record.client, record.round)
         wanted = {name: value / (recipe.learning_rate * sum(steps.factors)) for name, value in moved.items()}
         lengths = prompts.titles.lengths
         usual = int(np.argsort(lengths, kind="stable")[len(lengths) // 2])
         history = [usual] * knowledge.history
         away = [
-            float(_or_not_applicable(model.gradients([_built(prompts, (*history, item))]), wanted, self.distance))
+            float(
+                _or_not_applicable(model.gradients([_built(prompts, (*history, item))]), wanted, self.distance, weights)
+            )
             for item in range(len(lengths))
         ]
         answer = int(np.argmin(away))
         skeleton = _built(prompts, (*history, answer))
-        matching = Matching(kind=self.distance, steps=self.steps)
+        matching = Matching(kind=self.distance, steps=self.steps, weights=weights)
         tokens = matching.words(
             model, skeleton, skeleton.slots >= 0, wanted, knowledge.embeddings, budget.check, self.seed + record.row
         )
@@ -176,9 +182,11 @@ class GradientMatch:
         return Read(np.array([*items]), [sequence], away[answer])
 
 
-def _or_not_applicable(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], kind: Distance) -> Tensor:
+def _or_not_applicable(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], kind: Distance, weights: Mapping[str, float]
+) -> Tensor:
     try:
-        return distance(found, wanted, kind)
+        return distance(found, wanted, kind, weights)
     except ValueError:
         raise NotApplicable("no tensor of this update is one that the adversary's model trains") from None
 
