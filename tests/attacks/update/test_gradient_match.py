@@ -11,7 +11,7 @@ from scipy.stats import binom
 from pplr_audit.attacks.update.distances import Distance, by_layer, distance
 from pplr_audit.attacks.update.free_words import Matching
 from pplr_audit.attacks.update.gradient_match import GradientMatch
-from pplr_audit.data.prompts import TEMPLATE
+from pplr_audit.data.prompts import TEMPLATE, Prompt
 from pplr_audit.errors import InputError
 from pplr_audit.models.build import Recommender
 from pplr_audit.models.linears import Linear
@@ -53,19 +53,25 @@ def test_titles_of_a_single_sample_are_found_whole_and_in_order(clients: Clients
         assert read.tolist() == own.tokens[own.slots != TEMPLATE].tolist()
 
 
-def test_a_step_of_adamw_with_weight_decay_is_matched_by_simulating_it(model: Recommender) -> None:
-    clients = Clients(model, {"client-0": random_prompts(model, 1, 9, HISTORY)}, ADAMW)
+def disjoint(model: Recommender, count: int, seed: int) -> list[Prompt]:
+    """Prompts of which no two have a common item."""
+    size = HISTORY + 1
+    order = np.random.default_rng(seed).permutation(len(model.prompts.titles))[: count * size].reshape(count, size)
+    return [model.prompts.build(items[:HISTORY], int(items[HISTORY])) for items in order]
+
+
+def test_steps_of_adamw_with_weight_decay_are_matched_by_simulating_them(model: Recommender) -> None:
+    samples = {f"client-{place}": [own] for place, own in enumerate(disjoint(model, 5, 9))}
+    clients = Clients(model, samples, ADAMW)
     guess = TITLES.run(clients.view(), known(clients), Budget(600))
-    assert hits(guess, clients) >= (1 if clients.known.causal else 0.5)  # by chance: .06
+    assert hits(guess, clients) >= 0.75  # by chance: .06
 
 
 def test_the_update_of_another_client_names_a_clients_items_no_oftener_than_chance(model: Recommender) -> None:
     """Twelve clients without a common item: of two clients 6 items are scored, and two hits by luck are .33."""
-    order = np.random.default_rng(8).permutation(len(model.prompts.titles))[:36].reshape(12, 3)
-    drawn = [model.prompts.build(items[:HISTORY], int(items[HISTORY])) for items in order]
-    clients = Clients(model, {f"client-{place:02d}": [own] for place, own in enumerate(drawn)})
+    clients = Clients(model, {f"client-{place:02d}": [own] for place, own in enumerate(disjoint(model, 12, 8))})
     quick, seen = GradientMatch(start="nothing", tries=60), clients.view()
-    by_luck = float(binom.ppf(0.999, order.size, order.shape[1] / len(model.prompts.titles))) / order.size
+    by_luck = float(binom.ppf(0.999, 36, 3 / len(model.prompts.titles))) / 36
     assert hits(quick.run(seen, known(clients), Budget(600)), clients) > by_luck, "there is something to find"
     shuffled = seen.shuffled(np.random.default_rng(0))
     assert hits(quick.run(shuffled, known(clients), Budget(600)), clients) <= by_luck
@@ -91,6 +97,22 @@ def test_words_are_read_on_free_embeddings_and_more_by_the_cosine_as_published(c
         right[kind] = float(np.isin(tokens[unknown], own.tokens[unknown]).mean())
     assert right["cosine"] > 0.3
     assert right["cosine"] > right["l1"]
+
+
+def test_the_plain_squares_of_dlg_read_more_words_than_chance(clients: Clients) -> None:
+    """All words of four prompts, pooled: 9 of 33 were read when this was written."""
+    if not clients.known.causal:
+        pytest.skip("a prompt of the encoder takes minutes, and its squares have not been measured")
+    vocabulary, right, words = clients.model.whole.embeddings, 0, 0
+    for seed in (3, 8, 20, 21):
+        (own,) = disjoint(clients.model, 1, seed)
+        unknown = own.slots >= 0
+        tokens = Matching(kind="l2", steps=80, turns=1).words(
+            clients.known, own, unknown, clients.known.gradients([own]), vocabulary, lambda: None, 0
+        )
+        right += int(np.isin(own.tokens[unknown], tokens[unknown]).sum())
+        words += int(unknown.sum())
+    assert right > binom.ppf(0.999, words, 15 / len(vocabulary)), "15 words are read of a prompt, at most"
 
 
 def test_the_attack_by_words_names_the_answer_among_the_first(clients: Clients) -> None:
