@@ -48,7 +48,8 @@ LAYERS: Mapping[str, Mapping[str, Any]] = {
 }
 NAMES = {"llama": "a random Llama", "minilm": "MiniLM"}
 TITLES = {"llama": "BIGRec on a random Llama, 768 wide", "minilm": "RecFormer on MiniLM, 384 wide"}
-RATES = {"sgd": 0.1, "adamw": 1e-4}
+RATES = {"llama": {"sgd": 0.1, "adamw": 1e-4}, "minilm": {"sgd": 0.01, "adamw": 1e-4}}
+"""Learning rates. At .1 the marks of RecFormer's items move so far in one step that the next ones see other inputs."""
 HISTORY = {"llama": 7, "minilm": 10}
 WARM = Recipe("pplr", 1, 1, 16, "adamw", 1e-3, 0.0, "constant", 0.0, "factors")
 
@@ -179,7 +180,9 @@ def updates(point: Point, own: World, rows: int) -> tuple[list[list[Prompt]], Vi
     each = point.batch
     names = [f"client-{number}" for number in range(rows * point.clients)]
     texts = {name: list(own.prompts[number * each :][:each]) for number, name in enumerate(names)}
-    recipe = replace(WARM, optimizer=point.optimizer, learning_rate=RATES[point.optimizer], batch_size=each)
+    recipe = replace(
+        WARM, optimizer=point.optimizer, learning_rate=RATES[point.model][point.optimizer], batch_size=each
+    )
     with dropping(own.model), torch.random.fork_rng():
         torch.manual_seed(0)
         sent = {name: own.known.trained([texts[name]] * point.steps, recipe, [1.0] * point.steps) for name in names}
@@ -291,7 +294,7 @@ def report(model: str, rows: Sequence[Mapping[str, Any]], count: int) -> str:
     parts = [
         f"{TITLES[model]}. {count} clients (or means of clients) a row; each value is their mean. Usual: LoRA of rank 8"
         " on q, k, v, one step of SGD on one sample, no dropout, one client. `dropout` is that of LoRA and of the"
-        f" backbone. Rates: {RATES['sgd']:g} (sgd), {RATES['adamw']:g} (adamw). Layers of the first block are read. b"
+        f" backbone. Rates: {RATES[model]['sgd']:g} (sgd), {RATES[model]['adamw']:g} (adamw). Layers of the first block are read. b"
         " and n are the numbers of different title tokens and of items that are looked for.",
         table(["what", "plain", "`lora_span`", "goal"], goals(rows)),
         table(HEAD, map(line, rows)),
