@@ -294,8 +294,8 @@ def report(model: str, rows: Sequence[Mapping[str, Any]], count: int) -> str:
     parts = [
         f"{TITLES[model]}. {count} clients (or means of clients) a row; each value is their mean. Usual: LoRA of rank 8"
         " on q, k, v, one step of SGD on one sample, no dropout, one client. `dropout` is that of LoRA and of the"
-        f" backbone. Rates: {RATES[model]['sgd']:g} (sgd), {RATES[model]['adamw']:g} (adamw). Layers of the first block are read. b"
-        " and n are the numbers of different title tokens and of items that are looked for.",
+        f" backbone. Rates: {RATES[model]['sgd']:g} (sgd), {RATES[model]['adamw']:g} (adamw). Layers of the first block"
+        " are read. b and n are the numbers of different title tokens and of items that are looked for.",
         table(["what", "plain", "`lora_span`", "goal"], goals(rows)),
         table(HEAD, map(line, rows)),
         *(f"Not applicable: {reason}." for reason in reasons),
