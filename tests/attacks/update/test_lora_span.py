@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, LlamaConfig, Llam
 from pplr_audit import scenario
 from pplr_audit.attacks.update.candidates import TitleInputs, covering
 from pplr_audit.attacks.update.lora_span import LoraSpan
+from pplr_audit.attacks.update.row_reader import RowReader
 from pplr_audit.attacks.update.sparse import powers
 from pplr_audit.audit.truth.sets import SetTruth, held_by
 from pplr_audit.data.dataset import Dataset
@@ -92,6 +93,21 @@ def test_items_of_a_user_are_read_off_one_update_and_not_off_another_users(
     assert guess.facts["directions"] == 12, "fewer than a prompt has words"
     assert guess.facts["width"] == WIDTH
     assert len(guess.arrays["ranked_items"]) == USERS * len(wide.prompts.titles), "all of the catalogue is ranked"
+
+
+def test_rows_in_view_at_several_cuts_and_in_controls_are_read_once(
+    wide: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = replace(users(wide, 2), start=moved(wide))
+    knowledge, view, attack = clients.knowledge(), clients.view(), LoraSpan(shortlist=5, iterations=2, simulated=0)
+    first = attack.run(view, knowledge, Budget(300))
+    monkeypatch.setattr(RowReader, "read", None)
+    again = attack.run(view, knowledge, Budget(300))
+    assert all((again.arrays[name] == values).all() for name, values in first.arrays.items())
+    assert again.facts == first.facts
+    attack.run(view.shuffled(np.random.default_rng(1)), knowledge, Budget(300))
+    with pytest.raises(TypeError, match="not callable"):
+        LoraSpan(shortlist=5, iterations=3, simulated=0).run(view, knowledge, Budget(300))
 
 
 def test_the_precision_that_probabilities_state_is_about_what_is_found(wide: Recommender) -> None:
