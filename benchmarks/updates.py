@@ -3,8 +3,8 @@
 Whole audits by the product's own pipeline, for every pair (k, m) of a model: RecFormer on MiniLM (width 384), or BIGRec
 on a Llama of width 768 whose weights are drawn at random (``--kind decoder``); each with one client per user and with
 five silos. `lora_span` reads the client's update and the trunk's, `update_label` the next items of a silo, `ridge` the
-activations that enter the trunk, and `token_rows` is not asked, as no row of a table is trained. A small market and a
-small model stand in for both with ``--quick``.
+activations that enter the trunk. A small market stands in for the data with ``--quick``, and a small model for the
+decoder.
 """
 
 import json
@@ -21,9 +21,9 @@ from pplr_audit import pipeline as audit
 from pplr_audit.data.load import load
 from pplr_audit.scenario.schema import Scenario
 
-BLOCKS = {"encoder": 6, "decoder": 4}
+BLOCKS = {"encoder": 6, "decoder": 3}
 WIDTH = {"encoder": 384, "decoder": 768}
-VICTIMS = 12
+VICTIMS = {"encoder": 12, "decoder": 6}
 ATTACKS = {
     "per_user": ["lora_span", "ridge"], "kmeans": ["lora_span", {"update_label": {"prompts": 256}}, "ridge"],
 }  # fmt: skip
@@ -57,7 +57,7 @@ def asked(kind: str, partition: str, blocks: int, folder: Path, quick: bool) -> 
             },
             "audit": {
                 "cuts": cuts, "adversaries": ["server"], "attacks": ATTACKS[partition],
-                "victims": 4 if quick else VICTIMS, "budget": {"seconds": 1800},
+                "victims": 4 if quick else VICTIMS[kind], "budget": {"seconds": 1800},
             },
         }
     )  # fmt: skip

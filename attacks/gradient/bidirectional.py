@@ -62,7 +62,7 @@ class Bidirectional:
     def __init__(
         self, shortlist: int = 16, steps: int = STEPS, prompts: int = 128, held_out: int = 16, seed: int = 0
     ) -> None:  # fmt: skip
-        self._forward, self._backward = Ridge(prompts, held_out, seed), LabelMatch(shortlist, steps)
+        self._forward, self._backward = Ridge(prompts, held_out, seed), LabelMatch(shortlist, steps=steps)
 
     def run(self, view: View, knowledge: Knowledge, budget: Budget) -> Guess:
         front = require_records(view, knowledge)

@@ -68,7 +68,7 @@ class PowerCurve:
 
     >>> curve = PowerCurve(np.array([[9.0, 1.0, 0.0, 0.0]]), np.array([[True, False, False, False]]))
     >>> curve.chances(np.array([5.0, 5.0, 0.0])).round(2).tolist()
-    [0.62, 0.62, 0.25]
+    [0.58, 0.58, 0.25]
     """
 
     def __init__(self, powers: Float[np.ndarray, "clients items"], true: Bool[np.ndarray, "clients items"]) -> None:

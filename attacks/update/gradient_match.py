@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from pplr_audit.attacks.decoding.word_scores import require_whole
 from pplr_audit.attacks.update.directions import descent
 from pplr_audit.attacks.update.distances import DISTANCES, Distance, by_layer, distance
 from pplr_audit.attacks.update.free_words import Matching, of_titles
@@ -63,9 +64,8 @@ class GradientMatch:
         for name, value, accepted in (("by", by, BY), ("distance", distance, DISTANCES), ("start", start, START)):
             if value not in accepted:
                 raise InputError(f"gradient_match: {name} is {value!r} (accepted: {', '.join(accepted)})")
-        for name, number in (("samples", samples), ("shortlist", shortlist), ("tries", tries), ("steps", steps)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise InputError(f"gradient_match: {name} is {number!r} (accepted: a whole number of 1 or more)")
+        counts = {"samples": samples, "shortlist": shortlist, "tries": tries, "steps": steps}
+        require_whole("gradient_match", **{name: (count, 1) for name, count in counts.items()}, seed=(seed, 0))
         self.by, self.distance, self.start, self.seed = by, distance, start, seed
         self.samples, self.shortlist, self.tries, self.steps = samples, shortlist, tries, steps
 

@@ -128,7 +128,7 @@ class LoraSpan:
                 for client in _clients(seen)
             }
             source = {
-                "settings": [str(recipe), self.shortlist, self.iterations, self.seed, [*seen.tensors]],
+                "settings": [str(recipe), seen.round, self.shortlist, self.iterations, self.seed, [*seen.tensors]],
                 "clients": [
                     [knowledge.copy(client, seen.round).digest, str(steps[client, seen.round]), digest_of_prompts(own)]
                     for client, own in texts.items()

@@ -43,6 +43,8 @@ def known_of(seen: Sequence[Update | Aggregate], knowledge: Knowledge, models: i
         raise NotApplicable("this attack simulates clients, and the adversary does not know the training's recipe")
     if knowledge.auxiliary == "public":
         raise NotApplicable("this attack learns from text over the catalogue, and the adversary's is over another")
+    if not seen:
+        raise NotApplicable("no update crossed of those who are asked for")
     near, found = _nearest(seen, knowledge, models), dict[int, Known]()
     every = sorted((each for each in knowledge.steps.values() if each.samples), key=_size)
     for record in seen:

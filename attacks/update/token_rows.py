@@ -49,21 +49,23 @@ class TokenRows:
             raise NotApplicable("a peer is sent its own model, with others mixed into it; unmixing reads what it holds")
         rows, titles = knowledge.base.rows, Titles(knowledge.prompts)
         seen = [each for each in view.records if each.row in view.rows]
-        items, tokens, read, moved = [], [], set[str](), False
+        items, tokens, read, told = [], [], set[str](), list[int]()
         for place, each in enumerate(seen):
             budget.check(place, len(seen))
             moves = {name: move for name, move in moves_of(each, view.channel, knowledge).items() if name in rows}
             read |= moves.keys()
-            moved = moved or any(bool(move.any()) for move in moves.values())
+            if not any(bool(move.any()) for move in moves.values()):
+                continue  # nothing was learned there, so nothing is answered
+            told.append(each.row)
             by_item, by_token = read_rows(moves, rows, titles, knowledge)
             order = np.random.default_rng(each.row)
             items.append(merged(by_item, order))
-            tokens.append(titles.tokens[merged([told[titles.tokens] for told in by_token], order)])
+            tokens.append(titles.tokens[merged([each[titles.tokens] for each in by_token], order)])
         if not read:
             raise NotApplicable(nothing_to_read(seen))
-        if not moved:
+        if not told:
             raise NotApplicable(f"all of {', '.join(sorted(read))} is zero: nothing was learned from any sample")
-        arrays = {"rows": np.array([each.row for each in seen]), **packed("ranked_items", "item_offsets", items)}
+        arrays = {"rows": np.array(told), **packed("ranked_items", "item_offsets", items)}
         if any(map(len, tokens)):
             arrays |= packed("ranked_tokens", "token_offsets", tokens)
         return Guess(arrays, {"tensors": sorted(read)})

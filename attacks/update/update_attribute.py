@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pplr_audit.attacks.decoding.word_scores import require_whole
 from pplr_audit.attacks.update.directions import descent
 from pplr_audit.attacks.update.public_side import Known, known_of
 from pplr_audit.attacks.update.signatures import Sketch, Sketches, usual_sizes
@@ -53,9 +54,7 @@ class UpdateAttribute:
             raise InputError(f"update_attribute: name is {name!r} (accepted: that of a user attribute, such as gender)")
         if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= 10:
             raise InputError(f"update_attribute: folds is {folds!r} (accepted: a whole number from 2 to 10)")
-        for setting, value, least in (("users", users, 2 * FOLDS), ("models", models, 1)):
-            if value < least:
-                raise InputError(f"update_attribute: {setting} is {value} (accepted: {least} or more)")
+        require_whole("update_attribute", users=(users, 2 * FOLDS), models=(models, 1), seed=(seed, 0))
         self.attribute, self.folds, self.users, self.models, self.seed = name, folds, users, models, seed
 
     def run(self, view: View[Any], knowledge: Knowledge, budget: Budget) -> Guess:

@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pplr_audit.attacks.decoding.word_scores import require_whole
 from pplr_audit.attacks.update.chances import Calibration
 from pplr_audit.attacks.update.directions import descent
 from pplr_audit.attacks.update.public_side import Known, known_of
 from pplr_audit.attacks.update.signatures import Reader, Sketch, Sketches, readers, usual_sizes
 from pplr_audit.attacks.update.simulated import answering, drawn, trained_on, usual_answers
-from pplr_audit.errors import InputError
 from pplr_audit.threat_model import (
     Aggregate,
     Budget,
@@ -64,9 +64,7 @@ class UpdateLabel:
     controls = 1
 
     def __init__(self, prompts: int = 480, clients: int = 2, models: int = 1, seed: int = 0) -> None:
-        for name, value, least in (("prompts", prompts, 1), ("clients", clients, 2), ("models", models, 1)):
-            if value < least:
-                raise InputError(f"update_label: {name} is {value} (accepted: {least} or more)")
+        require_whole("update_label", prompts=(prompts, 1), clients=(clients, 2), models=(models, 1), seed=(seed, 0))
         self.prompts, self.clients, self.models, self.seed = prompts, clients, models, seed
 
     def run(self, view: View[Any], knowledge: Knowledge, budget: Budget) -> Guess:

@@ -169,5 +169,5 @@ def test_it_says_why_it_does_not_apply(clients: Clients) -> None:
         TITLES.run(replace(view, records=nothing), known(clients), Budget(60))
     with pytest.raises(InputError, match=r"gradient_match: by is 'letters' \(accepted: titles, words\)"):
         GradientMatch(by="letters")  # type: ignore[arg-type]  # as a scenario may say
-    with pytest.raises(InputError, match=r"gradient_match: tries is 0 \(accepted: a whole number of 1 or more\)"):
+    with pytest.raises(InputError, match=r"gradient_match: tries is 0 \(accepted: a whole number, 1 or more\)"):
         GradientMatch(tries=0)

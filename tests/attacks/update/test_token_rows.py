@@ -211,6 +211,10 @@ def test_where_there_is_nothing_to_read_the_reason_is_told(llama: Recommender) -
     with pytest.raises(NotApplicable, match=r"all of model\.embed_tokens\.weight is zero"):
         setting.answer({name: torch.zeros_like(value) for name, value in update.items()})
     seen = (Update(0, "client-0", 1, update),)
+    still = Update(1, "client-1", 1, {name: torch.zeros_like(value) for name, value in update.items()})
+    view = View("server", Channel.CLIENT_UPDATE, 1, 1, "none", (*seen, still))
+    answered = TokenRows().run(view, setting.knowledge, Budget(60)).arrays["rows"].tolist()
+    assert answered == [0], "a client that learned nothing has no answer, not one by chance"
     with pytest.raises(NotApplicable, match="a peer is sent its own model"):
         TokenRows().run(View("peer", Channel.PERSONAL_MODEL, 1, 1, "none", seen), setting.knowledge, Budget(60))
     with pytest.raises(BudgetExhausted):

@@ -75,5 +75,5 @@ def test_it_says_why_it_does_not_apply(clients: Clients) -> None:
         ATTACK.run(view, known(clients, recipe=None), Budget(60))
     with pytest.raises(InputError, match="update_attribute: name is ''"):
         UpdateAttribute()
-    with pytest.raises(InputError, match=r"update_attribute: users is 3 \(accepted: 10 or more\)"):
+    with pytest.raises(InputError, match=r"update_attribute: users is 3 \(accepted: a whole number, 10 or more\)"):
         UpdateAttribute("side", users=3)

@@ -110,5 +110,5 @@ def test_it_says_why_it_does_not_apply(few: Clients) -> None:
         run(replace(seen, records=unknown))
     with pytest.raises(BudgetExhausted):
         ATTACK.run(seen, few.knowledge(), Budget(0))
-    with pytest.raises(InputError, match=r"update_label: clients is 1 \(accepted: 2 or more\)"):
+    with pytest.raises(InputError, match=r"update_label: clients is 1 \(accepted: a whole number, 2 or more\)"):
         UpdateLabel(clients=1)
