@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pplr_audit.report.findings.by_cut import SIDES, Pair, Side, rows_at, speakers
-from pplr_audit.report.findings.series import SUM, Finding, distinct, headline, is_measured, place, strongest
+from pplr_audit.report.findings.series import Finding, distinct, headline, is_measured, place, strongest
 from pplr_audit.report.words.vocabulary import KINDS
 from pplr_audit.runs.documents import Document
 
@@ -61,12 +61,7 @@ class CutBound:
 
 
 def questions(rows: Sequence[Finding]) -> Iterator[tuple[tuple[str, ...], list[Finding]]]:
-    """Yield the secrets that are told together with their findings; each attribute is told by itself.
-
-    A sum over all clients answers for all of them at once, and counts only where no client's own update was attacked.
-    """
-    apart = any(row["channel"] == "client_update" and row["cut"] is not None for row in rows)
-    rows = [row for row in rows if not (apart and row["channel"] == SUM)]
+    """Yield the secrets that are told together with their findings; each attribute is told by itself."""
     for secrets in QUESTIONS:
         own = [row for row in rows if row["secret"] in secrets]
         if own:
